@@ -1,0 +1,34 @@
+"""Strict numerics, four virtual devices, and the optional folder of real recordings."""
+
+import os
+import pathlib
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+_DEVICES = '--xla_force_host_platform_device_count=4'
+if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}'.strip()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_debug_key_reuse', True)
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def sound_dir() -> pathlib.Path:
+    """A folder with metadata.csv, audio/, weights/ and reference/; tests skip without it."""
+    folder = pathlib.Path(os.environ.get('REALAUDIO_SOUND', ROOT.parent / 'shared' / 'sound'))
+    if not (folder / 'metadata.csv').is_file():
+        pytest.skip(f'no recordings at {folder}: set REALAUDIO_SOUND to a folder with metadata.csv')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def tiny_release(tmp_path_factory) -> pathlib.Path:
+    """The folder of a release with tiny random networks; see `tiny`."""
+    import tiny
+
+    return tiny.write(tmp_path_factory.mktemp('release') / 'tiny')
