@@ -1,0 +1,283 @@
+"""Signal arithmetic inside compiled programs: framing, STFT, mel, mid/side, level and limiting.
+
+Frames are aligned to the hop, not to sample zero: frame n of an STFT with hop R and window F = m R
+is centred on sample (n + 1/2) R, so S = N R samples have exactly N frames, and N depends on nothing
+else. With F = rate / 25 and R = rate / 100 every bin is 25 Hz wide at every sample rate.
+"""
+
+import functools
+
+import jax.numpy as jnp
+import librosa
+import numpy as np
+
+from realaudio_jax.typing import Array, Float, Int16
+
+BIN_HZ = 25  # width of an STFT bin of the models, at every sample rate
+FRAME_RATE = 100  # STFT frames of the models per second
+
+
+def stft_size(sample_rate: int) -> tuple[int, int]:
+    """(n_fft, hop) = (rate / 25, rate / 100), in samples.
+
+    Args:
+      sample_rate: Hz, divisible by 100.
+
+    Raises:
+      ValueError: the rate is not divisible by 100.
+    """
+    if sample_rate % FRAME_RATE:
+        raise ValueError(f'sample rate {sample_rate} is not divisible by 100; use 48000 or 44100')
+    return sample_rate // BIN_HZ, sample_rate // FRAME_RATE
+
+
+@functools.cache
+def hann(n_fft: int) -> np.ndarray:
+    """Periodic Hann window, w[i] = sin(pi i / n_fft)^2; float32 [n_fft]."""
+    return (np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2).astype(np.float32)
+
+
+def frame(x: Float[Array, '*b S'], n_fft: int, hop: int) -> Float[Array, '*b N F']:
+    """Cuts S = N hop samples into N overlapping frames of n_fft = m hop samples.
+
+    Built from m shifted slices of hop-sized blocks: no gather, so it and its gradient are fast.
+
+    Args:
+      x: samples; S divisible by hop.
+      n_fft: samples, a multiple of hop.
+      hop: samples.
+
+    Raises:
+      ValueError: sizes that do not divide.
+    """
+    blocks, remainder = divmod(n_fft, hop)
+    if remainder or x.shape[-1] % hop:
+        raise ValueError(f'hop {hop} must divide n_fft {n_fft} and the length {x.shape[-1]}')
+    count = x.shape[-1] // hop
+    left = (n_fft - hop) // 2
+    padding = [(0, 0)] * (x.ndim - 1) + [(left, n_fft - hop - left)]
+    x = jnp.pad(x, padding).reshape(*x.shape[:-1], count + blocks - 1, hop)
+    return jnp.concatenate([x[..., i : i + count, :] for i in range(blocks)], axis=-1)
+
+
+def overlap_add(frames: Float[Array, '*b N F'], hop: int) -> Float[Array, '*b S']:
+    """The adjoint of `frame`: sums N frames, hop apart, into S = N hop samples."""
+    *batch, count, n_fft = frames.shape
+    blocks = n_fft // hop
+    frames = frames.reshape(*batch, count, blocks, hop)
+    lead = [(0, 0)] * len(batch)
+    total = sum(
+        jnp.pad(frames[..., i, :], [*lead, (i, blocks - 1 - i), (0, 0)]) for i in range(blocks)
+    )
+    total = total.reshape(*batch, (count + blocks - 1) * hop)
+    left = (n_fft - hop) // 2
+    return total[..., left : left + count * hop]
+
+
+def stft(x: Float[Array, '*b S'], n_fft: int, hop: int) -> Array:
+    """Short-time Fourier transform with a Hann window; complex64 [..., N, n_fft // 2 + 1]."""
+    frames = frame(x, n_fft, hop)
+    return jnp.fft.rfft(frames * jnp.broadcast_to(hann(n_fft), frames.shape))
+
+
+def istft(
+    spectrum: Array, n_fft: int, hop: int, frame_mask: Float[Array, '*b N'] | None = None
+) -> Float[Array, '*b S']:
+    """Least-squares inverse of `stft` (Griffin & Lim 1984, eq. 6); exact on a consistent spectrum.
+
+    x = sum_n w y_n / sum_n w^2, y_n the inverse transform of frame n.
+
+    Args:
+      spectrum: complex [..., N, n_fft // 2 + 1].
+      n_fft: samples.
+      hop: samples.
+      frame_mask: 1 where a frame is real, 0 where it is padding; padding frames enter neither sum,
+        so the samples before them are what they would be without the padding.
+
+    Returns:
+      [..., N hop] samples; zero where no frame reaches.
+    """
+    window = jnp.broadcast_to(hann(n_fft), (*spectrum.shape[:-1], n_fft))
+    if frame_mask is None:
+        frame_mask = jnp.ones(spectrum.shape[:-1], window.dtype)
+    frames = jnp.fft.irfft(spectrum, n_fft) * window * frame_mask[..., None]
+    norm = overlap_add(frame_mask[..., None] * jnp.square(window), hop)
+    return overlap_add(frames, hop) / jnp.maximum(norm, 1e-3)
+
+
+def magnitude(spectrum: Array, floor: float = 1e-7) -> Float[Array, '...']:
+    """|X| with a gradient that stays finite at zero: sqrt(re^2 + im^2 + floor^2)."""
+    return jnp.sqrt(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + floor**2)
+
+
+@functools.cache
+def mel_basis(sample_rate: int, n_fft: int, bands: int, high_hz: float | None = None) -> np.ndarray:
+    """Slaney mel filters with unit area (librosa); float32 [n_fft // 2 + 1, bands]."""
+    return librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=bands, fmax=high_hz).T
+
+
+def mel(
+    x: Float[Array, '*b S'], sample_rate: int, n_fft: int, hop: int, bands: int
+) -> Float[Array, '*b N M']:
+    """Mel bands of |X|."""
+    return magnitude(stft(x, n_fft, hop)) @ mel_basis(sample_rate, n_fft, bands)
+
+
+def log_mel(
+    x: Float[Array, '*b S'], sample_rate: int, n_fft: int, hop: int, bands: int, floor: float = 1e-3
+) -> Float[Array, '*b N M']:
+    """ln(max(mel |X|, floor)): bands are summed before the logarithm.
+
+    A logarithm per bin would pull noise to its median; a band's sum is close to its mean.
+    """
+    return jnp.log(jnp.maximum(mel(x, sample_rate, n_fft, hop, bands), floor))
+
+
+def mid_side(audio: Float[Array, '*b 2']) -> Float[Array, '*b 2']:
+    """(left, right) to ((left + right) / 2, (left - right) / 2), on the last axis."""
+    left, right = audio[..., 0], audio[..., 1]
+    return jnp.stack([(left + right) / 2, (left - right) / 2], axis=-1)
+
+
+def left_right(audio: Float[Array, '*b 2']) -> Float[Array, '*b 2']:
+    """The inverse of `mid_side`."""
+    mid, side = audio[..., 0], audio[..., 1]
+    return jnp.stack([mid + side, mid - side], axis=-1)
+
+
+def rms_db(x: Float[Array, '*b S'], floor: float = -80.0) -> Float[Array, '*b']:
+    """Root mean square in dB relative to full scale, not below `floor`."""
+    power = jnp.mean(jnp.square(x), axis=-1)
+    return 10 * jnp.log10(jnp.maximum(power, 10 ** (floor / 10)))
+
+
+def _k_weighting(sample_rate: int, bins: int) -> np.ndarray:
+    """Squared response of the loudness filters of ITU-R BS.1770, annex 1, at `bins` frequencies.
+
+    A high shelf (1682 Hz, 4 dB) and a high-pass (38 Hz), as biquads for any rate.
+    """
+    z = np.exp(-1j * np.linspace(0.0, np.pi, bins))
+    k, q = np.tan(np.pi * 1681.974450955533 / sample_rate), 0.7071752369554196
+    high = 10 ** (3.999843853973347 / 20)
+    middle = high**0.4996667741545416
+    shelf = np.polyval([high - middle * k / q + k * k, 2 * (k * k - high), 0], z)
+    shelf = shelf + high + middle * k / q + k * k
+    shelf /= (1 - k / q + k * k) * z**2 + 2 * (k * k - 1) * z + 1 + k / q + k * k
+    k, q = np.tan(np.pi * 38.13547087602444 / sample_rate), 0.5003270373238773
+    size = 1 + k / q + k * k
+    pass_ = (1 - z) ** 2 / ((1 - k / q + k * k) / size * z**2 + 2 * (k * k - 1) / size * z + 1)
+    return (np.abs(shelf * pass_) ** 2).astype(np.float32)
+
+
+def loudness_lufs(audio: Float[Array, 'B S 2'], sample_rate: int) -> Float[Array, 'B']:
+    """Integrated loudness with both gates (ITU-R BS.1770-4, annex 1, eq. 2 to 7), in LUFS.
+
+    Filters act on the spectrum of each 400 ms block instead of the running signal, which differs by
+    less than 0.1 LU on sounds longer than a block.
+
+    Args:
+      audio: at least 0.4 s.
+      sample_rate: Hz.
+
+    Returns:
+      -70 where nothing passes the absolute gate.
+    """
+    hop = sample_rate // 10
+    x = jnp.moveaxis(audio, -1, 1)[..., : audio.shape[1] // hop * hop].reshape(
+        audio.shape[0], 2, -1, hop
+    )
+    count = x.shape[2] - 3
+    blocks = jnp.concatenate([x[:, :, i : i + count] for i in range(4)], axis=-1)
+    spectrum = jnp.fft.rfft(blocks)
+    bins = spectrum.shape[-1]
+    weight = _k_weighting(sample_rate, bins) * np.where(
+        (np.arange(bins) == 0) | (np.arange(bins) == bins - 1), 1.0, 2.0
+    ).astype(np.float32)
+    energy = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    power = jnp.sum(energy @ weight, axis=1) / (4.0 * hop) ** 2  # [B, blocks]
+
+    def gated(threshold):
+        passed = (power > threshold).astype(power.dtype)
+        return jnp.sum(power * passed, axis=-1) / jnp.maximum(jnp.sum(passed, axis=-1), 1.0)
+
+    absolute = 10 ** ((-70.0 + 0.691) / 10)
+    mean = gated(absolute)
+    mean = gated(jnp.maximum(absolute, 0.1 * mean)[:, None])
+    return -0.691 + 10 * jnp.log10(jnp.maximum(mean, absolute))
+
+
+def normalise_loudness(
+    audio: Float[Array, 'B S 2'], sample_rate: int, target_lufs: Float[Array, 'B']
+) -> Float[Array, 'B S 2']:
+    """Scales each sound to an integrated loudness; by at most +40 dB, so silence stays silent."""
+    change = jnp.minimum(target_lufs - loudness_lufs(audio, sample_rate), 40.0)
+    return audio * (10 ** (change / 20))[:, None, None]
+
+
+@functools.cache
+def _oversampling_filters(phases: int = 4, taps: int = 12) -> np.ndarray:
+    """Polyphase interpolator for true peaks: windowed sinc, float32 [phases, taps]."""
+    n = np.arange(-taps // 2 + 1, taps // 2 + 1)[None, :] - np.arange(phases)[:, None] / phases
+    return (np.sinc(n) * np.cos(np.pi * n / (taps + 2)) ** 2).astype(np.float32)
+
+
+def true_peak(x: Float[Array, '*b S']) -> Float[Array, '*b S']:
+    """Largest |x| over a sample and the three points interpolated after it (ITU-R BS.1770)."""
+    filters = _oversampling_filters()
+    phases, taps = filters.shape
+    left = taps // 2 - 1
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(left, taps - 1 - left)])
+    length = x.shape[-1]
+    peak = jnp.abs(x)
+    for phase in range(1, phases):
+        point = sum(float(filters[phase, i]) * padded[..., i : i + length] for i in range(taps))
+        peak = jnp.maximum(peak, jnp.abs(point))
+    return peak
+
+
+def limit(
+    audio: Float[Array, 'B S 2'], sample_rate: int, ceiling_db: float = -1.0
+) -> Float[Array, 'B S 2']:
+    """True-peak limiter with look-ahead, one gain for both channels.
+
+    The gain is min(1, ceiling / true peak), held at its minimum over +-5 ms and then smoothed by a
+    window no longer than that hold, so it is never above what any peak asks for. Sound that stays
+    below the ceiling passes unchanged.
+
+    Args:
+      audio: samples; any level.
+      sample_rate: Hz.
+      ceiling_db: dB true peak.
+    """
+    reach = sample_rate // 200
+    peak = jnp.max(true_peak(jnp.moveaxis(audio, -1, 1)), axis=1)
+    gain = jnp.minimum(1.0, 10 ** (ceiling_db / 20) / jnp.maximum(peak, 1e-6))
+    # Sums of 1 - gain: they stay exactly zero where nothing is limited.
+    reduction = _running_max(1.0 - gain, reach)
+    total = jnp.cumsum(jnp.pad(reduction, [(0, 0), (reach + 1, reach)], mode='edge'), axis=-1)
+    width = 2 * reach + 1
+    smooth = 1.0 - (total[:, width:] - total[:, :-width]) / width
+    gain = jnp.minimum(smooth, gain)  # the float32 sum drifts by parts in 1e5; this is the bound
+    return audio * gain[..., None]
+
+
+def _running_max(x: Float[Array, 'B S'], reach: int) -> Float[Array, 'B S']:
+    """Maximum over [i - reach, i + reach] by doubling windows: log2(reach) passes."""
+    width = 2 * reach + 1
+    x = jnp.pad(x, [(0, 0), (reach, reach)], constant_values=-jnp.inf)
+    size = 1
+    while size < width:
+        step = min(size, width - size)
+        x = jnp.maximum(x[:, : x.shape[1] - step], x[:, step:])
+        size += step
+    return x
+
+
+def to_pcm16(audio: Float[Array, '*b']) -> Int16[Array, '*b']:
+    """Rounds [-1, 1] to 16-bit integers, saturating."""
+    return jnp.round(jnp.clip(audio, -1.0, 1.0) * 32767.0).astype(jnp.int16)
+
+
+def from_pcm16(pcm: Int16[Array, '*b']) -> Float[Array, '*b']:
+    """The inverse of `to_pcm16`, up to rounding."""
+    return pcm.astype(jnp.float32) / 32767.0

@@ -1,0 +1,306 @@
+"""What happens when: events of a sound, with their times in seconds.
+
+A timeline is written in any of three forms, all equal:
+
+    short     'gunshot@2.3-2.8:-6dB; dog bark@0.5-0.9,4.0-4.4'
+    JSON      '[{"text": "gunshot", "onset_s": 2.3, "offset_s": 2.8, "gain_db": -6}, ...]'
+    Python    [Event('gunshot', 2.3, 2.8, -6), ('dog bark', 0.5, 0.9), {'text': ..., ...}]
+
+None, '' and [] mean no events. The grammar of the short form, where spaces are free:
+
+    timeline   = sounds *( ';' sounds )
+    sounds     = text '@' span *( ',' span )          one event for each span
+    span       = onset '-' offset [ ':' gain 'dB' ]   seconds; without a gain, 0 dB
+
+The text reaches to the last '@' before ';'. A text that holds ';' or begins with '[' or '{' needs
+one of the other forms. A loudness curve travels in JSON and Python as
+`{'events': [...], 'loudness_db': [...]}`, or as an argument of `Timeline.parse`.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import numbers
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from realaudio_jax.typing import LATENT_RATE, MAX_EVENTS
+
+MIN_GAIN_DB, MAX_GAIN_DB = -60.0, 24.0
+MIN_LOUDNESS_DB, MAX_LOUDNESS_DB = -80.0, 0.0
+TOLERANCE_S = 1e-6  # by which rounding may put an offset beyond the end of the clip
+
+_EXAMPLE = "'gunshot@2.3-2.8; dog bark@0.5-0.9:-6dB,4.0-4.4'"
+_NUMBER = r'([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf))'  # what is no time fails later
+_SPAN = re.compile(
+    rf'\s*{_NUMBER}\s*s?\s*-\s*{_NUMBER}\s*s?\s*(?::\s*{_NUMBER}\s*db\s*)?', re.IGNORECASE
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """One sound and its place; checked when it enters a timeline (`Timeline.parse`).
+
+    Attributes:
+        text: what sounds, in English.
+        onset_s: start, in seconds from the start of the clip, 0 or more.
+        offset_s: end, in seconds, after the onset and within the clip.
+        gain_db: level against the usual one for such a sound, -60 to 24 dB.
+    """
+
+    text: str
+    onset_s: float | int
+    offset_s: float | int
+    gain_db: float | int = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Timeline:
+    """The events of one clip, in the order given, and optionally its loudness over time.
+
+    Attributes:
+        events: the events; made by `parse` they are known to fit the clip.
+        loudness_db: None, or the level wanted in each latent frame (25 per second), float32 [L],
+            -80 to 0 dB relative to full scale.
+    """
+
+    events: tuple[Event, ...] = ()
+    loudness_db: np.ndarray | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        spec: Any,
+        seconds: float | int,
+        max_events: int = MAX_EVENTS,
+        loudness_db: Any = None,
+    ) -> 'Timeline':
+        """Reads a timeline in any of its forms and checks it against the clip.
+
+        Args:
+            spec: a string in the short form or JSON; a sequence of Event, mapping or tuple
+                (text, onset_s, offset_s[, gain_db]); a mapping with 'events' and 'loudness_db'; a
+                Timeline; or None.
+            seconds: length of the clip, in seconds.
+            max_events: how many events the clip may hold.
+            loudness_db: a curve of round(25 seconds) values in dB, if `spec` carries none.
+
+        Returns:
+            The timeline, its times and gains as floats and its texts without outer spaces.
+
+        Raises:
+            ValueError: anything wrong, in one line naming the event and the remedy.
+        """
+        seconds = float(seconds)
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise ValueError(f'the clip length must be above 0 seconds, not {seconds}')
+        entries, curve = _entries(spec)
+        if curve is not None and loudness_db is not None:
+            raise ValueError('loudness_db is given twice: keep the one in events or the other')
+        events = tuple(_checked(i, entry, seconds) for i, entry in enumerate(entries, 1))
+        _check_count(events, max_events)
+        return cls(events, _curve(loudness_db if curve is None else curve, seconds))
+
+    def to_string(self) -> str:
+        """The short form; neighbours of one text share it.
+
+        Raises:
+            ValueError: the short form cannot carry this timeline; `to_json` can.
+        """
+        if self.loudness_db is not None:
+            raise ValueError('the short form carries no loudness curve: use to_json')
+        parts = []
+        for text, group in itertools.groupby(self.events, lambda event: event.text):
+            if ';' in text or text[:1] in ('[', '{'):
+                raise ValueError(f'the short form cannot carry the text {text!r}: use to_json')
+            parts.append(f'{text}@{",".join(_span(event) for event in group)}')
+        return '; '.join(parts)
+
+    def to_json(self) -> str:
+        """JSON: a list of events, or, with a curve, an object of 'events' and 'loudness_db'."""
+        events = [dataclasses.asdict(event) for event in self.events]
+        if self.loudness_db is None:
+            return json.dumps(events)
+        return json.dumps({'events': events, 'loudness_db': self.loudness_db.tolist()})
+
+    def arrays(self, max_events: int = MAX_EVENTS) -> dict[str, np.ndarray]:
+        """The numbers of the events, padded to a fixed size.
+
+        Returns:
+            onset_s, offset_s (seconds) and gain_db (dB), float32 [E], and mask, bool [E], which is
+            True for events; the padding holds 0 and False.
+
+        Raises:
+            ValueError: more events than `max_events`.
+        """
+        _check_count(self.events, max_events)
+        padded = {
+            name: np.zeros(max_events, np.float32) for name in ('onset_s', 'offset_s', 'gain_db')
+        }
+        for name, values in padded.items():
+            values[: len(self.events)] = [getattr(event, name) for event in self.events]
+        return {**padded, 'mask': np.arange(max_events) < len(self.events)}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Timeline):
+            return NotImplemented
+        curves = [t.loudness_db for t in (self, other)]
+        if any(curve is None for curve in curves):
+            return self.events == other.events and curves[0] is curves[1]
+        return self.events == other.events and np.array_equal(*curves)
+
+    __hash__ = None
+
+
+def _entries(spec: Any) -> tuple[list, Any]:
+    """The raw entries of any form, and the loudness curve it carries, or None."""
+    if isinstance(spec, str):
+        spec = spec.strip()
+        if not spec.startswith(('[', '{')):
+            return _short_form(spec), None
+        try:
+            spec = json.loads(spec)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f'events look like JSON but are not ({error}): correct them, or write {_EXAMPLE}'
+            ) from None
+    if spec is None:
+        return [], None
+    if isinstance(spec, Timeline):
+        return list(spec.events), spec.loudness_db
+    if isinstance(spec, Mapping):
+        unknown = sorted(map(str, spec.keys() - {'events', 'loudness_db'}))
+        if unknown:
+            raise ValueError(
+                f"events have the unknown part '{unknown[0]}': use 'events' and 'loudness_db', "
+                'or a list of events'
+            )
+        return _entries(spec.get('events'))[0], spec.get('loudness_db')
+    if isinstance(spec, Sequence) and not isinstance(spec, bytes):
+        return list(spec), None
+    raise ValueError(f'events are of type {type(spec).__name__}: pass a list, JSON or {_EXAMPLE}')
+
+
+def _short_form(spec: str) -> list[tuple]:
+    """Entries (text, onset, offset, gain) of the short form, their numbers not yet checked."""
+    entries = []
+    for part in spec.split(';'):
+        if not part.strip():
+            continue  # nothing at all, or a trailing ';'
+        text, at, spans = part.strip().rpartition('@')
+        for span in spans.split(','):
+            match = _SPAN.fullmatch(span) if at else None
+            if match is None:
+                wrong = f"'{span.strip()}' is no time span" if at else "it has no '@'"
+                name = _name(len(entries) + 1, text.rstrip() or part.strip())
+                raise ValueError(
+                    f'{name} cannot be read, as {wrong}: write text@onset-offset or '
+                    f'text@onset-offset:gaindB in seconds and dB, such as {_EXAMPLE}'
+                )
+            onset, offset, gain = match.groups()
+            entries.append((text.rstrip(), float(onset), float(offset), float(gain or 0)))
+    return entries
+
+
+def _fields(index: int, entry: Any) -> dict[str, Any]:
+    """The four values of an entry, whichever form it has."""
+    names = [field.name for field in dataclasses.fields(Event)]
+    if isinstance(entry, Event):
+        entry = dataclasses.asdict(entry)
+    if isinstance(entry, (tuple, list)) and 3 <= len(entry) <= 4:
+        entry = dict(zip(names, entry, strict=False))
+    if not isinstance(entry, Mapping):
+        raise ValueError(
+            f'{_name(index, entry)} is no event: pass an Event, a mapping with {", ".join(names)}, '
+            'or a tuple (text, onset_s, offset_s[, gain_db])'
+        )
+    name = _name(index, entry.get('text', '?'))
+    for key in entry:
+        if key not in names:
+            raise ValueError(f"{name} has the unknown field '{key}': use {', '.join(names)}")
+    for key in names[:3]:
+        if key not in entry:
+            raise ValueError(f"{name} lacks the field '{key}': add it")
+    return {'gain_db': 0.0, **entry}
+
+
+def _checked(index: int, entry: Any, seconds: float) -> Event:
+    """The event of an entry, or the error that says what is wrong with it."""
+    fields = _fields(index, entry)
+    text = fields.pop('text')
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f'{_name(index, text)} has no text: say what sounds, such as "dog bark"')
+    text = text.strip()
+    name = _name(index, text)
+    for key, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise ValueError(f'{name} has {key} = {value!r}: give a number')
+        if not abs(value) < 1e9:  # NaN compares false; more is no time and no level
+            raise ValueError(f'{name} has {key} = {str(value)[:20]}: give a finite number')
+    event = Event(text, **{key: float(value) for key, value in fields.items()})
+    times = f'{event.onset_s:g} to {event.offset_s:g} s'
+    if event.onset_s < 0:
+        raise ValueError(f'{name} starts before the clip ({times}): give an onset of 0 s or more')
+    if event.offset_s <= event.onset_s:
+        raise ValueError(f'{name} does not end after it starts ({times}): put the offset later')
+    if event.offset_s > seconds + TOLERANCE_S:
+        raise ValueError(
+            f'{name} is outside the clip of {seconds:g} s ({times}): end it by {seconds:g} s or '
+            'make the clip longer'
+        )
+    if not MIN_GAIN_DB <= event.gain_db <= MAX_GAIN_DB:
+        raise ValueError(
+            f'{name} has a gain of {event.gain_db:g} dB: '
+            f'give one from {MIN_GAIN_DB:g} to {MAX_GAIN_DB:g} dB'
+        )
+    return event
+
+
+def _check_count(events: Sequence[Event], max_events: int):
+    if len(events) > max_events:
+        raise ValueError(
+            f'{_name(max_events + 1, events[max_events].text)} is one too many of {len(events)}: '
+            f'a clip holds {max_events} events, so remove some or split the clip'
+        )
+
+
+def _curve(values: Any, seconds: float) -> np.ndarray | None:
+    """A loudness curve as float32 [L], checked."""
+    if values is None:
+        return None
+    frames = round(seconds * LATENT_RATE)
+    try:
+        curve = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(f'loudness_db must hold numbers: give {frames} values in dB') from None
+    if curve.shape != (frames,):
+        raise ValueError(
+            f'loudness_db has shape {list(curve.shape)}: a clip of {seconds:g} s needs '
+            f'{frames} values, {LATENT_RATE} per second'
+        )
+    wrong = np.flatnonzero(~((curve >= MIN_LOUDNESS_DB) & (curve <= MAX_LOUDNESS_DB)))
+    if wrong.size:
+        raise ValueError(
+            f'loudness_db is {curve[wrong[0]]:g} at frame {wrong[0]}: '
+            f'keep it from {MIN_LOUDNESS_DB:g} to {MAX_LOUDNESS_DB:g} dB'
+        )
+    return curve
+
+
+def _name(index: int, text: Any) -> str:
+    """How messages name an event: its position, counted from 1, and its text."""
+    return f'event {index} ({str(text)[:40]!r})'
+
+
+def _span(event: Event) -> str:
+    """The span of an event in the short form; every number reads back as the same float."""
+    gain = f':{_decimal(event.gain_db)}dB' if event.gain_db else ''
+    return f'{_decimal(event.onset_s)}-{_decimal(event.offset_s)}{gain}'
+
+
+def _decimal(value: float) -> str:
+    return np.format_float_positional(float(value), trim='-')
