@@ -1,0 +1,374 @@
+"""The latent denoiser: a transformer over time, told what sounds and when.
+
+Two latent frames make one token, 12.5 tokens a second. Each block attends to itself, then to the
+text and to the events of the timeline in one softmax, then applies a gated MLP; noise level,
+duration, guidance scale and step size modulate it (adaLN-single, PixArt-alpha, arXiv 2310.00426,
+sec. 2.3).
+
+Time is in seconds everywhere. A rotary embedding (arXiv 2104.09864) turns queries by the time of
+their token and event keys by the onset of their event, so a query finds the events near it; a
+raster of signed distances to the nearest onset and offset adds what lies below the length of a
+frame.
+
+The network has no convolution over time and masks tokens beyond the duration, so padding a batch to
+a longer length changes nothing.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from realaudio_jax.models.layers import RMSNorm
+from realaudio_jax.noise import CosinePath, Denoise, as_denoise
+from realaudio_jax.samplers import classifier_free_guidance
+from realaudio_jax.typing import LATENT_CHANNELS, LATENT_RATE, Array, Bool, Float, Leaf, PyTree
+
+PATCH = 2  # latent frames per token
+PATH = CosinePath()  # the noise path this network is trained on, with v-prediction
+_RASTER_SCALES_S = (0.02, 0.08, 0.32, 1.28)
+_RASTER_TEXT = 64  # channels of the events' own text in the raster
+
+
+@flax.struct.dataclass
+class Conditioning:
+    """All that a sound is asked to be. Absent parts have an empty mask, not another shape.
+
+    Attributes:
+      text: states of the text encoder; text_mask: real tokens.
+      event_text: sentence embedding of each event; event_mask: real events.
+      onset_s, offset_s: seconds from the start; gain_db: relative level.
+      loudness_db: requested level per latent frame, dBFS; loudness_mask: whether it is requested.
+      seconds: duration of the sound; frames beyond it are padding.
+      init: latents given in advance; init_mask: 1 where they are given (inpainting, continuation).
+    """
+
+    text: Leaf['B T W']
+    text_mask: Leaf['B T']
+    event_text: Leaf['B E W']
+    onset_s: Leaf['B E']
+    offset_s: Leaf['B E']
+    gain_db: Leaf['B E']
+    event_mask: Leaf['B E']
+    loudness_db: Leaf['B L']
+    loudness_mask: Leaf['B']
+    seconds: Leaf['B']
+    init: Leaf['B L C']
+    init_mask: Leaf['B L']
+
+    def without(self, text: Bool[Array, 'B'], timeline: Bool[Array, 'B']) -> 'Conditioning':
+        """Drops the text, and the timeline with its loudness curve, of the items marked True."""
+        return self.replace(
+            text_mask=self.text_mask & ~text[:, None],
+            event_mask=self.event_mask & ~timeline[:, None],
+            loudness_mask=self.loudness_mask & ~timeline,
+        )
+
+    def unconditional(self) -> 'Conditioning':
+        """Without text and timeline: what classifier-free guidance moves away from.
+
+        Duration and given latents stay: they are facts of the sound, not wishes.
+        """
+        everyone = jnp.ones_like(self.loudness_mask)
+        return self.without(everyone, everyone)
+
+
+def latent_frames(seconds: float) -> int:
+    """Latent frames of a sound: 25 a second, rounded up to whole tokens."""
+    return PATCH * math.ceil(seconds * LATENT_RATE / PATCH - 1e-6)
+
+
+def frame_mask(seconds: Float[Array, 'B'], length: int) -> Bool[Array, 'B L']:
+    """True for the latent frames of tokens that start before the end of the sound."""
+    start = jnp.arange(length) // PATCH * (PATCH / LATENT_RATE)
+    return start[None] < seconds[:, None] - 1e-4
+
+
+def fourier_features(x: Float[Array, '*b'], count: int, longest: float) -> Float[Array, '*b F']:
+    """[cos(2 pi f x), sin(2 pi f x)] for `count` frequencies f, doubling from 1 / longest."""
+    frequency = 2.0 ** jnp.arange(count) / longest
+    angle = 2 * jnp.pi * x[..., None] * jnp.expand_dims(frequency, tuple(range(x.ndim)))
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def rotate(x: Float[Array, 'B N H F'], seconds: Float[Array, 'B N']) -> Float[Array, 'B N H F']:
+    """Rotary embedding at times in seconds; periods from 40 ms to 20 s, evenly in the logarithm."""
+    half = x.shape[-1] // 2
+    period = 0.04 * (20.0 / 0.04) ** (jnp.arange(half) / max(half - 1, 1))
+    angle = (2 * jnp.pi * seconds[..., None] / period[None, None])[:, :, None]
+    a, b = x[..., :half], x[..., half:]
+    return jnp.concatenate(
+        [a * jnp.cos(angle) - b * jnp.sin(angle), a * jnp.sin(angle) + b * jnp.cos(angle)], axis=-1
+    )
+
+
+def _scores(query: Float[Array, 'B N H F'], key: Float[Array, 'B M H F']) -> Array:
+    """Scaled products, [B, H, N, M], as batched matrix products over B and H."""
+    query, key = jnp.moveaxis(query, 2, 1), jnp.moveaxis(key, 2, 1)
+    return query @ jnp.swapaxes(key, -1, -2) * query.shape[-1] ** -0.5
+
+
+def _attend(
+    scores: Float[Array, 'B H N M'], value: Float[Array, 'B M H F'], mask: Bool[Array, 'B M']
+) -> Float[Array, 'B N D']:
+    scores = jnp.where(mask[:, None, None], scores, -1e9)
+    out = jax.nn.softmax(scores, axis=-1) @ jnp.moveaxis(value, 2, 1)
+    out = jnp.moveaxis(out, 1, 2)
+    return out.reshape(*out.shape[:2], -1)
+
+
+def _split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B N H F']:
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+@flax.struct.dataclass
+class Memory:
+    """Keys and values of text and events, computed once and shared by all blocks."""
+
+    text_key: Leaf['B T H F']
+    event_key: Leaf['B E H F']
+    value: Leaf['B M H F']
+    mask: Leaf['B M']
+
+
+class ConditionMemory(nn.Module):
+    """Turns text states and events into `Memory`; a learned token stands for 'nothing asked'."""
+
+    width: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, c: Conditioning) -> Memory:
+        batch = c.text.shape[0]
+        null = self.param('null', nn.initializers.normal(0.02), (self.width,))
+        text = nn.Dense(self.width, name='text')(c.text)
+        null = jnp.broadcast_to(null[None, None], (batch, 1, self.width))
+        text = RMSNorm(name='text_norm')(jnp.concatenate([null, text], axis=1))
+        times = jnp.stack([c.onset_s, c.offset_s, c.offset_s - c.onset_s], axis=-1)
+        times = fourier_features(times, 8, 20.0).reshape(*c.onset_s.shape, -1)
+        facts = jnp.concatenate([times, c.gain_db[..., None] / 20.0], axis=-1)
+        events = nn.Dense(self.width, name='event_text')(c.event_text)
+        events = events + nn.Dense(self.width, name='event_facts')(facts)
+        events = RMSNorm(name='event_norm')(nn.Dense(self.width, name='event')(nn.silu(events)))
+        everything = jnp.concatenate([text, events], axis=1)
+        key = _split_heads(nn.Dense(self.width, use_bias=False, name='key')(everything), self.heads)
+        key = RMSNorm(name='key_norm')(key)
+        value = nn.Dense(self.width, use_bias=False, name='value')(everything)
+        mask = jnp.concatenate([jnp.ones((batch, 1), bool), c.text_mask, c.event_mask], axis=1)
+        count = text.shape[1]
+        return Memory(
+            text_key=key[:, :count],
+            event_key=rotate(key[:, count:], c.onset_s),
+            value=_split_heads(value, self.heads),
+            mask=mask,
+        )
+
+
+class Block(nn.Module):
+    """Self-attention, attention to the conditioning, gated MLP; each modulated and gated."""
+
+    heads: int
+    expansion: float = 2.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, 'B N D'],
+        modulation: Float[Array, 'B M 8*D'],
+        memory: Memory,
+        seconds: Float[Array, 'B N'],
+        mask: Bool[Array, 'B N'],
+    ) -> Float[Array, 'B N D']:
+        width = x.shape[-1]
+        table = self.param('table', nn.initializers.zeros, (8 * width,))
+        parts = jnp.split(modulation + table[None, None], 8, axis=-1)
+        shift_1, scale_1, gate_1, gate_2, shift_3, scale_3, gate_3, scale_2 = parts
+
+        y = RMSNorm(name='self_norm')(x) * (1 + scale_1) + shift_1
+        qkv = nn.Dense(3 * width, use_bias=False, name='self_qkv')(y)
+        query, key, value = (_split_heads(a, self.heads) for a in jnp.split(qkv, 3, axis=-1))
+        query = rotate(RMSNorm(name='self_query_norm')(query), seconds)
+        key = rotate(RMSNorm(name='self_key_norm')(key), seconds)
+        y = _attend(_scores(query, key), value, mask)
+        x = x + (1 + gate_1) * nn.Dense(width, use_bias=False, name='self_out')(y)
+
+        y = RMSNorm(name='cross_norm')(x) * (1 + scale_2)
+        query = _split_heads(nn.Dense(width, use_bias=False, name='cross_query')(y), self.heads)
+        query = RMSNorm(name='cross_query_norm')(query)
+        scores = [
+            _scores(query, memory.text_key),
+            _scores(rotate(query, seconds), memory.event_key),
+        ]
+        y = _attend(jnp.concatenate(scores, axis=-1), memory.value, memory.mask)
+        x = x + (1 + gate_2) * nn.Dense(width, use_bias=False, name='cross_out')(y)
+
+        y = RMSNorm(name='mlp_norm')(x) * (1 + scale_3) + shift_3
+        hidden = int(self.expansion * width)
+        gate, up = jnp.split(nn.Dense(2 * hidden, use_bias=False, name='mlp_in')(y), 2, axis=-1)
+        y = nn.Dense(width, use_bias=False, name='mlp_out')(nn.silu(gate) * up)
+        return x + (1 + gate_3) * y
+
+
+def event_raster(
+    c: Conditioning, event_channels: Float[Array, 'B E R'], length: int
+) -> Float[Array, 'B L F']:
+    """Per latent frame: which events sound, and how far the nearest onset and offset are.
+
+    Signed distances d (seconds, positive after) enter as tanh(d / scale) at four scales, which
+    keeps them exact near the event and bounded far from it.
+
+    Args:
+      c: the conditioning.
+      event_channels: what to write into the frames where an event sounds.
+      length: L.
+    """
+    time = (jnp.arange(length) + 0.5) / LATENT_RATE
+    since_onset = time[None, :, None] - c.onset_s[:, None]  # [B, L, E]
+    since_offset = time[None, :, None] - c.offset_s[:, None]
+    mask = c.event_mask[:, None]
+    half = 0.5 / LATENT_RATE
+    overlap = jnp.minimum(since_onset + half, half - since_offset)  # seconds of the frame it sounds
+    active = jnp.clip(overlap / (2 * half), 0.0, 1.0) * mask
+
+    def nearest(distance):
+        index = jnp.argmin(jnp.where(mask, jnp.abs(distance), 1e3), axis=-1, keepdims=True)
+        found = jnp.take_along_axis(distance, index, axis=-1)
+        return jnp.where(jnp.any(mask, axis=-1, keepdims=True), found, -20.0)
+
+    scales = jnp.asarray(_RASTER_SCALES_S)[None, None]
+    loud = jnp.where(c.loudness_mask[:, None], (c.loudness_db + 40.0) / 20.0, 0.0)
+    asked = jnp.broadcast_to(c.loudness_mask[:, None], loud.shape).astype(loud.dtype)
+    parts = [
+        active @ event_channels,
+        jnp.max(active, axis=-1, keepdims=True),
+        jnp.max(active * (1.0 + c.gain_db[:, None] / 20.0), axis=-1, keepdims=True),
+        jnp.tanh(nearest(since_onset) / scales),
+        jnp.tanh(nearest(since_offset) / scales),
+        loud[..., None],
+        asked[..., None],
+    ]
+    return jnp.concatenate(parts, axis=-1)
+
+
+class Denoiser(nn.Module):
+    """Predicts v = alpha eps - sigma x_0 (arXiv 2202.00512, appendix D) of noisy latents.
+
+    Attributes:
+      width: features of a token.
+      depth: blocks.
+      heads: of every attention; width must be a multiple of 2 * heads.
+      expansion: hidden width of the gated MLP over `width`.
+    """
+
+    width: int = 256
+    depth: int = 5
+    heads: int = 4
+    expansion: float = 2.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x_t: Float[Array, 'B L C'],
+        t: Float[Array, '...'],
+        conditioning: Conditioning,
+        guidance_scale: Float[Array, 'B'],
+        step_size: Float[Array, 'B'],
+    ) -> Float[Array, 'B L C']:
+        """The prediction.
+
+        Args:
+          x_t: noisy latents; L even.
+          t: noise level in [0, 1], [B], or [B, L] with one value per token.
+          conditioning: see `Conditioning`.
+          guidance_scale: folded into a student; 1 for a teacher, which has none.
+          step_size: length of the step a student takes, in [0, 1]; 0 for a teacher.
+        """
+        c = conditioning
+        batch, length, _ = x_t.shape
+        tokens = length // PATCH
+        event_channels = nn.Dense(_RASTER_TEXT, name='raster_text')(c.event_text)
+        raster = event_raster(c, event_channels, length)
+        given = c.init_mask[..., None]
+        x = jnp.concatenate([x_t, raster, given * c.init, given], axis=-1)
+        x = nn.Dense(self.width, name='embed')(x.reshape(batch, tokens, -1))
+
+        per_token = t[:, None] if t.ndim == 1 else t[:, ::PATCH]
+        level = jnp.concatenate(
+            [fourier_features(per_token, 8, 4.0), fourier_features(jnp.sqrt(per_token), 4, 4.0)], -1
+        )
+        level = nn.Dense(self.width, name='level')(level)
+        # Zero at the start: a student that begins as its teacher predicts what the teacher does.
+        zeros = nn.initializers.zeros
+        step = nn.Dense(self.width, kernel_init=zeros, use_bias=False, name='step_size')(
+            fourier_features(step_size, 4, 2.0) * (step_size > 0)[:, None]
+        )
+        guidance = nn.Dense(self.width, kernel_init=zeros, use_bias=False, name='guidance_scale')(
+            fourier_features(jnp.log(guidance_scale), 4, 8.0) * (guidance_scale != 1)[:, None]
+        )
+        duration = nn.Dense(self.width, name='seconds')(fourier_features(c.seconds, 6, 20.0))
+        level = nn.silu(level + (step + guidance + duration)[:, None])
+        level = nn.silu(nn.Dense(self.width, name='level_mix')(level))
+        modulation = nn.Dense(8 * self.width, kernel_init=zeros, name='modulation')(level)
+
+        mask = frame_mask(c.seconds, length)[:, ::PATCH]
+        seconds = (jnp.arange(tokens) + 0.5) * (PATCH / LATENT_RATE)
+        seconds = jnp.broadcast_to(seconds[None], (batch, tokens))
+        memory = ConditionMemory(self.width, self.heads, name='memory')(c)
+        for i in range(self.depth):
+            x = Block(self.heads, self.expansion, name=f'block_{i}')(
+                x, modulation, memory, seconds, mask
+            )
+        out_modulation = nn.Dense(2 * self.width, kernel_init=zeros, name='out_modulation')(level)
+        scale, shift = jnp.split(out_modulation, 2, axis=-1)
+        x = RMSNorm(name='out_norm')(x) * (1 + scale) + shift
+        x = nn.Dense(PATCH * LATENT_CHANNELS, kernel_init=zeros, name='out')(x)
+        return x.reshape(batch, length, LATENT_CHANNELS)
+
+
+def bind(
+    model: Denoiser,
+    params: PyTree,
+    conditioning: Conditioning,
+    guidance_scale: Float[Array, 'B'] | None = None,
+    step_size: Float[Array, 'B'] | None = None,
+) -> Denoise:
+    """The network as `denoise(x_t, t) -> x_0`, parameters and conditioning bound.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      conditioning: what to make.
+      guidance_scale: embedded scale of a student; None for a teacher.
+      step_size: of a student, in [0, 1]; None for a teacher.
+    """
+    batch = conditioning.seconds.shape
+    guidance_scale = jnp.ones(batch) if guidance_scale is None else guidance_scale
+    step_size = jnp.zeros(batch) if step_size is None else step_size
+    return as_denoise(
+        PATH,
+        lambda x_t, t: model.apply(params, x_t, t, conditioning, guidance_scale, step_size),
+        'v',
+    )
+
+
+def as_student(model: Denoiser) -> Callable[..., Denoise]:
+    """The network as a recipe's `student(params, conditioning, guidance_scale, step_size)`."""
+    return functools.partial(bind, model)
+
+
+def as_teacher(model: Denoiser) -> Callable[..., Denoise]:
+    """The network as a recipe's `teacher(params, conditioning, guidance_scale)`, guided.
+
+    Classifier-free guidance away from `Conditioning.unconditional`: two evaluations a call.
+    """
+
+    def teacher(params, conditioning, guidance_scale):
+        conditional = bind(model, params, conditioning)
+        unconditional = bind(model, params, conditioning.unconditional())
+        return classifier_free_guidance(conditional, unconditional, guidance_scale)
+
+    return teacher

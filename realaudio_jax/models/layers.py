@@ -1,0 +1,72 @@
+"""Layers shared by the models: all of them matrix products and shifted sums, fast on any device."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from realaudio_jax.typing import Array, Float
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * scale (Zhang & Sennrich 2019, arXiv 1910.07467, eq. 4)."""
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '*b D']) -> Float[Array, '*b D']:
+        scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+        return (
+            x
+            * (jnp.mean(jnp.square(x), -1, keepdims=True) + self.epsilon) ** -0.5
+            * jnp.expand_dims(scale, tuple(range(x.ndim - 1)))
+        )
+
+
+class DepthwiseConv(nn.Module):
+    """Convolution over time, one filter a channel, as a sum of shifted products.
+
+    XLA's grouped convolution is slow on CPU; this sum fuses into one pass.
+
+    Attributes:
+      width: taps, odd; the output has the length of the input (zeros beyond the ends).
+    """
+
+    width: int = 7
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), (self.width, x.shape[-1]))
+        bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+        length, reach = x.shape[1], self.width // 2
+        padded = jnp.pad(x, [(0, 0), (reach, reach), (0, 0)])
+        taps = [padded[:, i : i + length] * kernel[None, None, i] for i in range(self.width)]
+        return sum(taps) + bias[None, None, :]
+
+
+class ConvBlock(nn.Module):
+    """Residual block: depthwise convolution, norm, two-layer MLP (ConvNeXt, 2201.03545, fig. 4).
+
+    Attributes:
+      expansion: width of the MLP over the width of the input.
+      taps: of the depthwise convolution.
+    """
+
+    expansion: int = 3
+    taps: int = 7
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, 'B N D'], mask: Float[Array, 'B N'] | None = None
+    ) -> Float[Array, 'B N D']:
+        width = x.shape[-1]
+        if mask is not None:  # padding must look like the zeros beyond the end
+            x = x * mask[..., None]
+        y = DepthwiseConv(self.taps, name='depthwise')(x)
+        y = RMSNorm(name='norm')(y)
+        y = nn.gelu(nn.Dense(self.expansion * width, name='up')(y))
+        # A small start keeps a deep stack close to the identity.
+        down = nn.Dense(
+            width,
+            name='down',
+            kernel_init=nn.initializers.variance_scaling(0.1, 'fan_in', 'normal'),
+        )
+        return x + down(y)

@@ -1,0 +1,289 @@
+"""The frozen text encoder: all-MiniLM-L6-v2 (a six-layer BERT) as Flax modules, with its tokenizer.
+
+Each layer is post-normalised (Devlin et al. 2018, arXiv 1810.04805; Vaswani et al. 2017, arXiv
+1706.03762, section 3):
+
+    a = norm(x + softmax(q k^T / sqrt(D / H)) v W_o)                                            (1)
+    y = norm(a + gelu(a W_1) W_2),     gelu(z) = z (1 + erf(z / sqrt 2)) / 2                    (2)
+
+and a sentence is the mean of its token states, scaled to unit length (Reimers & Gurevych 2019,
+arXiv 1908.10084, section 3). Differences from the original, none of which changes a result: q, k
+and v are one matrix; the embedding of segment 0, the only one used, is added to the positions'; the
+unused pooler is left out; the states of padding are zero.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tokenizers
+
+from realaudio_jax.typing import MAX_TEXT_TOKENS, TEXT_WIDTH, Array, Bool, Float, Int, PyTree
+
+WEIGHTS_NAME = 'text_encoder.safetensors'  # in a release
+TOKENIZER_NAME = 'tokenizer.json'
+_EPSILON = 1e-12  # of every norm; the original's value
+
+
+class SelfAttention(nn.Module):
+    """The attention of equation (1), before the residual; padding is never attended to."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B T D'], mask: Bool[Array, 'B T']) -> Float[Array, 'B T D']:
+        batch, tokens, width = x.shape
+        depth = width // self.heads
+        # [B T 3 H D/H] -> three of [B*H T D/H]: products of three axes are what XLA's CPU
+        # backend gives to its fast matrix kernels.
+        qkv = nn.Dense(3 * width, name='qkv')(x)
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, depth).transpose(2, 0, 3, 1, 4)
+        q, k, v = qkv.reshape(3, batch * self.heads, tokens, depth)
+        scores = jnp.matmul(q, k.transpose(0, 2, 1)) / jnp.sqrt(depth).astype(x.dtype)
+        seen = jnp.repeat(mask, self.heads, axis=0)[:, None, :]
+        # A finite floor: a row of padding alone stays a number.
+        scores = jnp.where(seen, scores, jnp.finfo(scores.dtype).min)
+        out = jnp.matmul(jax.nn.softmax(scores, axis=-1), v)
+        out = out.reshape(batch, self.heads, tokens, depth).transpose(0, 2, 1, 3)
+        return nn.Dense(width, name='out')(out.reshape(batch, tokens, width))
+
+
+class EncoderLayer(nn.Module):
+    """Equations (1) and (2)."""
+
+    heads: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B T D'], mask: Bool[Array, 'B T']) -> Float[Array, 'B T D']:
+        attended = SelfAttention(self.heads, name='attention')(x, mask)
+        x = _norm('attention_norm')(x + attended)
+        hidden = jax.nn.gelu(nn.Dense(self.hidden, name='expand')(x), approximate=False)
+        return _norm('output_norm')(x + nn.Dense(x.shape[-1], name='contract')(hidden))
+
+
+class TextEncoder(nn.Module):
+    """Token ids to contextual states; the defaults are all-MiniLM-L6-v2.
+
+    Attributes:
+      vocabulary: number of token ids.
+      positions: the most tokens a text may have.
+      width: D, of the states.
+      heads: H, a divisor of `width`.
+      hidden: width inside equation (2).
+      layers: how many.
+    """
+
+    vocabulary: int = 30_522
+    positions: int = 512
+    width: int = TEXT_WIDTH
+    heads: int = 12
+    hidden: int = 1536
+    layers: int = 6
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, 'B T'], mask: Bool[Array, 'B T']) -> Float[Array, 'B T D']:
+        """Encodes a batch of texts.
+
+        Args:
+          ids: [B, T] in [0, vocabulary), T at most `positions`.
+          mask: [B, T], True at tokens, False at padding.
+
+        Returns:
+          [B, T, D] states; zero at padding.
+
+        Raises:
+          ValueError: more tokens than positions.
+        """
+        tokens = ids.shape[1]
+        if tokens > self.positions:
+            raise ValueError(f'{tokens} tokens given, {self.positions} at most: cut the text')
+        place = nn.Embed(self.positions, self.width, name='position')(jnp.arange(tokens))
+        x = nn.Embed(self.vocabulary, self.width, name='token')(ids) + place[None]
+        x = _norm('embedding_norm')(x)
+        for i in range(self.layers):
+            x = EncoderLayer(self.heads, self.hidden, name=f'layer_{i}')(x, mask)
+        return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+
+
+def _norm(name: str) -> nn.LayerNorm:
+    # The variance as mean (x - mean)^2: the shortcut E x^2 - (E x)^2 costs parity.
+    return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, name=name)
+
+
+def encode_tokens(
+    params: PyTree,
+    ids: Int[Array | np.ndarray, 'B T'],
+    mask: Bool[Array | np.ndarray, 'B T'],
+    encoder: TextEncoder | None = None,
+) -> Float[Array, 'B T D']:
+    """Token states of a batch of texts.
+
+    Args:
+      params: of the encoder, as `load_params(path, parameter_shapes())` gives them.
+      ids: [B, T], as `Tokenizer.encode` gives them.
+      mask: [B, T], True at tokens.
+      encoder: all-MiniLM-L6-v2 where left out.
+
+    Returns:
+      [B, T, D]; zero at padding.
+    """
+    encoder = encoder or TextEncoder()
+    return encoder.apply({'params': params}, jnp.asarray(ids), jnp.asarray(mask))
+
+
+def sentence_embedding(
+    states: Float[Array, 'B T D'], mask: Bool[Array | np.ndarray, 'B T']
+) -> Float[Array, 'B D']:
+    """Mean token state at unit length: m / |m|, m = sum_t mask_t x_t / sum_t mask_t.
+
+    Args:
+      states: [B, T, D], of `encode_tokens`.
+      mask: [B, T], True at tokens.
+
+    Returns:
+      [B, D] of length 1, or 0 where a text has no token at all.
+    """
+    weights = jnp.asarray(mask, states.dtype)[..., None]
+    count = jnp.maximum(weights.sum(axis=1), 1.0)
+    mean = (states * weights).sum(axis=1) / count
+    square = jnp.sum(jnp.square(mean), axis=-1, keepdims=True)
+    return mean * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+def parameter_shapes(encoder: TextEncoder | None = None) -> PyTree:
+    """The encoder's parameters as `jax.ShapeDtypeStruct`: a template for strict loading."""
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    variables = jax.eval_shape(
+        (encoder or TextEncoder()).init, jax.random.key(0), tokens, tokens == 0
+    )
+    return variables['params']
+
+
+def import_bert(tensors: Mapping[str, np.ndarray], layers: int = 6) -> dict:
+    """The parameters of `TextEncoder` from the names and layouts of a published BERT checkpoint.
+
+    Args:
+      tensors: arrays by name, as in the `model.safetensors` of all-MiniLM-L6-v2.
+      layers: how many layers to read.
+
+    Returns:
+      Nested dicts of numpy arrays in the arrays' own dtype.
+
+    Raises:
+      ValueError: names are missing or left over; all are listed.
+    """
+    left = {k: np.asarray(v) for k, v in tensors.items()}
+    for unused in ('embeddings.position_ids', 'pooler.dense.weight', 'pooler.dense.bias'):
+        left.pop(unused, None)
+    missing = []
+
+    def take(name: str) -> np.ndarray:
+        if name not in left:
+            missing.append(name)
+        return left.pop(name, np.zeros((1, 1)))
+
+    def dense(*names: str) -> dict:  # several are joined side by side
+        kernels = [take(f'{name}.weight').T for name in names]
+        biases = [take(f'{name}.bias') for name in names]
+        return {'kernel': np.concatenate(kernels, -1), 'bias': np.concatenate(biases, -1)}
+
+    def norm(name: str) -> dict:
+        return {'scale': take(f'{name}.LayerNorm.weight'), 'bias': take(f'{name}.LayerNorm.bias')}
+
+    segment = take('embeddings.token_type_embeddings.weight')[:1]
+    params = {
+        'token': {'embedding': take('embeddings.word_embeddings.weight')},
+        'position': {'embedding': take('embeddings.position_embeddings.weight') + segment},
+        'embedding_norm': norm('embeddings'),
+    }
+    for i in range(layers):
+        old = f'encoder.layer.{i}'
+        inputs = [f'{old}.attention.self.{part}' for part in ('query', 'key', 'value')]
+        params[f'layer_{i}'] = {
+            'attention': {'qkv': dense(*inputs), 'out': dense(f'{old}.attention.output.dense')},
+            'attention_norm': norm(f'{old}.attention.output'),
+            'expand': dense(f'{old}.intermediate.dense'),
+            'contract': dense(f'{old}.output.dense'),
+            'output_norm': norm(f'{old}.output'),
+        }
+    if missing or left:
+        problems = [f'missing {name}' for name in missing] + [f'unexpected {n}' for n in left]
+        raise ValueError(
+            f'not the checkpoint of a {layers}-layer BERT: {"; ".join(problems)}; '
+            'give the model.safetensors of all-MiniLM-L6-v2'
+        )
+    return params
+
+
+class Tokenizer:
+    """WordPiece ids of texts, from a `tokenizer.json`.
+
+    Args:
+      path: the file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not a tokenizer, or one without [CLS], [SEP] and [PAD].
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        path = pathlib.Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f'no tokenizer at {path}; get the release again')
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises nothing narrower
+            raise ValueError(
+                f'{path} is damaged ({error}); get the release again or save it anew'
+            ) from error
+        # The file's own settings (128 tokens, cut without a word) are not ours.
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        special = [self._tokenizer.token_to_id(name) for name in ('[PAD]', '[CLS]', '[SEP]')]
+        if None in special:
+            raise ValueError(f'{path} lacks [PAD], [CLS] or [SEP]; get the release again')
+        self._padding, _, self._end = special
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        max_tokens: int = MAX_TEXT_TOKENS,
+        log: Callable[[str], None] | None = None,
+    ) -> tuple[Int[np.ndarray, 'B T'], Bool[np.ndarray, 'B T']]:
+        """Ids of each text, [CLS] and [SEP] included, cut or padded to `max_tokens`.
+
+        Args:
+          texts: any number of texts; an empty one is [CLS] [SEP] alone.
+          max_tokens: T, at least 3.
+          log: called with one line for each text that had to be cut.
+
+        Returns:
+          int32 ids [B, T], and a bool mask [B, T] that is False at padding.
+
+        Raises:
+          ValueError: `texts` is one string instead of a list, or `max_tokens` is too small.
+        """
+        if isinstance(texts, str):
+            raise ValueError(f'give a list of texts, not the one text {texts!r}')
+        if max_tokens < 3:
+            raise ValueError(f'max_tokens is {max_tokens}: give at least 3')
+        ids = np.full((len(texts), max_tokens), self._padding, np.int32)
+        mask = np.zeros((len(texts), max_tokens), bool)
+        for i, text in enumerate(texts):
+            # A shell hands over bytes that are not UTF-8 as lone surrogates.
+            text = text.encode('utf-8', 'replace').decode('utf-8')
+            # One by one: a batch would start threads, which do not survive a fork.
+            found = self._tokenizer.encode(text).ids
+            if len(found) > max_tokens:
+                if log is not None:
+                    start = ' '.join(text[:60].split())
+                    log(f'text of {len(found)} tokens cut to {max_tokens}: "{start}..."')
+                found = found[: max_tokens - 1] + [self._end]
+            ids[i, : len(found)] = found
+            mask[i, : len(found)] = True
+        return ids, mask
