@@ -1,0 +1,73 @@
+"""Random stereo crops of recordings and procedural foley, for training the autoencoder."""
+
+from typing import Literal
+
+import numpy as np
+
+from realaudio_jax.data import crops
+from realaudio_jax.data.sources import Recordings
+from realaudio_jax.typing import Float
+
+_POOL = 400  # foley sounds kept; drawing one anew for every crop would cost more than the step
+
+
+class CropMixture:
+    """Batches of crops; batch i is a function of (seed, i) alone, so a run resumes exactly.
+
+    Args:
+      recordings: folder with metadata.csv, or None for foley alone.
+      foley_fraction: share of crops from procedural foley, 0 to 1.
+      batch_size: crops a batch.
+      seed: of everything random.
+      split: of the recordings.
+    """
+
+    def __init__(
+        self,
+        recordings: str | None,
+        foley_fraction: float,
+        batch_size: int,
+        seed: int,
+        split: Literal['train', 'held_out'] = 'train',
+    ):
+        self._recordings = Recordings(recordings, split) if recordings else None
+        self._foley_fraction = foley_fraction if recordings else 1.0
+        self._batch_size, self._seed = batch_size, seed
+        self._pool = _foley_pool(np.random.default_rng([seed, 1])) if self._foley_fraction else []
+
+    def crops(self, index: int, samples: int) -> Float[np.ndarray, 'B S 2']:
+        """Batch `index`: float32, peak at most 1."""
+        rng = np.random.default_rng([self._seed, 0, index])
+        foley = rng.random(self._batch_size) < self._foley_fraction
+        out = np.zeros((self._batch_size, samples, 2), np.float32)
+        if self._recordings and not foley.all():
+            out[~foley] = self._recordings.random_crops(rng, int((~foley).sum()), samples)
+        for i in np.flatnonzero(foley):
+            out[i] = self._foley_crop(rng, samples)
+        return out
+
+    def _foley_crop(self, rng: np.random.Generator, samples: int) -> np.ndarray:
+        out = np.zeros((samples, 2), np.float32)
+        for _ in range(int(rng.integers(1, 3))):
+            audio = self._pool[rng.integers(len(self._pool))]
+            first = int(rng.integers(max(1, len(audio) - samples // 2)))
+            audio = audio[first : first + samples]
+            at = int(rng.integers(samples - len(audio) + 1))
+            gain = np.float32(10 ** (rng.uniform(-12.0, 3.0) / 20))
+            out[at : at + len(audio)] += gain * crops.random_stereo(rng, audio)
+        crops.limit(out)
+        return out
+
+
+def _foley_pool(rng: np.random.Generator) -> list[np.ndarray]:
+    """Four events for every ambience, ambiences of 4 s."""
+    from realaudio_jax.data.foley import AMBIENCES, EVENTS
+
+    events, ambiences = list(EVENTS.values()), list(AMBIENCES.values())
+    pool = []
+    for i in range(_POOL):
+        kinds = ambiences if i % 5 == 4 else events
+        foley = kinds[rng.integers(len(kinds))]
+        pool.append(foley.synthesize(rng, 4.0 if i % 5 == 4 else None))
+
+    return pool

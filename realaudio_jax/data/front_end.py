@@ -1,0 +1,65 @@
+"""The frozen networks in front of the denoiser: audio to latents, text to states."""
+
+import zlib
+
+import jax
+import numpy as np
+
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.text_encoder import (
+    TextEncoder,
+    Tokenizer,
+    sentence_embedding,
+)
+from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
+
+
+class FrontEnd:
+    """Audio to latents and text to states, compiled once a shape.
+
+    Args:
+      autoencoder, autoencoder_params: as a release holds them.
+      text_encoder, text_params: likewise.
+      tokenizer: of the text encoder.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        autoencoder_params: PyTree,
+        text_encoder: TextEncoder,
+        text_params: PyTree,
+        tokenizer: Tokenizer,
+    ):
+        self.tokenizer = tokenizer
+        self._autoencoder_params, self._text_params = autoencoder_params, text_params
+        self._encode = jax.jit(lambda p, a: autoencoder.apply(p, a, SAMPLE_RATE, method='encode'))
+        self._decode = jax.jit(lambda p, z: autoencoder.apply(p, z, SAMPLE_RATE, method='decode'))
+
+        @jax.jit
+        def states(p, ids, mask):
+            x = text_encoder.apply({'params': p}, ids, mask)
+            return x, sentence_embedding(x, mask)
+
+        self._states = states
+
+    def encode_audio(self, audio: np.ndarray) -> Array:
+        """float32 [B, S, 2] at 48 kHz to latents [B, L, C]."""
+        return self._encode(self._autoencoder_params, audio)
+
+    def decode_latents(self, latents: np.ndarray) -> Array:
+        """Latents [B, L, C] to float32 [B, S, 2] at 48 kHz."""
+        return self._decode(self._autoencoder_params, latents)
+
+    def encode_text(self, texts: list[str], max_tokens: int) -> tuple[Array, np.ndarray, Array]:
+        """Texts to (states [B, T, D], mask [B, T], sentence embeddings [B, D])."""
+        ids, mask = self.tokenizer.encode(texts, max_tokens)
+        states, sentences = self._states(self._text_params, ids, mask)
+        return states, mask, sentences
+
+    def fingerprint(self) -> str:
+        """Changes with any weight of the two networks."""
+        crc = 0
+        for leaf in jax.tree.leaves((self._autoencoder_params, self._text_params)):
+            crc = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), crc)
+        return f'{crc:08x}'

@@ -1,0 +1,126 @@
+"""Batches with Grain: shuffled without end, from a stream whose place can be saved and restored."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import grain
+import numpy as np
+
+from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE
+
+Batch = dict[str, np.ndarray]
+Transform = Callable[[Any, np.random.Generator], Any]
+
+
+@runtime_checkable
+class RandomAccess(Protocol):
+    """What `tfds.as_data_source`, `LatentScenes` and lists have in common."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> Any: ...
+
+
+class Batches:
+    """An iterator over dicts of numpy arrays with `get_state` and `set_state`.
+
+    The state is a small dict of numbers that JSON can hold; a new `Batches` with the same
+    arguments, given the state, goes on with exactly the batches the old one would have given.
+    """
+
+    def __init__(self, dataset: 'grain.IterDataset'):
+        self._iterator = iter(dataset)
+
+    def __iter__(self) -> 'Batches':
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        return self._iterator.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._iterator.set_state(state)
+
+
+def batches(
+    data_source: RandomAccess,
+    batch_size: int,
+    seed: int,
+    transform: Transform | None = None,
+    item_transform: Transform | None = None,
+    epochs: int | None = None,
+) -> Batches:
+    """Shuffled batches of a random-access source, each epoch in another order.
+
+    Args:
+      data_source: its items are dicts of arrays.
+      batch_size: B; what does not fill a batch at the end of the epochs is left out.
+      seed: of the order and of the transforms.
+      transform: `(batch, rng) -> batch`; rng depends on the seed and the batch's number alone.
+      item_transform: the same for single items, before they are stacked.
+      epochs: None is without end.
+
+    Raises:
+      ValueError: the source has fewer items than a batch.
+    """
+    if len(data_source) < batch_size:
+        raise ValueError(
+            f'batches of {batch_size} from {len(data_source)} items; make batch_size smaller'
+        )
+    dataset = grain.MapDataset.source(data_source).seed(seed).shuffle().repeat(epochs)
+    if item_transform is not None:
+        dataset = dataset.random_map(item_transform)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    if transform is not None:
+        dataset = dataset.random_map(transform)
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    return Batches(dataset.to_iter_dataset(options))
+
+
+def scene_arrays(seconds: float, max_events: int = MAX_EVENTS) -> Transform:
+    """An `item_transform` that gives stored scenes (`tfds_builders`) one shape.
+
+    Args:
+      seconds: length of the sound; longer ones are cut at a random place, shorter ones padded.
+      max_events: E.
+
+    Returns:
+      a function from a stored example to audio float32 [S, 2], caption, onset_s, offset_s, gain_db
+      [E], event_mask [E] and seconds (of real sound); times count from the start of the cut.
+    """
+    samples = round(seconds * SAMPLE_RATE)
+
+    def transform(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        stored = example['audio']
+        first = int(rng.integers(max(0, len(stored) - samples) + 1))
+        part = stored[first : first + samples]
+        audio = np.zeros((samples, 2), np.float32)
+        audio[: len(part)] = part.astype(np.float32) / 32768.0
+        onset, offset = (np.asarray(example['events'][k]) for k in ('onset_s', 'offset_s'))
+        onset, offset = onset - first / SAMPLE_RATE, offset - first / SAMPLE_RATE
+        length = len(part) / SAMPLE_RATE
+        kept = np.flatnonzero((offset > 0) & (onset < length))[:max_events]
+        return {
+            'audio': audio,
+            'caption': as_text(example['caption']),
+            'onset_s': _padded(onset[kept].clip(0.0, length), max_events),
+            'offset_s': _padded(offset[kept].clip(0.0, length), max_events),
+            'gain_db': _padded(np.asarray(example['events']['gain_db'])[kept], max_events),
+            'event_mask': np.arange(max_events) < len(kept),
+            'seconds': np.float32(length),
+        }
+
+    return transform
+
+
+def as_text(value: bytes | str) -> str:
+    """TFDS hands out text as bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    out = np.zeros(size, np.float32)
+    out[: len(values)] = values
+    return out

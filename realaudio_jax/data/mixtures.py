@@ -1,0 +1,61 @@
+"""Sources made of other things: procedural foley, and several sources at once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from realaudio_jax.data import foley
+from realaudio_jax.data.sources import Clip, Kind, Source
+from realaudio_jax.typing import SAMPLE_RATE
+
+
+class FoleySource:
+    """Synthesised sounds: always there, never twice the same, nothing to download."""
+
+    labels = tuple(sorted({*foley.EVENTS, *foley.AMBIENCES}))
+    kinds: tuple[Kind, ...] = ('event', 'ambience')
+
+    def pick(self, rng: np.random.Generator, kind: Kind, seconds: float | None = None) -> Clip:
+        """A new sound of a random class; an ambience lasts `seconds`, an event at most that."""
+        table = foley.EVENTS if kind == 'event' else foley.AMBIENCES
+        made = table[list(table)[rng.integers(len(table))]]
+        text = made.texts[rng.integers(len(made.texts))]
+        audio = made.synthesize(rng, seconds)
+        whole = ((0.0, len(audio) / SAMPLE_RATE),)
+        return Clip(audio, SAMPLE_RATE, made.name, text, whole, 'CC0-1.0', kind)
+
+
+class MixedSource:
+    """Picks from several sources, each in proportion to its weight.
+
+    Args:
+      sources: at least one.
+      weights: of the same length, positive; they need not sum to 1.
+
+    Raises:
+      ValueError: lengths differ, no source, or a weight that is not positive.
+    """
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
+        if not sources or len(sources) != len(weights) or min(weights) <= 0:
+            raise ValueError(
+                f'{len(sources)} sources with weights {tuple(weights)}: give each source a '
+                'positive weight'
+            )
+        self.sources, self.weights = tuple(sources), tuple(map(float, weights))
+        self.labels = tuple(sorted({label for source in sources for label in source.labels}))
+        self.kinds = tuple(
+            kind for kind in ('event', 'ambience') if any(kind in s.kinds for s in sources)
+        )
+
+    def pick(self, rng: np.random.Generator, kind: Kind, seconds: float | None = None) -> Clip:
+        """A sound from one of the sources that have this kind.
+
+        Raises:
+          ValueError: none of them has.
+        """
+        able = [i for i, source in enumerate(self.sources) if kind in source.kinds]
+        if not able:
+            raise ValueError(f'none of the {len(self.sources)} sources has an {kind}')
+        weights = np.array([self.weights[i] for i in able])
+        return self.sources[rng.choice(able, p=weights / weights.sum())].pick(rng, kind, seconds)

@@ -1,0 +1,62 @@
+"""From a choice of sounds to cached latents: what training and evaluation start from."""
+
+import pathlib
+from collections.abc import Callable
+
+from realaudio_jax.data.front_end import FrontEnd
+from realaudio_jax.data.latent_cache import LatentScenes, build_latent_scenes, fingerprint
+from realaudio_jax.data.mixtures import FoleySource, MixedSource
+from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.data.sources import Recordings, Source
+
+
+def scene_source(
+    recordings: str | None, foley_weight: float, split: str = 'train', log=None
+) -> Source:
+    """Procedural foley, recordings, or both.
+
+    Args:
+      recordings: folder with metadata.csv; None for foley alone.
+      foley_weight: share of sounds from procedural foley, 0 to 1, where there are recordings.
+      split: of the recordings: 'train' or 'held_out'.
+      log: takes a line about each file that is left out.
+    """
+    if recordings is None or foley_weight >= 1:
+        return FoleySource()
+    recorded = Recordings(recordings, split, log=log)
+    if foley_weight <= 0:
+        return recorded
+    return MixedSource([FoleySource(), recorded], [foley_weight, 1.0 - foley_weight])
+
+
+def latent_scenes(
+    front_end: FrontEnd,
+    source: Source,
+    name: str,
+    count: int,
+    seconds: float,
+    seed: int,
+    folder: pathlib.Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> LatentScenes:
+    """Mixes and encodes `count` scenes, or opens what an earlier run with the same arguments left.
+
+    Args:
+      front_end: the frozen networks.
+      source: of sounds.
+      name: of the source and what was chosen from it; part of the cache's key.
+      count, seconds, seed: of the scenes.
+      folder: where caches lie.
+      progress: called with (done, count).
+    """
+    key = fingerprint(name, count, seconds, seed, front_end.fingerprint())
+    return build_latent_scenes(
+        make_scenes(seed, source, count, seconds),
+        count,
+        seconds,
+        front_end.encode_audio,
+        front_end.encode_text,
+        folder,
+        key,
+        progress=progress,
+    )

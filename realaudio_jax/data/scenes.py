@@ -1,0 +1,272 @@
+"""A scene mixer: sounds of a source placed on a timeline, with their exact times and a caption.
+
+After Scaper (Salamon et al., WASPAA 2017): events are drawn over an optional background, at random
+times, levels and durations, and the annotation is what was placed, not what was detected.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from realaudio_jax.data import captions, crops
+from realaudio_jax.data.sources import Clip, Source
+from realaudio_jax.timeline import Event
+from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE, Float
+
+ONSET_FLOOR_DB = -36.0  # a sound begins where it first comes this close to its loudest millisecond
+OFFSET_FLOOR_DB = -45.0  # and ends where it was last this close
+FRAME = SAMPLE_RATE // 1000  # samples, 1 ms: the grid of onsets and offsets
+MIN_EVENT_SECONDS = 0.02
+MAX_PEAK = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneConfig:
+    """What scenes are drawn from. Levels are RMS over the sounding part; probabilities in [0, 1].
+
+    Attributes:
+      kinds: probability of 1, 2, ... different sounds (fewer where the scene is short).
+      repeat: probability that a sound comes more than once.
+      max_repeats: how often at most.
+      ambience: probability of a background.
+      ambience_alone: probability that a scene with a background has no events.
+      level_dbfs: level of an event of gain 0, dBFS.
+      gain_sd_db, gain_limits_db: spread and range of event gains, dB; half of the sounds have 0.
+      snr_db: range of the events' level above the background's, dB.
+      max_event_seconds: events are cut to this.
+      cut: probability that an event longer than 0.5 s is cut to a random duration.
+      pan: probability that a sound lies off the middle.
+    """
+
+    kinds: tuple[float, ...] = (0.34, 0.28, 0.18, 0.1, 0.06, 0.04)
+    repeat: float = 0.35
+    max_repeats: int = 5
+    ambience: float = 0.5
+    ambience_alone: float = 0.12
+    level_dbfs: float = -20.0
+    gain_sd_db: float = 5.0
+    gain_limits_db: tuple[float, float] = (-12.0, 6.0)
+    snr_db: tuple[float, float] = (3.0, 24.0)
+    max_event_seconds: float = 5.0
+    cut: float = 0.4
+    pan: float = 0.6
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Stereo sound at 48 kHz, peak at most 0.95, and everything known about it.
+
+    `events` are in order of onset, one for each repetition; `labels` are the sources' classes.
+    """
+
+    audio: Float[np.ndarray, 'S 2']
+    caption: str
+    events: tuple[Event, ...]
+    labels: tuple[str, ...]
+    seconds: float
+    ambience: str | None
+
+
+def pieces(clip: Clip) -> list[np.ndarray]:
+    """Cuts a clip into its sounding parts, silence before and after each removed.
+
+    Args:
+      clip: the sound; its active regions say roughly where it sounds.
+
+    Returns:
+      one [S] or [S, 2] array for each region that has sound, starting within 1 ms of where it
+      rises above `ONSET_FLOOR_DB`, faded in over 1 ms and out over at most 10 ms.
+    """
+    found = []
+    for start, end in clip.active:
+        part = clip.audio[int(start * SAMPLE_RATE) : int(np.ceil(end * SAMPLE_RATE))]
+        frames = len(part) // FRAME
+        if frames < MIN_EVENT_SECONDS * 1000:
+            continue
+        level = crops.frame_power(part[: frames * FRAME], FRAME)
+        if level.max() < 1e-9:
+            continue
+        # a tick alone is no onset: the 10 ms that follow must be as loud
+        ahead = np.convolve(np.pad(level, (0, 9)), np.full(10, 0.1, np.float32), 'valid')
+        begun = np.minimum(level, ahead) > level.max() * 10 ** (ONSET_FLOOR_DB / 10)
+        first = int(np.argmax(begun)) if begun.any() else 0
+        last = frames - int(np.argmax(level[::-1] > level.max() * 10 ** (OFFSET_FLOOR_DB / 10)))
+        if last - first >= MIN_EVENT_SECONDS * 1000:
+            found.append(faded(part[first * FRAME : last * FRAME], 0.001, 0.01))
+    return found
+
+
+def faded(audio: np.ndarray, in_s: float, out_s: float) -> np.ndarray:
+    """A copy with linear fades of `in_s` and `out_s` seconds (at most half the sound each)."""
+    audio = audio.copy()
+    for seconds, part in ((in_s, audio), (out_s, audio[::-1])):
+        n = min(int(seconds * SAMPLE_RATE), len(audio) // 2)
+        ramp = np.linspace(0.0, 1.0, n + 1, dtype=np.float32)[:n]
+        part[:n] *= ramp if audio.ndim == 1 else ramp[:, None]
+    return audio
+
+
+def place_in_stereo(audio: np.ndarray, pan: float) -> np.ndarray:
+    """Constant-power pan with the delay between two ears, sqrt(2) cos/sin of (pan + 1) pi / 4.
+
+    Args:
+      audio: [S] or [S, 2]; of a stereo sound the channels are balanced, without a delay.
+      pan: -1 left to 1 right.
+
+    Returns:
+      [S, 2]; the louder channel is not delayed, the other by up to 0.6 ms.
+    """
+    angle = (pan + 1) * np.pi / 4
+    gains = np.float32(np.sqrt(2)) * np.array([np.cos(angle), np.sin(angle)], np.float32)
+    if audio.ndim == 2:
+        return audio * gains[None, :]
+    out = np.zeros((len(audio), 2), np.float32)
+    lag = min(round(abs(pan) * 0.0006 * SAMPLE_RATE), len(audio) - 1)
+    near, far = (0, 1) if pan <= 0 else (1, 0)
+    out[:, near] = audio * gains[near]
+    out[lag:, far] = audio[: len(audio) - lag] * gains[far]
+    return out
+
+
+def _onsets(rng: np.random.Generator, count: int, duration: float, seconds: float) -> list[float]:
+    """Times of the repetitions of one sound: evenly spaced in half of the cases, else anywhere."""
+    room = max(0.0, seconds - min(duration, 0.5 * seconds))
+    if count == 1:
+        return [0.0 if rng.random() < 0.05 else rng.uniform(0.0, room)]
+    if rng.random() < 0.5:
+        step = min(max(duration, 0.15) * rng.uniform(1.0, 2.5) + 0.1, seconds / count)
+        start = rng.uniform(0.0, max(0.0, seconds - count * step))
+        return [start + step * (i + rng.uniform(-0.05, 0.05) * (i > 0)) for i in range(count)]
+    return sorted(rng.uniform(0.0, room, count).tolist())
+
+
+def _ambience_bed(rng: np.random.Generator, clip: Clip, samples: int) -> np.ndarray:
+    """The background [S, 2] at RMS 1, looped with equal-power crossfades where it is too short."""
+    audio = clip.audio
+    overlap = min(SAMPLE_RATE // 2, len(audio) // 4)
+    while len(audio) < samples:
+        ramp = np.sqrt(np.linspace(0.0, 1.0, overlap, dtype=np.float32))
+        ramp = ramp if audio.ndim == 1 else ramp[:, None]
+        seam = audio[-overlap:] * ramp[::-1] + clip.audio[:overlap] * ramp
+        audio = np.concatenate([audio[:-overlap], seam, clip.audio[overlap:]])
+    start = int(rng.integers(len(audio) - samples + 1))
+    bed = crops.random_stereo(rng, audio[start : start + samples])
+    fade_in, fade_out = rng.uniform(0.005, 1.0, 2) ** 2
+    return faded(bed / np.float32(crops.rms(bed)), float(fade_in), float(fade_out))
+
+
+def _kinds(rng: np.random.Generator, config: SceneConfig, seconds: float) -> int:
+    drawn = 1 + rng.choice(len(config.kinds), p=np.array(config.kinds) / sum(config.kinds))
+    return int(min(drawn, max(1, round(seconds))))
+
+
+def _add_sound(
+    rng: np.random.Generator, mix: np.ndarray, clip: Clip, config: SceneConfig, room: int
+) -> tuple[list[Event], float]:
+    """Adds a sound, once or more often, to the mix; returns its events and its pan."""
+    found, seconds = pieces(clip), len(mix) / SAMPLE_RATE
+    if not found:
+        return [], 0.0
+    footsteps = 'step' in clip.text or 'walk' in clip.text
+    count = 1
+    if rng.random() < (0.8 if footsteps else config.repeat) and seconds > 1.0:
+        count = int(rng.integers(2, config.max_repeats + 1)) + 2 * footsteps
+    first = int(rng.integers(len(found)))
+    fit = int(seconds * SAMPLE_RATE / len(found[first]))  # long sounds are not piled up
+    count = min(count, room, max(1, fit))
+    longest = config.max_event_seconds
+    if rng.random() < config.cut:
+        longest = float(np.exp(rng.uniform(np.log(0.3), np.log(config.max_event_seconds))))
+    gain_db = 0.0
+    if rng.random() < 0.5:
+        gain_db = float(np.clip(rng.normal(0.0, config.gain_sd_db), *config.gain_limits_db))
+    pan = float(rng.uniform(-1.0, 1.0)) if rng.random() < config.pan else 0.0
+    events: list[Event] = []
+    for i, onset in enumerate(_onsets(rng, count, len(found[first]) / SAMPLE_RATE, seconds)):
+        piece = found[(first + i) % len(found)]
+        at = min(round(onset * 1000) * FRAME, len(mix) - int(MIN_EVENT_SECONDS * SAMPLE_RATE))
+        length = min(int(longest * 1000) * FRAME, len(mix) - at)
+        if len(piece) > length:
+            piece = faded(piece[:length], 0.0, min(0.1, length / SAMPLE_RATE / 4))
+        level = 10 ** (config.level_dbfs / 20) / crops.rms(piece)
+        level = min(level, 0.9 / float(np.abs(piece).max()))  # a click has little energy
+        placed = place_in_stereo(piece, pan) * np.float32(level * 10 ** (gain_db / 20))
+        mix[at : at + len(piece)] += placed
+        events.append(
+            Event(clip.text, at / SAMPLE_RATE, (at + len(piece)) / SAMPLE_RATE, round(gain_db, 2))
+        )
+    return events, pan
+
+
+def make_scene(
+    rng: np.random.Generator,
+    source: Source,
+    seconds: float = 10.0,
+    config: SceneConfig | None = None,
+) -> Scene:
+    """Mixes one scene.
+
+    Args:
+      rng: everything random comes from here.
+      source: where sounds come from.
+      seconds: duration of the scene.
+      config: what it is drawn from; None is `SceneConfig()`.
+
+    Returns:
+      the scene. Before an event's onset its sound is exactly absent, and it starts within a
+      millisecond of the onset; the event ends at its offset.
+
+    Raises:
+      ValueError: every sound the source gave was silent, and there is no background.
+    """
+    config = config or SceneConfig()
+    samples = round(seconds * SAMPLE_RATE)
+    mix = np.zeros((samples, 2), np.float32)
+    ambience, bed = None, None
+    if 'ambience' in source.kinds and rng.random() < config.ambience:
+        ambience = source.pick(rng, 'ambience', seconds + 0.5)
+        bed = _ambience_bed(rng, ambience, samples)
+    alone = bed is not None and rng.random() < config.ambience_alone
+    events: list[Event] = []
+    heard: list[captions.Heard] = []
+    labels: list[str] = []
+    wanted = 0 if alone else _kinds(rng, config, seconds)
+    for _ in range(4 * wanted):  # some clips turn out to be silent or already in the scene
+        if len(labels) == wanted or len(events) == MAX_EVENTS:
+            break
+        clip = source.pick(rng, 'event', 2 * config.max_event_seconds)
+        if clip.label in labels:
+            continue
+        added, pan = _add_sound(rng, mix, clip, config, MAX_EVENTS - len(events))
+        if added:
+            events += added
+            labels.append(clip.label)
+            heard.append(captions.Heard(clip.text, added[0].onset_s, len(added), pan))
+    if not events and bed is None:
+        raise ValueError('the source gave only silent sounds; a scene needs one that is heard')
+    if bed is not None:
+        snr_db = rng.uniform(*config.snr_db) if events else 0.0
+        mix += bed * np.float32(10 ** ((config.level_dbfs - snr_db) / 20))
+        labels.append(ambience.label)
+    crops.limit(mix, MAX_PEAK)
+    return Scene(
+        audio=mix,
+        caption=captions.make_caption(rng, heard, ambience.text if ambience else None),
+        events=tuple(sorted(events, key=_by_onset)),
+        labels=tuple(labels),
+        seconds=samples / SAMPLE_RATE,
+        ambience=ambience.text if ambience else None,
+    )
+
+
+def _by_onset(event: Event) -> tuple[float, float]:
+    return event.onset_s, event.offset_s
+
+
+def make_scenes(
+    seed: int, source: Source, count: int, seconds: float = 10.0, config: SceneConfig | None = None
+) -> Iterator[Scene]:
+    """Yields `count` scenes; scene i depends on (seed, i) alone, so any part can be made again."""
+    for i in range(count):
+        yield make_scene(np.random.default_rng([seed, i]), source, seconds, config)

@@ -1,0 +1,282 @@
+"""TensorFlow Datasets builders that need no TensorFlow: scenes stored as array_record files.
+
+    builder = FoleyScenes(count=1000, seconds=5.0)
+    examples = prepared(builder, 'train')  # random access, for loader.batches
+
+An example is audio int16 [S, 2] at 48 kHz, caption (bytes), seconds, and events: lists of text
+(bytes), onset_s, offset_s and gain_db. Where data lies depends on the arguments, so changed
+arguments never find old data.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from realaudio_jax.data.latent_cache import fingerprint
+from realaudio_jax.data.mixtures import FoleySource, MixedSource
+from realaudio_jax.data.recordings_cache import default_cache_dir
+from realaudio_jax.data.scenes import Scene, SceneConfig, make_scenes
+from realaudio_jax.data.sources import Recordings, Source
+from realaudio_jax.io import READABLE, read_audio
+from realaudio_jax.timeline import Event, Timeline
+from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
+
+Example = dict[str, Any]
+
+
+def prepared(builder: tfds.core.DatasetBuilder, split: str = 'train') -> Any:
+    """Generates the data of a builder where that is still to be done, and opens one split.
+
+    Args:
+      builder: one of this module.
+      split: 'train', or what else the builder has ('held_out').
+
+    Returns:
+      a random-access sequence of examples.
+    """
+    builder.download_and_prepare()
+    return builder.as_data_source(split)
+
+
+def to_int16(audio: np.ndarray) -> np.ndarray:
+    """Float samples in [-1, 1] as 16-bit PCM."""
+    return np.round(np.clip(audio, -1.0, 1.0) * 32767.0).astype(np.int16)
+
+
+def to_example(audio: np.ndarray, caption: str, events: Iterable[Event]) -> Example:
+    """The stored form of a scene; see the module."""
+    return {
+        'audio': to_int16(audio),
+        'caption': caption,
+        'seconds': len(audio) / SAMPLE_RATE,
+        'events': [
+            {'text': e.text, 'onset_s': e.onset_s, 'offset_s': e.offset_s, 'gain_db': e.gain_db}
+            for e in events
+        ],
+    }
+
+
+class _StoredScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """What the builders share: the form of an example, and a folder named after the arguments."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    # TFDS looks beside the code for checksums of downloads, for which it needs one more package;
+    # nothing is downloaded here
+    code_path = None
+
+    def __init__(self, settings: dict[str, Any], data_dir: str | Path | None, **kwargs: Any):
+        config = tfds.core.BuilderConfig(name=fingerprint(settings), version=self.VERSION)
+        data_dir = str(data_dir or default_cache_dir() / 'tfds')
+        kwargs = {'file_format': 'array_record', **kwargs}
+        super().__init__(config=config, data_dir=data_dir, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features
+        # bytes: as numbers, TFDS stores 16-bit samples as 64-bit ones of varying length
+        pcm = features.Tensor(
+            shape=(None, 2), dtype=np.int16, encoding=tfds.features.Encoding.BYTES
+        )
+        number = np.float32
+        events = {'text': features.Text(), 'onset_s': number, 'offset_s': number, 'gain_db': number}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=features.FeaturesDict(
+                {
+                    'audio': pcm,
+                    'caption': features.Text(),
+                    'seconds': number,
+                    'events': features.Sequence(events),
+                }
+            ),
+            disable_shuffling=True,  # the order of generation; the loader shuffles
+        )
+
+    def _generate_examples(self, scenes: Iterable[Scene]) -> Iterator[tuple[int, Example]]:
+        for i, scene in enumerate(scenes):
+            yield i, to_example(scene.audio, scene.caption, scene.events)
+
+
+class FoleyScenes(_StoredScenes):
+    """Scenes of procedural foley: split 'train' of `count` scenes, 'held_out' of a tenth of that.
+
+    Args:
+      count: scenes in 'train'.
+      seconds: of each scene.
+      seed: scene i is a function of (seed, i).
+      config: what scenes are drawn from.
+      data_dir: where the files go; None is the cache folder.
+    """
+
+    def __init__(
+        self,
+        count: int = 1000,
+        seconds: float = MAX_SECONDS,
+        seed: int = 0,
+        config: SceneConfig | None = None,
+        data_dir: str | Path | None = None,
+        **kwargs: Any,
+    ):
+        self._made = (count, seconds, seed, config or SceneConfig())
+        settings = {'count': count, 'seconds': seconds, 'seed': seed, 'config': str(self._made[3])}
+        super().__init__(settings | self._more_settings(), data_dir, **kwargs)
+
+    def _more_settings(self) -> dict[str, Any]:
+        return {}
+
+    def _sources(self) -> tuple[Source, Source]:
+        source = FoleySource()
+        return source, source
+
+    def _split_generators(self, _: Any) -> dict[str, Iterator]:
+        count, seconds, seed, config = self._made
+        train, held_out = self._sources()
+        few = max(1, count // 10)
+        return {
+            'train': self._generate_examples(make_scenes(seed, train, count, seconds, config)),
+            'held_out': self._generate_examples(
+                make_scenes(seed + 1_000_003, held_out, few, seconds, config)
+            ),
+        }
+
+
+class RecordedScenes(FoleyScenes):
+    """Scenes of recordings, of which those in split 'held_out' are never heard in 'train'.
+
+    Args:
+      folder: recordings with metadata.csv; see `sources.Recordings`.
+      foley_weight: share of procedural sounds mixed among the recordings, in [0, 1).
+      cache_dir: where decoded recordings are kept.
+      kwargs: as of `FoleyScenes`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        foley_weight: float = 0.0,
+        cache_dir: str | Path | None = None,
+        **kwargs: Any,
+    ):
+        if not 0.0 <= foley_weight < 1.0:
+            raise ValueError(f'foley_weight {foley_weight} is not in [0, 1)')
+        self._recordings = [Recordings(folder, s, cache_dir) for s in ('train', 'held_out')]
+        self._foley_weight = foley_weight
+        super().__init__(**kwargs)
+
+    def _more_settings(self) -> dict[str, Any]:
+        files = [record.file for part in self._recordings for record in part.clips]
+        return {'files': files, 'foley_weight': self._foley_weight}
+
+    def _sources(self) -> tuple[Source, Source]:
+        if not self._foley_weight:
+            return self._recordings[0], self._recordings[1]
+        weights = (1.0 - self._foley_weight, self._foley_weight)
+        train, held_out = (MixedSource((r, FoleySource()), weights) for r in self._recordings)
+        return train, held_out
+
+
+class AudioFolder(_StoredScenes):
+    """The user's own files: one split 'train', long files in parts of at most `seconds`.
+
+    Captions come from captions.csv (columns file, caption), captions.jsonl (objects with file,
+    caption and perhaps events, in any form `Timeline.parse` takes), or, failing both, from the file
+    names.
+
+    Args:
+      folder: WAV, FLAC, OGG or MP3 files at any depth.
+      seconds: longest example.
+      data_dir: where the stored examples go; None is the cache folder.
+      log: takes one line for each file that is converted or left out.
+
+    Raises:
+      ValueError: no sound files, or a captions file that cannot be used; names the line.
+      FileNotFoundError: no such folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        seconds: float = MAX_SECONDS,
+        data_dir: str | Path | None = None,
+        log: Callable[[str], None] | None = None,
+        **kwargs: Any,
+    ):
+        self._folder, self._seconds, self._log = Path(folder), seconds, log or logging.warning
+        self._captions = read_captions(self._folder)
+        stats = [(name, (self._folder / name).stat().st_size) for name in sorted(self._captions)]
+        settings = {'files': stats, 'captions': self._captions, 'seconds': seconds}
+        super().__init__(settings, data_dir, **kwargs)
+
+    def _split_generators(self, _: Any) -> dict[str, Iterator]:
+        return {'train': self._generate_examples(self._parts())}
+
+    def _parts(self) -> Iterator[Scene]:
+        step = round(self._seconds * SAMPLE_RATE)
+        for name, (caption, spec) in sorted(self._captions.items()):
+            try:
+                audio = read_audio(self._folder / name, SAMPLE_RATE, log=self._log)
+                length = len(audio) / SAMPLE_RATE
+                events = Timeline.parse(spec, length).events if spec else ()
+            except ValueError as error:
+                self._log(f'{self._folder / name}: left out, {error}')
+                continue
+            for start in range(0, len(audio), step):
+                part = audio[start : start + step]
+                if start and len(part) < MIN_SECONDS * SAMPLE_RATE:
+                    continue
+                kept = shifted(events, start / SAMPLE_RATE, len(part) / SAMPLE_RATE)
+                yield Scene(part, caption, kept, (), len(part) / SAMPLE_RATE, None)
+
+
+def shifted(events: Iterable[Event], start_s: float, seconds: float) -> tuple[Event, ...]:
+    """The events of the part of a timeline that begins at `start_s`, clipped to `seconds`."""
+    inside = (e for e in events if e.offset_s > start_s and e.onset_s < start_s + seconds)
+    return tuple(
+        Event(e.text, max(0.0, e.onset_s - start_s), min(seconds, e.offset_s - start_s), e.gain_db)
+        for e in inside
+    )
+
+
+def read_captions(folder: Path) -> dict[str, tuple[str, Any]]:
+    """File name -> (caption, events or None) for a folder of sounds; see `AudioFolder`."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'no folder {folder}; name a folder of sound files')
+    table, lines = folder / 'captions.csv', folder / 'captions.jsonl'
+    if table.is_file():
+        with open(table, newline='', encoding='utf-8-sig') as file:
+            rows = list(csv.DictReader(file))
+        source = table
+    elif lines.is_file():
+        source, rows = lines, []
+        for number, line in enumerate(lines.read_text(encoding='utf-8').splitlines(), 1):
+            try:
+                rows += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                raise ValueError(f'{lines}: line {number} is not JSON ({error.msg})') from error
+    else:
+        files = sorted(p for p in folder.rglob('*') if p.suffix.lower() in READABLE)
+        if not files:
+            raise ValueError(f'{folder}: no sound files ({", ".join(READABLE)})')
+        return {p.relative_to(folder).as_posix(): (_from_name(p), None) for p in files}
+    captions = {}
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not row.get('file') or not row.get('caption'):
+            raise ValueError(f'{source}: entry {number} needs a file and a caption')
+        if not (folder / row['file']).is_file():
+            raise ValueError(f'{source}: entry {number} names {row["file"]}, which is not there')
+        captions[row['file']] = (str(row['caption']), row.get('events') or None)
+    if not captions:
+        raise ValueError(f'{source}: no entries')
+    return captions
+
+
+def _from_name(path: Path) -> str:
+    """'door_slam-02.wav' -> 'door slam'; a name without letters stays as it is."""
+    words = path.stem.replace('_', ' ').replace('-', ' ').split()
+    return ' '.join(w for w in words if not w.isdigit()).rstrip('0123456789 ') or path.stem

@@ -1,0 +1,66 @@
+"""Readable English for the terse labels of sound libraries, and which labels are ambiences.
+
+A label without an entry here keeps its own words, so a folder with readable labels needs nothing.
+"""
+
+import re
+
+from realaudio_jax.data import library_labels
+
+_PITCH = re.compile(r'(voices? aa|voices? oo|prep piano)(?: ?[a-g]b?| \w+ oo)$')  # 'prep pianoc'
+_NOT_AMBIENCES = re.compile(r'\b(wind ?up|brakes|ball ?bearing)\b')
+_AMBIENCES = re.compile(
+    r'\b(rain|rainstorm|rainfall|drizzle|heavyrain|waves?|sea|ocean|wind|storm|thunderstorm|'
+    r'snowstorm|snowing|flurries|weather|helicopter|fire crackling|fireplace|campfire|crowd|'
+    r'coffee-shop|cafe|restaurant|summer-night|night|birds|crickets|indoors|underground|'
+    r'ambian?ce|ambience|ambi|hallway\w*|traffic|city|forest|stream|river|brook|waterfall|'
+    r'machinery|hum|air ?compressor|air ?blower|dryer|vacuum|engine noise|driving|room tone|'
+    r'pink noise|white noise|boat|train|chatter)\b'
+)
+
+
+def _parse(table: str) -> dict[str, tuple[str, ...]]:
+    lines = (line.split(' = ') for line in table.strip().splitlines())
+    return {label: tuple(text.split(' | ')) for label, text in lines}
+
+
+_TEXTS = _parse(library_labels.TEXTS)
+_BY_PREFIX = sorted(_parse(library_labels.SONIC_PI_TEXTS).items(), key=lambda item: -len(item[0]))
+
+
+def readable(label: str, file: str = '') -> tuple[str, ...]:
+    """English for a label, without an article; the first one is the plainest.
+
+    Args:
+      label: as the library wrote it.
+      file: the file's name; its first folder names the library, and in the Sonic Pi samples it
+        says more than the label.
+
+    Returns:
+      at least one text, for example ('footstep on gravel', 'step on gravel').
+    """
+    key = ' '.join(label.lower().replace('_', ' ').split())
+    if file.startswith('sonic_pi/'):
+        stem = file.split('/')[-1].rsplit('.', 1)[0].replace('_', ' ')
+        for prefix, texts in _BY_PREFIX:
+            if stem.startswith(prefix):
+                return texts
+    for known in (f'{file.split("/")[0]}/{key}', key):
+        if known in _TEXTS:
+            return _TEXTS[known]
+    if key.startswith('weather '):
+        sky, season = key.split()[1:3] if len(key.split()) >= 3 else (key.split()[1], 'day')
+        return (f'{sky} {season} day outdoors', 'outdoor ambience')
+    if key.startswith('piano note'):
+        return ('piano note', 'grand piano note')
+    key = _PITCH.sub(r'\1', key)
+    if key in _TEXTS:
+        return _TEXTS[key]
+    words = [word for word in key.split() if word not in library_labels.DROPPED_WORDS]
+    return (' '.join(library_labels.REPAIRS.get(word, word) for word in words),)
+
+
+def is_ambience(label: str) -> bool:
+    """Whether a label names something that goes on in the background."""
+    text = label.lower().replace('_', ' ')
+    return bool(_AMBIENCES.search(text)) and not _NOT_AMBIENCES.search(text)

@@ -1,0 +1,59 @@
+"""Scenes through the frozen networks, once, and where their sounds come from."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+
+from realaudio_jax.components import load_front_end
+from realaudio_jax.data.mixtures import FoleySource, MixedSource
+from realaudio_jax.data.prepared import latent_scenes, scene_source
+from realaudio_jax.data.sources import Recordings
+
+
+@pytest.fixture
+def recordings(tmp_path, monkeypatch):
+    monkeypatch.setenv('REALAUDIO_CACHE', str(tmp_path / 'cache'))
+    folder = tmp_path / 'mine'
+    (folder / 'audio').mkdir(parents=True)
+    rows = []
+    for i in range(60):
+        x = 0.5 * np.sin(0.01 * (i + 1) * np.arange(2_400))
+        soundfile.write(folder / 'audio' / f'{i}.wav', x, 48_000)
+        rows.append({'file': f'{i}.wav', 'label': 'bell'})
+    with open(folder / 'metadata.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, ['file', 'label'])
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(folder)
+
+
+def test_scenes_are_encoded_once(tiny_release, tmp_path):
+    front_end = load_front_end(tiny_release)
+    calls = []
+
+    def make(seed):
+        return latent_scenes(
+            front_end, FoleySource(), 'foley', 2, 1.0, seed, tmp_path,
+            progress=lambda done, count: calls.append((done, count)),
+        )  # fmt: skip
+
+    first = make(0)
+    assert len(first) == 2 and first.frames == 25 and calls == [(2, 2)]
+    again = make(0)
+    assert len(calls) == 1 and again.captions == first.captions
+    np.testing.assert_array_equal(again.arrays['latents'], first.arrays['latents'])
+    assert np.isfinite(first.arrays['latents']).all()
+    assert make(1).captions != first.captions and len(calls) == 2
+
+
+def test_where_scenes_take_their_sounds_from(recordings):
+    assert isinstance(scene_source(None, 0.3), FoleySource)
+    assert isinstance(scene_source(recordings, 0.0), Recordings)
+    assert isinstance(scene_source(recordings, 1.0), FoleySource)
+    mixed = scene_source(recordings, 0.25)
+    assert isinstance(mixed, MixedSource) and mixed.weights == (0.25, 0.75)
+    train, held_out = (scene_source(recordings, 0.0, split) for split in ('train', 'held_out'))
+    names = [{clip.file for clip in source.clips} for source in (train, held_out)]
+    assert len(names[0] | names[1]) == 60 and not names[0] & names[1]
