@@ -1,0 +1,88 @@
+"""What every distillation recipe is: a pure loss over three sets of parameters.
+
+    loss(student_params, target_params, teacher_params, batch, key) -> (loss [B], metrics)
+
+`student_params` receive the gradient; `target_params` are an older student (the average of the
+current one, or the result of the stage before); `teacher_params` belong to the teacher. A recipe
+sees networks only as two functions that return `denoise(x_t, t) -> x_0`:
+
+    student(params, conditioning, guidance_scale [B], step_size [B]) -> denoise
+    teacher(params, conditioning, guidance_scale [B]) -> denoise     (already guided)
+
+A recipe is itself a pytree, so numbers that change between stages (a count of steps) are arguments
+of the compiled step, not constants of it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from realaudio_jax.noise import Denoise, NoisePath
+from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
+
+Student = Callable[[PyTree, Any, Float[Array, 'B'], Float[Array, 'B']], Denoise]
+Teacher = Callable[[PyTree, Any, Float[Array, 'B']], Denoise]
+Metrics = dict[str, Float[Array, '']]
+
+
+@flax.struct.dataclass
+class Batch:
+    """Clean latents and what they are of.
+
+    Attributes:
+      latents: data, unit variance.
+      mask: 1 where a frame belongs to the sound, 0 where it is padding.
+      conditioning: whatever the networks take; recipes only pass it on.
+    """
+
+    latents: Leaf['B L C']
+    mask: Leaf['B L']
+    conditioning: Any
+
+
+class Recipe(Protocol):
+    """The one signature; every recipe is interchangeable in `experiments/distill.py`."""
+
+    def loss(
+        self,
+        student_params: PyTree,
+        target_params: PyTree,
+        teacher_params: PyTree,
+        batch: Batch,
+        key: Key[Array, ''],
+    ) -> tuple[Float[Array, 'B'], Metrics]: ...
+
+
+def draw_guidance(
+    key: Key[Array, ''], batch: int, low_high: tuple[float, float]
+) -> Float[Array, 'B']:
+    """Guidance scales, uniform in [low, high] (Meng et al. 2022, arXiv 2210.03142, sec. 3.1)."""
+    low, high = low_high
+    return jax.random.uniform(key, (batch,), minval=low, maxval=high)
+
+
+def weighted_error(
+    prediction: Float[Array, 'B L C'],
+    target: Float[Array, 'B L C'],
+    path: NoisePath,
+    t: Float[Array, 'B'],
+    mask: Float[Array, 'B L'],
+    largest: float = 10.0,
+) -> Float[Array, 'B']:
+    """min(max(SNR, 1), largest) |x_0 - target|^2, the mean over real frames.
+
+    The truncated signal-to-noise weight of Salimans & Ho 2022 (arXiv 2202.00512, eq. 9), bounded
+    above because steps here may start close to t = 0.
+    """
+    snr = jnp.square(path.alpha(t) / jnp.maximum(path.sigma(t), 1e-4))
+    weight = jnp.clip(snr, 1.0, largest)
+    error = jnp.mean(jnp.square(prediction - target), axis=-1) * mask
+    return weight * jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1.0)
+
+
+def noise_like(key: Key[Array, ''], x: Float[Array, 'B L C']) -> Float[Array, 'B L C']:
+    """Standard normal noise in the shape of x."""
+    return jax.random.normal(key, x.shape, x.dtype)

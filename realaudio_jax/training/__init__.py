@@ -1,0 +1,1 @@
+"""What training scripts share: state, checkpoints, sharding, metric writers, loop tools."""

@@ -1,0 +1,78 @@
+"""From cached latents to training batches: random absence of conditions, random given regions."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realaudio_jax.distillation.recipe import Batch
+from realaudio_jax.models.denoiser import Conditioning, frame_mask
+from realaudio_jax.typing import LATENT_RATE, Array, Key
+
+
+@flax.struct.dataclass
+class Absence:
+    """How often a training item lacks a condition, or is given a part of the answer.
+
+    Attributes:
+      text, timeline: probability that it is dropped, independently.
+      loudness: probability that the loudness curve is kept.
+      init: probability that a random region of latents is given.
+    """
+
+    text: float = 0.1
+    timeline: float = 0.15
+    loudness: float = 0.15
+    init: float = 0.15
+
+
+def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
+    """A recipe's batch from arrays of `LatentScenes`, everything present and nothing given.
+
+    Args:
+      arrays: latents [B, L, C] and the rest, L even.
+    """
+    latents = arrays['latents']
+    conditioning = Conditioning(
+        text=arrays['text'],
+        text_mask=arrays['text_mask'],
+        event_text=arrays['event_text'],
+        onset_s=arrays['onset_s'],
+        offset_s=arrays['offset_s'],
+        gain_db=arrays['gain_db'],
+        event_mask=arrays['event_mask'],
+        loudness_db=arrays['loudness_db'],
+        loudness_mask=np.ones(len(latents), bool),
+        seconds=arrays['seconds'],
+        init=np.zeros_like(latents),
+        init_mask=np.zeros(latents.shape[:2], np.float32),
+    )
+    mask = np.asarray(frame_mask(jnp.asarray(arrays['seconds']), latents.shape[1]), np.float32)
+    return Batch(latents=latents, mask=mask, conditioning=conditioning)
+
+
+def with_absence(batch: Batch, key: Key[Array, ''], absence: Absence) -> Batch:
+    """Drops conditions and gives regions at random, per item; pure, for use inside a step."""
+    size, length = batch.mask.shape
+    keys = jax.random.split(key, 6)
+    text, timeline, loudness, init = (
+        jax.random.uniform(k, (size,)) < p
+        for k, p in zip(
+            keys[:4],
+            (absence.text, absence.timeline, absence.loudness, absence.init),
+            strict=True,
+        )
+    )
+    c = batch.conditioning
+    c = c.replace(loudness_mask=c.loudness_mask & loudness).without(text, timeline)
+    # A given region is everything before or after a random time, or all but a span between two.
+    low, high = jnp.sort(jax.random.uniform(keys[4], (2, size)), axis=0) * c.seconds[None]
+    kind = jax.random.randint(keys[5], (size,), 0, 3)
+    time = ((jnp.arange(length) + 0.5) / LATENT_RATE)[None]
+    before, after = time < low[:, None], time > high[:, None]
+    kind = kind[:, None]
+    given = jnp.where(kind == 0, before, jnp.where(kind == 1, after, before | after))
+    given = (given & init[:, None]).astype(batch.mask.dtype) * batch.mask
+    return batch.replace(
+        conditioning=c.replace(init=batch.latents * given[..., None], init_mask=given)
+    )

@@ -1,0 +1,282 @@
+"""Checkpoints of a training run on orbax: exact, atomic, strict about what they restore into.
+
+Layout: `<folder>/<step>/state` (the arrays, by flat names such as 'params/dense/kernel') and
+`<folder>/<step>/data` (the position of the data iterator, as JSON).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from realaudio_jax.typing import PyTree
+
+FULL_DISK_SIGNS = ('no space left on device', 'disk quota exceeded')
+
+
+class Checkpointer:
+    """Saves and restores training states, keeping the newest few.
+
+    A checkpoint is written under a temporary name and counts only once complete. Saving returns
+    when the checkpoint is on disk. The folder is made by the first save.
+
+    Args:
+        folder: where checkpoints live, one subfolder per step; may be relative.
+        keep: how many checkpoints to keep.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 2):
+        self.folder = Path(folder).expanduser().absolute()
+        self.keep = keep
+        self._manager: ocp.CheckpointManager | None = None
+
+    def save(self, state: PyTree, data_iterator: Any = None) -> None:
+        """Save under the state's own step; a step that is already saved is left as it is.
+
+        Args:
+            state: pytree with an attribute or key 'step'.
+            data_iterator: has `get_state()` giving bytes or JSON-able values, saved beside.
+
+        Raises:
+            ValueError: the folder holds a later step, or the iterator's state is not JSON-able.
+            OSError: the disk is full; earlier checkpoints are intact.
+        """
+        step, latest = _step_of(state), self.latest_step()
+        if latest == step:
+            return
+        if latest is not None and latest > step:
+            raise ValueError(
+                f'{self.folder} already holds step {latest}, later than step {step} to be saved; '
+                'resume from it or choose another folder'
+            )
+        # Orbax refuses arrays without elements; they carry nothing.
+        arrays = {name: _storable(leaf) for name, leaf in _named(state) if np.size(leaf)}
+        items: dict[str, Any] = {'state': ocp.args.StandardSave(arrays)}
+        if data_iterator is not None:
+            items['data'] = ocp.args.JsonSave(_encode(data_iterator.get_state()))
+        try:
+            manager = self._open(create=True)
+            self._require_space(sum(leaf.nbytes for leaf in arrays.values()))
+            with _told_once():
+                saved = manager.save(step, args=ocp.args.Composite(**items))
+            if not saved:
+                raise RuntimeError(f'orbax declined to save step {step} in {self.folder}')
+        except Exception as error:
+            self._forget_failed(step)
+            if _is_full_disk(error):
+                raise OSError(
+                    errno.ENOSPC,
+                    f'the disk is full: cannot save the checkpoint of step {step} in '
+                    f'{self.folder}; earlier checkpoints are intact; free some space and resume',
+                ) from error
+            raise
+
+    def restore(
+        self, state: PyTree, data_iterator: Any = None, step: int | None = None
+    ) -> PyTree | None:
+        """Restore into the structure, shapes, dtypes and sharding of a template.
+
+        Args:
+            state: template, of arrays or `jax.ShapeDtypeStruct`; its values are not read.
+            data_iterator: has `set_state()`, given what `get_state()` gave at the save.
+            step: checkpoint to take; the latest by default.
+
+        Returns:
+            The restored state, or None when there is no checkpoint.
+
+        Raises:
+            ValueError: names, shapes or dtypes differ from the template (all are listed), or the
+                checkpoint has no iterator state.
+            FileNotFoundError: `step` is given and not saved.
+        """
+        latest = self.latest_step()
+        if step is None and latest is None:
+            return None
+        step = latest if step is None else step
+        steps = [] if latest is None else sorted(self._open().all_steps())
+        if step not in steps:
+            raise FileNotFoundError(f'{self.folder} holds no step {step}, only {steps}')
+        manager = self._open()
+        named = _named(state)
+        saved = manager.item_metadata(step)
+        _require_match(f'{self.folder}/{step}', dict(named), dict(saved.state.tree))
+        if data_iterator is not None and 'data' not in saved:
+            raise ValueError(
+                f'{self.folder}/{step} was saved without the position of its data; '
+                'start a new folder or restore without a data iterator'
+            )
+        template = {name: _template(leaf) for name, leaf in named if _size(leaf)}
+        items: dict[str, Any] = {'state': ocp.args.StandardRestore(template)}
+        if data_iterator is not None:
+            items['data'] = ocp.args.JsonRestore()
+        restored = manager.restore(step, args=ocp.args.Composite(**items))
+        if data_iterator is not None:
+            data_iterator.set_state(_decode(restored['data']))
+        arrays = restored['state']
+        leaves = [_as_template(leaf, arrays.get(name)) for name, leaf in named]
+        return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint, or None."""
+        return self._open().latest_step() if self.folder.is_dir() else None
+
+    def close(self) -> None:
+        """Release the folder."""
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _open(self, create: bool = False) -> ocp.CheckpointManager:
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self.keep, create=create, enable_async_checkpointing=False
+            )
+            handlers = {
+                'state': ocp.StandardCheckpointHandler(),
+                'data': ocp.JsonCheckpointHandler(),
+            }
+            self._manager = ocp.CheckpointManager(
+                self.folder, item_handlers=handlers, options=options
+            )
+        return self._manager
+
+    def _require_space(self, need: int) -> None:
+        if shutil.disk_usage(self.folder).free < need:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+    def _forget_failed(self, step: int) -> None:
+        """Remove what a failed save left, and with it the manager's memory of that step."""
+        self._manager = None
+        for left in self.folder.glob(f'{step}.*'):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """Keep orbax's worker threads from also logging, with traceback, the error that is raised."""
+
+    def not_an_orbax_error(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or 'orbax' not in record.pathname
+
+    logger = logging.getLogger('absl')
+    logger.addFilter(not_an_orbax_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(not_an_orbax_error)
+
+
+def _step_of(state: PyTree) -> int:
+    return int(state['step'] if isinstance(state, dict) else state.step)
+
+
+def _named(state: PyTree) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    named = [
+        (jax.tree_util.keystr(path, simple=True, separator='/'), leaf) for path, leaf in leaves
+    ]
+    if len(dict(named)) != len(named):
+        raise ValueError("two arrays of the state have the same name; avoid '/' in its keys")
+    return named
+
+
+def _size(leaf: Any) -> int:
+    return int(np.prod(_shape_dtype(leaf)[0]))
+
+
+def _shape_dtype(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
+    leaf = leaf if hasattr(leaf, 'shape') else np.asarray(leaf)
+    return tuple(leaf.shape), np.dtype(leaf.dtype)
+
+
+def _storable(leaf: Any) -> jax.Array | np.ndarray:
+    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+
+
+def _template(leaf: Any) -> Any:
+    """What orbax shall build for this leaf: a placed array, or a numpy array."""
+    shape, dtype = _shape_dtype(leaf)
+    if isinstance(leaf, jax.Array) and leaf.committed:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=leaf.sharding)
+    if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is not None:
+        return leaf
+    return np.empty(shape, dtype)
+
+
+def _as_template(leaf: Any, value: Any) -> Any:
+    """The restored value as the template's kind: array, numpy array or Python number."""
+    if value is None:  # an array without elements, never saved
+        value = np.zeros(*_shape_dtype(leaf))
+    if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
+        # An uncommitted template stays uncommitted, so that jit may still move it to a mesh.
+        return value if isinstance(value, jax.Array) else jnp.array(value, dtype=leaf.dtype)
+    if isinstance(leaf, (bool, int, float)):
+        return type(leaf)(value)
+    return value[()] if isinstance(leaf, np.generic) else value
+
+
+def _require_match(where: str, wanted: dict[str, Any], saved: dict[str, Any]) -> None:
+    problems = []
+    for name, leaf in wanted.items():
+        shape, dtype = _shape_dtype(leaf)
+        if name not in saved:
+            if _size(leaf):
+                problems.append(f'{name} is missing')
+        elif tuple(saved[name].shape) != shape:
+            problems.append(f'{name} has shape {tuple(saved[name].shape)}, wanted {shape}')
+        elif np.dtype(saved[name].dtype) != dtype:
+            problems.append(f'{name} is {saved[name].dtype}, wanted {dtype}')
+    problems += [f'{name} is not wanted' for name in saved if name not in wanted]
+    if problems:
+        raise ValueError(
+            f'{where} does not fit this configuration (use the one it was trained with): '
+            + '; '.join(problems)
+        )
+
+
+def _encode(state: Any) -> dict[str, Any]:
+    if isinstance(state, bytes):
+        return {'bytes': base64.b64encode(state).decode('ascii')}
+    try:
+        # Through text and back now, so that what is restored is what was checked here.
+        return {'json': json.loads(json.dumps(state, default=_plain))}
+    except TypeError as error:
+        raise ValueError(f'the state of the data iterator cannot be saved: {error}') from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f'{type(value).__name__} is neither bytes nor JSON')
+
+
+def _decode(saved: dict[str, Any]) -> Any:
+    return base64.b64decode(saved['bytes']) if 'bytes' in saved else saved['json']
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(sign in str(error).lower() for sign in FULL_DISK_SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,218 @@
+"""Tools of the visible training loop: progress, polite stop, finite-loss check, error lines."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from tqdm import tqdm
+
+TRACEBACK_VARIABLE = 'REALAUDIO_TRACEBACK'
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became infinite or not a number."""
+
+
+class Progress:
+    """Stage, step, loss and time left: a bar on a terminal, otherwise a plain line now and then.
+
+    The loss may be a device array: it is fetched only when something is shown, so the loop keeps
+    running ahead of the device.
+
+    Args:
+        total: step at which the stage ends.
+        stage: name shown first.
+        start: step at which this run starts (a resumed one: the restored step).
+        silent: show nothing.
+        stream: text stream to write to; standard error by default.
+        every_s: least time between two plain lines, in seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        stage: str,
+        start: int = 0,
+        silent: bool = False,
+        stream: Any = None,
+        every_s: float = 10.0,
+    ):
+        self.total, self.stage, self.start, self.silent = total, stage, start, silent
+        self._stream = sys.stderr if stream is None else stream
+        self._begin = time.monotonic()
+        self._bar = None
+        self._every_s = every_s
+        if not silent and self._stream.isatty():
+            self._every_s = 0.25
+            self._bar = tqdm(
+                total=total,
+                initial=start,
+                desc=stage,
+                file=self._stream,
+                dynamic_ncols=True,
+                bar_format='{desc} {n_fmt}/{total_fmt} |{bar}|{postfix} left {remaining}',
+            )
+        self._shown_at = -math.inf
+        self._shown_step: int | None = None
+
+    def update(self, step: int, loss: Any = None) -> None:
+        """Say that `step` updates are done.
+
+        Args:
+            step: updates applied so far, counted from the start of the stage.
+            loss: latest loss, a float or a scalar array.
+        """
+        now = time.monotonic()
+        due = now - self._shown_at >= self._every_s or step >= self.total
+        if self.silent or not due or step == self._shown_step:
+            return
+        self._shown_at, self._shown_step = now, step
+        shown_loss = '' if loss is None else f' loss {float(loss):.4g}'
+        if self._bar is not None:
+            self._bar.set_postfix_str(shown_loss.strip(), refresh=False)
+            self._bar.n = step
+            self._bar.refresh()
+            return
+        left = self._time_left(step, now)
+        self._print(f'{self.stage} {step}/{self.total}{shown_loss} left {left}')
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the bar; nothing when silent."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        elif not self.silent:
+            self._print(line)
+
+    def close(self) -> None:
+        """Leave the bar as it stands and end its line."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _time_left(self, step: int, now: float) -> str:
+        done = step - self.start
+        if done <= 0:
+            return '?'
+        seconds = (now - self._begin) / done * max(0, self.total - step)
+        return str(timedelta(seconds=round(seconds)))
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+class StopRequest:
+    """Turns the first Ctrl-C into a request that the loop reads; the second raises.
+
+    Usage: `with StopRequest() as stop: ... if stop.requested: save and leave`. The earlier handler
+    of SIGINT is restored at the end. Outside the main thread, where Python allows no handlers, only
+    setting `requested` by hand works.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._earlier: Any = None
+        self._installed = False
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._earlier = signal.signal(signal.SIGINT, self._handle)
+            self._installed = True
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._installed:
+            # None: the earlier handler was not set from Python and cannot be named again.
+            signal.signal(signal.SIGINT, self._earlier or signal.SIG_DFL)
+            self._installed = False
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        # os.write, not print: a handler may interrupt a print of the same stream.
+        os.write(2, b'\nstopping after this step; press Ctrl-C again to leave at once\n')
+
+
+def require_finite(loss: Any, step: int, checkpointer: Any = None) -> float:
+    """The loss as a float, or an error naming the step and the last good checkpoint.
+
+    Args:
+        loss: scalar loss; a device array is fetched.
+        step: step that gave this loss.
+        checkpointer: a `Checkpointer`, to name its latest checkpoint.
+
+    Returns:
+        The loss.
+
+    Raises:
+        NonFiniteLossError: the loss is infinite or not a number.
+    """
+    value = float(loss)
+    if math.isfinite(value):
+        return value
+    latest = None if checkpointer is None else checkpointer.latest_step()
+    kept = (
+        'no checkpoint was saved yet'
+        if latest is None
+        else f'the last good checkpoint is step {latest} in {checkpointer.folder}'
+    )
+    raise NonFiniteLossError(
+        f'the loss is {value} at step {step}; {kept}; lower the learning rate or clip gradients'
+    )
+
+
+def main_guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:
+    """Wrap an absl main: a user's mistake prints one line `error: ...` and exits with status 1.
+
+    Mistakes are ValueError, OSError (so FileNotFoundError, a full disk), FloatingPointError (a
+    sound that is not finite) and NonFiniteLossError. The environment variable REALAUDIO_TRACEBACK=1
+    lets them through with their traceback. A second Ctrl-C exits with status 130.
+
+    Args:
+        main: function of the command line's remaining arguments.
+
+    Returns:
+        The wrapped function, for `absl.app.run`.
+    """
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str]) -> Any:
+        try:
+            return main(argv)
+        except (ValueError, OSError, FloatingPointError, NonFiniteLossError) as error:
+            if os.environ.get(TRACEBACK_VARIABLE) == '1':
+                raise
+            print(f'error: {_one_line(error)}', file=sys.stderr, flush=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            if os.environ.get(TRACEBACK_VARIABLE) == '1':
+                raise
+            print('stopped', file=sys.stderr, flush=True)
+            sys.exit(130)
+
+    return guarded
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        # 'No such file or directory: x' reads better than '[Errno 2] No such file ...'.
+        return f'{error.strerror}: {error.filename}' if error.filename else error.strerror
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return f'{type(error).__name__} ({TRACEBACK_VARIABLE}=1 shows where)'
+    more = f' ({TRACEBACK_VARIABLE}=1 shows the rest)' if len(lines) > 1 else ''
+    return lines[0] + more

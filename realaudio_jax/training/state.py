@@ -1,0 +1,96 @@
+"""The state of a training run and its one update: optimizer step, then average of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from realaudio_jax.typing import Array, Float, Int, PyTree
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything a run needs to continue, as one pytree.
+
+    Args:
+        step: int32 scalar, number of updates already applied.
+        params: trainable parameters.
+        ema_params: exponential moving average of `params`, same structure and dtypes.
+        opt_state: state of the optax transformation.
+    """
+
+    # Not shape-checked: transformations put tracers, shardings and structs in these fields.
+    step: Any
+    params: Any
+    ema_params: Any
+    opt_state: Any
+
+
+def create_state(params: PyTree, tx: optax.GradientTransformation) -> TrainState:
+    """State of step 0, whose average equals the parameters.
+
+    The average is a copy, never the same buffer, so a jitted step may donate the whole state.
+
+    Args:
+        params: initial parameters.
+        tx: optimizer.
+
+    Returns:
+        The state before the first update.
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(jnp.array, params),
+        opt_state=tx.init(params),
+    )
+
+
+def ema_decay_at(step: Int[Array, ''], decay: float) -> Float[Array, '']:
+    """Decay of the average at one step: min(decay, (1 + step) / (10 + step)).
+
+    The ramp lets the average forget the random initial weights.
+
+    Args:
+        step: updates applied before this one.
+        decay: final decay, 0 to 1; 0 keeps the average equal to the parameters.
+
+    Returns:
+        The decay to use, a float32 scalar.
+    """
+    step = jnp.asarray(step, jnp.float32)
+    return jnp.minimum(jnp.float32(decay), (1.0 + step) / (10.0 + step))
+
+
+def apply_gradients(
+    state: TrainState, grads: PyTree, tx: optax.GradientTransformation, ema_decay: float
+) -> TrainState:
+    """One update: params += tx(grads); ema = d * ema + (1 - d) * params, d from `ema_decay_at`.
+
+    Args:
+        state: state before the update.
+        grads: gradients, the structure of `state.params`.
+        tx: the optimizer that made `state.opt_state`.
+        ema_decay: final decay of the average, 0 to 1.
+
+    Returns:
+        The state after the update, its step one larger.
+    """
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = ema_decay_at(state.step, ema_decay)
+
+    def average(old: Array, new: Array) -> Array:
+        # Summed in float32 or wider: in bfloat16 an increment of 1e-4 would be rounded away.
+        mean = decay * old + (1.0 - decay) * new
+        return mean.astype(old.dtype)
+
+    return TrainState(
+        step=state.step + 1,
+        params=params,
+        ema_params=jax.tree.map(average, state.ema_params, params),
+        opt_state=opt_state,
+    )

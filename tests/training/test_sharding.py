@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from realaudio_jax.training.sharding import make_mesh, param_sharding, replicate, shard_batch
+
+
+def test_mesh_shape():
+    assert dict(make_mesh().shape) == {'data': 4, 'model': 1}
+    assert dict(make_mesh(model_parallel=2).shape) == {'data': 2, 'model': 2}
+    assert dict(make_mesh(devices=jax.devices()[:3]).shape) == {'data': 3, 'model': 1}
+
+
+@pytest.mark.parametrize('parallel', [0, 3])
+def test_model_parallel_must_divide_the_devices(parallel):
+    with pytest.raises(ValueError, match='choose a divisor'):
+        make_mesh(model_parallel=parallel)
+
+
+@pytest.mark.parametrize('kind', [np.asarray, jnp.asarray])
+def test_batch_is_split_over_data_and_keeps_its_values(kind):
+    mesh = make_mesh(model_parallel=2)
+    batch = {'latents': kind(np.arange(6 * 7 * 5.0).reshape(6, 7, 5)), 'mask': kind(np.ones(6))}
+    placed = shard_batch(mesh, batch)
+    assert placed['latents'].sharding.spec == P('data')
+    shards = placed['latents'].addressable_shards
+    assert {shard.data.shape for shard in shards} == {(3, 7, 5)} and len(shards) == 4
+    jax.tree.map(np.testing.assert_array_equal, placed, batch)
+
+
+@pytest.mark.parametrize('leaf', [np.ones((6, 2)), np.float32(1.0)])
+def test_batch_that_cannot_be_split_is_named(leaf):
+    with pytest.raises(ValueError, match=r"batch\['latents'\] of shape .* 4 data-parallel"):
+        shard_batch(make_mesh(), {'latents': leaf})
+
+
+def test_large_parameters_split_their_largest_divisible_axis():
+    mesh = make_mesh(model_parallel=2)
+    shapes = {
+        'wide': jax.ShapeDtypeStruct((128, 512), jnp.float32),
+        'tall': jax.ShapeDtypeStruct((512, 128), jnp.float32),
+        'square': jax.ShapeDtypeStruct((256, 256), jnp.float32),
+        'odd_long': jax.ShapeDtypeStruct((513, 64), jnp.float32),
+        'indivisible': jax.ShapeDtypeStruct((513, 65), jnp.float32),
+        'bias': jax.ShapeDtypeStruct((512,), jnp.float32),
+        'step': jax.ShapeDtypeStruct((), jnp.int32),
+    }
+    specs = {name: sharding.spec for name, sharding in param_sharding(mesh, shapes).items()}
+    assert specs == {
+        'wide': P(None, 'model'),
+        'tall': P('model'),
+        'square': P(None, 'model'),
+        'odd_long': P(None, 'model'),
+        'indivisible': P(),
+        'bias': P(),
+        'step': P(),
+    }
+    alone = param_sharding(make_mesh(), shapes)
+    assert {sharding.spec for sharding in alone.values()} == {P()}
+
+
+def test_sharded_step_equals_one_device():
+    mesh = make_mesh(model_parallel=2)
+    keys = jax.random.split(jax.random.PRNGKey(0))
+    params = {'kernel': jax.random.normal(keys[0], (128, 256)), 'bias': jnp.ones(256)}
+    x = jax.random.normal(keys[1], (6, 128))
+
+    def loss(params, x):
+        return jnp.mean(jnp.tanh(x @ params['kernel'] + params['bias'][None, :]) ** 2)
+
+    wanted = jax.jit(jax.grad(loss))(params, x)
+    shardings = param_sharding(mesh, params)
+    placed = jax.device_put(params, shardings)
+    step = jax.jit(jax.grad(loss), out_shardings=shardings)
+    gained = step(placed, shard_batch(mesh, x))
+    assert placed['kernel'].addressable_shards[0].data.shape == (128, 128)
+    assert gained['kernel'].sharding.spec == P(None, 'model')
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gained, wanted)
+
+
+def test_replicate_puts_everything_everywhere():
+    tree = replicate(make_mesh(model_parallel=2), {'w': np.arange(15.0).reshape(3, 5)})
+    assert len(tree['w'].addressable_shards) == 4
+    assert {shard.data.shape for shard in tree['w'].addressable_shards} == {(3, 5)}

@@ -1,0 +1,56 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from realaudio_jax.training.state import apply_gradients, create_state, ema_decay_at
+
+
+def _params():
+    return {'dense': {'kernel': jnp.arange(15.0).reshape(3, 5), 'bias': jnp.zeros(5)}}
+
+
+def test_average_follows_the_ramp_then_the_decay():
+    tx = optax.sgd(0.5)
+    state = create_state(_params(), tx)
+    grads = jax.tree.map(jnp.ones_like, state.params)
+    params = np.arange(15.0).reshape(3, 5)
+    average = params.copy()
+    for step in range(12):
+        state = apply_gradients(state, grads, tx, ema_decay=0.4)
+        params = params - 0.5
+        decay = min(0.4, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * params
+    assert int(state.step) == 12
+    np.testing.assert_allclose(state.params['dense']['kernel'], params, rtol=1e-6)
+    np.testing.assert_allclose(state.ema_params['dense']['kernel'], average, rtol=1e-6)
+
+
+def test_decay_starts_at_a_tenth_and_is_capped():
+    np.testing.assert_allclose(ema_decay_at(jnp.int32(0), 0.999), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(ema_decay_at(jnp.int32(10**7), 0.999), 0.999, rtol=1e-6)
+
+
+def test_no_decay_keeps_the_average_equal_to_the_parameters():
+    tx = optax.adam(1e-2)
+    state = create_state(_params(), tx)
+    state = apply_gradients(state, jax.tree.map(jnp.ones_like, state.params), tx, ema_decay=0.0)
+    jax.tree.map(np.testing.assert_array_equal, state.params, state.ema_params)
+
+
+def test_average_keeps_a_narrow_dtype():
+    tx = optax.sgd(0.5)
+    state = create_state({'w': jnp.ones(3, jnp.bfloat16)}, tx)
+    state = apply_gradients(state, {'w': jnp.ones(3, jnp.bfloat16)}, tx, ema_decay=0.9)
+    assert state.ema_params['w'].dtype == jnp.bfloat16
+    assert state.params['w'].dtype == jnp.bfloat16
+
+
+def test_the_whole_state_can_be_donated():
+    tx = optax.adam(1e-2)
+    state = create_state(_params(), tx)
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state) if leaf.size]
+    assert len(set(pointers)) == len(pointers)
+    step = jax.jit(lambda s, g: apply_gradients(s, g, tx, ema_decay=0.9), donate_argnums=0)
+    state = step(state, jax.tree.map(jnp.ones_like, state.params))
+    assert int(state.step) == 1
