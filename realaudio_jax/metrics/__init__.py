@@ -1,0 +1,1 @@
+"""Figures: distances between sets, agreement, onset error, reconstruction, latency."""

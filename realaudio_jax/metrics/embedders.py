@@ -1,0 +1,136 @@
+"""One interface for every network that turns sound into vectors, and clips into frames.
+
+An embedder sees windows of fixed length. `embed_clips` cuts clips of any length into such windows
+and runs them in batches of one shape that cross clip boundaries: one compiled program serves all
+clips, memory stays constant, and the result does not depend on order or batch size.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from realaudio_jax import io
+from realaudio_jax.typing import Array, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedder:
+    """A named embedding network.
+
+    Attributes:
+        name: what a table prints, checkpoint included.
+        sample_rate: rate of the audio it takes, Hz.
+        dimension: D of its vectors.
+        window_s: seconds of sound behind one vector.
+        licence: licence of the weights.
+        embed: mono audio [B S] at `sample_rate`, range [-1, 1], S at least one window, to
+            [B frames D] with frames = 1 + (S - window) // hop.
+        hop_s: seconds between vectors; None means one window.
+    """
+
+    name: str
+    sample_rate: int
+    dimension: int
+    window_s: float
+    licence: str
+    embed: Callable[[Float[Array, 'B S']], Float[Array, 'B N D']]
+    hop_s: float | None = None
+
+    @property
+    def window(self) -> int:
+        """Samples of one window."""
+        return round(self.window_s * self.sample_rate)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one window to the next."""
+        return round((self.window_s if self.hop_s is None else self.hop_s) * self.sample_rate)
+
+
+def embed_stream(
+    embedder: Embedder,
+    clips: Iterable[np.ndarray | str | os.PathLike],
+    sample_rate: int | None = None,
+    batch: int = 32,
+) -> Iterator[Float[np.ndarray, '_ D']]:
+    """Yields the vectors [frames D] of each clip in order, holding few clips at a time.
+
+    A clip shorter than one window is padded with zeros at its end to one window; samples past the
+    last whole window are left out, as the published networks do.
+
+    Args:
+        clips: arrays [S] or [S A] in [-1, 1], or paths of sound files.
+        sample_rate: rate of the arrays, Hz; None means the embedder's own. Files know theirs.
+        batch: windows per call of the network.
+
+    Raises:
+        ValueError: a clip is empty or holds NaN or infinity; the message names it.
+    """
+    counts: list[int] = []  # windows of each clip not yet yielded
+    queue: list[np.ndarray] = []  # windows not yet embedded
+    done: list[np.ndarray] = []  # vectors not yet yielded
+    for index, clip in enumerate(clips):
+        audio = _mono(clip, index, sample_rate or embedder.sample_rate, embedder.sample_rate)
+        windows = _windows(audio, embedder.window, embedder.hop)
+        counts.append(len(windows))
+        queue.extend(windows)
+        while len(queue) >= batch:
+            done.extend(_embed_batch(embedder, queue[:batch], batch))
+            del queue[:batch]
+        while counts and counts[0] <= len(done):
+            yield _take(counts, done)
+    if queue:
+        done.extend(_embed_batch(embedder, queue, batch))
+    while counts:
+        yield _take(counts, done)
+
+
+def embed_clips(
+    embedder: Embedder,
+    clips: Iterable[np.ndarray | str | os.PathLike],
+    sample_rate: int | None = None,
+    batch: int = 32,
+) -> list[Float[np.ndarray, '_ D']]:
+    """The vectors [frames D] of each clip, in order; arguments as for `embed_stream`."""
+    return list(embed_stream(embedder, clips, sample_rate, batch))
+
+
+def _mono(clip, index, clip_rate, rate):
+    if isinstance(clip, (str, os.PathLike)):
+        name, audio = str(clip), io.read_audio(clip, rate)
+    else:
+        name, audio = f'clip {index}', np.asarray(clip)
+        if not np.issubdtype(audio.dtype, np.floating):
+            raise ValueError(f'{name} has dtype {audio.dtype}: give floating samples in [-1, 1]')
+    if audio.ndim == 2:
+        audio = audio.mean(1)
+    if audio.ndim != 1 or not audio.size:
+        raise ValueError(f'{name} has shape {list(audio.shape)}: give at least one sample, [S, A]')
+    if not np.isfinite(audio).all():
+        raise ValueError(f'{name} contains NaN or infinity: leave it out or repair it')
+    if not isinstance(clip, (str, os.PathLike)) and clip_rate != rate:
+        audio = io.resample(audio, clip_rate, rate)
+    return np.asarray(audio, np.float32)
+
+
+def _windows(audio, window, hop):
+    if len(audio) < window:
+        audio = np.pad(audio, (0, window - len(audio)))
+    return np.lib.stride_tricks.sliding_window_view(audio, window)[::hop]
+
+
+def _embed_batch(embedder, windows, batch):
+    """Vectors of up to `batch` windows; a short last batch is filled so that no shape is new."""
+    full = np.zeros((batch, embedder.window), np.float32)
+    full[: len(windows)] = windows
+    vectors = np.asarray(embedder.embed(full))
+    return list(vectors[: len(windows), 0])
+
+
+def _take(counts, done):
+    count = counts.pop(0)
+    vectors = np.stack(done[:count])
+    del done[:count]
+    return vectors

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from realaudio_jax.data.mixtures import FoleySource
+from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.evaluation import (
+    REAL,
+    RECONSTRUCTION,
+    Setting,
+    evaluate,
+    latency_row,
+    make_sounds,
+    one_duration,
+)
+from realaudio_jax.metrics.results import wide_table
+from realaudio_jax.metrics.tower import load_tower
+
+STUDENT, TEACHER = Setting('student', 1), Setting('teacher', 2, guidance=1.5)
+
+
+@pytest.fixture(scope='module')
+def generator(tower_release):
+    return Generator(tower_release)
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    return list(make_scenes(0, FoleySource(), 5, 1.0))
+
+
+@pytest.fixture(scope='module')
+def rows(generator, scenes):
+    tower = load_tower(generator.folder)
+    return evaluate(
+        generator, scenes, [STUDENT, TEACHER], tower, reference=TEACHER, batch=4,
+        latency_repeats=0, resamples=4,
+    )  # fmt: skip
+
+
+def pick(rows, name, model):
+    found = [row for row in rows if row['name'] == name and row['model'] == model]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_every_figure_stands_beside_its_floor_and_ceiling(rows):
+    for model in ('student', 'teacher', REAL, RECONSTRUCTION):
+        distance = pick(rows, 'Frechet distance', model)
+        assert distance['low'] <= distance['value'] <= distance['high']
+        assert 'audio tower' in distance['embedder']
+        assert -1 <= pick(rows, 'prompt agreement', model)['value'] <= 1
+        assert pick(rows, 'onsets missed', model)['n'] > 0
+    table = wide_table(rows)
+    assert 'Frechet distance, audio tower' in table and 'onset error, median (ms)' in table
+
+
+def test_settings_are_columns_and_evaluations_are_counted(rows):
+    assert pick(rows, 'NFE', 'student')['value'] == 1
+    nfe = pick(rows, 'NFE', 'teacher')
+    assert nfe['value'] == 4 and nfe['steps'] == 2 and nfe['guidance'] == 1.5
+    assert pick(rows, 'NFE', 'student')['guidance'] == 2.0
+
+
+def test_the_reference_agrees_with_itself(rows):
+    np.testing.assert_allclose(pick(rows, 'latent cosine', 'teacher')['value'], 1.0)
+    assert pick(rows, 'latent cosine', 'student')['value'] < 0.9999
+
+
+def test_a_sound_depends_on_its_scene_and_seed_alone(generator, scenes):
+    whole = make_sounds(generator, scenes, STUDENT, seed=7, batch=4)
+    last = make_sounds(generator, scenes[4:], STUDENT, seed=11, batch=4)
+    assert len(whole.sounds) == 5 and whole.sounds[4].shape == (48_000, 2)
+    assert whole.latents.shape == (5, 26, 64)
+    assert np.abs(whole.sounds[4].astype(int) - last.sounds[0]).max() <= 1
+    other = make_sounds(generator, scenes[4:], STUDENT, seed=12, batch=4)
+    assert np.abs(whole.latents[4] - other.latents[0]).max() > 1e-3
+
+
+def test_latency_is_measured_at_batch_one(generator, scenes):
+    row = latency_row(generator, scenes[0], STUDENT, repeats=2)
+    assert row['unit'] == 'ms' and row['value'] > 0 and row['n'] == 2
+    assert any(bucket.batch == 1 for bucket in generator.programs._compiled)
+
+
+def test_mixed_durations_and_single_scenes_are_refused(generator, scenes):
+    longer = list(make_scenes(0, FoleySource(), 1, 1.5))
+    with pytest.raises(ValueError, match='one duration'):
+        one_duration(scenes + longer)
+    with pytest.raises(ValueError, match='2 or more'):
+        evaluate(generator, scenes[:1], [STUDENT])
