@@ -1,0 +1,155 @@
+"""A release on disk and the networks in it: names, shapes, strict loading, saving.
+
+A release is a folder:
+
+    config.json                 what the networks are, step counts, guidance
+    text_encoder.safetensors    tokenizer.json
+    autoencoder.safetensors     teacher.safetensors     student.safetensors
+    audio_tower.safetensors     optional: the release's own embedder for metrics
+    README.md                   the model card
+"""
+
+import functools
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from realaudio_jax.data.front_end import FrontEnd
+from realaudio_jax.io import atomic_path
+from realaudio_jax.models import text_encoder as text_lib
+from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
+from realaudio_jax.models.denoiser import Conditioning, Denoiser
+from realaudio_jax.release import load_params, read_config, save_params, write_config
+from realaudio_jax.typing import (
+    LATENT_CHANNELS,
+    LATENT_RATE,
+    MAX_EVENTS,
+    MAX_TEXT_TOKENS,
+    SAMPLE_RATE,
+    TEXT_WIDTH,
+    PyTree,
+)
+
+RELEASES = pathlib.Path(__file__).parent / 'releases'
+AUTOENCODER_NAME = 'autoencoder.safetensors'
+STUDENT_NAME = 'student.safetensors'
+TEACHER_NAME = 'teacher.safetensors'
+
+
+# Files that a new release takes over from an older one where it is not given others.
+FROZEN = (
+    text_lib.WEIGHTS_NAME, text_lib.TOKENIZER_NAME, 'NOTICE-text-encoder.txt',
+    'audio_tower.safetensors',
+)  # fmt: skip
+
+
+def find_release(name: str | os.PathLike) -> pathlib.Path:
+    """The folder of a shipped release by name, or of one by path.
+
+    Raises:
+      FileNotFoundError: neither; the message lists the shipped ones.
+    """
+    for folder in (pathlib.Path(name), RELEASES / str(name)):
+        if (folder / 'config.json').is_file():
+            return folder
+    shipped = sorted(p.parent.name for p in RELEASES.glob('*/config.json'))
+    raise FileNotFoundError(
+        f'no release {str(name)!r}: neither a folder with a config.json nor one of the shipped '
+        f'({", ".join(shipped) or "none"})'
+    )
+
+
+def template(model, *args, **kwargs) -> PyTree:
+    """Parameter shapes of a module, for strict loading; nothing is computed."""
+    return jax.eval_shape(functools.partial(model.init, **kwargs), jax.random.key(0), *args)
+
+
+def autoencoder_template(model: Autoencoder) -> PyTree:
+    """Parameter shapes of an autoencoder."""
+    audio = jax.ShapeDtypeStruct((1, 2 * samples_per_latent(SAMPLE_RATE), 2), np.float32)
+    noise = jax.ShapeDtypeStruct((1, 2, LATENT_CHANNELS), np.float32)
+    return template(model, audio, noise, sample_rate=SAMPLE_RATE)
+
+
+def empty_conditioning(batch: int, length: int) -> Conditioning:
+    """Conditioning that asks for nothing, of `length` latent frames."""
+    text, events = (batch, MAX_TEXT_TOKENS), (batch, MAX_EVENTS)
+    return Conditioning(
+        text=np.zeros((*text, TEXT_WIDTH), np.float32),
+        text_mask=np.zeros(text, bool),
+        event_text=np.zeros((*events, TEXT_WIDTH), np.float32),
+        onset_s=np.zeros(events, np.float32),
+        offset_s=np.zeros(events, np.float32),
+        gain_db=np.zeros(events, np.float32),
+        event_mask=np.zeros(events, bool),
+        loudness_db=np.zeros((batch, length), np.float32),
+        loudness_mask=np.zeros(batch, bool),
+        seconds=np.full(batch, length / LATENT_RATE, np.float32),
+        init=np.zeros((batch, length, LATENT_CHANNELS), np.float32),
+        init_mask=np.zeros((batch, length), np.float32),
+    )
+
+
+def denoiser_template(model: Denoiser) -> PyTree:
+    """Parameter shapes of a denoiser."""
+    one = np.ones(1, np.float32)
+    c = empty_conditioning(1, 2)
+    return template(model, c.init, one, c, one, one)
+
+
+def load_front_end(
+    release: str | os.PathLike, autoencoder: str | os.PathLike | None = None
+) -> FrontEnd:
+    """The text encoder and autoencoder of a release, for preparing training data.
+
+    Args:
+      release: name or folder; only its frozen networks are read.
+      autoencoder: a safetensors file to use instead of the release's.
+    """
+    folder = find_release(release)
+    config = read_config(folder)
+    model = Autoencoder(**config.get('autoencoder', {}))
+    path = pathlib.Path(autoencoder) if autoencoder else folder / AUTOENCODER_NAME
+    return FrontEnd(
+        model,
+        load_params(path, autoencoder_template(model)),
+        text_lib.TextEncoder(),
+        load_params(folder / text_lib.WEIGHTS_NAME, text_lib.parameter_shapes()),
+        text_lib.Tokenizer(folder / text_lib.TOKENIZER_NAME),
+    )
+
+
+def save_release(
+    folder: str | os.PathLike,
+    config: Mapping,
+    params: Mapping[str, PyTree],
+    base: str | os.PathLike,
+    dtype: str = 'float16',
+    block: int | None = None,
+) -> None:
+    """Writes a release: the networks given, and the other files of an older one beside them.
+
+    Args:
+      folder: where; made if it is missing.
+      config: of `config.json`, see `Generator`.
+      params: by file stem: 'autoencoder', 'teacher', 'student'. One that is not given is copied.
+      base: name or folder of the release that gives the rest.
+      dtype, block: how the networks given are stored, see `release.save_params`.
+
+    Raises:
+      OSError: the disk is full or the folder cannot be written.
+    """
+    folder, base = pathlib.Path(folder), find_release(base)
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {f'{stem}.safetensors' for stem in params}
+    for name in (*FROZEN, AUTOENCODER_NAME, TEACHER_NAME, STUDENT_NAME):
+        if name not in given and (base / name).is_file() and base != folder:
+            with atomic_path(folder / name) as temporary:
+                shutil.copyfile(base / name, temporary)
+    for stem, tree in params.items():
+        save_params(folder / f'{stem}.safetensors', tree, dtype=dtype, block=block)
+    write_config(folder, config)

@@ -1,0 +1,94 @@
+"""A release written and read again, and what is said when it cannot be."""
+
+import errno
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from realaudio_jax import components
+from realaudio_jax.components import (
+    RELEASES,
+    autoencoder_template,
+    denoiser_template,
+    empty_conditioning,
+    find_release,
+    load_front_end,
+    save_release,
+)
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.release import load_params, read_config
+from realaudio_jax.typing import MAX_EVENTS, MAX_TEXT_TOKENS
+
+DENOISER = Denoiser(**tiny.CONFIG['denoiser'])
+
+
+def test_releases_are_found_by_name_and_by_folder(tiny_release):
+    assert find_release('foley') == RELEASES / 'foley'
+    assert find_release(tiny_release) == find_release(str(tiny_release)) == tiny_release
+
+
+def test_a_release_that_is_not_there(tmp_path):
+    for name in ('fowley', tmp_path):
+        with pytest.raises(FileNotFoundError) as caught:
+            find_release(name)
+        text = str(caught.value)
+        assert str(name) in text and '(foley)' in text and '\n' not in text
+
+
+def test_empty_conditioning_asks_for_nothing():
+    c = empty_conditioning(3, 8)
+    assert c.text_mask.shape == (3, MAX_TEXT_TOKENS) and c.event_mask.shape == (3, MAX_EVENTS)
+    for mask in (c.text_mask, c.event_mask, c.loudness_mask, c.init_mask):
+        assert not mask.any()
+    np.testing.assert_allclose(c.seconds, 8 / 25)
+
+
+def test_a_saved_release_holds_what_was_given_and_the_rest_of_its_base(tiny_release, tmp_path):
+    student = tiny.random_params(denoiser_template(DENOISER), 9)
+    save_release(
+        tmp_path / 'new', {**tiny.CONFIG, 'name': 'new'}, {'student': student}, tiny_release
+    )
+    got = load_params(tmp_path / 'new' / 'student.safetensors', denoiser_template(DENOISER))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), got, student)
+    for name in ('teacher', 'autoencoder', 'text_encoder'):
+        path = f'{name}.safetensors'
+        assert (tmp_path / 'new' / path).read_bytes() == (tiny_release / path).read_bytes()
+    assert (tmp_path / 'new' / 'NOTICE-text-encoder.txt').is_file()
+    assert read_config(tmp_path / 'new')['name'] == 'new'
+    assert not list((tmp_path / 'new').glob('.partial*'))
+
+
+def test_a_release_may_be_its_own_base(tiny_release, tmp_path):
+    shutil.copytree(tiny_release, tmp_path / 'own')
+    save_release(tmp_path / 'own', {**tiny.CONFIG, 'name': 'own'}, {}, tmp_path / 'own')
+    for path in tiny_release.glob('*.safetensors'):
+        assert (tmp_path / 'own' / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_full_disk_names_the_file(tiny_release, tmp_path, monkeypatch):
+    def full(source, target):
+        target.write_bytes(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(components.shutil, 'copyfile', full)
+    with pytest.raises(OSError, match='cannot write .*: No space left on device; free some space'):
+        save_release(tmp_path / 'new', tiny.CONFIG, {}, tiny_release)
+    assert not list((tmp_path / 'new').iterdir())
+
+
+def test_a_front_end_may_take_another_autoencoder(tiny_release, tmp_path):
+    model = Autoencoder(**tiny.CONFIG['autoencoder'])
+    other = tiny.random_params(autoencoder_template(model), 7)
+    save_release(tmp_path, tiny.CONFIG, {'autoencoder': other}, tiny_release)
+    path = tmp_path / 'autoencoder.safetensors'
+    prints = {
+        load_front_end(tiny_release).fingerprint(),
+        load_front_end(tiny_release, path).fingerprint(),
+    }
+    assert len(prints) == 2 and load_front_end(tmp_path).fingerprint() in prints
+    with pytest.raises(FileNotFoundError, match='gone'):
+        load_front_end(tiny_release, tmp_path / 'gone.safetensors')

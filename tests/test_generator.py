@@ -1,0 +1,195 @@
+"""Every mistake of a user gets its line, and no sound is made of networks that are damaged."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from realaudio_jax import generator as generator_lib
+from realaudio_jax.generator import Generator, load
+from realaudio_jax.program import Bucket, Health
+from realaudio_jax.timeline import Timeline
+
+SHORT = dict(seconds=0.5, steps=2)  # the shortest sound: one program for most of these tests
+
+
+@pytest.fixture(scope='module')
+def generator(tiny_release):
+    return Generator(tiny_release)
+
+
+@pytest.fixture(scope='module')
+def dog(generator):
+    return generator.generate('dog', seed=3, **SHORT)
+
+
+def test_a_sound_and_its_file(dog, tmp_path):
+    assert dog.pcm.shape == (24_000, 2) and dog.pcm.dtype == np.int16
+    assert dog.seconds == 0.5 and dog.latents.shape == (14, 64)
+    assert 0 < dog.peak <= 10 ** (-1 / 20) + 1e-4 and not dog.silent
+    assert np.abs(dog.audio).max() <= 1
+    dog.save(tmp_path / 'dog.wav')
+    pcm, rate = soundfile.read(tmp_path / 'dog.wav', dtype='int16')
+    np.testing.assert_array_equal(pcm, dog.pcm)
+    assert rate == 48_000
+
+
+def test_the_same_request_is_the_same_sound(generator, dog):
+    count = len(generator.programs)
+    np.testing.assert_array_equal(generator.generate('dog', seed=3, **SHORT).pcm, dog.pcm)
+    assert len(generator.programs) == count
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'seed': 4},
+        {'prompt': 'rain'},
+        {'prompt': ''},
+        {'events': 'bark@0.1-0.3'},
+        {'guidance': 4.0},
+        {'seconds': 0.6},
+        {'loudness_db': np.full(12, -30.0)},
+    ],
+    ids=lambda change: ' '.join(change),
+)
+def test_everything_asked_is_heard(generator, dog, change):
+    count = len(generator.programs)
+    other = generator.generate(**{'prompt': 'dog', 'seed': 3, **SHORT, **change})
+    assert np.abs(other.latents[:14] - dog.latents).max() > 1e-4
+    assert len(generator.programs) == count  # none of it is a constant of the program
+    if 'seconds' in change:
+        assert other.pcm.shape == (28_800, 2)
+
+
+def test_a_batch_has_a_seed_and_a_sound_for_each(generator, monkeypatch):
+    """The program is replaced by one that returns the seed of an item as its sound."""
+    buckets = []
+
+    def program(bucket, request, init_audio):
+        buckets.append(bucket)
+        pcm = np.zeros((bucket.batch, 1920 * bucket.length, 2), np.int16)
+        pcm += request.seed[:, None, None].astype(np.int16)
+        levels = np.full(bucket.batch, 0.5, np.float32)
+        health = Health(finite=levels > 0, peak=levels, silent=levels < 0)
+        return pcm, health, np.zeros((bucket.batch, bucket.length, 64), np.float32)
+
+    monkeypatch.setattr(generator, 'programs', program)
+    for seed, want in ((7, [7, 8]), ([9, 3], [9, 3])):
+        sounds = generator.generate(['dog', 'rain'], seed=seed, **SHORT)
+        assert [sound.pcm.max() for sound in sounds] == want
+        assert all(sound.pcm.shape == (24_000, 2) for sound in sounds)
+    assert set(buckets) == {Bucket(batch=2, length=26, steps=2, sample_rate=48_000)}
+    assert len(generator.generate(['dog'], **SHORT)) == 1
+
+
+@pytest.mark.parametrize(
+    'change, part',
+    [
+        ({'prompt': []}, 'no prompt'),
+        ({'seconds': 0.4}, '0.5 to 10'),
+        ({'seconds': 10.1}, '0.5 to 10'),
+        ({'seconds': float('nan')}, '0.5 to 10'),
+        ({'model': 'pupil'}, 'student or teacher'),
+        ({'steps': 3}, '1, 2, 4, 8'),
+        ({'model': 'teacher', 'steps': 0}, '1 to 1000'),
+        ({'sample_rate': 22_050}, '48000 or 44100'),
+        ({'strength': 0.0}, 'above 0'),
+        ({'strength': 1.5}, 'up to 1'),
+        ({'strength': 0.5}, 'init_audio'),
+        ({'keep': [(0.0, 0.2)]}, 'init_audio'),
+        ({'guidance': 5.0}, '1 to 4'),
+        ({'guidance': float('nan')}, '1 to 4'),
+        ({'seed': [1, 2]}, '2 seeds for 1'),
+        ({'seed': -1}, '2^31'),
+        ({'seed': 2**31}, '2^31'),
+        ({'events': 'bark@0.3-0.9'}, 'bark'),
+        ({'loudness_db': np.array([-20.0])}, 'loudness_db'),
+        ({'loudness_db': np.full(12, np.nan)}, 'loudness_db'),
+        ({'init_audio': np.zeros((9, 1))}, '(9, 1)'),
+        ({'init_audio': np.zeros((0, 2))}, 'empty'),
+        ({'init_audio': np.full((9, 2), np.nan)}, 'NaN'),
+        ({'init_audio': np.zeros((9, 2)), 'keep': [(0.2, 0.2)]}, 'start < end'),
+        ({'init_audio': np.zeros((9, 2)), 'keep': [(0.0, 0.8)]}, '0.5 s'),
+        ({'sampler': 'euler'}, 'euler'),
+        ({'target_lufs': 3.0}, '-70 to 0'),
+        ({'target_lufs': float('nan')}, '-70 to 0'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_mistakes(generator, change, part):
+    count = len(generator.programs)
+    with pytest.raises(ValueError) as caught:
+        generator.generate(**{'prompt': 'dog', **SHORT, **change})
+    assert part in str(caught.value) and '\n' not in str(caught.value), caught.value
+    assert len(generator.programs) == count
+
+
+def replaced(generator, monkeypatch, name, change):
+    """Other parameters under the same compiled programs."""
+    params = jax.tree.map(lambda x: x, generator.params)
+    params[name] = jax.tree_util.tree_map_with_path(change, params[name])
+    monkeypatch.setattr(generator.programs, 'params', params)
+
+
+def test_damaged_networks_make_no_sound_and_no_file(generator, dog, monkeypatch, tmp_path):
+    replaced(generator, monkeypatch, 'student', lambda path, x: x * jnp.nan)
+    with pytest.raises(FloatingPointError, match="'dog' is not finite"):
+        generator.generate('dog', **SHORT).save(tmp_path / 'dog.wav')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_silent_sound_says_so(generator, dog, monkeypatch):
+    """A decoder whose levels are at their lowest."""
+
+    def quiet(path, x):
+        name = jax.tree_util.keystr(path)
+        if "['decoder']" in name and any(a in name for a in ('linear', 'to_bins', 'to_gains')):
+            return jnp.full_like(x, -100.0) if 'mean' in name or 'bias' in name else x * 0
+        return x
+
+    replaced(generator, monkeypatch, 'autoencoder', quiet)
+    sound = generator.generate('dog', **SHORT)
+    assert sound.silent and sound.peak < 1e-3
+
+
+def test_the_teacher_at_the_other_rate_from_init_audio(generator):
+    """Kept regions are the encoded init audio; the rest is made."""
+    rng = np.random.default_rng(0)
+    init = (0.1 * rng.normal(size=(22_050, 2))).astype(np.float32)
+    settings = dict(model='teacher', steps=2, seconds=0.5, sample_rate=44_100, init_audio=init)
+    half = generator.generate('dog', keep=[(0.0, 0.24)], **settings)
+    assert half.pcm.shape == (22_050, 2) and half.sample_rate == 44_100
+    whole = generator.generate('rain', seed=1, keep=[(0.0, 0.5)], **settings)
+    np.testing.assert_allclose(half.latents[:6], whole.latents[:6], atol=1e-4)
+    assert np.abs(half.latents[6:] - whole.latents[6:]).max() > 0.1
+    close = generator.generate('rain', seed=1, strength=1e-4, **settings)
+    np.testing.assert_allclose(close.latents[:12], whole.latents[:12], atol=0.02)
+
+
+def test_timelines_may_differ_between_the_items_of_a_request(generator):
+    lists = [Timeline.parse('bark@0.1-0.3', 0.5), Timeline.parse(None, 0.5)]
+    asked = generator.request(['a', 'b'], lists, 0.5, [0, 1], 2.0, 26)
+    np.testing.assert_array_equal(asked.event_mask.sum(axis=1), [1, 0])
+    np.testing.assert_allclose(asked.onset_s[:, 0], [0.1, 0.0])
+    assert asked.event_token_mask[0, 0].sum() >= 1 and asked.token_mask.any()
+    assert not generator.request([' '], lists[1], 0.5, [0], 2.0, 26).token_mask.any()
+
+
+def test_load_names_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(generator_lib, 'enable_compilation_cache', lambda: None)
+    with pytest.raises(FileNotFoundError) as caught:
+        load('fowley')
+    assert 'fowley' in str(caught.value) and 'foley' in str(caught.value).replace('fowley', '')
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path)
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch):
+    monkeypatch.setenv('REALAUDIO_CACHE', '/some/where')
+    assert generator_lib.cache_dir() == pathlib.Path('/some/where')
+    monkeypatch.delenv('REALAUDIO_CACHE')
+    assert generator_lib.cache_dir() == pathlib.Path.home() / '.cache' / 'realaudio_jax'

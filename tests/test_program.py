@@ -1,0 +1,300 @@
+"""One executable from token ids to PCM: how often it compiles and runs, and what it promises.
+
+A tolerance of one PCM step (1 / 32767) stands wherever programs of different shapes are compared:
+XLA may sum in another order, and a value half-way between two steps then rounds the other way.
+"""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from realaudio_jax import samplers
+from realaudio_jax.components import autoencoder_template, denoiser_template
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.denoiser import PATH, Denoiser
+from realaudio_jax.models.text_encoder import TextEncoder, parameter_shapes
+from realaudio_jax.noise import diffuse, time_grid
+from realaudio_jax.program import (
+    Bucket,
+    Networks,
+    ProgramCache,
+    StrengthPath,
+    finish,
+    item_noise,
+    request_shapes,
+)
+from realaudio_jax.training.sharding import make_mesh, replicate
+
+STEP = 1  # PCM steps
+LENGTH = 6  # latent frames
+VOCABULARY = 31
+
+
+def bucket(batch, **settings):
+    return Bucket(batch, LENGTH, **{'steps': 2, 'sample_rate': 48_000, **settings})
+
+
+@pytest.fixture(scope='module')
+def networks():
+    return Networks(
+        text_encoder=TextEncoder(VOCABULARY, positions=64, heads=2, hidden=16, layers=1),
+        autoencoder=Autoencoder(**tiny.CONFIG['autoencoder']),
+        denoiser=Denoiser(width=24, depth=1, heads=2),
+    )
+
+
+@pytest.fixture(scope='module')
+def params(networks):
+    shapes = {
+        'text_encoder': parameter_shapes(networks.text_encoder),
+        'autoencoder': autoencoder_template(networks.autoencoder),
+        'student': denoiser_template(networks.denoiser),
+        'teacher': denoiser_template(networks.denoiser),
+    }
+    return {name: tiny.random_params(tree, i) for i, (name, tree) in enumerate(shapes.items())}
+
+
+@pytest.fixture(scope='module')
+def programs(networks, params):
+    """Over all four devices."""
+    mesh = make_mesh()
+    return ProgramCache(networks, replicate(mesh, params), mesh)
+
+
+def request(which, items):
+    """A request whose row for an item is a function of the item alone."""
+    shapes, _ = request_shapes(which)
+    rows = []
+    for item in items:
+        rng = np.random.default_rng(item)
+        onset = rng.uniform(0, 0.2, shapes.onset_s.shape[1])
+        rows.append(
+            dict(
+                token_ids=rng.integers(0, VOCABULARY, shapes.token_ids.shape[1]),
+                token_mask=np.arange(shapes.token_mask.shape[1]) < rng.integers(1, 9),
+                event_ids=rng.integers(0, VOCABULARY, shapes.event_ids.shape[1:]),
+                event_token_mask=np.ones(shapes.event_token_mask.shape[1:], bool),
+                onset_s=onset,
+                offset_s=onset + 0.05,
+                gain_db=rng.uniform(-6, 0, len(onset)),
+                event_mask=np.arange(len(onset)) < 2,
+                loudness_db=np.full(LENGTH, -20.0),
+                loudness_mask=False,
+                seconds=LENGTH / 25,
+                seed=item,
+                guidance_scale=2.0,
+                strength=1.0,
+                init_mask=np.zeros(LENGTH),
+                target_lufs=0.0,
+            )
+        )
+    return type(shapes)(
+        **{
+            name: jnp.asarray(np.stack([row[name] for row in rows]), getattr(shapes, name).dtype)
+            for name in rows[0]
+        }
+    )
+
+
+def run(programs, which, items, init_audio=None, **changes):
+    asked = request(which, items).replace(**changes)
+    return jax.device_get(programs(which, asked, init_audio))
+
+
+def steps_between(a, b):
+    return np.abs(np.asarray(a, np.int32) - np.asarray(b, np.int32)).max()
+
+
+@pytest.fixture(scope='module')
+def four(programs):
+    """PCM, health and latents of items 5, 6, 7, 8."""
+    return run(programs, bucket(4), (5, 6, 7, 8))
+
+
+def test_what_comes_out(four):
+    pcm, health, latents = four
+    assert pcm.shape == (4, LENGTH * 1920, 2) and pcm.dtype == np.int16
+    assert latents.shape == (4, LENGTH, 64)
+    assert health.finite.all() and not health.silent.any()
+    np.testing.assert_allclose(health.peak, np.abs(pcm).max(axis=(1, 2)) / 32767, atol=1e-4)
+    assert steps_between(pcm[0], pcm[1]) > 100
+
+
+def test_same_seed_same_sound_at_any_batch_and_position(programs, four):
+    """Batches of 1, 4 and 16; tolerance one PCM step."""
+    sixteen, _, _ = run(programs, bucket(16), (*range(20, 31), 8, 5, 40, 41, 6))
+    one, _, _ = run(programs, bucket(1), (6,))
+    pcm = four[0]
+    assert steps_between(one[0], pcm[1]) <= STEP
+    for place, row in ((11, 3), (12, 0), (15, 1)):
+        assert steps_between(sixteen[place], pcm[row]) <= STEP
+    reordered, _, _ = run(programs, bucket(4), (8, 7, 6, 5))
+    assert steps_between(reordered[::-1], pcm) <= STEP
+
+
+def test_another_seed_is_another_sound(programs, four):
+    pcm, _, _ = run(programs, bucket(4), (5, 6, 7, 8), seed=jnp.asarray([5, 9, 7, 8], jnp.int32))
+    assert steps_between(pcm[1], four[0][1]) > 100 and steps_between(pcm[0], four[0][0]) <= STEP
+
+
+def test_four_devices_make_what_one_makes(networks, params, programs, four):
+    assert programs.batch_sharding(bucket(4)).shard_shape((4, 3)) == (1, 3)
+    assert programs.batch_sharding(bucket(3)).shard_shape((3, 3)) == (3, 3)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    alone = ProgramCache(networks, replicate(mesh, params), mesh)
+    pcm, _, _ = run(alone, bucket(4), (5, 6, 7, 8))
+    assert steps_between(pcm, four[0]) <= STEP
+
+
+def test_one_generation_runs_one_executable(programs, four, tmp_path):
+    """As the profiler saw it: on each device one execution, of the one program."""
+    asked = jax.device_put(request(bucket(4), (1, 2, 3, 4)), programs.batch_sharding(bucket(4)))
+    jax.block_until_ready(asked)
+    with jax.profiler.trace(tmp_path):
+        jax.block_until_ready(programs(bucket(4), asked))
+    (profile,) = pathlib.Path(tmp_path).rglob('*.xplane.pb')
+    runs = [
+        match.groups()
+        for plane in jax.profiler.ProfileData.from_file(str(profile)).planes
+        for line in plane.lines
+        for event in line.events
+        if (match := re.fullmatch(r'\[(\d+)\] .*Execute \((\w+)\)', event.name))
+    ]
+    assert sorted(runs) == [(str(i), 'jit_generate') for i in range(4)]
+
+
+def test_a_second_call_neither_traces_nor_compiles(programs, four):
+    asked, count, events = request(bucket(4), (1, 2, 3, 4)), len(programs), []
+
+    def listen(name, seconds, **kwargs):
+        events.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.block_until_ready(programs(bucket(4), asked))
+        assert [name for name in events if '/compile/' in name] == []
+        jax.jit(lambda x: x * 3 + 1)(jnp.ones(11))  # the listener does hear compilations
+        assert [name for name in events if '/compile/' in name] != []
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(programs) == count
+
+
+def test_the_lowered_program_has_one_entry(programs):
+    text = programs.lower(bucket(1, sampler='ping_pong')).as_text()
+    assert len(re.findall(r'func\.func public @', text)) == 1 and '@main' in text
+
+
+def test_a_sampler_that_does_not_exist(programs):
+    with pytest.raises(ValueError, match='unknown sampler .euler.'):
+        programs.lower(bucket(1, sampler='euler'))
+
+
+def test_parameters_are_arguments_and_damaged_ones_are_noticed(programs, four, monkeypatch):
+    """The same executable with NaN in the student: health says so, and the sound is zero."""
+    count = len(programs)
+    broken = jax.tree.map(lambda x: x * jnp.nan, programs.params['student'])
+    monkeypatch.setattr(programs, 'params', {**programs.params, 'student': broken})
+    pcm, health, _ = run(programs, bucket(4), (5, 6, 7, 8))
+    assert not health.finite.any() and not pcm.any() and len(programs) == count
+
+
+def test_export_survives_serialisation(programs, params):
+    which = bucket(1)
+    asked = request(which, (6,))
+    exported = jax.export.deserialize(bytearray(programs.export(which)))
+    pcm, finite, peak, silent, latents = exported.call(
+        *jax.tree.leaves(({k: params[k] for k in programs.weights_for(which)}, asked, None))
+    )
+    want, health, want_latents = run(programs, which, (6,))
+    assert steps_between(pcm, want) <= STEP
+    np.testing.assert_allclose(latents, want_latents, atol=1e-3)
+    assert finite.all() and not silent.any()
+    np.testing.assert_allclose(peak, health.peak, atol=1e-4)
+
+
+def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
+    """Per item: strength 1 is no init at all, almost 0 is init itself, kept frames are exact."""
+    which = bucket(4, init=True)
+    rng = np.random.default_rng(0)
+    init_audio = (0.1 * rng.normal(size=(4, LENGTH * 1920, 2))).astype(np.float32)
+    kept = np.zeros((4, LENGTH), np.float32)
+    kept[2, :3], kept[3] = 1.0, 1.0
+    pcm, health, latents = run(
+        programs, which, (5, 6, 7, 8), init_audio,
+        strength=jnp.asarray([1.0, 1e-4, 0.7, 1.0]), init_mask=jnp.asarray(kept),
+    )  # fmt: skip
+    encode = jax.jit(lambda p, x: networks.autoencoder.apply(p, x, 48_000, method='encode'))
+    init = np.asarray(encode(params['autoencoder'], init_audio))
+    assert health.finite.all()
+    assert steps_between(pcm[0], four[0][0]) <= STEP
+    np.testing.assert_allclose(latents[1], init[1], atol=0.01)
+    np.testing.assert_allclose(latents[2, :3], init[2, :3], atol=1e-4)
+    assert np.abs(latents[2, 3:] - init[2, 3:]).max() > 0.1
+    np.testing.assert_allclose(latents[3], init[3], atol=1e-4)
+
+
+def test_noise_of_a_frame_is_a_function_of_seed_and_frame():
+    jitted = jax.jit(item_noise, static_argnums=2)
+
+    def draw(seeds, length):
+        return np.asarray(jitted(jax.random.key(0), jnp.asarray(seeds), length))
+
+    long = draw([3, 9], 200)
+    np.testing.assert_array_equal(draw([9, 4, 3], 4)[[2, 0]], long[:, :4])
+    assert abs(long.mean()) < 0.03 and abs(long.std() - 1) < 0.03
+    rows = long.reshape(-1, 64)
+    assert len(np.unique(rows[:, 0])) == len(rows)  # no frame is another's
+
+
+def test_finish_cuts_to_the_duration_and_judges_items_apart():
+    audio = np.full((4, 480, 2), 0.5, np.float32)
+    audio[1, 100] = np.inf
+    audio[2] = 1e-4
+    audio[3] = 5.0
+    seconds = jnp.asarray([0.004, 0.01, 0.01, 0.01], jnp.float32)
+    pcm, health = jax.device_get(finish(jnp.asarray(audio), seconds, 48_000))
+    assert (pcm[0, :192] == 16384).all() and not pcm[0, 192:].any()
+    np.testing.assert_array_equal(health.finite, [True, False, True, True])
+    np.testing.assert_array_equal(health.silent, [False, True, True, False])
+    assert not pcm[1].any() and 25_000 < pcm[3].max() <= 29_205  # -1 dB true peak
+    np.testing.assert_allclose(health.peak, np.abs(pcm).max(axis=(1, 2)) / 32767, atol=5e-5)
+    beyond = audio.copy()
+    beyond[0, 300] = np.nan  # what lies beyond the end is not part of the sound
+    assert finish(jnp.asarray(beyond), seconds, 48_000)[1].finite[0]
+
+
+def test_strength_path_is_the_path_in_other_units():
+    strength = jnp.asarray([0.3, 1.0, 0.8])
+    path, u = StrengthPath(strength), jnp.asarray([0.5, 0.25, 1.0])
+    np.testing.assert_allclose(path.alpha(u), PATH.alpha(u * strength), rtol=1e-6)
+    np.testing.assert_allclose(path.sigma(u), PATH.sigma(u * strength), rtol=1e-6)
+    step = 1e-3
+    for rate, level in zip(path.rates(u), (path.alpha, path.sigma), strict=True):
+        slope = (level(u + step) - level(u - step)) / (2 * step)
+        np.testing.assert_allclose(rate, slope, atol=1e-3)
+    log_snr = 2 * jnp.log(path.alpha(u * 0.9) / path.sigma(u * 0.9))
+    np.testing.assert_allclose(path.time_at(log_snr), u * 0.9, rtol=1e-4)
+
+
+@pytest.mark.parametrize('sampler', [samplers.ddim, samplers.dpm_solver_pp_2m])
+def test_items_of_different_strength_do_not_meet(sampler):
+    """Each item equals the plain sampler from its own start level."""
+    strength = jnp.asarray([0.3, 1.0, 0.8])
+    x0, eps = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4, 5)), jnp.float32)
+    start = diffuse(PATH, x0, eps, strength)
+
+    def denoise(x, t):
+        return jnp.tanh(x) * jnp.cos(t)[:, None, None]
+
+    got = sampler(
+        lambda x, u: denoise(x, u * strength), StrengthPath(strength), start, time_grid(4)
+    )
+    for i, level in enumerate((0.3, 1.0, 0.8)):
+        want = sampler(denoise, PATH, start[i : i + 1], time_grid(4, start=level))
+        np.testing.assert_allclose(got[i], want[0], atol=1e-4)

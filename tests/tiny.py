@@ -1,0 +1,53 @@
+"""A complete release with tiny random networks (the text encoder is the shipped one)."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realaudio_jax.components import (
+    RELEASES,
+    autoencoder_template,
+    denoiser_template,
+    save_release,
+)
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.denoiser import Denoiser
+
+AUTOENCODER = dict(frame_width=12, width=10, frame_blocks=1, blocks=1)
+CONFIG = {
+    'name': 'tiny',
+    'sample_rate': 48_000,
+    'autoencoder': {'encoder': AUTOENCODER, 'decoder': AUTOENCODER},
+    'denoiser': {'width': 24, 'depth': 1, 'heads': 2},
+    'student': {'steps': [1, 2, 4, 8], 'guidance_range': [1.0, 4.0]},
+    'teacher': {'steps': 50},
+    'guidance': 2.0,
+}
+
+
+def random_params(shapes, seed: int):
+    """Every parameter random, so that nothing is hidden behind a zero at the start."""
+    leaves, tree = jax.tree.flatten(shapes)
+    rng = np.random.default_rng(seed)
+    values = [
+        jnp.asarray(rng.normal(size=x.shape) / max(1, x.shape[0]) ** 0.5 * 0.5, jnp.float32)
+        if len(x.shape) > 1
+        else jnp.asarray(1.0 + 0.1 * rng.normal(size=x.shape), jnp.float32)
+        for x in leaves
+    ]
+    return jax.tree.unflatten(tree, values)
+
+
+def write(folder: pathlib.Path) -> pathlib.Path:
+    """Writes the release and returns its folder."""
+    autoencoder = Autoencoder(**CONFIG['autoencoder'])
+    denoiser = Denoiser(**CONFIG['denoiser'])
+    params = {
+        'autoencoder': random_params(autoencoder_template(autoencoder), 0),
+        'teacher': random_params(denoiser_template(denoiser), 1),
+        'student': random_params(denoiser_template(denoiser), 2),
+    }
+    save_release(folder, CONFIG, params, RELEASES / 'foley')
+    return folder

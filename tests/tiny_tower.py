@@ -1,0 +1,22 @@
+"""A tiny release with a tiny random audio tower in it."""
+
+import pathlib
+import shutil
+
+import jax
+import tiny
+
+from realaudio_jax.metrics.tower import CONFIG_KEY, TOWER_NAME, tower_template
+from realaudio_jax.models.audio_tower import AudioTower
+from realaudio_jax.release import read_config, save_params, write_config
+
+TOWER = dict(width=12, blocks=1, deep_width=20, deep_blocks=1, head_width=16)
+
+
+def write(release: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Copies a release to `folder`, adds a tower and returns the folder."""
+    shutil.copytree(release, folder)
+    params = tiny.random_params(tower_template(AudioTower(**TOWER)), 3)
+    save_params(folder / TOWER_NAME, jax.device_get(params))
+    write_config(folder, read_config(folder) | {CONFIG_KEY: TOWER})
+    return folder
