@@ -1,0 +1,29 @@
+"""Both distillation stages at paper size, for a GPU or TPU.
+
+    python -m experiments.distill --config=configs/base_distill.py --release=DIR --recordings=DIR \
+        --workdir=runs/base_distill
+
+Not run yet: no cost and no result to report. `jax.eval_shape` covers its shapes in the tests.
+"""
+
+import ml_collections
+
+from configs import foley_distill
+
+
+def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    config = foley_distill.get_config(variant).unlock()
+    if variant != 'test':
+        config.scenes = 100_000
+        config.scene_seconds = 10.0
+        config.batch_size = 256
+        config.progressive.updates = 10_000
+        config.progressive.learning_rate = 1e-4
+        config.consistency.teacher_step = 1 / 64
+        config.consistency.updates = 50_000
+        config.consistency.learning_rate = 1e-4
+        config.ema_decay = 0.999
+        config.save_every = 2_000
+        config.eval_scenes = 1_000
+        config.eval_seconds = 10.0
+    return config.lock()

@@ -1,0 +1,25 @@
+"""The denoiser at paper size, for a GPU or TPU: about 350 M parameters, 10 s of 48 kHz stereo.
+
+    python -m experiments.train_teacher --config=configs/base_teacher.py --recordings=DIR \
+        --autoencoder=runs/base_autoencoder/autoencoder.safetensors --workdir=runs/base_teacher
+
+Not trained yet: no cost and no result to report. `jax.eval_shape` covers its shapes in the tests.
+"""
+
+import ml_collections
+
+from configs import foley_teacher
+
+
+def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    config = foley_teacher.get_config(variant).unlock()
+    if variant != 'test':
+        config.scenes = 200_000
+        config.batch_seconds = 2_560.0  # 256 sounds of 10 s
+        config.model.update(dict(width=1152, depth=20, heads=18))
+        config.steps = 400_000
+        config.learning_rate = 2e-4
+        config.warmup_steps = 5_000
+        config.ema_decay = 0.9999
+        config.eval_every = config.save_every = 5_000
+    return config.lock()

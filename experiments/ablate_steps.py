@@ -1,0 +1,127 @@
+"""Student and teacher at several step counts from the same noise: quality against time.
+
+python -m experiments.ablate_steps --recordings=DIR --embedder_weights=DIR --workdir=DIR
+"""
+
+import csv
+import pathlib
+
+import matplotlib
+from absl import flags
+
+from experiments.common import run
+from realaudio_jax.generator import load
+from realaudio_jax.io import atomic_path
+from realaudio_jax.metrics.evaluation import REAL, RECONSTRUCTION, Setting, evaluate
+from realaudio_jax.metrics.judges import held_out_scenes, load_judges
+from realaudio_jax.metrics.results import pivot, wide_table, write_results
+from realaudio_jax.training.loop import Progress
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib import ticker  # noqa: E402
+
+_RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
+_RECORDINGS = flags.DEFINE_string(
+    'recordings', None, 'Folder with metadata.csv, its held-out part; none: procedural foley.'
+)
+_WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
+_SCENES = flags.DEFINE_integer('scenes', 128, 'Number of scenes.', lower_bound=2)
+_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.')
+_STUDENT = flags.DEFINE_list('student_steps', ['1', '2', '4', '8'], 'Step counts of the student.')
+_TEACHER = flags.DEFINE_list(
+    'teacher_steps', ['1', '2', '4', '8', '16', '50'], 'Step counts of the teacher.'
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/ablate_steps', 'Where the tables and the plot go.')
+
+FIGURES = ('time per sound (ms)', 'NFE')
+DISTANCE = 'Frechet distance'
+
+
+def ablate(
+    release, recordings, embedder_weights, count, seconds, student_steps, teacher_steps, seed,
+    workdir: pathlib.Path,
+) -> list[dict]:  # fmt: skip
+    """Measures every step count; writes results.json, results.md, steps.csv and steps.png."""
+    generator = load(release)
+    tower, embedders = load_judges(generator.folder, embedder_weights)
+    settings = [Setting('student', steps) for steps in student_steps]
+    settings += [Setting('teacher', steps) for steps in teacher_steps]
+    reference = Setting('teacher', max(teacher_steps))
+    scenes, others = held_out_scenes(recordings, count, seconds, seed)
+    with Progress(count * (len(settings) + 2), 'steps') as progress:
+        finished = {}
+
+        def say(label, done, total):
+            finished[label] = done
+            progress.update(sum(finished.values()))
+
+        rows = evaluate(
+            generator, scenes, settings, tower, embedders, others, reference, seed, progress=say
+        )
+    common = {'release': generator.config.get('name', release), 'seed': seed, 'seconds': seconds}
+    common['sounds'] = 'foley' if recordings is None else 'held-out recordings'
+    rows = [row | common for row in rows]
+    write_results(workdir, rows, 'Quality and time by number of steps')
+    wide = pivot(rows)
+    with atomic_path(workdir / 'steps.csv') as path, open(path, 'w', newline='') as file:
+        writer = csv.DictWriter(file, wide[0])
+        writer.writeheader()
+        writer.writerows(wide)
+    plot(wide, workdir / 'steps.png')
+    return rows
+
+
+def plot(wide: list[dict], path: pathlib.Path) -> None:
+    """Each Frechet distance against time and against evaluations, with floor and ceiling."""
+    measures = [column for column in wide[0] if column.startswith(DISTANCE)]
+    measures = measures or ['onset error, median (ms)']
+    figure, axes = plt.subplots(
+        len(measures), len(FIGURES), figsize=(11, 4.2 * len(measures)), squeeze=False,
+        sharey='row', layout='constrained',
+    )  # fmt: skip
+    for row, measure in zip(axes, measures, strict=True):
+        for axis, x in zip(row, FIGURES, strict=True):
+            for model, colour, marker in (('teacher', '#c44e52', 's'), ('student', '#4c72b0', 'o')):
+                points = [p for p in wide if p['model'] == model and p[x] and p[measure]]
+                points.sort(key=lambda p: p[x])
+                xs, ys = [p[x] for p in points], [p[measure] for p in points]
+                axis.plot(xs, ys, marker=marker, color=colour, label=model, lw=1.5)
+                above = model == 'teacher'
+                for p in points:
+                    axis.annotate(
+                        f'{p["steps"]}', (p[x], p[measure]), xytext=(0, 7 if above else -15),
+                        textcoords='offset points', ha='center', fontsize=9, color=colour,
+                    )  # fmt: skip
+            for name, style in ((RECONSTRUCTION, '--'), (REAL, ':')):
+                levels = [p[measure] for p in wide if p['model'] == name and p[measure] is not None]
+                for level in levels:
+                    axis.axhline(level, color='0.35', ls=style, lw=1.2, label=name)
+            axis.set_xscale('log')
+            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter('{x:g}')
+            axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+            axis.set_xlabel('denoiser evaluations' if x == 'NFE' else x)
+            axis.margins(y=0.15)
+            axis.grid(alpha=0.25, which='both')
+        row[0].set_ylabel(measure)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside upper center', ncols=4, frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130)
+    plt.close(figure)
+
+
+def main(argv):
+    del argv
+    rows = ablate(
+        _RELEASE.value, _RECORDINGS.value, _WEIGHTS.value, _SCENES.value, _SECONDS.value,
+        [int(s) for s in _STUDENT.value], [int(s) for s in _TEACHER.value], _SEED.value,
+        pathlib.Path(_WORKDIR.value),
+    )  # fmt: skip
+    print(wide_table(rows))
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,113 @@
+"""How every experiment starts: flags read with one-line errors, logs kept to warnings."""
+
+import difflib
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from realaudio_jax.training.loop import main_guard
+
+
+def run(main: Callable[[Sequence[str]], Any]) -> None:
+    """Runs an absl main; a user's mistake, in a flag or later, is one line and status 1.
+
+    Libraries log from warnings up; `-v=0` shows what they say besides.
+    """
+    app.run(main_guard(main), flags_parser=main_guard(parse_flags))
+
+
+def define_config(default: str, values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
+    """The flag --config, of an ml_collections file, with --config.key=value for each of its keys.
+
+    Nothing is read before `parse_flags`, so that a typo is its one line: with a default of its own
+    the flag would load the file, and fail, while the experiment is being imported.
+    """
+    argv = [sys.argv[0], f'--config={default}', *sys.argv[1:]]
+    return config_flags.DEFINE_config_file(
+        'config', default, 'Config file, with :variant.', flag_values=values, sys_argv=argv
+    )
+
+
+def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parses the command line.
+
+    Args:
+        argv: the program's name and its arguments.
+        values: takes the flags.
+
+    Returns:
+        The program's name.
+
+    Raises:
+        ValueError: a flag, value, config file, config key or further argument that is not known;
+            one line with the remedy.
+    """
+    asks_help = any(re.match('--?help', arg) for arg in argv[1:])
+    if 'config' in values and not asks_help:
+        name = _config_file(argv)
+        if name is None:
+            name = values['config'].default_as_str.strip("'")
+            argv = [argv[0], f'--config={name}', *argv[1:]]
+        _check_config_file(name.split(':', 1)[0])
+    try:
+        rest = values(list(argv))
+    except flags.Error as error:
+        # An error inside a config file comes with its traceback: the last line says what is wrong.
+        lines = str(error).strip().splitlines()
+        raise ValueError(re.sub(r'^\w+Error: ', '', lines[-1].strip())) from error
+    except (AttributeError, KeyError) as error:
+        message = _config_key_error(str(error), argv)
+        if message is None:
+            raise
+        raise ValueError(message) from error
+    if len(rest) > 1:
+        raise ValueError(
+            f'do not know what to do with {rest[1]!r}; write --name=value, and quotes around a '
+            'value with spaces'
+        )
+    if 'verbosity' in values and values['verbosity'].using_default_value:
+        values.verbosity = -1  # warnings; absl itself would choose 0, information
+    return rest
+
+
+def _config_file(argv: Sequence[str]) -> str | None:
+    """The last value of --config."""
+    found = None
+    for i, arg in enumerate(argv):
+        if match := re.match('--?config=(.*)', arg):
+            found = match[1]
+        elif re.fullmatch('--?config', arg) and i + 1 < len(argv):
+            found = argv[i + 1]
+    return found
+
+
+def _check_config_file(name: str) -> None:
+    path = pathlib.Path(name)
+    if path.is_file():
+        return
+    others = {p.name: p for folder in (path.parent, pathlib.Path('configs'))
+              for p in folder.glob('*.py') if p.name != '__init__.py'}  # fmt: skip
+    close = difflib.get_close_matches(path.with_suffix('.py').name, others, n=1, cutoff=0.5)
+    if close:
+        remedy = f'did you mean {others[close[0]]}?'
+    elif others:
+        remedy = f'there are {", ".join(sorted(map(str, others.values())))}'
+    else:
+        remedy = 'name a file, or start in the folder that holds configs/'
+    raise ValueError(f'no config file {name!r}; {remedy}')
+
+
+def _config_key_error(message: str, argv: Sequence[str]) -> str | None:
+    """One line for an unknown key of a config, or None for any other error."""
+    match = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', message)
+    key = match[2] if match else (re.findall(r'\w+', message) or [''])[0]
+    override = next((a for a in argv if re.match(rf'--?(no)?config\.(.*\.)?{key}\b', a)), None)
+    if not key or override is None:
+        return None
+    remedy = f'did you mean {match[1]!r}?' if match else 'the keys are those of the config file'
+    return f'the config has no key {key!r} ({override}); {remedy}'

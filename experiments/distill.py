@@ -1,0 +1,226 @@
+"""Distils a teacher to a few steps: progressive stages, then consistency across step counts.
+
+python -m experiments.distill --config=configs/foley_distill.py --recordings=DIR --workdir=DIR
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import flags
+
+from experiments.common import define_config, run
+from realaudio_jax import components
+from realaudio_jax.data.latent_cache import RandomCrop
+from realaudio_jax.data.loader import batches
+from realaudio_jax.data.prepared import latent_scenes, scene_source
+from realaudio_jax.distillation import progressive
+from realaudio_jax.distillation.consistency import Consistency
+from realaudio_jax.distillation.progressive import Progressive
+from realaudio_jax.distillation.recipe import Recipe
+from realaudio_jax.generator import Generator, enable_compilation_cache
+from realaudio_jax.io import write_audio
+from realaudio_jax.metrics.evaluation import (
+    REFERENCE,
+    Setting,
+    evaluate,
+    latency_row,
+    make_sounds,
+)
+from realaudio_jax.metrics.judges import held_out_scenes, load_judges
+from realaudio_jax.metrics.results import wide_table, write_results
+from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
+from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
+from realaudio_jax.training.batches import Absence, to_batch, with_absence
+from realaudio_jax.training.checkpoints import Checkpointer
+from realaudio_jax.training.loop import Progress, StopRequest, require_finite
+from realaudio_jax.training.state import apply_gradients, create_state
+from realaudio_jax.training.writers import MetricWriter
+from realaudio_jax.typing import SAMPLE_RATE, PyTree
+
+_CONFIG = define_config('configs/foley_distill.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/foley_distill', 'Where everything goes.')
+_RECORDINGS = flags.DEFINE_string(
+    'recordings', None, 'Folder with metadata.csv; none: foley alone.'
+)
+_RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the teacher and the frozen networks.')
+_EMBEDDER_WEIGHTS = flags.DEFINE_string(
+    'embedder_weights', None, 'Folder of YAMNet weights, for an independent judge.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of the run: a recipe, how many updates, at which learning rate."""
+
+    name: str
+    recipe: Recipe
+    updates: int
+    learning_rate: float
+    target_is_average: bool  # else the student as it was when the stage began
+
+
+def plan(config, student, teacher) -> list[Stage]:
+    """Progressive stages, then consistency."""
+    shared = dict(student=student, teacher=teacher, path=PATH, guidance_range=config.guidance_range)
+    stages = []
+    for i, (steps, ratio) in enumerate(progressive.stages(config.progressive.steps)):
+        recipe = Progressive(jnp.int32(steps), ratio=ratio, from_teacher=i == 0, **shared)
+        c = config.progressive
+        stages.append(Stage(f'progressive {steps}', recipe, c.updates, c.learning_rate, False))
+    c = config.consistency
+    recipe = Consistency(jnp.float32(c.teacher_step), segments=tuple(c.segments), **shared)
+    return [*stages, Stage('consistency', recipe, c.updates, c.learning_rate, True)]
+
+
+def train_step(state, previous, teacher_params, recipe, batch, key, learning_rate, *, tx, config):
+    """One update of the student. `previous` is the target where it is not the average."""
+    key_absence, key_loss = jax.random.split(key)
+    batch = with_absence(batch, key_absence, Absence(**config.absence))
+    target = state.ema_params if previous is None else previous
+
+    def loss_fn(params):
+        loss, metrics = recipe.loss(params, target, teacher_params, batch, key_loss)
+        return jnp.mean(loss), metrics
+
+    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+    state.opt_state.hyperparams['learning_rate'] = learning_rate
+    return apply_gradients(state, grads, tx, config.ema_decay), metrics
+
+
+def make_optimizer() -> optax.GradientTransformation:
+    """Adam with clipping; its learning rate is set by the loop."""
+
+    def build(learning_rate):
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate, b2=0.99))
+
+    return optax.inject_hyperparams(build)(learning_rate=0.0)
+
+
+def distill(config, generator: Generator, data, workdir: pathlib.Path) -> PyTree | None:
+    """All stages. Returns the averaged student, None if stopped."""
+    model, teacher_params = generator.networks.denoiser, generator.params['teacher']
+    stages = plan(config, as_student(model), as_teacher(model))
+    total = sum(stage.updates for stage in stages)
+    tx = make_optimizer()
+    step_fn = jax.jit(functools.partial(train_step, tx=tx, config=config))
+    state = {'step': jnp.zeros((), jnp.int32), 'previous': teacher_params}
+    state['student'] = create_state(teacher_params, tx)  # the student begins as its teacher
+    key = jax.random.key(config.seed)
+
+    writer = MetricWriter(workdir)
+    with Checkpointer(workdir / 'checkpoints') as checkpointer, StopRequest() as stop:
+        state = checkpointer.restore(state, data) or state
+        begin = 0
+        for stage in stages:
+            end = begin + stage.updates
+            with Progress(total, stage.name, int(state['step'])) as progress:
+                for step in range(max(begin, int(state['step'])), end):
+                    if step == begin:  # the student so far becomes the teacher of this stage
+                        state['previous'] = state['student'].ema_params
+                        state['student'] = create_state(state['previous'], tx)
+                    previous = None if stage.target_is_average else state['previous']
+                    rate = stage.learning_rate * min(1.0, (end - step) / (0.5 * stage.updates))
+                    student, metrics = step_fn(
+                        state['student'], previous, teacher_params, stage.recipe,
+                        to_batch(next(data)), jax.random.fold_in(key, step), rate,
+                    )  # fmt: skip
+                    done = step + 1
+                    state = {**state, 'student': student, 'step': jnp.int32(done)}
+                    if done % config.log_every == 0:
+                        require_finite(metrics['loss'], step, checkpointer)
+                        writer.write(done, metrics, stage.name)
+                    progress.update(done, metrics['loss'])
+                    if done % config.save_every == 0 or done == total or stop.requested:
+                        require_finite(metrics['loss'], step, checkpointer)
+                        checkpointer.save(state, data)
+                    if stop.requested:
+                        return None
+            begin = end
+    writer.close()
+    return state['student'].ema_params
+
+
+def main(argv):
+    del argv
+    config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    enable_compilation_cache()
+    generator = Generator(components.find_release(_RELEASE.value))
+    front_end = components.load_front_end(_RELEASE.value)
+    with Progress(config.scenes, 'scenes') as progress:
+        scenes = latent_scenes(
+            front_end, scene_source(_RECORDINGS.value, config.foley_weight, log=progress.say),
+            f'train {_RECORDINGS.value}', config.scenes, config.scene_seconds, config.seed,
+            workdir / 'latents', lambda done, _: progress.update(done),
+        )  # fmt: skip
+    crop = RandomCrop(scenes.frames, min(5.0, config.scene_seconds))
+    data = batches(scenes, config.batch_size, config.seed, transform=crop)
+    student = distill(config, generator, data, workdir)
+    if student is None:
+        return
+    release = generator.config | {
+        'student': {
+            'steps': list(config.consistency.segments),
+            'guidance_range': list(config.guidance_range),
+        }
+    }
+    components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
+    judge(config, workdir, _RECORDINGS.value, _EMBEDDER_WEIGHTS.value)
+    print(f'done: open {workdir / "report.html"}; the student is in {workdir / "release"}')
+
+
+def judge(config, workdir: pathlib.Path, recordings: str | None, embedder_weights: str | None):
+    """Step-count table on held-out scenes, samples, spectrograms and the report."""
+    generator = Generator(workdir / 'release')
+    tower, embedders = load_judges(generator.folder, embedder_weights)
+    scenes, others = held_out_scenes(
+        recordings, config.eval_scenes, config.eval_seconds, config.seed
+    )
+    students = [Setting('student', steps) for steps in config.consistency.segments]
+    teachers = [Setting('teacher', 4), REFERENCE]
+    with Progress(len(scenes) * (len(students) + 4), 'evaluation') as progress:
+        finished = {}
+
+        def say(label, done, total):
+            finished[label] = done
+            progress.update(sum(finished.values()))
+
+        rows = evaluate(
+            generator, scenes, [*students, *teachers], tower, embedders, others,
+            seed=config.seed, latency_repeats=0, progress=say,
+        )  # fmt: skip
+    rows += [latency_row(generator, scenes[0], s) for s in (Setting('student', 4), REFERENCE)]
+    common = {
+        'seed': config.seed,
+        'seconds': config.eval_seconds,
+        'scenes': 'foley' if recordings is None else 'held-out recordings',
+    }
+    rows = [row | common for row in rows]
+    write_results(workdir, rows, 'Steps against quality')
+    print(wide_table(rows))
+
+    count = config.report_prompts
+    shown = {'real scene': [scene.audio for scene in scenes[:count]]}
+    for setting in (REFERENCE, *reversed(students)):
+        made = make_sounds(generator, scenes[:8], setting, config.seed)
+        shown[f'{setting.model}, {setting.steps} steps'] = list(made.floats())[:count]
+    clips = []
+    for i, scene in enumerate(scenes[:count]):
+        for label, sounds in shown.items():
+            name = f'{i}-{label.replace(", ", "-").replace(" ", "-")}'
+            write_audio(workdir / 'samples' / f'{name}.wav', sounds[i], SAMPLE_RATE)
+            clips.append(ReportClip(label, scene.caption, sounds[i], SAMPLE_RATE, scene.events))
+    plot_spectrogram(
+        workdir / 'spectrogram.png', shown['student, 4 steps'][0], SAMPLE_RATE,
+        scenes[0].events, scenes[0].caption,
+    )  # fmt: skip
+    write_report(
+        workdir / 'report.html', 'Distillation report', clips, rows, metadata=describe_run()
+    )
+
+
+if __name__ == '__main__':
+    run(main)

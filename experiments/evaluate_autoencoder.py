@@ -1,0 +1,138 @@
+"""Held-back recordings through a release's autoencoder, beside Opus at its lowest rate.
+
+python -m experiments.evaluate_autoencoder --recordings=DIR --embedder_weights=DIR --workdir=DIR
+"""
+
+import functools
+import pathlib
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments.common import run
+from realaudio_jax.components import AUTOENCODER_NAME, autoencoder_template, find_release
+from realaudio_jax.data.sources import Recordings
+from realaudio_jax.io import resample
+from realaudio_jax.metrics.embedders import embed_clips
+from realaudio_jax.metrics.evaluation import REAL, distance_row
+from realaudio_jax.metrics.judges import load_judges
+from realaudio_jax.metrics.reconstruction import band_energy_error, log_mel_l1, opus_round_trip
+from realaudio_jax.metrics.results import wide_table, write_results
+from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
+from realaudio_jax.release import load_params, read_config
+from realaudio_jax.training.loop import Progress
+from realaudio_jax.typing import LATENT_RATE, MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
+
+_RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
+_AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
+_RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder with metadata.csv.', required=True)
+_WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
+_CLIPS = flags.DEFINE_integer('clips', 200, 'Recordings at most.', lower_bound=4)
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate_autoencoder', 'Where the tables go.')
+
+RATES = (48_000, 44_100)
+LENGTHS = (1, 2, 5, 10)  # s; recordings are padded to one of these, so few programs are compiled
+OPUS_LEVEL = 1.0  # the lowest rate
+
+
+def held_back(recordings: str, count: int) -> list[np.ndarray]:
+    """Recordings kept out of training as stereo at 48 kHz, at most 10 s of each, evenly chosen."""
+    source = Recordings(recordings, 'held_out')
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
+    clips = []
+    for i in chosen:
+        audio = source.load(int(i), 0.0, MAX_SECONDS).audio
+        if len(audio) >= MIN_SECONDS * SAMPLE_RATE:
+            clips.append(audio if audio.ndim == 2 else np.repeat(audio[:, None], 2, axis=1))
+    return clips
+
+
+def load_autoencoder(release, path):
+    """A function (audio [S 2], sample rate) -> reconstruction [S 2]."""
+    folder = find_release(release)
+    model = Autoencoder(**read_config(folder).get('autoencoder', {}))
+    params = load_params(path or folder / AUTOENCODER_NAME, autoencoder_template(model))
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def through(audio, sample_rate):
+        latents = model.apply(params, audio, sample_rate, method='encode')
+        return model.apply(params, latents, sample_rate, method='decode')
+
+    def reconstruct(audio, sample_rate):
+        seconds = next(n for n in LENGTHS if n * sample_rate >= len(audio))
+        samples = seconds * LATENT_RATE * samples_per_latent(sample_rate)
+        padded = np.zeros((1, samples, 2), np.float32)
+        padded[0, : len(audio)] = audio
+        return np.clip(np.asarray(through(padded, sample_rate))[0, : len(audio)], -1.0, 1.0)
+
+    return reconstruct
+
+
+def judge(originals, others, sample_rate, embedders, windows, columns) -> list[dict]:
+    """Distances, log-mel L1 and error of band energy of one set against its originals."""
+    rows, n = [], len(originals)
+    for embedder, real in zip(embedders, windows, strict=True):
+        made = embed_clips(embedder, others, sample_rate)
+        rows.append(distance_row(real, made, embedder, 0, 200, paired=True) | columns)
+    pairs = list(zip(originals, others, strict=True))
+    mel = [log_mel_l1(a, b, sample_rate) for a, b in pairs]
+    rows.append({'name': 'log-mel L1', 'value': np.mean(mel), 'unit': '', 'n': n} | columns)
+    bands = [band_energy_error(a, b, sample_rate) for a, b in pairs]
+    for band in bands[0]:
+        error = np.mean([abs(found[band]) for found in bands])
+        row = {'name': f'energy error {band}', 'value': error, 'unit': 'dB', 'n': n}
+        rows.append(row | columns)
+    return rows
+
+
+def evaluate(release, autoencoder, recordings, embedder_weights, count) -> list[dict]:
+    """One row set for each of: real against real, the autoencoder at both rates, Opus."""
+    tower, embedders = load_judges(find_release(release), embedder_weights)
+    embedders = ([tower.embedder] if tower else []) + embedders
+    reconstruct = load_autoencoder(release, autoencoder)
+    clips = held_back(recordings, count)
+    if len(clips) < 4:
+        raise ValueError(f'{recordings} holds back {len(clips)} recordings; 4 or more are needed')
+    rows = []
+    with Progress(len(clips) * (len(RATES) + 1), 'reconstruct') as progress:
+        done = 0
+        for rate in RATES:
+            originals = [np.clip(resample(clip, SAMPLE_RATE, rate), -1, 1) for clip in clips]
+            windows = [embed_clips(embedder, originals, rate) for embedder in embedders]
+            others = []
+            for audio in originals:
+                others.append(reconstruct(audio, rate))
+                done += 1
+                progress.update(done)
+            columns = {'model': f'autoencoder {rate / 1000:g} kHz', 'sample_rate': rate}
+            rows += judge(originals, others, rate, embedders, windows, columns)
+            if rate == SAMPLE_RATE:
+                for embedder, w in zip(embedders, windows, strict=True):
+                    columns = {'model': REAL, 'note': 'two halves'}
+                    rows.append(distance_row(w[::2], w[1::2], embedder, 0, 200) | columns)
+                opus = []
+                for audio in originals:
+                    opus.append(opus_round_trip(audio, rate, OPUS_LEVEL))
+                    done += 1
+                    progress.update(done)
+                columns = {'model': 'Opus, lowest rate', 'sample_rate': rate}
+                rows += judge(originals, [a for a, _ in opus], rate, embedders, windows, columns)
+                lengths = np.array([len(a) for a in originals])
+                kbit = np.average([k for _, k in opus], weights=lengths)
+                row = {'name': 'bit rate', 'value': kbit, 'unit': 'kbit/s', 'n': len(opus)}
+                rows.append(row | columns)
+    return rows
+
+
+def main(argv):
+    del argv
+    rows = evaluate(
+        _RELEASE.value, _AUTOENCODER.value, _RECORDINGS.value, _WEIGHTS.value, _CLIPS.value
+    )
+    write_results(pathlib.Path(_WORKDIR.value), rows, 'Reconstruction of held-back recordings')
+    print(wide_table(rows))
+
+
+if __name__ == '__main__':
+    run(main)

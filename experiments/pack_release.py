@@ -1,0 +1,59 @@
+"""Joins what the training runs left into a release, weights as int8 in blocks.
+
+python -m experiments.pack_release --base=foley --autoencoder=FILE --teacher=FILE --out=DIR
+"""
+
+import pathlib
+
+from absl import flags
+
+from configs import foley_audio_tower
+from experiments.common import run
+from realaudio_jax.components import (
+    autoencoder_template,
+    denoiser_template,
+    find_release,
+    save_release,
+)
+from realaudio_jax.metrics.tower import CONFIG_KEY, tower_template
+from realaudio_jax.models.audio_tower import AudioTower
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.release import load_params, read_config
+
+_BASE = flags.DEFINE_string('base', 'foley', 'Release that gives the configuration and the rest.')
+_OUT = flags.DEFINE_string('out', None, 'Folder of the new release.', required=True)
+_FILES = {
+    stem: flags.DEFINE_string(stem, None, f'Its {stem}.safetensors; none: that of the base.')
+    for stem in ('autoencoder', 'teacher', 'student', 'audio_tower')
+}
+BLOCK = 64  # inputs that share a scale, see `release.quantise`
+
+
+def main(argv):
+    del argv
+    base = find_release(_BASE.value)
+    config = read_config(base)
+    denoiser = denoiser_template(Denoiser(**config['denoiser']))
+    templates = {
+        'autoencoder': autoencoder_template(Autoencoder(**config['autoencoder'])),
+        'teacher': denoiser,
+        'student': denoiser,
+    }
+    if _FILES['audio_tower'].value:
+        config[CONFIG_KEY] = foley_audio_tower.get_config().model.to_dict()
+        templates['audio_tower'] = tower_template(AudioTower(**config[CONFIG_KEY]))
+    params = {
+        stem: load_params(flag.value, templates[stem])
+        for stem, flag in _FILES.items()
+        if flag.value
+    }
+    out = pathlib.Path(_OUT.value)
+    save_release(out, config, params, base, dtype='int8', block=BLOCK)
+    size = sum(path.stat().st_size for path in out.iterdir())
+    names = ', '.join(sorted(params)) or 'nothing'
+    print(f'{out}: {size / 1e6:.1f} MB, new in it: {names}')
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,168 @@
+"""Makes one sound from a prompt and a timeline.
+
+python -m experiments.sample --prompt='a dog barks in the rain' --events='gunshot@2.3-2.8'
+"""
+
+import os
+import pathlib
+import re
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import flags
+
+import realaudio_jax
+from experiments.common import run
+from realaudio_jax.generator import SAMPLE_RATES
+from realaudio_jax.io import WRITABLE, read_audio
+from realaudio_jax.program import Bucket, ProgramCache, Request
+from realaudio_jax.spectrogram import plot_spectrogram
+from realaudio_jax.timeline import Timeline
+from realaudio_jax.typing import MAX_EVENT_TOKENS, MAX_TEXT_TOKENS, SAMPLE_RATE
+
+_RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
+_PROMPT = flags.DEFINE_string('prompt', '', 'What is heard, in English.')
+_EVENTS = flags.DEFINE_string(
+    'events', None, "What happens when: 'gunshot@2.3-2.8:-6dB; dog bark@0.5-0.9,4.0-4.4', or JSON."
+)
+_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration, 0.5 to 10 s.')
+_STEPS = flags.DEFINE_integer(
+    'steps', None, "Denoiser steps; none: 4 for the student, the release's own for the teacher."
+)
+_SEED = flags.DEFINE_integer(
+    'seed', 0, 'Another seed, another take.', lower_bound=0, upper_bound=2**31 - 1
+)
+_SAMPLE_RATE = flags.DEFINE_integer('sample_rate', SAMPLE_RATE, 'Hz: 48000 or 44100.')
+_INIT_AUDIO = flags.DEFINE_string('init_audio', None, 'A sound file to vary or to keep parts of.')
+_STRENGTH = flags.DEFINE_float(
+    'strength', 1.0, 'How far to leave the init audio: above 0 (little) to 1 (altogether).'
+)
+_KEEP = flags.DEFINE_string('keep', None, "Spans of the init audio that stay, s: '0-1.5,3-4'.")
+_GUIDANCE = flags.DEFINE_float('guidance', None, "Guidance scale; none: the release's own.")
+_MODEL = flags.DEFINE_enum('model', 'student', ['student', 'teacher'], 'Which denoiser.')
+_OUT = flags.DEFINE_string('out', None, 'WAV or FLAC; none: a name from prompt and seed.')
+_SPECTROGRAM = flags.DEFINE_string('spectrogram', None, 'PNG to draw the sound into.')
+
+
+class TimedPrograms:
+    """A program cache that takes the time: `ready_s` to compile or load, `run_s` to run."""
+
+    def __init__(self, programs: ProgramCache):
+        self._programs = programs
+        self.ready_s = self.run_s = 0.0
+
+    def __call__(self, bucket: Bucket, request: Request, init_audio: np.ndarray | None = None):
+        begin = time.perf_counter()
+        self._programs.get(bucket)
+        compiled = time.perf_counter()
+        result = jax.block_until_ready(self._programs(bucket, request, init_audio))
+        self.ready_s, self.run_s = compiled - begin, time.perf_counter() - compiled
+        return result
+
+
+def default_name(prompt: str, events: str | None, seed: int) -> str:
+    """A file name from what was asked for: 'a-dog-barks-0.wav'."""
+    words = re.findall(r'\w+', f'{prompt} {"" if prompt.strip() else events or ""}'.lower())
+    return f'{"-".join(words)[:60].rstrip("-") or "sound"}-{seed}.wav'
+
+
+def check_output(name: str, suffixes: tuple[str, ...]) -> pathlib.Path:
+    """The path of a file to be written, known to have a good suffix and a folder for it.
+
+    Raises:
+        ValueError: another suffix, or a folder stands there. OSError: no file can be made there.
+    """
+    path = pathlib.Path(name)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f'cannot write {name}: choose a name ending in {" or ".join(suffixes)}')
+    if path.is_dir():
+        raise ValueError(f'cannot write {name}: it is a folder; choose another name')
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(None, f'cannot write {name}: {folder} is no folder you may write to')
+    return path
+
+
+def parse_spans(text: str | None) -> list[tuple[float, float]]:
+    """Pairs of seconds from '0-1.5,3-4'.
+
+    Raises:
+        ValueError: a part is no span.
+    """
+    spans = []
+    for part in filter(str.strip, (text or '').split(',')):
+        match = re.fullmatch(r'\s*([\d.]+)\s*-\s*([\d.]+)\s*', part)
+        try:
+            spans.append((float(match[1]), float(match[2])))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"--keep has {part.strip()!r}: write spans in seconds such as '0-1.5,3-4'"
+            ) from None
+    return spans
+
+
+def warn(line: str) -> None:
+    print(f'warning: {line}', file=sys.stderr, flush=True)
+
+
+def read_init_audio(seconds: float) -> np.ndarray | None:
+    """The init audio at the rate of the result; says where it was converted or does not fit."""
+    if _INIT_AUDIO.value is None:
+        if _KEEP.value or _STRENGTH.value != 1:
+            raise ValueError('--keep and --strength need --init_audio; name a sound file')
+        return None
+    audio = read_audio(_INIT_AUDIO.value, _SAMPLE_RATE.value, log=print)
+    if len(audio) < round(seconds * _SAMPLE_RATE.value):
+        given = len(audio) / _SAMPLE_RATE.value
+        warn(f'the init audio lasts {given:.2f} s of {seconds:g} s; silence follows it')
+    if _STRENGTH.value == 1 and not _KEEP.value:
+        warn('the init audio counts for nothing at --strength=1 without --keep; try --strength=0.6')
+    return audio
+
+
+def main(argv):
+    del argv
+    prompt, seconds, seed = _PROMPT.value, _SECONDS.value, _SEED.value
+    if not (prompt.strip() or _EVENTS.value or _INIT_AUDIO.value):
+        raise ValueError("nothing to make: give --prompt='a dog barks', --events or --init_audio")
+    out = check_output(_OUT.value or default_name(prompt, _EVENTS.value, seed), WRITABLE)
+    drawing = check_output(_SPECTROGRAM.value, ('.png',)) if _SPECTROGRAM.value else None
+    keep = parse_spans(_KEEP.value)
+    begin = time.perf_counter()
+    generator = realaudio_jax.load(_RELEASE.value)
+    loaded = time.perf_counter() - begin
+    if _SAMPLE_RATE.value not in SAMPLE_RATES:
+        raise ValueError(f'--sample_rate is {_SAMPLE_RATE.value}; choose 48000 or 44100')
+    timeline = Timeline.parse(_EVENTS.value, seconds)
+    generator.tokenizer.encode([prompt], MAX_TEXT_TOKENS, log=warn)
+    generator.tokenizer.encode([e.text for e in timeline.events], MAX_EVENT_TOKENS, log=warn)
+    steps = _STEPS.value
+    if steps is None:
+        steps = 4 if _MODEL.value == 'student' else generator.config['teacher']['steps']
+    init_audio = read_init_audio(seconds)
+    timed = generator.programs = TimedPrograms(generator.programs)
+
+    sound = generator.generate(
+        prompt, timeline, seconds, steps, seed,
+        guidance=_GUIDANCE.value, model=_MODEL.value, sample_rate=_SAMPLE_RATE.value,
+        init_audio=init_audio, strength=_STRENGTH.value, keep=keep,
+    )  # fmt: skip
+    sound.save(out)
+    if drawing:
+        title = f'{prompt} ({_MODEL.value}, {steps} steps, seed {seed})'
+        plot_spectrogram(drawing, sound.audio, sound.sample_rate, timeline.events, title)
+    if sound.silent:
+        warn('the sound is silent (below -60 dBFS); try another seed or prompt')
+    print(
+        f'{out}: {sound.seconds:g} s at {sound.sample_rate} Hz, {_MODEL.value}, {steps} steps, '
+        f'seed {seed}, peak {sound.peak:.2f}, made in {1000 * timed.run_s:.0f} ms '
+        f'(ready in {loaded + timed.ready_s:.1f} s)'
+    )
+
+
+if __name__ == '__main__':
+    run(main)

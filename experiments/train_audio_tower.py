@@ -1,0 +1,156 @@
+"""Trains a release's audio tower against its frozen text encoder.
+
+python -m experiments.train_audio_tower --config=configs/foley_audio_tower.py --workdir=DIR
+"""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+from experiments.common import define_config, run
+from realaudio_jax.components import find_release
+from realaudio_jax.data.latent_cache import fingerprint
+from realaudio_jax.data.loader import batches
+from realaudio_jax.data.mel_cache import mel_scenes
+from realaudio_jax.data.prepared import scene_source
+from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.metrics.tower import TOWER_NAME, load_text_embedder
+from realaudio_jax.models.audio_tower import (
+    WINDOW_FRAMES,
+    AudioTower,
+    contrastive_loss,
+    cut_windows,
+    recall_at_1,
+)
+from realaudio_jax.release import save_params
+from realaudio_jax.training.checkpoints import Checkpointer
+from realaudio_jax.training.loop import Progress, StopRequest, require_finite
+from realaudio_jax.training.state import apply_gradients, create_state
+from realaudio_jax.training.writers import MetricWriter
+from realaudio_jax.typing import Array, PyTree
+
+_CONFIG = define_config('configs/foley_audio_tower.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/audio_tower', 'Where checkpoints and metrics go.')
+_RECORDINGS = flags.DEFINE_string(
+    'recordings', None, 'Folder with metadata.csv; none: foley alone.'
+)
+_RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the text encoder.')
+
+RECALL_AMONG = 64
+
+
+def augment(batch, rng, gain_db: float):
+    """Each sound turned round in time by a random amount, and at a random level."""
+    mel = batch['log_mel'].astype(np.float32)
+    for i, shift in enumerate(rng.integers(mel.shape[1], size=len(mel))):
+        mel[i] = np.roll(mel[i], shift, axis=0)
+    level = rng.uniform(-gain_db, gain_db, (len(mel), 1, 1)) * np.log(10) / 20
+    mel = np.maximum(mel + level.astype(np.float32), mel.min())
+    return {'log_mel': mel, 'text': batch['text'].astype(np.float32)}
+
+
+def loss_of(model: AudioTower, params: PyTree, log_mel: Array, text: Array) -> Array:
+    """Contrastive loss of one batch, over windows that do not overlap."""
+    audio, log_scale = model.apply(params, cut_windows(log_mel, WINDOW_FRAMES))
+    return contrastive_loss(audio, text, log_scale)
+
+
+def train_step(state, batch, *, model, tx, ema_decay):
+    """One update. Returns (state, metrics)."""
+    loss, grads = jax.value_and_grad(
+        lambda params: loss_of(model, params, batch['log_mel'], batch['text'])
+    )(state.params)
+    return apply_gradients(state, grads, tx, ema_decay), {'loss': loss}
+
+
+def evaluate(model, params, held_out, among: int = RECALL_AMONG) -> dict[str, float]:
+    """Held-out recall@1 among groups of `among`, and the cosine to the own caption."""
+    among = min(among, len(held_out))
+    apply = jax.jit(lambda p, x: model.apply(p, cut_windows(x))[0])
+    recalls, cosines = [], []
+    for i in range(0, len(held_out) - among + 1, among):
+        audio = apply(params, np.asarray(held_out.log_mel[i : i + among], np.float32))
+        text = jnp.asarray(held_out.text[i : i + among], jnp.float32)
+        recalls.append(float(recall_at_1(audio, text)))
+        cosines.append(float(jnp.mean(jnp.sum(audio * text, axis=1))))
+    return {'recall_at_1': np.mean(recalls), 'cosine': np.mean(cosines)}
+
+
+def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
+    """The run; writes audio_tower.safetensors. Returns the averaged parameters, None if stopped."""
+    encode_text = load_text_embedder(find_release(release))
+    sets = {}
+    for split, count in (('train', config.scenes), ('held_out', config.held_out)):
+        source = scene_source(recordings, config.foley_weight, split)
+        seed = config.seed + (split == 'held_out')
+        key = fingerprint('mel', split, str(recordings), config.foley_weight, count,
+                          config.scene_seconds, seed)  # fmt: skip
+        with Progress(count, f'{split} scenes') as progress:
+            sets[split] = mel_scenes(
+                make_scenes(seed, source, count, config.scene_seconds), count,
+                config.scene_seconds, encode_text, workdir / 'mel', key, progress.update,
+            )  # fmt: skip
+
+    data = batches(
+        sets['train'], config.batch_size, config.seed,
+        transform=functools.partial(augment, gain_db=config.gain_db),
+    )  # fmt: skip
+    model = AudioTower(**config.model)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup_steps, config.steps, 1e-5
+    )
+    tx = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay),
+    )
+    example = cut_windows(jnp.zeros((1, *sets['train'].log_mel.shape[1:])), WINDOW_FRAMES)
+    state = create_state(jax.jit(model.init)(jax.random.key(config.seed), example), tx)
+    step_fn = jax.jit(
+        functools.partial(train_step, model=model, tx=tx, ema_decay=config.ema_decay),
+        donate_argnums=0,
+    )
+
+    writer = MetricWriter(workdir)
+    with Checkpointer(workdir / 'checkpoints') as checkpointer, StopRequest() as stop:
+        state = checkpointer.restore(state, data) or state
+        start = int(state.step)
+        with Progress(config.steps, 'audio tower', start) as progress:
+            for step in range(start, config.steps):
+                state, metrics = step_fn(state, next(data))
+                done = step + 1
+                if done % config.log_every == 0:
+                    require_finite(metrics['loss'], step, checkpointer)
+                    writer.write(done, metrics, 'audio_tower')
+                progress.update(done, metrics['loss'])
+                if done % config.eval_every == 0 or done == config.steps:
+                    figures = evaluate(model, state.ema_params, sets['held_out'])
+                    writer.write(done, figures, 'audio_tower')
+                    among = min(RECALL_AMONG, len(sets['held_out']))
+                    progress.say(
+                        f'audio tower {done}: held-out recall@1 of {among} '
+                        f'{figures["recall_at_1"]:.3f}, cosine {figures["cosine"]:.3f}'
+                    )
+                if done % config.save_every == 0 or done == config.steps or stop.requested:
+                    require_finite(metrics['loss'], step, checkpointer)
+                    checkpointer.save(state, data)
+                if stop.requested:
+                    break
+    writer.close()
+    if int(state.step) < config.steps:
+        return None
+    save_params(workdir / TOWER_NAME, state.ema_params, dtype='float16')
+    return state.ema_params
+
+
+def main(argv):
+    del argv
+    train(_CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value, _RELEASE.value)
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,153 @@
+"""Trains the teacher: v-prediction on latents of scenes, with text and timeline.
+
+python -m experiments.train_teacher --config=configs/foley_teacher.py --workdir=DIR
+"""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+from experiments.common import define_config, run
+from realaudio_jax.components import load_front_end
+from realaudio_jax.data.latent_cache import RandomCrop
+from realaudio_jax.data.loader import batches
+from realaudio_jax.data.prepared import latent_scenes, scene_source
+from realaudio_jax.distillation.recipe import Batch
+from realaudio_jax.models.denoiser import PATH, Denoiser
+from realaudio_jax.noise import diffuse
+from realaudio_jax.release import save_params
+from realaudio_jax.training.batches import Absence, to_batch, with_absence
+from realaudio_jax.training.checkpoints import Checkpointer
+from realaudio_jax.training.loop import Progress, StopRequest, require_finite
+from realaudio_jax.training.state import TrainState, apply_gradients, create_state
+from realaudio_jax.training.writers import MetricWriter
+from realaudio_jax.typing import Array, PyTree
+
+_CONFIG = define_config('configs/foley_teacher.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/teacher', 'Where checkpoints and metrics go.')
+_RECORDINGS = flags.DEFINE_string(
+    'recordings', None, 'Folder with metadata.csv; none: foley alone.'
+)
+_RELEASE = flags.DEFINE_string('release', 'foley', 'Gives text encoder and autoencoder.')
+_AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
+
+
+def diffusion_loss(
+    model: Denoiser, params: PyTree, batch: Batch, key: Array, absence: Absence
+) -> Array:
+    """Mean |v - v_hat|^2 over real frames [B], t stratified over the batch (2107.00630, I.1)."""
+    size = batch.latents.shape[0]
+    key_t, key_noise, key_absence = jax.random.split(key, 3)
+    batch = with_absence(batch, key_absence, absence)
+    t = (jax.random.uniform(key_t) + jnp.arange(size) / size) % 1.0
+    eps = jax.random.normal(key_noise, batch.latents.shape)
+    x_t = diffuse(PATH, batch.latents, eps, t)
+    v = PATH.alpha(t)[:, None, None] * eps - PATH.sigma(t)[:, None, None] * batch.latents
+    prediction = model.apply(params, x_t, t, batch.conditioning, jnp.ones(size), jnp.zeros(size))
+    error = jnp.mean(jnp.square(prediction - v), axis=-1) * batch.mask
+    return jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1.0)
+
+
+def train_step(state, batch, key, *, model, tx, config):
+    """One update. Returns (state, metrics)."""
+    absence = Absence(**config.absence)
+
+    def loss_fn(params):
+        return jnp.mean(diffusion_loss(model, params, batch, key, absence))
+
+    loss, grads = jax.value_and_grad(loss_fn)(state.params)
+    state = apply_gradients(state, grads, tx, config.ema_decay)
+    return state, {'loss': loss, 'gradient_norm': optax.tree.norm(grads)}
+
+
+def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
+    """Fresh parameters and optimizer."""
+    size = batch.latents.shape[0]
+    ones = jnp.ones(size)
+    params = jax.jit(model.init)(
+        jax.random.key(seed), batch.latents, ones, batch.conditioning, ones, ones
+    )
+    return create_state(params, tx)
+
+
+def train(config, workdir: pathlib.Path, recordings, release, autoencoder) -> PyTree | None:
+    """The run; writes teacher.safetensors. Returns the averaged parameters, None if stopped."""
+    front_end = load_front_end(release, autoencoder)
+    scenes = functools.partial(
+        latent_scenes, front_end, seconds=config.scene_seconds, folder=workdir / 'latents'
+    )
+    with Progress(config.scenes, 'scenes') as progress:
+        train_scenes = scenes(
+            scene_source(recordings, config.foley_weight), f'train {recordings}',
+            count=config.scenes, seed=config.seed, progress=lambda done, _: progress.update(done),
+        )  # fmt: skip
+    held_out = scenes(
+        scene_source(recordings, config.foley_weight, 'held_out'), f'held out {recordings}',
+        count=min(64, config.scenes), seed=config.seed + 1,
+    )  # fmt: skip
+
+    batch_size = max(1, int(config.batch_seconds / config.scene_seconds))
+    crop = RandomCrop(train_scenes.frames, count=3)
+    data = batches(train_scenes, batch_size, config.seed, transform=crop)
+    model = Denoiser(**config.model)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup_steps, config.steps, 1e-5
+    )
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
+    held_out_batch = to_batch(held_out.rows(np.arange(len(held_out))))
+    state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
+    step_fn = jax.jit(
+        functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
+    )
+    nothing_absent = Absence(0.0, 0.0, 0.0, 0.0)
+    evaluate = jax.jit(
+        lambda params, batch: jnp.mean(
+            diffusion_loss(model, params, batch, jax.random.key(0), nothing_absent)
+        )
+    )
+
+    key = jax.random.key(config.seed)
+    writer = MetricWriter(workdir)
+    with Checkpointer(workdir / 'checkpoints') as checkpointer, StopRequest() as stop:
+        state = checkpointer.restore(state, data) or state
+        start = int(state.step)
+        with Progress(config.steps, 'teacher', start) as progress:
+            for step in range(start, config.steps):
+                batch = to_batch(next(data))
+                state, metrics = step_fn(state, batch, jax.random.fold_in(key, step))
+                done = step + 1
+                if done % config.log_every == 0:
+                    require_finite(metrics['loss'], step, checkpointer)
+                    writer.write(done, metrics, 'teacher')
+                progress.update(done, metrics['loss'])
+                if done % config.eval_every == 0:
+                    loss = evaluate(state.ema_params, held_out_batch)
+                    writer.write(done, {'held_out_loss': loss}, 'teacher')
+                    progress.say(f'teacher {done}: held-out loss {float(loss):.4f}')
+                if done % config.save_every == 0 or done == config.steps or stop.requested:
+                    require_finite(metrics['loss'], step, checkpointer)
+                    checkpointer.save(state, data)
+                if stop.requested:
+                    break
+    writer.close()
+    if int(state.step) < config.steps:
+        return None
+    save_params(workdir / 'teacher.safetensors', state.ema_params)
+    return state.ema_params
+
+
+def main(argv):
+    del argv
+    train(
+        _CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value, _RELEASE.value,
+        _AUTOENCODER.value,
+    )  # fmt: skip
+
+
+if __name__ == '__main__':
+    run(main)

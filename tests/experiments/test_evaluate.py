@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from realaudio_jax.io import write_audio
+from realaudio_jax.metrics.evaluation import REAL, Setting
+
+
+def sounds(folder, level, seed):
+    rng = np.random.default_rng(seed)
+    for i in range(4):
+        audio = level * rng.normal(size=(24_000, 2)).clip(-3, 3)
+        write_audio(folder / f'{i}.wav', audio.astype(np.float32), 16_000)
+    return folder
+
+
+def test_a_folder_is_nearer_to_its_own_kind(experiment, tower_release, tmp_path):
+    run = experiment('evaluate')
+    real = sounds(tmp_path / 'real', 0.1, 0)
+    near, far = sounds(tmp_path / 'near', 0.1, 1), sounds(tmp_path / 'far', 0.01, 2)
+    value = {}
+    for folder in (near, far):
+        rows = run.judge_folder(str(tower_release), folder, real, None, 0)
+        assert rows[0]['model'] == REAL
+        value[folder.name] = rows[1]['value']
+    assert value['near'] < 0.5 * value['far']
+
+
+def test_missing_judges_folders_and_sounds_are_named(experiment, tiny_release, tmp_path):
+    run = experiment('evaluate')
+    with pytest.raises(ValueError, match='name --embedder_weights'):
+        run.judge_folder(str(tiny_release), tmp_path, tmp_path, None, 0)
+    with pytest.raises(FileNotFoundError, match='no folder'):
+        run.sound_files(tmp_path / 'absent')
+    with pytest.raises(ValueError, match='holds 0 sound files'):
+        run.sound_files(tmp_path)
+
+
+def test_a_release_is_judged_beside_its_teacher(experiment, tower_release, monkeypatch):
+    run = experiment('evaluate')
+    seen = {}
+
+    def evaluate(generator, scenes, settings, tower, embedders, others, **kwargs):
+        seen.update(settings=settings, scenes=len(scenes), others=len(others), tower=tower)
+        return []
+
+    monkeypatch.setattr(run, 'evaluate', evaluate)
+    run.judge_release(str(tower_release), None, None, 2, 1.0, [2], 0)
+    assert seen['settings'] == [
+        Setting('student', 2), Setting('teacher', 4), Setting('teacher', 50),
+    ]  # fmt: skip
+    assert seen['scenes'] == seen['others'] == 2 and seen['tower'] is not None

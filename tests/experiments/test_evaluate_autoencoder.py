@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from realaudio_jax.metrics.evaluation import REAL
+
+LENGTHS = (30_000, 40_000, 48_000, 47_999)
+
+
+@pytest.fixture
+def run(experiment, monkeypatch):
+    module = experiment('evaluate_autoencoder')
+    rng = np.random.default_rng(0)
+    clips = [0.1 * rng.normal(size=(n, 2)).astype(np.float32) for n in LENGTHS]
+    monkeypatch.setattr(module, 'held_back', lambda folder, count: clips[:count])
+    return module
+
+
+def test_a_perfect_codec_has_no_error_and_opus_has(run, tower_release, monkeypatch):
+    monkeypatch.setattr(run, 'load_autoencoder', lambda release, path: lambda audio, rate: audio)
+    rows = run.evaluate(str(tower_release), None, 'recordings', None, 4)
+    value = {(row['name'], row['model']): row['value'] for row in rows}
+    for model in ('autoencoder 48 kHz', 'autoencoder 44.1 kHz'):
+        assert value['Frechet distance', model] < 1e-6
+        assert value['log-mel L1', model] == 0
+        assert value['energy error 16000-20000 Hz', model] == 0
+    assert value['log-mel L1', 'Opus, lowest rate'] > 0.1
+    assert value['Frechet distance', 'Opus, lowest rate'] > 0
+    assert value['Frechet distance', REAL] > 0
+    assert 5 < value['bit rate', 'Opus, lowest rate'] < 40
+
+
+@pytest.mark.parametrize('rate', [48_000, 44_100])
+def test_reconstructions_have_the_length_of_their_original(run, tiny_release, rate):
+    reconstruct = run.load_autoencoder(str(tiny_release), None)
+    audio = np.random.default_rng(0).normal(size=(rate - 777, 2)).astype(np.float32) * 0.1
+    other = reconstruct(audio, rate)
+    assert other.shape == audio.shape and np.isfinite(other).all() and np.abs(other).max() <= 1
+
+
+def test_too_few_recordings_are_named(run, tower_release):
+    with pytest.raises(ValueError, match='holds back 2 recordings'):
+        run.evaluate(str(tower_release), None, 'recordings', None, 2)

@@ -1,0 +1,143 @@
+import copy
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+from absl import flags
+from absl.testing import flagsaver
+
+import realaudio_jax
+from realaudio_jax.io import write_audio
+from realaudio_jax.training.loop import main_guard
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def generator(tiny_release):
+    return realaudio_jax.load(tiny_release)
+
+
+@pytest.fixture
+def sample(experiment, generator, monkeypatch, tmp_path, capsys):
+    """`sample(prompt='rain')` runs the experiment: (exit status, output, errors)."""
+    module = experiment('sample')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('REALAUDIO_TRACEBACK', raising=False)
+    monkeypatch.setattr(module.realaudio_jax, 'load', lambda name: copy.copy(generator))
+    flags.FLAGS.mark_as_parsed()
+
+    def run(**values):
+        defaults = dict(prompt='rain', seconds=0.5, steps=1)
+        with flagsaver.flagsaver(**{**defaults, **values}):
+            try:
+                status = main_guard(module.main)(['sample']) or 0
+            except SystemExit as leave:
+                status = leave.code
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+def test_a_sound_and_its_drawing_are_made(sample):
+    status, out, err = sample(
+        prompt='A dog, barking', events='gunshot@0.1-0.3', seed=3, spectrogram='x/a.png'
+    )
+    assert (status, err) == (0, '')
+    assert out.count('\n') == 1
+    for part in ('a-dog-barking-3.wav', '0.5 s at 48000 Hz', '1 steps', 'seed 3', 'peak', ' ms '):
+        assert part in out
+    info = soundfile.info('a-dog-barking-3.wav')
+    assert (info.frames, info.samplerate, info.channels) == (24_000, 48_000, 2)
+    assert pathlib.Path('x/a.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_init_audio_is_converted_with_a_line_that_says_so(sample):
+    write_audio('mono.wav', 0.1 * np.sin(np.arange(8_000) / 9), 32_000)
+    status, out, err = sample(init_audio='mono.wav', keep='0-0.2', out='b.flac')
+    assert status == 0 and 'mono to stereo, 32000 Hz to 48000 Hz' in out
+    assert 'lasts 0.25 s of 0.5 s' in err and soundfile.info('b.flac').format == 'FLAC'
+    _, _, err = sample(init_audio='mono.wav')
+    assert 'counts for nothing' in err
+
+
+def test_a_long_prompt_is_cut_with_a_warning(sample):
+    status, _, err = sample(prompt='rain and wind ' * 40, out='a.wav')
+    assert status == 0 and err.startswith('warning: text of') and 'cut to 64' in err
+
+
+def test_a_silent_sound_is_a_sound_with_a_warning(sample, generator, monkeypatch):
+    real = generator.programs
+
+    def silent(bucket, request, init_audio=None):
+        pcm, health, latents = real(bucket, request, init_audio)
+        return 0 * pcm, health.replace(silent=jnp.ones(1, bool)), latents
+
+    silent.get = real.get
+    monkeypatch.setattr(generator, 'programs', silent)
+    status, _, err = sample(out='a.wav')
+    assert status == 0 and err.startswith('warning: the sound is silent')
+
+
+def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
+    programs = copy.copy(generator.programs)
+    programs.params = {
+        **programs.params,
+        'student': jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), programs.params['student']),
+    }
+    monkeypatch.setattr(generator, 'programs', programs)
+    status, out, err = sample(out='a.wav')
+    assert (status, out) == (1, '') and not os.listdir()
+    assert err.startswith("error: the sound for 'rain' is not finite") and err.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('values', 'line'),
+    [
+        (dict(events='bang@0.4-0.9'), "event 1 ('bang') is outside the clip of 0.5 s"),
+        (dict(steps=3), 'the student has no 3 steps; choose one of 1, 2, 4, 8'),
+        (dict(seconds=11.0), 'seconds is 11; choose 0.5 to 10'),
+        (dict(sample_rate=22_050), 'sample_rate is 22050; choose 48000 or 44100'),
+        (dict(strength=0.5), 'need --init_audio'),
+        (dict(init_audio='nan.wav'), 'nan.wav holds NaN'),
+        (dict(init_audio='empty.wav'), 'empty.wav holds no samples'),
+        (dict(init_audio='text.wav'), 'cannot read text.wav'),
+        (dict(init_audio='none.wav'), 'no sound file at none.wav'),
+        (dict(init_audio='ok.wav', keep='0-x'), "--keep has '0-x'"),
+        (dict(init_audio='ok.wav', keep='0-2'), 'cannot keep 0 to 2 s'),
+        (dict(init_audio='ok.wav', strength=float('nan')), 'strength is nan'),
+        (dict(out='a.mp3'), 'cannot write a.mp3: choose a name ending in .wav or .flac'),
+        (dict(out='ok.wav/a.wav'), 'no folder you may write to'),
+        (dict(spectrogram='a.jpg'), 'cannot write a.jpg: choose a name ending in .png'),
+        (dict(prompt=' '), 'nothing to make'),
+    ],
+)
+def test_a_mistake_is_one_line_and_no_file(values, line, sample):
+    write_audio('ok.wav', np.zeros((24_000, 2)), 48_000)
+    soundfile.write('nan.wav', np.full(99, np.nan), 48_000, subtype='FLOAT')
+    soundfile.write('empty.wav', np.zeros(0), 48_000)
+    pathlib.Path('text.wav').write_text('no sound')
+    before = sorted(os.listdir())
+    status, out, err = sample(**values)
+    assert (status, out) == (1, '') and sorted(os.listdir()) == before
+    errors = [part for part in err.splitlines() if not part.startswith('warning: ')]
+    assert len(errors) == 1 and errors[0].startswith('error: ') and line in errors[0]
+
+
+def test_the_process_ends_with_one_line_and_status_1(tmp_path):
+    result = subprocess.run(
+        [sys.executable, '-m', 'experiments.sample', '--release=fooley', '--prompt=rain'],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1 and result.stdout == '' and not os.listdir(tmp_path)
+    assert result.stderr.startswith("error: no release 'fooley'")
+    assert result.stderr.count('\n') == 1

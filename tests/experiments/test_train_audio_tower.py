@@ -1,0 +1,43 @@
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from configs.foley_audio_tower import get_config
+from realaudio_jax.metrics.tower import TOWER_NAME, tower_template
+from realaudio_jax.models.audio_tower import AudioTower
+from realaudio_jax.release import load_params
+
+
+def test_training_resumes_exactly_and_leaves_loadable_weights(experiment, tmp_path, capfd):
+    run = experiment('train_audio_tower')
+    config = get_config('test')
+    straight = run.train(config, tmp_path, None, 'foley')
+    assert 'held-out recall@1 of 4' in capfd.readouterr().err
+    written = load_params(tmp_path / TOWER_NAME, tower_template(AudioTower(**config.model)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), written, straight)
+    shutil.rmtree(tmp_path / 'checkpoints' / '4')
+    resumed = run.train(config, tmp_path, None, 'foley')
+    jax.tree.map(np.testing.assert_array_equal, resumed, straight)
+
+
+def test_augmentation_keeps_shape_text_and_the_seed(experiment):
+    run = experiment('train_audio_tower')
+    rng = np.random.default_rng(0)
+    batch = {
+        'log_mel': rng.normal(size=(3, 120, 64)).astype(np.float16),
+        'text': rng.normal(size=(3, 384)).astype(np.float16),
+    }
+    one = run.augment(batch, np.random.default_rng(1), 6.0)
+    two = run.augment(batch, np.random.default_rng(1), 6.0)
+    np.testing.assert_array_equal(one['log_mel'], two['log_mel'])
+    np.testing.assert_array_equal(one['text'], np.float32(batch['text']))
+    assert one['log_mel'].shape == (3, 120, 64) and one['log_mel'].dtype == np.float32
+
+
+def test_config_is_locked_and_names_its_variants():
+    with pytest.raises(AttributeError):
+        get_config().stepz = 1
+    with pytest.raises(ValueError, match='no variant'):
+        get_config('tset')

@@ -1,0 +1,110 @@
+"""The runs that make a release, in `:test` variants: they go through, and go on exactly."""
+
+import importlib
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from realaudio_jax.components import (
+    autoencoder_template,
+    denoiser_template,
+    find_release,
+)
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.release import load_params, read_config
+
+
+def config_of(name: str):
+    return importlib.import_module(f'configs.{name}').get_config('test')
+
+
+def assert_finite(tree):
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize('name', ['foley_autoencoder', 'foley_teacher', 'foley_distill'])
+def test_configs_are_locked_and_name_their_variants(name):
+    module = importlib.import_module(f'configs.{name}')
+    config = module.get_config()
+    with pytest.raises((AttributeError, KeyError)):
+        config.sed = 1
+    with pytest.raises(ValueError, match='there is|there are'):
+        module.get_config('tset')
+
+
+@pytest.mark.parametrize('name', ['autoencoder', 'teacher', 'distill'])
+def test_base_configs_have_a_test_variant_of_their_own(name):
+    module = importlib.import_module(f'configs.base_{name}')
+    assert module.get_config('test') == importlib.import_module(f'configs.foley_{name}').get_config(
+        'test'
+    )
+    assert module.get_config() != module.get_config('test')
+
+
+def test_base_size():
+    from configs import base_autoencoder, base_teacher
+
+    def count(shapes):
+        return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
+
+    denoiser = denoiser_template(Denoiser(**base_teacher.get_config().model))
+    assert 330e6 < count(denoiser) < 370e6
+    autoencoder = Autoencoder(**base_autoencoder.get_config().model.to_dict())
+    assert 100e6 < count(autoencoder_template(autoencoder)) < 160e6
+
+
+def test_autoencoder_run_goes_through_all_stages(experiment, tmp_path):
+    params = experiment('train_autoencoder').train(config_of('foley_autoencoder'), tmp_path, None)
+    assert_finite(params)
+    stages = [json.loads(line)['stage'] for line in (tmp_path / 'metrics.jsonl').open()]
+    assert list(dict.fromkeys(stages)) == ['reconstruct', 'refine', 'adversarial']
+    frozen = load_params(tmp_path / 'encoder.safetensors', params)
+    for part in ('encoder', 'latent_mean', 'latent_scale'):
+        jax.tree.map(np.testing.assert_array_equal, frozen['params'][part], params['params'][part])
+    changed = jax.tree.map(
+        lambda a, b: bool((a != b).any()), frozen['params']['decoder'], params['params']['decoder']
+    )
+    assert any(jax.tree.leaves(changed))
+    assert not np.allclose(params['params']['latent_scale'], 1.0)
+
+
+def test_teacher_run_goes_on_exactly(experiment, tiny_release, tmp_path):
+    train = experiment('train_teacher').train
+    arguments = config_of('foley_teacher'), tmp_path, None, tiny_release, None
+    straight = train(*arguments)
+    assert_finite(straight)
+    shutil.rmtree(tmp_path / 'checkpoints' / '4')  # as if stopped after two of the four steps
+    jax.tree.map(np.testing.assert_array_equal, straight, train(*arguments))
+
+
+def test_distill_run_leaves_a_release_a_table_and_a_report(
+    experiment, tiny_release, tmp_path, monkeypatch
+):
+    run = experiment('distill')
+
+    config = config_of('foley_distill')
+    monkeypatch.setattr(run, '_CONFIG', type('Flag', (), {'value': config}))
+    for name, value in (
+        ('_WORKDIR', tmp_path), ('_RECORDINGS', None), ('_RELEASE', tiny_release),
+        ('_EMBEDDER_WEIGHTS', None),
+    ):  # fmt: skip
+        monkeypatch.setattr(run, name, type('Flag', (), {'value': value}))
+    run.main([])
+    release = find_release(tmp_path / 'release')
+    config = read_config(release)
+    shapes = denoiser_template(Denoiser(**config['denoiser']))
+    student = load_params(release / 'student.safetensors', shapes)
+    teacher = load_params(release / 'teacher.safetensors', shapes)
+    assert_finite(student)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), student, teacher)
+    assert any(jax.tree.leaves(moved))
+    rows = json.loads((tmp_path / 'results.json').read_text())
+    made = {(row.get('model'), row.get('steps')) for row in rows}
+    assert {('student', n) for n in (1, 2, 4, 8)} | {('teacher', 4), ('teacher', 50)} <= made
+    assert len(list((tmp_path / 'samples').glob('*.wav'))) == 6
+    page = (tmp_path / 'report.html').read_text()
+    assert '<audio' in page and 'student, 4 steps' in page
