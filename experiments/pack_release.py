@@ -10,12 +10,13 @@ from absl import flags
 from configs import foley_audio_tower
 from experiments.common import run
 from realaudio_jax.components import (
+    TOWER_KEY,
     autoencoder_template,
     denoiser_template,
     find_release,
     save_release,
 )
-from realaudio_jax.metrics.tower import CONFIG_KEY, tower_template
+from realaudio_jax.metrics.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
@@ -41,8 +42,8 @@ def main(argv):
         'student': denoiser,
     }
     if _FILES['audio_tower'].value:
-        config[CONFIG_KEY] = foley_audio_tower.get_config().model.to_dict()
-        templates['audio_tower'] = tower_template(AudioTower(**config[CONFIG_KEY]))
+        config[TOWER_KEY] = foley_audio_tower.get_config().model.to_dict()
+        templates['audio_tower'] = tower_template(AudioTower(**config[TOWER_KEY]))
     params = {
         stem: load_params(flag.value, templates[stem])
         for stem, flag in _FILES.items()

@@ -13,13 +13,13 @@ import optax
 from absl import flags
 
 from experiments.common import define_config, run
-from realaudio_jax.components import find_release
+from realaudio_jax.components import TOWER_NAME, find_release
 from realaudio_jax.data.latent_cache import fingerprint
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.mel_cache import mel_scenes
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import make_scenes
-from realaudio_jax.metrics.tower import TOWER_NAME, load_text_embedder
+from realaudio_jax.metrics.tower import load_text_embedder
 from realaudio_jax.models.audio_tower import (
     WINDOW_FRAMES,
     AudioTower,

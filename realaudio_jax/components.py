@@ -40,11 +40,11 @@ STUDENT_NAME = 'student.safetensors'
 TEACHER_NAME = 'teacher.safetensors'
 
 
+TOWER_NAME = 'audio_tower.safetensors'
+TOWER_KEY = 'audio_tower'  # of config.json: the module's arguments, if the release has a tower
+
 # Files that a new release takes over from an older one where it is not given others.
-FROZEN = (
-    text_lib.WEIGHTS_NAME, text_lib.TOKENIZER_NAME, 'NOTICE-text-encoder.txt',
-    'audio_tower.safetensors',
-)  # fmt: skip
+FROZEN = (text_lib.WEIGHTS_NAME, text_lib.TOKENIZER_NAME, 'NOTICE-text-encoder.txt')
 
 
 def find_release(name: str | os.PathLike) -> pathlib.Path:
@@ -135,7 +135,7 @@ def save_release(
 
     Args:
       folder: where; made if it is missing.
-      config: of `config.json`, see `Generator`.
+      config: of `config.json`, see `Generator`; an audio tower is copied if this describes one.
       params: by file stem: 'autoencoder', 'teacher', 'student'. One that is not given is copied.
       base: name or folder of the release that gives the rest.
       dtype, block: how the networks given are stored, see `release.save_params`.
@@ -146,7 +146,8 @@ def save_release(
     folder, base = pathlib.Path(folder), find_release(base)
     folder.mkdir(parents=True, exist_ok=True)
     given = {f'{stem}.safetensors' for stem in params}
-    for name in (*FROZEN, AUTOENCODER_NAME, TEACHER_NAME, STUDENT_NAME):
+    tower = (TOWER_NAME,) if TOWER_KEY in config else ()
+    for name in (*FROZEN, *tower, AUTOENCODER_NAME, TEACHER_NAME, STUDENT_NAME):
         if name not in given and (base / name).is_file() and base != folder:
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(base / name, temporary)

@@ -6,7 +6,8 @@ import shutil
 import jax
 import tiny
 
-from realaudio_jax.metrics.tower import CONFIG_KEY, TOWER_NAME, tower_template
+from realaudio_jax.components import TOWER_KEY, TOWER_NAME
+from realaudio_jax.metrics.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.release import read_config, save_params, write_config
 
@@ -18,5 +19,5 @@ def write(release: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     shutil.copytree(release, folder)
     params = tiny.random_params(tower_template(AudioTower(**TOWER)), 3)
     save_params(folder / TOWER_NAME, jax.device_get(params))
-    write_config(folder, read_config(folder) | {CONFIG_KEY: TOWER})
+    write_config(folder, read_config(folder) | {TOWER_KEY: TOWER})
     return folder

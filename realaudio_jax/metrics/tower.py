@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.components import TOWER_KEY, TOWER_NAME
 from realaudio_jax.metrics.agreement import prompt_agreement
 from realaudio_jax.metrics.embedders import Embedder
 from realaudio_jax.models import text_encoder as text_lib
@@ -27,8 +28,6 @@ from realaudio_jax.models.audio_tower import (
 from realaudio_jax.release import load_params, read_config
 from realaudio_jax.typing import MAX_TEXT_TOKENS, Float, PyTree
 
-TOWER_NAME = 'audio_tower.safetensors'
-CONFIG_KEY = 'audio_tower'  # of config.json: the module's arguments
 BATCH = 32
 
 
@@ -82,7 +81,7 @@ def load_tower(release: str | os.PathLike) -> Tower:
         raise FileNotFoundError(
             f'{folder} has no {TOWER_NAME}; train one with experiments.train_audio_tower'
         )
-    model = AudioTower(**read_config(folder).get(CONFIG_KEY, {}))
+    model = AudioTower(**read_config(folder).get(TOWER_KEY, {}))
     params = load_params(path, tower_template(model))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from configs.foley_audio_tower import get_config
-from realaudio_jax.metrics.tower import TOWER_NAME, tower_template
+from realaudio_jax.components import TOWER_NAME
+from realaudio_jax.metrics.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.release import load_params
 
