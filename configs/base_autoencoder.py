@@ -1,4 +1,4 @@
-"""The autoencoder at paper size, for a GPU or TPU: about 110 M parameters, 48 kHz stereo.
+"""The autoencoder at paper size, for a GPU or TPU: about 90 M parameters, 48 kHz stereo.
 
     python -m experiments.train_autoencoder --config=configs/base_autoencoder.py \
         --recordings=DIR --workdir=runs/base_autoencoder
@@ -16,11 +16,9 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     if variant != 'test':
         config.batch_size = 64
         config.crop_latents = 50  # latent frames, 2 s
-        config.model.encoder.update(dict(frame_width=768, width=1024, frame_blocks=3, blocks=4))
-        config.model.decoder.update(dict(frame_width=1024, width=1536, frame_blocks=4, blocks=4))
+        config.model.decoder.update(dict(width=1536, blocks=6, directions=960))
         config.fit_batches = 2_000
-        config.reconstruct_steps = 200_000
-        config.refine_steps = 1
+        config.likelihood_steps = 200_000
         config.adversarial_steps = 400_000
         config.learning_rate = 3e-4
         config.warmup_steps = 2_000

@@ -28,32 +28,27 @@ import ml_collections
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.batch_size = 8
-    config.crop_latents = 25  # latent frames, 1 s
+    config.batch_size = 32
+    config.crop_latents = 50  # latent frames, 2 s
     config.rates = (48_000, 48_000, 48_000, 44_100)  # Hz, in turn
     config.foley_fraction = 0.25  # of the crops
     config.model = ml_collections.ConfigDict()
-    config.model.encoder = ml_collections.ConfigDict()
     config.model.decoder = ml_collections.ConfigDict()
 
-    config.fit_batches = 250  # for the linear code, and for the scale of the latents
+    config.fit_batches = 400  # for the code that is solved for
 
-    # Stage 1: encoder and decoder, spectra alone. None here: the linear code is the encoder.
-    config.reconstruct_steps = 0
+    # Stage 1: the decoder's networks by maximum likelihood, on levels alone.
+    config.likelihood_steps = 1_500
     config.learning_rate = 1e-3
-    config.warmup_steps = 200
+    config.warmup_steps = 100
+    config.ema_decay = 0.995
+
+    # Stage 2: sound against a discriminator, with losses on spectra.
+    config.adversarial_steps = 0  # not run for this release
     config.mel_weight = 1.0
     config.linear_weight = 1.0
     config.energy_weight = 1.0
     config.complex_weight = 0.4
-    config.kl_weight = 1e-3  # per latent value
-    config.ema_decay = 0.999
-
-    # Stage 2: decoder on spectra, encoder frozen (the teacher can start on its latents).
-    config.refine_steps = 0  # see above
-
-    # Stage 3: decoder against discriminator.
-    config.adversarial_steps = 0  # not run yet
     config.adversarial_learning_rate = 3e-4
     config.discriminator_learning_rate = 3e-4
     config.adversarial_spectral_weight = 4.0
@@ -69,15 +64,12 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.crop_latents = 5
         config.rates = (48_000,)
         config.fit_batches = 2
-        config.reconstruct_steps = 4
-        config.refine_steps = 4
+        config.likelihood_steps = 4
         config.adversarial_steps = 4
         config.warmup_steps = 1
         config.log_every = config.eval_every = config.save_every = 2
         config.eval_crops = 2
-        small = dict(frame_width=16, width=16, frame_blocks=1, blocks=1)
-        config.model.encoder.update(small)
-        config.model.decoder.update(small)
+        config.model.decoder.update(dict(width=16, blocks=1, directions=24))
     elif variant:
         raise ValueError(f'no variant {variant!r} of this config; there is :test')
     return config.lock()

@@ -1,4 +1,4 @@
-"""Trains the autoencoder on spectra, then its decoder alone, then against a discriminator.
+"""Solves for the code, trains the decoder by maximum likelihood, then against a discriminator.
 
 python -m experiments.train_autoencoder --config=configs/foley_autoencoder.py --workdir=DIR
 """
@@ -35,6 +35,10 @@ _RECORDINGS = flags.DEFINE_string(
 )
 
 
+_CODE = flags.DEFINE_string('code', None, 'An autoencoder.safetensors whose code is kept.')
+SOLVED = ('mean', 'kernel', 'residual')  # of the decoder, by `fit_linear_code`
+
+
 def spectral_loss(output, audio, sample_rate, config):
     """The weighted losses on spectra. Returns (loss, metrics)."""
     mel, linear = losses.mel_loss(output, audio, sample_rate)
@@ -53,45 +57,28 @@ def spectral_loss(output, audio, sample_rate, config):
     return loss, metrics
 
 
-def reconstruct_step(state, audio, key, *, sample_rate, model, tx, config):
-    """One step of encoder and decoder: mel + complex STFT + KL. Returns (state, metrics)."""
-
-    def loss_fn(params):
-        shape = (audio.shape[0], config.crop_latents, LATENT_CHANNELS)
-        noise = jax.random.normal(key, shape)
-        output, posterior = model.apply(params, audio, noise, sample_rate)
-        spectra, metrics = spectral_loss(output, audio, sample_rate, config)
-        kl = jnp.mean(posterior.kl())
-        loss = spectra + config.kl_weight * kl
-        return loss, metrics | {'loss': loss, 'kl': kl}
-
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
-    return apply_gradients(state, grads, tx, config.ema_decay), metrics
-
-
-def refine_step(state, encoder, audio, key, *, sample_rate, model, tx, config):
-    """One step of the decoder on spectra alone, the encoder frozen. Returns (state, metrics)."""
-    posterior = model.apply(encoder, audio, sample_rate, method='posterior')
-    latents = posterior.sample(jax.random.normal(key, posterior.mean.shape))
+def likelihood_step(state, frozen, audio, key, *, sample_rate, model, tx, config):
+    """One step of the decoder's networks on ln p(levels | latents). Returns (state, metrics)."""
+    levels = model.apply(frozen, audio, sample_rate, method='levels')
+    noise = jax.random.normal(key, (*levels.shape[:2], LATENT_CHANNELS))
 
     def loss_fn(decoder):
-        output = model.apply(merge(encoder, decoder), latents, sample_rate, method='decode_raw')
-        loss, metrics = spectral_loss(output, audio, sample_rate, config)
-        return loss, metrics | {'loss': loss}
+        params = merge(frozen, decoder)
+        return -jnp.mean(model.apply(params, levels, noise, method='log_likelihood'))
 
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
-    return apply_gradients(state, grads, tx, config.ema_decay), metrics
+    loss, grads = jax.value_and_grad(loss_fn)(state.params)
+    return apply_gradients(state, grads, tx, config.ema_decay), {'loss': loss}
 
 
 def adversarial_step(
-    state, encoder, audio, key, *, sample_rate, model, discriminator, tx, discriminator_tx, config
+    state, frozen, audio, key, *, sample_rate, model, discriminator, tx, discriminator_tx, config
 ):
-    """One step of decoder and discriminator, the encoder frozen. Returns (state, metrics)."""
-    posterior = model.apply(encoder, audio, sample_rate, method='posterior')
+    """One step of decoder and discriminator, the code frozen. Returns (state, metrics)."""
+    posterior = model.apply(frozen, audio, sample_rate, method='posterior')
     latents = posterior.sample(jax.random.normal(key, posterior.mean.shape))
 
     def generator_loss(decoder):
-        output = model.apply(merge(encoder, decoder), latents, sample_rate, method='decode_raw')
+        output = model.apply(merge(frozen, decoder), latents, sample_rate, method='decode')
         fake, fake_features = discriminator.apply(state['discriminator'].params, output)
         _, real_features = discriminator.apply(state['discriminator'].params, audio)
         spectra, metrics = spectral_loss(output, audio, sample_rate, config)
@@ -122,17 +109,15 @@ def adversarial_step(
     return state, metrics | {'discriminator': d_loss}
 
 
-def warmup_cosine(config, steps: int):
-    """The learning rate of a stage without a game."""
-    total = max(steps, config.warmup_steps + 1)
-    return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps, total, 1e-5
-    )
+def merge(params: PyTree, networks: PyTree) -> PyTree:
+    """The autoencoder's parameters with other networks in its decoder."""
+    tree = params['params']
+    return {'params': {**tree, 'decoder': {**tree['decoder'], **networks}}}
 
 
-def merge(params: PyTree, decoder: PyTree) -> PyTree:
-    """The autoencoder's parameters with another decoder."""
-    return {'params': {**params['params'], 'decoder': decoder}}
+def networks(params: PyTree) -> PyTree:
+    """What is trained: the decoder without the code that was solved for."""
+    return {k: v for k, v in params['params']['decoder'].items() if k not in SOLVED}
 
 
 def fit(params: PyTree, model: Autoencoder, data: CropMixture, config) -> PyTree:
@@ -142,44 +127,6 @@ def fit(params: PyTree, model: Autoencoder, data: CropMixture, config) -> PyTree
     return fit_linear_code(params, np.concatenate(levels).reshape(-1, levels[0].shape[-1]))
 
 
-def calibrate(params: PyTree, model: Autoencoder, data: CropMixture, config) -> PyTree:
-    """Sets the noise gains so that every band of the linear code's output has the energy it should.
-
-    The mean of a logarithm lies below the logarithm of the mean, so a code of logarithms decodes to
-    some 2 dB too little.
-    """
-
-    @jax.jit
-    def power(params, audio):
-        z = model.apply(params, audio, 48_000, method='posterior').mean
-        output = model.apply(params, z, 48_000, method='decode_raw')
-        levels = [model.apply(params, a, 48_000, method='levels') for a in (audio, output)]
-        return [jnp.mean(jnp.exp(2 * x), axis=(0, 1)) for x in levels]
-
-    wanted, found = np.sum([power(params, crops) for crops in some_crops(data, config)], axis=0)
-    ratio = (wanted / found).reshape(-1, len(params['params']['decoder']['to_gains']['bias']))
-    bias = jnp.asarray(0.5 * np.log(ratio.mean(axis=0)), jnp.float32)
-    decoder = params['params']['decoder']
-    return merge(params, {**decoder, 'to_gains': {**decoder['to_gains'], 'bias': bias}})
-
-
-def with_latent_scale(params: PyTree, model: Autoencoder, data: CropMixture, config) -> PyTree:
-    """Sets latent_mean, and latent_scale to the root of each channel's standard deviation.
-
-    Half-way to unit variance: the channels that carry most of the sound stay the largest, and the
-    mean variance is one, as diffusion expects.
-    """
-    encode = jax.jit(lambda a: model.apply(params, a, 48_000, method='posterior').mean)
-    means = np.concatenate([encode(crops) for crops in some_crops(data, config)])
-    means = means.reshape(-1, LATENT_CHANNELS)
-    spread = means.std(axis=0)
-    scale = {
-        'latent_mean': jnp.asarray(means.mean(axis=0)),
-        'latent_scale': jnp.asarray(np.sqrt(spread * spread.mean())),
-    }
-    return {'params': {**params['params'], **scale}}
-
-
 def some_crops(data: CropMixture, config):
     """`fit_batches` batches that no training step sees."""
     for i in range(config.fit_batches):
@@ -187,24 +134,26 @@ def some_crops(data: CropMixture, config):
 
 
 def evaluate(model: Autoencoder, held_out: np.ndarray):
-    """A function of parameters: losses on held-out crops from the posterior's mean."""
+    """A function of parameters: figures of held-out crops from the posterior's mean."""
 
     @jax.jit
     def figures(params: PyTree, held_out: Array) -> dict[str, Array]:
-        mean = model.apply(params, held_out, 48_000, method='posterior').mean
-        output = model.apply(params, mean, 48_000, method='decode_raw')
+        levels = model.apply(params, held_out, 48_000, method='levels')
+        mean = model.apply(params, held_out, 48_000, method='encode')
+        output = model.apply(params, mean, 48_000, method='decode')
+        still = jnp.zeros_like(mean)
+        likelihood = model.apply(params, levels, still, method='log_likelihood')
         mel, linear = losses.mel_loss(output, held_out, 48_000)
-        energy = losses.energy_loss(output, held_out, 48_000)
         return {
+            'held_out_loss': -jnp.mean(likelihood),
             'held_out_mel': jnp.mean(mel),
             'held_out_linear': jnp.mean(linear),
-            'held_out_energy': jnp.mean(energy),
         }
 
     return lambda params: figures(params, held_out)
 
 
-def run_stage(stage, state, step_fn, params_of, data, held_out_mel, config, workdir, steps):
+def run_stage(stage, state, step_fn, params_of, data, held_out_figures, config, workdir, steps):
     """The loop of every stage: data, step, log, evaluate, save. Returns (state, finished)."""
     writer = MetricWriter(workdir)
     with (
@@ -224,7 +173,7 @@ def run_stage(stage, state, step_fn, params_of, data, held_out_mel, config, work
                     writer.write(step + 1, metrics, stage)
                 progress.update(step + 1, metrics['loss'])
                 if (step + 1) % config.eval_every == 0:
-                    held_out = held_out_mel(params_of(state))
+                    held_out = held_out_figures(params_of(state))
                     writer.write(step + 1, held_out, stage)
                     shown = ', '.join(f'{k} {float(v):.4f}' for k, v in held_out.items())
                     progress.say(f'{stage} {step + 1}: {shown}')
@@ -238,63 +187,67 @@ def run_stage(stage, state, step_fn, params_of, data, held_out_mel, config, work
     return state, int(_step(state)) >= steps
 
 
+def with_frozen(jitted, frozen: PyTree):
+    """A step with the frozen parameters as an argument, not in a closure of the traced function."""
+    return lambda state, audio, key, sample_rate: jitted(
+        state, frozen, audio, key, sample_rate=sample_rate
+    )
+
+
 def _step(state) -> Array:
     return state['step'] if isinstance(state, dict) else state.step
 
 
-def train(config, workdir: pathlib.Path, recordings: str | None) -> PyTree | None:
-    """All stages; writes autoencoder.safetensors. Returns the parameters, None if stopped."""
+def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> PyTree | None:
+    """All stages; writes autoencoder.safetensors. Returns the parameters, None if stopped.
+
+    Args:
+      config: see `configs/foley_autoencoder.py`.
+      workdir: where everything goes.
+      recordings: folder with metadata.csv, or None for foley alone.
+      code: an autoencoder.safetensors whose code is kept, so that latents stay what they are.
+    """
     model = Autoencoder(**config.model.to_dict())
     data = CropMixture(recordings, config.foley_fraction, config.batch_size, config.seed)
     held_out = CropMixture(
         recordings, config.foley_fraction, config.eval_crops, config.seed + 1, 'held_out'
     ).crops(0, config.crop_latents * 1920)
-    held_out_mel = evaluate(model, held_out)
+    held_out_figures = evaluate(model, held_out)
 
-    schedule = warmup_cosine(config, config.reconstruct_steps)
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
     audio = jnp.zeros((1, 4 * 1920, 2))
     params = jax.jit(
         lambda key: model.init(key, audio, jnp.zeros((1, 4, LATENT_CHANNELS)), 48_000)
     )(jax.random.key(config.seed))
-    params = calibrate(fit(params, model, data, config), model, data, config)
-    step_fn = jax.jit(
-        functools.partial(reconstruct_step, model=model, tx=tx, config=config),
-        static_argnames='sample_rate',
-        donate_argnums=0,
-    )
-    state, finished = run_stage(
-        'reconstruct', create_state(params, tx), step_fn, lambda s: s.ema_params, data,
-        held_out_mel, config, workdir, config.reconstruct_steps,
+    # Decided once: a teacher may already have been trained on the latents of this code.
+    code_path = workdir / 'code.safetensors'
+    if code:
+        params = load_params(code, params)
+    elif code_path.exists():
+        params = load_params(code_path, params)
+    else:
+        params = fit(params, model, data, config)
+        save_params(code_path, params)
+
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup_steps,
+        max(config.likelihood_steps, config.warmup_steps + 1), 1e-5,
     )  # fmt: skip
-    if not finished:
-        return None
-    # Decided once: a teacher may already have been trained on latents of this scale.
-    encoder_path = workdir / 'encoder.safetensors'
-    if not encoder_path.exists():
-        save_params(encoder_path, with_latent_scale(state.ema_params, model, data, config))
-    frozen = load_params(encoder_path, state.ema_params)
-
-    def with_encoder(jitted):
-        return lambda state, audio, key, sample_rate: jitted(
-            state, frozen, audio, key, sample_rate=sample_rate
-        )
-
-    schedule = warmup_cosine(config, config.refine_steps)
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
     step_fn = jax.jit(
-        functools.partial(refine_step, model=model, tx=tx, config=config),
+        functools.partial(likelihood_step, model=model, tx=tx, config=config),
         static_argnames='sample_rate',
     )
     state, finished = run_stage(
-        'refine', create_state(frozen['params']['decoder'], tx), with_encoder(step_fn),
-        lambda s: merge(frozen, s.ema_params), data, held_out_mel, config, workdir,
-        config.refine_steps,
+        'likelihood', create_state(networks(params), tx), with_frozen(step_fn, params),
+        lambda s: merge(params, s.ema_params), data, held_out_figures, config, workdir,
+        config.likelihood_steps,
     )  # fmt: skip
     if not finished:
         return None
-    refined = state.ema_params
-    save_params(workdir / 'autoencoder.safetensors', merge(frozen, refined))
+    trained = state.ema_params
+    save_params(workdir / 'autoencoder.safetensors', merge(params, trained))
+    if not config.adversarial_steps:
+        return merge(params, trained)
 
     discriminator = Discriminator()
     schedule = optax.cosine_decay_schedule(
@@ -305,7 +258,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None) -> PyTree | Non
     judge = jax.jit(discriminator.init)(jax.random.key(config.seed), audio)
     state = {
         'step': jnp.zeros((), jnp.int32),
-        'decoder': create_state(refined, tx),
+        'decoder': create_state(trained, tx),
         'discriminator': create_state(judge, discriminator_tx),
     }
     step_fn = jax.jit(
@@ -316,20 +269,20 @@ def train(config, workdir: pathlib.Path, recordings: str | None) -> PyTree | Non
         static_argnames='sample_rate',
     )  # fmt: skip
     state, finished = run_stage(
-        'adversarial', state, with_encoder(step_fn),
-        lambda s: merge(frozen, s['decoder'].ema_params), data,
-        held_out_mel, config, workdir, config.adversarial_steps,
+        'adversarial', state, with_frozen(step_fn, params),
+        lambda s: merge(params, s['decoder'].ema_params), data,
+        held_out_figures, config, workdir, config.adversarial_steps,
     )  # fmt: skip
     if not finished:
         return None
-    params = merge(frozen, state['decoder'].ema_params)
+    params = merge(params, state['decoder'].ema_params)
     save_params(workdir / 'autoencoder.safetensors', params)
     return params
 
 
 def main(argv):
     del argv
-    train(_CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value)
+    train(_CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value, _CODE.value)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from realaudio_jax.data.prepared import latent_scenes, scene_source
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
-from realaudio_jax.release import save_params
+from realaudio_jax.release import load_params, save_params
 from realaudio_jax.training.batches import Absence, to_batch, with_absence
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
@@ -34,6 +34,7 @@ _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder with metadata.csv; none: foley alone.'
 )
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives text encoder and autoencoder.')
+_INIT = flags.DEFINE_string('init', None, 'A teacher.safetensors to start from.')
 _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
 
 
@@ -75,7 +76,9 @@ def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
     return create_state(params, tx)
 
 
-def train(config, workdir: pathlib.Path, recordings, release, autoencoder) -> PyTree | None:
+def train(
+    config, workdir: pathlib.Path, recordings, release, autoencoder, init=None
+) -> PyTree | None:
     """The run; writes teacher.safetensors. Returns the averaged parameters, None if stopped."""
     front_end = load_front_end(release, autoencoder)
     scenes = functools.partial(
@@ -101,6 +104,8 @@ def train(config, workdir: pathlib.Path, recordings, release, autoencoder) -> Py
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
     held_out_batch = to_batch(held_out.rows(np.arange(len(held_out))))
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
+    if init:
+        state = create_state(load_params(init, state.params), tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
     )
@@ -145,7 +150,7 @@ def main(argv):
     del argv
     train(
         _CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value, _RELEASE.value,
-        _AUTOENCODER.value,
+        _AUTOENCODER.value, _INIT.value,
     )  # fmt: skip
 
 

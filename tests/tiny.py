@@ -15,11 +15,10 @@ from realaudio_jax.components import (
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
 
-AUTOENCODER = dict(frame_width=12, width=10, frame_blocks=1, blocks=1)
 CONFIG = {
     'name': 'tiny',
     'sample_rate': 48_000,
-    'autoencoder': {'encoder': AUTOENCODER, 'decoder': AUTOENCODER},
+    'autoencoder': {'decoder': {'width': 10, 'blocks': 1, 'directions': 12}},
     'denoiser': {'width': 24, 'depth': 1, 'heads': 2},
     'student': {'steps': [1, 2, 4, 8], 'guidance_range': [1.0, 4.0]},
     'teacher': {'steps': 50},
