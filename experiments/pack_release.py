@@ -1,4 +1,4 @@
-"""Joins what the training runs left into a release, weights as int8 in blocks.
+"""Joins what the training runs left into a release: the autoencoder float16, the rest int8.
 
 python -m experiments.pack_release --base=foley --autoencoder=FILE --teacher=FILE --out=DIR
 """
@@ -10,6 +10,7 @@ from absl import flags
 from configs import foley_audio_tower
 from experiments.common import run
 from realaudio_jax.components import (
+    AUTOENCODER_NAME,
     TOWER_KEY,
     autoencoder_template,
     denoiser_template,
@@ -20,7 +21,7 @@ from realaudio_jax.metrics.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, read_config
+from realaudio_jax.release import load_params, read_config, save_params
 
 _BASE = flags.DEFINE_string('base', 'foley', 'Release that gives the configuration and the rest.')
 _OUT = flags.DEFINE_string('out', None, 'Folder of the new release.', required=True)
@@ -50,9 +51,12 @@ def main(argv):
         if flag.value
     }
     out = pathlib.Path(_OUT.value)
+    autoencoder = params.pop('autoencoder', None)
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
+    if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
+        save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
     size = sum(path.stat().st_size for path in out.iterdir())
-    names = ', '.join(sorted(params)) or 'nothing'
+    names = ', '.join(sorted(stem for stem in templates if _FILES[stem].value)) or 'nothing'
     print(f'{out}: {size / 1e6:.1f} MB, new in it: {names}')
 
 
