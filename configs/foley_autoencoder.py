@@ -35,8 +35,8 @@ that stays for some 0.4 s (partials), which 64 directions of a single latent fra
 next code should look at several frames.
 
 Losses per coordinate at steps 500, 1,000, 1,500: held-out 0.032, -0.062, -0.102; training -0.025,
--0.125, -0.212. Networks trained on distances between spectra in place of the code reached 26.7 in an
-hour and a half; on top of it they lowered the log-mel distance to 0.178 and raised this to 16.9.
+-0.125, -0.212. Networks trained on distances between spectra in place of the code reached 26.7 in
+an hour and a half; on top of it they lowered the log-mel distance to 0.178 and raised this to 16.9.
 """
 
 import ml_collections
