@@ -6,8 +6,8 @@ With `:release` it is the run that made `student.safetensors` of the shipped rel
 of the same recipes and more evaluation scenes.
 
 Cost of `:release` with recordings and YAMNet on two CPU cores: 13.5 min, of which scenes 0:45,
-progressive stages about 3:10, consistency 4:40 (0.85 s an update), evaluation 4:30. The default takes 3/5
-of the updates and half of the scenes, so by these figures some 8 minutes. Result: README.
+progressive stages about 3:10, consistency 4:40 (0.85 s an update), evaluation 4:30. The default
+takes 3/5 of the updates and half of the scenes, so by these figures some 8 minutes. Result: README.
 """
 
 import ml_collections
