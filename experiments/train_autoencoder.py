@@ -251,7 +251,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
 
     discriminator = Discriminator()
     schedule = optax.cosine_decay_schedule(
-        config.adversarial_learning_rate, max(config.adversarial_steps, 1), 0.02
+        config.adversarial_learning_rate, config.adversarial_steps, 0.02
     )
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b1=0.8, b2=0.99))
     discriminator_tx = optax.adam(config.discriminator_learning_rate, b1=0.8, b2=0.99)

@@ -1,8 +1,10 @@
 """Sound files and atomic writes: the edge between arrays and the disk."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -48,6 +50,41 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(
+    path: str | os.PathLike, index: str, remedy: str = 'free some space'
+) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder that becomes `path` only if the block succeeds.
+
+    Where another process was first, its folder stays and this one is dropped.
+
+    Args:
+      path: the final name. Its parent is made if it is missing.
+      index: name of the file that a complete folder holds.
+      remedy: for the message when the disk is full.
+
+    Raises:
+      OSError: the write failed; a full disk is named with the remedy.
+    """
+    final = pathlib.Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=final.parent, prefix='.partial-'))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        try:
+            os.replace(temporary, final)
+        except OSError:
+            if not (final / index).exists():
+                raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(error.errno, f'disk full while writing {final}; {remedy}') from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:

@@ -1,11 +1,8 @@
 """Scenes as latents and text states, computed once and kept as a folder of npy arrays."""
 
-import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from realaudio_jax.data.scenes import Scene
+from realaudio_jax.io import atomic_folder
 from realaudio_jax.typing import (
     LATENT_RATE,
     MAX_EVENT_TOKENS,
@@ -167,12 +165,10 @@ def build_latent_scenes(
     final = Path(folder) / key
     if (final / INDEX_NAME).exists():
         return LatentScenes(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix='.partial-'))
     frames = round(seconds * LATENT_RATE)
-    writer, captions, events = _Writer(temporary, count), [], []
-    event_texts, batch, drawn = _EventTexts(encode_text, 2 * batch_size), [], iter(scenes)
-    try:
+    with atomic_folder(final, INDEX_NAME) as temporary:
+        writer, captions, events = _Writer(temporary, count), [], []
+        event_texts, batch, drawn = _EventTexts(encode_text, 2 * batch_size), [], iter(scenes)
         while len(captions) < count:
             batch = [s for _, s in zip(range(min(batch_size, count - writer.filled)), drawn)]  # noqa: B905
             if not batch:
@@ -187,18 +183,6 @@ def build_latent_scenes(
         writer.close()
         index = {'version': VERSION, 'key': key, 'captions': captions, 'event_texts': events}
         (temporary / INDEX_NAME).write_text(json.dumps(index))
-        temporary.chmod(0o755)
-        try:
-            os.replace(temporary, final)
-        except OSError:
-            if not (final / INDEX_NAME).exists():  # otherwise another process was first
-                raise
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise OSError(error.errno, f'disk full while writing {final}; free some space') from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return LatentScenes(final)
 
 

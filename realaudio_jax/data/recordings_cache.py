@@ -4,13 +4,10 @@ Nothing here knows about labels; `sources.Recordings` reads those from metadata.
 """
 
 import collections
-import errno
 import hashlib
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +16,7 @@ import numpy as np
 import soundfile
 
 from realaudio_jax.data import crops
-from realaudio_jax.io import resample
+from realaudio_jax.io import atomic_folder, resample
 from realaudio_jax.typing import SAMPLE_RATE
 
 VERSION = 2  # part of the cache key: raise it when what is stored changes
@@ -141,26 +138,12 @@ def open_cache(
     folder = parent / fingerprint(root, files)
     if not (folder / INDEX_NAME).exists():
         log(f'{root}: decoding {len(files)} files to {SAMPLE_RATE} Hz, once, into {folder}')
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix='.partial-'))
-        try:
+        remedy = 'free some space or set REALAUDIO_CACHE'
+        with atomic_folder(folder, INDEX_NAME, remedy) as temporary:
             conversions = _build(root, files, temporary)
             if conversions:
                 kinds = ', '.join(f'{n} {kind}' for kind, n in sorted(conversions.items()))
                 log(f'{root}: converted {kinds}')
-            temporary.chmod(0o755)
-            try:
-                os.replace(temporary, folder)
-            except OSError:
-                if not (folder / INDEX_NAME).exists():  # otherwise another process was first
-                    raise
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            remedy = 'free some space or set REALAUDIO_CACHE'
-            raise OSError(error.errno, f'disk full while writing {folder}; {remedy}') from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     index = json.loads((folder / INDEX_NAME).read_text())['files']
     if not any('frames' in entry for entry in index.values()):
         return np.zeros(0, np.int16), index
