@@ -52,10 +52,12 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.model = ml_collections.ConfigDict()
     config.model.decoder = ml_collections.ConfigDict()
 
-    config.fit_batches = 400  # for the code that is solved for
+    config.pool_batches = (
+        120  # of band levels: the code is solved for on them, stage 1 draws from them
+    )
 
     # Stage 1: the decoder's networks by maximum likelihood, on levels alone.
-    config.likelihood_steps = 1_500
+    config.likelihood_steps = 600
     config.learning_rate = 1e-3
     config.warmup_steps = 100
     config.ema_decay = 0.995
@@ -73,14 +75,14 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.feature_weight = 1.0
 
     config.log_every = 50  # steps
-    config.eval_every = 500  # steps
-    config.save_every = 500  # steps
+    config.eval_every = 200  # steps
+    config.save_every = 200  # steps
     config.eval_crops = 32
     if variant == 'test':
         config.batch_size = 2
         config.crop_latents = 5
         config.rates = (48_000,)
-        config.fit_batches = 2
+        config.pool_batches = 2
         config.likelihood_steps = 4
         config.adversarial_steps = 4
         config.warmup_steps = 1

@@ -19,21 +19,22 @@ import ml_collections
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.scenes = 2_000  # encoded once
+    config.scenes = 2_500  # encoded once
     config.scene_seconds = 10.0
     config.foley_weight = 0.4  # share of sounds from procedural foley
     config.batch_seconds = 160.0  # seconds of sound in a batch, whatever the length of its crops
-    config.model = ml_collections.ConfigDict(dict(width=256, depth=5, heads=4))
+    config.model = ml_collections.ConfigDict(dict(width=256, depth=8, heads=4))
     config.absence = ml_collections.ConfigDict(
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
     )
     config.steps = 2_000
+    config.optimizer = 'muon'  # or 'adamw'
     config.learning_rate = 1e-3
-    config.warmup_steps = 300
-    config.ema_decay = 0.9995
+    config.warmup_steps = 100
+    config.ema_decay = 0.998
     config.log_every = 50  # steps
-    config.eval_every = 500
-    config.save_every = 500
+    config.eval_every = 200
+    config.save_every = 200
     if variant == 'test':
         config.scenes = 4
         config.scene_seconds = 2.0

@@ -15,7 +15,9 @@ from absl import flags
 from experiments.common import define_config, run
 from realaudio_jax import losses
 from realaudio_jax.data.crop_mixture import CropMixture
+from realaudio_jax.io import atomic_path
 from realaudio_jax.models.autoencoder import (
+    LEVELS,
     Autoencoder,
     fit_linear_code,
     samples_per_latent,
@@ -57,9 +59,8 @@ def spectral_loss(output, audio, sample_rate, config):
     return loss, metrics
 
 
-def likelihood_step(state, frozen, audio, key, *, sample_rate, model, tx, config):
+def likelihood_step(state, frozen, levels, key, *, model, tx, config):
     """One step of the decoder's networks on ln p(levels | latents). Returns (state, metrics)."""
-    levels = model.apply(frozen, audio, sample_rate, method='levels')
     noise = jax.random.normal(key, (*levels.shape[:2], LATENT_CHANNELS))
 
     def loss_fn(decoder):
@@ -120,17 +121,28 @@ def networks(params: PyTree) -> PyTree:
     return {k: v for k, v in params['params']['decoder'].items() if k not in SOLVED}
 
 
-def fit(params: PyTree, model: Autoencoder, data: CropMixture, config) -> PyTree:
-    """Solves for the linear code on band levels of `fit_batches` batches."""
-    measure = jax.jit(lambda audio: model.apply(params, audio, 48_000, method='levels'))
-    levels = [measure(crops) for crops in some_crops(data, config)]
-    return fit_linear_code(params, np.concatenate(levels).reshape(-1, levels[0].shape[-1]))
+def level_pool(path: pathlib.Path, model: Autoencoder, data: CropMixture, config) -> np.ndarray:
+    """Band levels [crops, L, E] of `pool_batches` batches: measured once, they serve every step."""
+    measure = jax.jit(
+        lambda audio, rate: model.apply({'params': {}}, audio, rate, method='levels'),
+        static_argnums=1,
+    )
+    if not path.exists():
+        with Progress(config.pool_batches, 'levels') as progress, atomic_path(path) as temporary:
+            shape = (config.pool_batches, config.batch_size, config.crop_latents, LEVELS)
+            pool = np.lib.format.open_memmap(temporary, 'w+', np.float16, shape)
+            for i in range(config.pool_batches):
+                audio, rate = crops(data, i, config)
+                pool[i] = measure(audio, rate)
+                progress.update(i + 1)
+            pool.flush()
+    return np.load(path, mmap_mode='r').reshape(-1, config.crop_latents, LEVELS)
 
 
-def some_crops(data: CropMixture, config):
-    """`fit_batches` batches that no training step sees."""
-    for i in range(config.fit_batches):
-        yield data.crops(10**9 + i, config.crop_latents * samples_per_latent(48_000))
+def crops(data: CropMixture, index: int, config) -> tuple[np.ndarray, int]:
+    """Batch `index` and its sample rate, the configured rates in turn."""
+    rate = config.rates[index % len(config.rates)]
+    return data.crops(index, config.crop_latents * samples_per_latent(rate)), rate
 
 
 def evaluate(model: Autoencoder, held_out: np.ndarray):
@@ -153,7 +165,7 @@ def evaluate(model: Autoencoder, held_out: np.ndarray):
     return lambda params: figures(params, held_out)
 
 
-def run_stage(stage, state, step_fn, params_of, data, held_out_figures, config, workdir, steps):
+def run_stage(stage, state, step_fn, params_of, draw, held_out_figures, config, workdir, steps):
     """The loop of every stage: data, step, log, evaluate, save. Returns (state, finished)."""
     writer = MetricWriter(workdir)
     with (
@@ -164,10 +176,8 @@ def run_stage(stage, state, step_fn, params_of, data, held_out_figures, config, 
         start = int(_step(state))
         with Progress(steps, stage, start) as progress:
             for step in range(start, steps):
-                rate = config.rates[step % len(config.rates)]
-                audio = data.crops(step, config.crop_latents * samples_per_latent(rate))
                 key = jax.random.fold_in(jax.random.key(config.seed), step)
-                state, metrics = step_fn(state, audio, key, sample_rate=rate)
+                state, metrics = step_fn(state, draw(step), key)
                 if (step + 1) % config.log_every == 0:
                     require_finite(metrics['loss'], step, checkpointer)
                     writer.write(step + 1, metrics, stage)
@@ -185,13 +195,6 @@ def run_stage(stage, state, step_fn, params_of, data, held_out_figures, config, 
                     break
     writer.close()
     return state, int(_step(state)) >= steps
-
-
-def with_frozen(jitted, frozen: PyTree):
-    """A step with the frozen parameters as an argument, not in a closure of the traced function."""
-    return lambda state, audio, key, sample_rate: jitted(
-        state, frozen, audio, key, sample_rate=sample_rate
-    )
 
 
 def _step(state) -> Array:
@@ -218,6 +221,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     params = jax.jit(
         lambda key: model.init(key, audio, jnp.zeros((1, 4, LATENT_CHANNELS)), 48_000)
     )(jax.random.key(config.seed))
+    pool = level_pool(workdir / 'levels.npy', model, data, config)
     # Decided once: a teacher may already have been trained on the latents of this code.
     code_path = workdir / 'code.safetensors'
     if code:
@@ -225,7 +229,8 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     elif code_path.exists():
         params = load_params(code_path, params)
     else:
-        params = fit(params, model, data, config)
+        every = max(1, len(pool) * config.crop_latents // 40_000)
+        params = fit_linear_code(params, pool.reshape(-1, LEVELS)[::every].astype(np.float32))
         save_params(code_path, params)
 
     schedule = optax.warmup_cosine_decay_schedule(
@@ -233,13 +238,18 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         max(config.likelihood_steps, config.warmup_steps + 1), 1e-5,
     )  # fmt: skip
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
-    step_fn = jax.jit(
-        functools.partial(likelihood_step, model=model, tx=tx, config=config),
-        static_argnames='sample_rate',
-    )
+    step_fn = jax.jit(functools.partial(likelihood_step, model=model, tx=tx, config=config))
+
+    def some_levels(step):
+        rng = np.random.default_rng([config.seed, step])
+        chosen = np.sort(rng.choice(len(pool), config.batch_size, replace=False))
+        return pool[chosen].astype(np.float32)
+
+    # Frozen parameters are an argument of the compiled step, not part of its closure.
     state, finished = run_stage(
-        'likelihood', create_state(networks(params), tx), with_frozen(step_fn, params),
-        lambda s: merge(params, s.ema_params), data, held_out_figures, config, workdir,
+        'likelihood', create_state(networks(params), tx),
+        lambda state, levels, key: step_fn(state, params, levels, key),
+        lambda s: merge(params, s.ema_params), some_levels, held_out_figures, config, workdir,
         config.likelihood_steps,
     )  # fmt: skip
     if not finished:
@@ -269,8 +279,10 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         static_argnames='sample_rate',
     )  # fmt: skip
     state, finished = run_stage(
-        'adversarial', state, with_frozen(step_fn, params),
-        lambda s: merge(params, s['decoder'].ema_params), data,
+        'adversarial', state,
+        lambda state, batch, key: step_fn(state, params, batch[0], key, sample_rate=batch[1]),
+        lambda s: merge(params, s['decoder'].ema_params),
+        lambda step: crops(data, config.pool_batches + step, config),
         held_out_figures, config, workdir, config.adversarial_steps,
     )  # fmt: skip
     if not finished:

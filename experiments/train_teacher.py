@@ -13,18 +13,24 @@ import optax
 from absl import flags
 
 from experiments.common import define_config, run
-from realaudio_jax.components import load_front_end
+from realaudio_jax.components import (
+    autoencoder_template,
+    denoiser_template,
+    load_front_end,
+)
+from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.data.latent_cache import RandomCrop
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.prepared import latent_scenes, scene_source
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
-from realaudio_jax.release import load_params, save_params
+from realaudio_jax.release import load_params, read_tensors, save_params
 from realaudio_jax.training.batches import Absence, to_batch, with_absence
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.state import TrainState, apply_gradients, create_state
+from realaudio_jax.training.warm_start import change_code, deepen
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Array, PyTree
 
@@ -35,6 +41,9 @@ _RECORDINGS = flags.DEFINE_string(
 )
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives text encoder and autoencoder.')
 _INIT = flags.DEFINE_string('init', None, 'A teacher.safetensors to start from.')
+_INIT_CODE = flags.DEFINE_string(
+    'init_code', None, 'The autoencoder.safetensors whose latents --init knows, if it is another.'
+)
 _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
 
 
@@ -66,6 +75,32 @@ def train_step(state, batch, key, *, model, tx, config):
     return state, {'loss': loss, 'gradient_norm': optax.tree.norm(grads)}
 
 
+def optimizer(schedule, name: str) -> optax.GradientTransformation:
+    """AdamW, or Muon (Jordan 2024) for the matrices of the blocks and AdamW for everything else.
+
+    Muon's updates are brought to the size of Adam's (Liu et al. 2025, arXiv 2502.16982, eq. 4), so
+    one learning rate serves both.
+    """
+    if name == 'adamw':
+        step = optax.adamw(schedule, b2=0.99)
+    elif name == 'muon':
+        step = optax.contrib.muon(
+            schedule, weight_decay=1e-4, adam_b2=0.99, adam_weight_decay=1e-4, consistent_rms=0.2,
+            muon_weight_dimension_numbers=_matrices_of_blocks,
+        )  # fmt: skip
+    else:
+        raise ValueError(f'no optimizer {name!r}; use adamw or muon')
+    return optax.chain(optax.clip_by_global_norm(1.0), step)
+
+
+def _matrices_of_blocks(params: PyTree) -> PyTree:
+    def dimensions(path, leaf):
+        inside = any('block_' in str(key) for key in path)
+        return optax.contrib.MuonDimensionNumbers() if inside and leaf.ndim == 2 else None
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)
+
+
 def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
     """Fresh parameters and optimizer."""
     size = batch.latents.shape[0]
@@ -76,8 +111,18 @@ def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
     return create_state(params, tx)
 
 
+def warm_start(model: Denoiser, front_end: FrontEnd, init, init_code) -> PyTree:
+    """Parameters of an earlier teacher, made as deep as `model` and turned to today's latents."""
+    blocks = {name.split('/')[1] for name in read_tensors(init) if '/block_' in name}
+    params = load_params(init, denoiser_template(model.clone(depth=len(blocks))))
+    if init_code:
+        code = load_params(init_code, autoencoder_template(front_end.autoencoder))
+        params = change_code(params, code, front_end.autoencoder_params)
+    return deepen(params, model.depth)
+
+
 def train(
-    config, workdir: pathlib.Path, recordings, release, autoencoder, init=None
+    config, workdir: pathlib.Path, recordings, release, autoencoder, init=None, init_code=None
 ) -> PyTree | None:
     """The run; writes teacher.safetensors. Returns the averaged parameters, None if stopped."""
     front_end = load_front_end(release, autoencoder)
@@ -101,11 +146,11 @@ def train(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, config.steps, 1e-5
     )
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
+    tx = optimizer(schedule, config.optimizer)
     held_out_batch = to_batch(held_out.rows(np.arange(len(held_out))))
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
     if init:
-        state = create_state(load_params(init, state.params), tx)
+        state = create_state(warm_start(model, front_end, init, init_code), tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
     )
@@ -150,7 +195,7 @@ def main(argv):
     del argv
     train(
         _CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value, _RELEASE.value,
-        _AUTOENCODER.value, _INIT.value,
+        _AUTOENCODER.value, _INIT.value, _INIT_CODE.value,
     )  # fmt: skip
 
 

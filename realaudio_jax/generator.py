@@ -20,7 +20,7 @@ from realaudio_jax.io import write_audio
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Denoiser, latent_frames
-from realaudio_jax.program import Bucket, Networks, ProgramCache, Request
+from realaudio_jax.program import Bucket, Networks, ProgramCache, Request, event_slots
 from realaudio_jax.release import load_params, read_config
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.training.sharding import make_mesh, param_sharding
@@ -171,6 +171,8 @@ class Generator:
             raise ValueError(
                 f'seeds {seeds[0]} to {seeds[-1]}: choose whole numbers from 0 to 2^31 - 1'
             )
+        guidance = self.config['guidance'] if guidance is None else guidance
+        timeline = Timeline.parse(events, seconds, loudness_db=loudness_db)
         bucket = Bucket(
             batch=len(prompts),
             length=latent_frames(np.ceil(seconds)),
@@ -180,9 +182,8 @@ class Generator:
             init=init_audio is not None,
             normalise=target_lufs is not None,
             sampler=sampler,
+            events=event_slots(len(timeline.events)),
         )
-        guidance = self.config['guidance'] if guidance is None else guidance
-        timeline = Timeline.parse(events, seconds, loudness_db=loudness_db)
         request = self.request(
             prompts,
             timeline,
@@ -193,6 +194,7 @@ class Generator:
             strength,
             keep,
             0.0 if target_lufs is None else target_lufs,
+            bucket.events,
         )
         init = None
         if init_audio is not None:
@@ -226,6 +228,7 @@ class Generator:
         strength: float = 1.0,
         keep: Sequence[tuple[float, float]] = (),
         target_lufs: float = 0.0,
+        slots: int = MAX_EVENTS,
     ) -> Request:
         """The arrays of a program's request; one timeline for all prompts, or one for each."""
         batch = len(prompts)
@@ -235,11 +238,11 @@ class Generator:
         event_ids, event_mask = [], []
         for timeline in timelines:
             texts = [event.text for event in timeline.events]
-            texts += [''] * (MAX_EVENTS - len(texts))
+            texts += [''] * (slots - len(texts))
             one_ids, one_mask = self.tokenizer.encode(texts, MAX_EVENT_TOKENS)
             event_ids.append(one_ids)
             event_mask.append(one_mask)
-        arrays = [timeline.arrays(MAX_EVENTS) for timeline in timelines]
+        arrays = [timeline.arrays(slots) for timeline in timelines]
         joined = {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
         loudness = np.zeros((batch, length), np.float32)
         for row, timeline in zip(loudness, timelines, strict=True):

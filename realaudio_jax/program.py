@@ -43,6 +43,7 @@ from realaudio_jax.typing import (
     PyTree,
 )
 
+EVENT_SLOTS = (4, MAX_EVENTS)  # sizes of a timeline; each slot costs a run of the text encoder
 SILENT_DB = -60.0  # RMS below which a sound counts as silent
 
 
@@ -105,6 +106,7 @@ class Bucket:
       init: whether the program takes init audio.
       normalise: whether the result is brought to `target_lufs` before the limiter.
       sampler: 'ddim' or 'dpm_solver_pp_2m' (teacher), 'ddim' or 'ping_pong' (student).
+      events: places in the timeline, see `event_slots`.
     """
 
     batch: int
@@ -115,6 +117,12 @@ class Bucket:
     init: bool = False
     normalise: bool = False
     sampler: str = 'ddim'
+    events: int = MAX_EVENTS
+
+
+def event_slots(count: int) -> int:
+    """The smallest of `EVENT_SLOTS` that holds `count` events."""
+    return next(slots for slots in EVENT_SLOTS if count <= slots)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +299,7 @@ def generate(
 
 def request_shapes(bucket: Bucket) -> tuple[Request, jax.ShapeDtypeStruct | None]:
     """The shapes a bucket's program takes: (request, init audio or None)."""
-    b, length, e = bucket.batch, bucket.length, MAX_EVENTS
+    b, length, e = bucket.batch, bucket.length, bucket.events
 
     def of(dtype, *shape):
         return jax.ShapeDtypeStruct((b, *shape), dtype)

@@ -82,7 +82,7 @@ def test_a_batch_has_a_seed_and_a_sound_for_each(generator, monkeypatch):
         sounds = generator.generate(['dog', 'rain'], seed=seed, **SHORT)
         assert [sound.pcm.max() for sound in sounds] == want
         assert all(sound.pcm.shape == (24_000, 2) for sound in sounds)
-    assert set(buckets) == {Bucket(batch=2, length=26, steps=2, sample_rate=48_000)}
+    assert set(buckets) == {Bucket(batch=2, length=26, steps=2, sample_rate=48_000, events=4)}
     assert len(generator.generate(['dog'], **SHORT)) == 1
 
 

@@ -24,6 +24,7 @@ from realaudio_jax.program import (
     Networks,
     ProgramCache,
     StrengthPath,
+    event_slots,
     finish,
     item_noise,
     request_shapes,
@@ -135,6 +136,16 @@ def test_same_seed_same_sound_at_any_batch_and_position(programs, four):
         assert steps_between(sixteen[place], pcm[row]) <= STEP
     reordered, _, _ = run(programs, bucket(4), (8, 7, 6, 5))
     assert steps_between(reordered[::-1], pcm) <= STEP
+
+
+def test_empty_places_of_a_timeline_change_nothing(programs, four):
+    which = bucket(4, events=4)
+    full = request(bucket(4), (5, 6, 7, 8))
+    events = ('event_ids', 'event_token_mask', 'onset_s', 'offset_s', 'gain_db', 'event_mask')
+    short = full.replace(**{name: getattr(full, name)[:, :4] for name in events})
+    pcm, _, _ = jax.device_get(programs(which, short, None))
+    assert steps_between(pcm, four[0]) <= STEP
+    assert [event_slots(n) for n in (0, 4, 5, 16)] == [4, 4, 16, 16]
 
 
 def test_another_seed_is_another_sound(programs, four):

@@ -31,8 +31,8 @@ class FrontEnd:
         text_params: PyTree,
         tokenizer: Tokenizer,
     ):
-        self.tokenizer = tokenizer
-        self._autoencoder_params, self._text_params = autoencoder_params, text_params
+        self.tokenizer, self.autoencoder = tokenizer, autoencoder
+        self.autoencoder_params, self._text_params = autoencoder_params, text_params
         self._encode = jax.jit(lambda p, a: autoencoder.apply(p, a, SAMPLE_RATE, method='encode'))
         self._decode = jax.jit(lambda p, z: autoencoder.apply(p, z, SAMPLE_RATE, method='decode'))
 
@@ -45,11 +45,11 @@ class FrontEnd:
 
     def encode_audio(self, audio: np.ndarray) -> Array:
         """float32 [B, S, 2] at 48 kHz to latents [B, L, C]."""
-        return self._encode(self._autoencoder_params, audio)
+        return self._encode(self.autoencoder_params, audio)
 
     def decode_latents(self, latents: np.ndarray) -> Array:
         """Latents [B, L, C] to float32 [B, S, 2] at 48 kHz."""
-        return self._decode(self._autoencoder_params, latents)
+        return self._decode(self.autoencoder_params, latents)
 
     def encode_text(self, texts: list[str], max_tokens: int) -> tuple[Array, np.ndarray, Array]:
         """Texts to (states [B, T, D], mask [B, T], sentence embeddings [B, D])."""
@@ -60,6 +60,6 @@ class FrontEnd:
     def fingerprint(self) -> str:
         """Changes with any weight of the two networks."""
         crc = 0
-        for leaf in jax.tree.leaves((self._autoencoder_params, self._text_params)):
+        for leaf in jax.tree.leaves((self.autoencoder_params, self._text_params)):
             crc = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), crc)
         return f'{crc:08x}'

@@ -51,7 +51,10 @@ STRIDE = audio_lib.FRAME_RATE // LATENT_RATE  # STFT frames per latent frame
 BANDS = 128  # of the levels, evenly spaced in mel
 LEVELS = STRIDE * 2 * BANDS  # numbers in one latent frame
 _LEVEL_FLOOR = 1e-2  # of band levels, below which nothing is heard
-_SIDE_WEIGHT = 0.5  # of the side in the choice of principal directions
+# What counts in the choice of principal directions: detail is heard in the middle, below 8 kHz.
+_SIDE_WEIGHT = 0.15
+_HIGH_WEIGHT = 0.25
+_HIGH_HZ = 8_000
 _LEVEL_RANGE = (-4.6, 8.0)  # of decoded levels: from silence to above full scale
 _SPREAD_RANGE = (-6.0, 2.0)  # of ln s in eq. 2
 _NOISE_SEED = 0
@@ -115,10 +118,12 @@ def band_levels(spectrum: Array) -> Float[Array, 'B L E']:
     return jnp.log(level + _LEVEL_FLOOR).reshape(batch, count // STRIDE, -1)
 
 
-def _channel_weight() -> np.ndarray:
-    """What mid and side count in the choice of principal directions; float32 [LEVELS]."""
+def _level_weight() -> np.ndarray:
+    """What each level counts in the choice of principal directions; float32 [LEVELS]."""
     weight = np.ones((STRIDE, 2, BANDS), np.float32)
     weight[:, 1] = _SIDE_WEIGHT
+    centre_hz = _band_shapes().argmax(axis=1) * audio_lib.BIN_HZ
+    weight[:, :, centre_hz > _HIGH_HZ] *= _HIGH_WEIGHT
     return weight.reshape(-1)
 
 
@@ -179,8 +184,8 @@ class Decoder(nn.Module):
     ) -> Float[Array, 'B L']:
         """ln p(levels | latents) along U, in nats per coordinate, up to ln(2 pi) / 2."""
         mean, log_spread = self.distribution(latents)
-        # U is orthogonal where the side is weighted, so a division inverts it there.
-        weight = _channel_weight()[None]
+        # U is orthogonal where the levels are weighted, so a division inverts it there.
+        weight = _level_weight()[None]
         directions = self.residual * weight
         size = jnp.sum(jnp.square(directions), axis=1)
         left_out = (levels - self.linear(latents)) * weight[None]
@@ -330,15 +335,17 @@ class Autoencoder(nn.Module):
 def fit_linear_code(params: PyTree, levels: Float[np.ndarray, 'N E']) -> PyTree:
     """An autoencoder's parameters with eq. 1 and U of eq. 2 solved for on levels.
 
-    The side counts half, so that directions are spent on what is heard first. Each latent is scaled
-    by the root of its deviation over the mean one: half-way to unit variance, so the channels that
-    carry most of the sound stay the largest, and the mean variance is one, as diffusion expects.
+    The side and the highest bands count less, so that directions are spent on what is heard first:
+    with equal weights the Frechet distance of reconstructions is larger by half. Each latent is
+    scaled by the root of its deviation over the mean one: half-way to unit variance, so the
+    channels that carry most of the sound stay the largest, and the mean variance is one, as
+    diffusion expects.
 
     Args:
       params: of `Autoencoder`.
       levels: `band_levels` of latent frames of training sounds, several thousand.
     """
-    weight = _channel_weight()
+    weight = _level_weight()
     mean = levels.mean(axis=0, dtype=np.float64)
     centred = (levels - mean) * weight
     variance, directions = np.linalg.eigh(centred.T @ centred / len(levels))

@@ -1,0 +1,79 @@
+"""A denoiser's parameters carried over to a deeper network, or to the latents of another code."""
+
+import jax.numpy as jnp
+
+from realaudio_jax.models.denoiser import PATCH
+from realaudio_jax.typing import LATENT_CHANNELS, Array, Float, PyTree
+
+_BLOCK = 'block_'
+_BRANCH_ENDS = ('self_out', 'cross_out', 'mlp_out')
+
+
+def deepen(params: PyTree, depth: int) -> PyTree:
+    """The same function with more blocks: the new ones add nothing until they are trained.
+
+    A new block is a copy of the one before it whose three branches end in zeros; the new ones are
+    spread evenly (stacking, Gong et al. 2019; zero ends as in Net2Net, arXiv 1511.05641).
+
+    Args:
+      params: of a `Denoiser`.
+      depth: blocks of the result.
+
+    Raises:
+      ValueError: `params` has more blocks than `depth`.
+    """
+    tree = dict(params['params'])
+    old = [tree.pop(f'{_BLOCK}{i}') for i in range(sum(name.startswith(_BLOCK) for name in tree))]
+    if len(old) > depth:
+        raise ValueError(f'{len(old)} blocks do not fit into {depth}; give a depth of {len(old)}')
+    source = [i * len(old) // depth for i in range(depth)]
+    for i, j in enumerate(source):
+        block = old[j]
+        if i and source[i - 1] == j:
+            block = block | {
+                k: {'kernel': jnp.zeros_like(block[k]['kernel'])} for k in _BRANCH_ENDS
+            }
+        tree[f'{_BLOCK}{i}'] = block
+    return {'params': tree}
+
+
+def change_code(params: PyTree, old_code: PyTree, new_code: PyTree) -> PyTree:
+    """The denoiser in the latents of another linear code: its first and last layers are changed.
+
+    With z = A (e - mu) and e = mu + D z (eq. 1 of `models.autoencoder`), what one code holds of the
+    other is z_old = M z_new + b with M = A_old D_new, and the reverse. Exact where one code is a
+    rotation of the other; otherwise a start that training mends.
+
+    Args:
+      params: of a `Denoiser` trained on latents of `old_code`.
+      old_code, new_code: parameters of `Autoencoder`.
+    """
+    to_old, old_shift = _between(new_code, old_code)
+    to_new, _ = _between(old_code, new_code)
+    tree = dict(params['params'])
+
+    # Rows of one latent frame: x_t, raster, given latents, whether they are given.
+    rows = tree['embed']['kernel'].reshape(PATCH, -1, tree['embed']['kernel'].shape[-1])
+    noisy, raster = rows[:, :LATENT_CHANNELS], rows[:, LATENT_CHANNELS : -LATENT_CHANNELS - 1]
+    given, flag = rows[:, -LATENT_CHANNELS - 1 : -1], rows[:, -1:]
+    flag = flag + jnp.einsum('c,pcd->pd', old_shift, given)[:, None]
+    noisy, given = (jnp.einsum('nc,pcd->pnd', to_old, x) for x in (noisy, given))
+    kernel = jnp.concatenate([noisy, raster, given, flag], axis=1)
+    tree['embed'] = tree['embed'] | {'kernel': kernel.reshape(-1, kernel.shape[-1])}
+
+    kernel, bias = tree['out']['kernel'], tree['out']['bias']
+    width = kernel.shape[0]
+    tree['out'] = {
+        'kernel': (kernel.reshape(width, PATCH, -1) @ to_new).reshape(width, -1),
+        'bias': (bias.reshape(PATCH, -1) @ to_new).reshape(-1),
+    }
+    return {'params': tree}
+
+
+def _between(source: PyTree, target: PyTree) -> tuple[Float[Array, 'C C'], Float[Array, 'C']]:
+    """(M, b) of z_target = z_source M + b."""
+    source, target = source['params']['decoder'], target['params']['encoder']
+    return (
+        source['kernel'] @ target['kernel'],
+        (source['mean'] - target['mean']) @ target['kernel'],
+    )
