@@ -27,11 +27,11 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.absence = ml_collections.ConfigDict(
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
     )
-    config.steps = 2_000
+    config.steps = 1_200
     config.optimizer = 'muon'  # or 'adamw'
     config.learning_rate = 1e-3
-    config.warmup_steps = 100
-    config.ema_decay = 0.998
+    config.warmup_steps = 50
+    config.ema_decay = 0.995
     config.log_every = 50  # steps
     config.eval_every = 200
     config.save_every = 200

@@ -1,8 +1,6 @@
 """Scenes as log-mel frames beside the embedding of their caption, computed once and kept."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import jax
 import numpy as np
 
 from realaudio_jax.data.scenes import Scene
-from realaudio_jax.io import resample
+from realaudio_jax.io import atomic_folder, resample
 from realaudio_jax.models.audio_tower import BANDS, HOP, TOWER_RATE, tower_log_mel
 from realaudio_jax.typing import MAX_TEXT_TOKENS, SAMPLE_RATE, TEXT_WIDTH
 
@@ -58,11 +56,9 @@ def mel_scenes(
     final = Path(folder) / key
     if (final / TEXT_NAME).is_file():
         return MelScenes(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix='.partial-'))
     to_mel = jax.jit(tower_log_mel)
     samples = round(seconds * TOWER_RATE)
-    try:
+    with atomic_folder(final, TEXT_NAME) as temporary:
         shape = (count, samples // HOP, BANDS)
         mel = np.lib.format.open_memmap(temporary / MEL_NAME, 'w+', np.float16, shape)
         text = np.zeros((count, TEXT_WIDTH), np.float16)
@@ -85,8 +81,4 @@ def mel_scenes(
         mel.flush()
         del mel
         np.save(temporary / TEXT_NAME, text)
-        temporary.chmod(0o755)
-        os.replace(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return MelScenes(final)

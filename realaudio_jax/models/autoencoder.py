@@ -42,6 +42,7 @@ from realaudio_jax.typing import (
     SAMPLE_RATE,
     Array,
     Float,
+    Key,
     Leaf,
     PyTree,
 )
@@ -75,10 +76,6 @@ class Posterior:
         """mean + exp(log_variance / 2) noise (Kingma & Welling 2013, arXiv 1312.6114, eq. 10)."""
         return self.mean + jnp.exp(self.log_variance / 2) * noise
 
-    def kl(self) -> Float[Array, 'B L C']:
-        """KL(q || N(0, 1)) in nats per latent value (same paper, appendix B)."""
-        return 0.5 * (jnp.square(self.mean) + jnp.exp(self.log_variance) - 1.0 - self.log_variance)
-
 
 def samples_per_latent(sample_rate: int) -> int:
     """Samples in one latent frame: 1920 at 48 kHz, 1764 at 44.1 kHz."""
@@ -91,6 +88,11 @@ def _band_shapes() -> np.ndarray:
     mel = 2595 * np.log10(1 + hz / 700)
     position = mel / mel[-1] * (BANDS - 1)
     return np.maximum(0, 1 - np.abs(position[None] - np.arange(BANDS)[:, None])).astype(np.float32)
+
+
+def _averages(shapes: np.ndarray) -> np.ndarray:
+    """Weights [M, K] that average over each band; a band beyond the bins averages to nothing."""
+    return shapes / np.maximum(shapes.sum(1, keepdims=True), 1e-6)
 
 
 def mid_side_spectrum(audio: Float[Array, 'B S 2'], sample_rate: int) -> Array:
@@ -111,10 +113,9 @@ def band_levels(spectrum: Array) -> Float[Array, 'B L E']:
       E = LEVELS = 4 frames x 2 channels x BANDS numbers for each of N / 4 latent frames.
     """
     batch, count, bins, _ = spectrum.shape
-    shapes = _band_shapes()[:, :bins]
-    shapes = shapes / np.maximum(shapes.sum(1, keepdims=True), 1e-6)
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    level = jnp.sqrt(jnp.moveaxis(power, -1, 2) @ shapes.T + 1e-12)
+    averages = _averages(_band_shapes()[:, :bins])
+    level = jnp.sqrt(jnp.moveaxis(power, -1, 2) @ averages.T + 1e-12)
     return jnp.log(level + _LEVEL_FLOOR).reshape(batch, count // STRIDE, -1)
 
 
@@ -198,7 +199,7 @@ class Decoder(nn.Module):
     ) -> Float[Array, 'B L E']:
         """One draw of e', the same noise for every item."""
         mean, log_spread = self.distribution(latents, latent_mask)
-        noise = TEMPERATURE * _frame_noise(0, latents.shape[1], (self.directions,))
+        noise = TEMPERATURE * _frame_noise(latents.shape[1], self.directions)
         return self.linear(latents) + (mean + jnp.exp(log_spread) * noise[None]) @ self.residual
 
 
@@ -224,7 +225,7 @@ def synthesize(
         frame_mask = jnp.repeat(jnp.repeat(latent_mask, STRIDE, axis=1)[:, None], 2, axis=1)
         sample_mask = jnp.repeat(frame_mask, hop, axis=-1)
 
-    noise = _frame_noise(1, length + 1, (hop * STRIDE, 2)).reshape(-1, 2).T
+    noise = _frame_signs(length + 1, 2 * hop * STRIDE).reshape(-1, 2).T
     phase = audio_lib.stft(noise, n_fft, hop)[None, :, : length * STRIDE]
     for i in range(CONSISTENCY + 1):
         # Two real products: a complex division takes longer than the transform.
@@ -247,7 +248,7 @@ def _bin_magnitudes(level: Float[Array, 'B N 2 M'], bins: int) -> Float[Array, '
     # Only the bands below 8 kHz are sharpened: wider ones hold no single partial to be found.
     low = int(np.argmax(shapes[:, _SHARP_BINS:].any(axis=1)))
     shapes = shapes[:low, :_SHARP_BINS]
-    averages, others = shapes / shapes.sum(1, keepdims=True), 1.0 - shapes.sum(0)
+    averages, others = _averages(shapes), 1.0 - shapes.sum(0)
     others = jnp.expand_dims(jnp.asarray(others), (0, 1, 2))
     sharp = power[..., :_SHARP_BINS]
     for _ in range(SHARPENING):
@@ -257,16 +258,28 @@ def _bin_magnitudes(level: Float[Array, 'B N 2 M'], bins: int) -> Float[Array, '
     return jnp.sqrt(power + 1e-12)
 
 
-def _frame_noise(stream: int, length: int, shape: tuple[int, ...]) -> Float[Array, '...']:
-    """One fixed take of standard normal noise, [length, *shape].
+def _frame_noise(length: int, count: int) -> Float[Array, 'L R']:
+    """One fixed take of standard normal noise."""
+    return jax.vmap(lambda key: jax.random.normal(key, (count,)))(_frame_keys(0, length))
 
-    Drawn per latent frame, so a longer sound starts with exactly the noise of a shorter one.
-    """
+
+def _frame_signs(length: int, count: int) -> Float[Array, 'L S']:
+    """One fixed take of random signs: as white as normal noise, and 32 for the price of one."""
+
+    def signs(key):
+        words = jax.random.bits(key, (-(-count // 32), 1), 'uint32')
+        bits = (words >> jnp.arange(32, dtype='uint32')[None]) & 1
+        return 2.0 * bits.reshape(-1)[:count].astype(jnp.float32) - 1.0
+
+    return jax.vmap(signs)(_frame_keys(1, length))
+
+
+def _frame_keys(stream: int, length: int) -> Key[Array, 'L']:
+    """A key for each latent frame, so a longer sound starts with the noise of a shorter one."""
     # Behind the barrier, or the compiler would spend its time drawing the noise itself.
     seed = jax.lax.optimization_barrier(jnp.asarray(_NOISE_SEED))
     key = jax.random.fold_in(jax.random.key(seed), stream)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(length))
-    return jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(length))
 
 
 class Autoencoder(nn.Module):

@@ -1,5 +1,6 @@
 """A denoiser's parameters carried over to a deeper network, or to the latents of another code."""
 
+import jax
 import jax.numpy as jnp
 
 from realaudio_jax.models.denoiser import PATCH
@@ -33,7 +34,7 @@ def deepen(params: PyTree, depth: int) -> PyTree:
             block = block | {
                 k: {'kernel': jnp.zeros_like(block[k]['kernel'])} for k in _BRANCH_ENDS
             }
-        tree[f'{_BLOCK}{i}'] = block
+        tree[f'{_BLOCK}{i}'] = jax.tree.map(jnp.array, block)  # copies: a step may donate them
     return {'params': tree}
 
 

@@ -47,6 +47,8 @@ def test_more_blocks_begin_as_the_same_function(params, conditioning, x):
     assert jax.tree.structure(deeper) == jax.tree.structure(denoiser_template(MODEL.clone(depth=5)))
     want = apply(params, x, conditioning)
     np.testing.assert_allclose(apply(deeper, x, conditioning, 5), want, atol=1e-5)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(deeper)]
+    assert len(set(buffers)) == len(buffers)  # or a step could not donate its state
     # The old blocks are spread: neither end is all new.
     alive = [
         np.abs(deeper['params'][f'block_{i}']['mlp_out']['kernel']).max() > 0 for i in range(5)
