@@ -7,7 +7,7 @@ import pathlib
 
 from absl import flags
 
-from configs import foley_audio_tower
+from configs import foley_audio_tower, foley_teacher
 from experiments.common import run
 from realaudio_jax.components import (
     AUTOENCODER_NAME,
@@ -36,6 +36,8 @@ def main(argv):
     del argv
     base = find_release(_BASE.value)
     config = read_config(base)
+    if _FILES['teacher'].value:
+        config['denoiser'] = foley_teacher.get_config().model.to_dict()
     denoiser = denoiser_template(Denoiser(**config['denoiser']))
     templates = {
         'autoencoder': autoencoder_template(Autoencoder(**config['autoencoder'])),
