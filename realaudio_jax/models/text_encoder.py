@@ -253,7 +253,9 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         found = [self._tokenizer.token_to_id(name) for name in special]
         if None in found:
-            raise ValueError(f'{path} lacks one of {", ".join(special)}; get it again')
+            raise ValueError(
+                f'{path} lacks {special[0]}, {special[1]} or {special[2]}; get it again'
+            )
         self._padding, _, self._end = found
 
     def encode(

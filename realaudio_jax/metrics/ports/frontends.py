@@ -10,7 +10,7 @@ import numpy as np
 
 from realaudio_jax.typing import Array, Float
 
-MICRO_BATCH = 4  # windows that pass a large network at once: bounds memory, same figures
+MICRO_BATCH = 4  # windows of 10 s that pass a large network at once
 
 
 def periodic_hann(length: int) -> np.ndarray:
@@ -90,15 +90,14 @@ def decibels(power: Float[Array, '*b'], floor: float = 1e-10) -> Float[Array, '*
     return 10 * jnp.log10(jnp.maximum(power, floor))
 
 
-def embed_windows(network, size: int, hop: int):
+def embed_windows(network, size: int, hop: int, at_once: int = MICRO_BATCH):
     """A compiled function from audio [B S] to vectors [B N D], window by window.
-
-    Windows pass the network a few at a time, so that memory does not grow with B or S.
 
     Args:
         network: (params, windows [M size]) to vectors [M D].
         size: samples of a window.
         hop: samples between windows.
+        at_once: windows that pass the network together, so that memory does not grow with B or S.
 
     Returns:
         (params, audio) to vectors; parameters are an argument, so that no copy is compiled in.
@@ -108,10 +107,14 @@ def embed_windows(network, size: int, hop: int):
     def embed(params, audio):
         windows = cut(audio, size, hop)
         flat = windows.reshape(-1, size)
-        vectors = jax.lax.map(
-            lambda window: network(params, window[None])[0], flat, batch_size=MICRO_BATCH
-        )
-        return vectors.reshape(*windows.shape[:2], -1)
+        count = len(flat)
+        if count <= at_once:
+            vectors = network(params, flat)
+        else:
+            flat = jnp.pad(flat, ((0, -count % at_once), (0, 0)))
+            groups = flat.reshape(-1, at_once, size)
+            vectors = jax.lax.map(lambda group: network(params, group), groups)
+        return vectors.reshape(-1, vectors.shape[-1])[:count].reshape(*windows.shape[:2], -1)
 
     return embed
 

@@ -148,7 +148,7 @@ def gpvad(weights_dir: str | os.PathLike) -> Embedder:
     model = load_gpvad(weights_dir)
     size = WINDOW_FRAMES * HOP
     embed = frontends.embed_windows(
-        lambda params, audio: embed_audio(params, audio)[0].mean(1), size, size // 2
+        lambda params, audio: embed_audio(params, audio)[0].mean(1), size, size // 2, at_once=32
     )
     return Embedder(
         name=f'GPVAD teacher ({model.digest})',
@@ -189,8 +189,13 @@ def frame_scores(
     """
     features = log_mel(audio)
     scores = Crnn(classes).apply({'params': params}, features)[1]
-    coarse, fine = scores.shape[1], features.shape[1]
-    place = np.clip((np.arange(fine) + 0.5) * coarse / fine - 0.5, 0, coarse - 1)
+    return interpolate(scores, features.shape[1])
+
+
+def interpolate(scores: Float[Array, 'B M C'], frames: int) -> Float[Array, 'B N C']:
+    """Linear in time to N = `frames`, between the middles of the M frames; the ends are held."""
+    coarse = scores.shape[1]
+    place = np.clip((np.arange(frames) + 0.5) * coarse / frames - 0.5, 0, coarse - 1)
     below = np.floor(place).astype(int)
     above = np.minimum(below + 1, coarse - 1)
     share = jnp.asarray(place - below, scores.dtype)[None, :, None]
