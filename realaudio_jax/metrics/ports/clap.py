@@ -7,8 +7,8 @@ laion/clap-htsat-unfused or laion/larger_clap_*,
 
     config.json, model.safetensors, tokenizer.json     preprocessor_config.json is checked if there
 
-Against transformers.ClapModel with random weights: embeddings of either kind within 1e-5; log-mel
-against its feature extractor within 1e-3 dB. Windows are 10 s; a shorter clip is repeated as often
+Against transformers.ClapModel with random weights: vectors of texts within 1e-5, of sounds, front end
+included, within 3e-5; log-mel against its feature extractor within 1e-3 dB. Windows are 10 s; a shorter clip is repeated as often
 as it fits, then padded with zeros, as the original does. Of a longer clip the original takes 10 s
 at random; here every whole window counts.
 """
@@ -377,7 +377,7 @@ def network_shapes(network: ClapNetwork) -> PyTree:
 def log_mel(audio: Float[Array, 'B S']) -> Float[Array, 'B N 64']:
     """Mel bands of the power spectrum in dB, not below -100; N = 1 + S // 480."""
     power = frontends.power_spectrum(audio, N_FFT, HOP, frontends.periodic_hann(N_FFT))
-    basis = frontends.slaney_mel(SAMPLE_RATE, N_FFT, BANDS, LOW_HZ, HIGH_HZ)
+    basis = frontends.area_mel(SAMPLE_RATE, N_FFT, BANDS, LOW_HZ, HIGH_HZ)
     return frontends.decibels(power @ basis)
 
 

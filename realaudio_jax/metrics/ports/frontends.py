@@ -59,17 +59,19 @@ def power_spectrum(
 
 
 @functools.cache
-def slaney_mel(
-    sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float
+def area_mel(
+    sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float, htk: bool = False
 ) -> np.ndarray:
-    """Slaney mel filters with unit area (librosa); float32 [n_fft // 2 + 1, bands]."""
+    """Triangles of unit area on Slaney's mel axis, or HTK's (librosa); [n_fft // 2 + 1, bands]."""
     return librosa.filters.mel(
-        sr=sample_rate, n_fft=n_fft, n_mels=bands, fmin=low_hz, fmax=high_hz
+        sr=sample_rate, n_fft=n_fft, n_mels=bands, fmin=low_hz, fmax=high_hz, htk=htk
     ).T
 
 
 @functools.cache
-def htk_mel(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float) -> np.ndarray:
+def height_mel(
+    sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float
+) -> np.ndarray:
     """Triangles of unit height on the axis m = 1127 ln(1 + f / 700), none for f = 0.
 
     They are straight in m, as in VGGish, where librosa's are straight in f. float32

@@ -165,7 +165,7 @@ def log_mel(audio: Float[Array, 'B S']) -> Float[Array, 'B N 64']:
     """ln(mel + eps) of the power spectrum, N = 1 + S // 441."""
     window = frontends.periodic_hann(FRAME)
     power = frontends.power_spectrum(audio, N_FFT, HOP, window)
-    basis = frontends.slaney_mel(SAMPLE_RATE, N_FFT, BANDS, 0.0, SAMPLE_RATE / 2)
+    basis = frontends.area_mel(SAMPLE_RATE, N_FFT, BANDS, 0.0, SAMPLE_RATE / 2)
     return jnp.log(power @ basis + FLOOR)
 
 

@@ -1,6 +1,5 @@
 """Random networks in PyTorch, the independent judges of the ports."""
 
-import numpy as np
 import pytest
 import safetensors.numpy
 
@@ -20,7 +19,7 @@ def randomise():
                 continue
             noise = torch.randn(tensor.shape, generator=generator)
             if tensor.ndim > 1:
-                tensor.copy_(noise / max(1, tensor[0].numel()) ** 0.5)
+                tensor.copy_(noise * (2 / max(1, tensor[0].numel())) ** 0.5)
             elif name.endswith('running_var'):
                 tensor.copy_(0.5 + noise.abs())
             elif name.endswith('weight'):
@@ -37,7 +36,7 @@ def save():
     """A function that writes a module's state dict as safetensors, buffers included."""
 
     def write(module, path):
-        tensors = {k: np.array(v) for k, v in module.state_dict().items()}
+        tensors = {k: v.numpy().copy() for k, v in module.state_dict().items()}
         path.write_bytes(safetensors.numpy.save(tensors))
         return path
 
