@@ -7,10 +7,14 @@ laion/clap-htsat-unfused or laion/larger_clap_*,
 
     config.json, model.safetensors, tokenizer.json     preprocessor_config.json is checked if there
 
-Against transformers.ClapModel with random weights: vectors of texts within 1e-5, of sounds, front end
-included, within 3e-5; log-mel against its feature extractor within 1e-3 dB. Windows are 10 s; a shorter clip is repeated as often
-as it fits, then padded with zeros, as the original does. Of a longer clip the original takes 10 s
-at random; here every whole window counts.
+and where only pytorch_model.bin is published, transformers at hand makes the file:
+
+    transformers.ClapModel.from_pretrained('laion/...').save_pretrained(folder)
+
+Against transformers.ClapModel with random weights: vectors of texts within 1e-5, of sounds within
+3e-5, front end included; log-mel against its feature extractor within 1e-3 dB. Windows are 10 s;
+a shorter clip is repeated as often as it fits, then padded with zeros, as the original does. Of a
+longer clip the original takes 10 s at random; here every whole window counts.
 """
 
 import dataclasses
@@ -39,10 +43,13 @@ from realaudio_jax.metrics.ports.weights import (
 from realaudio_jax.models.text_encoder import TextEncoder, Tokenizer
 from realaudio_jax.typing import Array, Bool, Float, Int, PyTree
 
+LICENCE = 'Apache-2.0'
+SOURCE = 'huggingface.co/laion/clap-htsat-unfused or laion/larger_clap_*'
 SAMPLE_RATE, WINDOW_S = 48_000, 10  # Hz, s
 N_FFT, HOP, BANDS, LOW_HZ, HIGH_HZ = 1024, 480, 64, 50.0, 14_000.0
 MAX_TOKENS = 77  # as the authors cut captions
 BATCH = 32  # texts at once
+DIMENSION = 512  # of the published checkpoints
 EPSILON = 1e-5  # of the norms between the stages
 WEIGHTS, CONFIG, TOKENIZER = 'model.safetensors', 'config.json', 'tokenizer.json'
 FRONT_END = {
@@ -205,7 +212,7 @@ class ClapNetwork(nn.Module):
 
     audio_config: AudioConfig = AudioConfig()
     text_config: TextConfig = TextConfig()
-    projection_dim: int = 512
+    projection_dim: int = DIMENSION
 
     def setup(self):
         text = self.text_config
@@ -332,7 +339,8 @@ def load_clap(weights_dir: str | os.PathLike) -> Clap:
         sample_rate=SAMPLE_RATE,
         dimension=network.projection_dim,
         window_s=float(WINDOW_S),
-        licence='Apache-2.0',
+        licence=LICENCE,
+        source=SOURCE,
         embed=lambda audio: embed(params, jnp.asarray(audio)),
         repeat_short=True,
     )
@@ -363,7 +371,7 @@ def network_of(config: dict, source: str | os.PathLike = CONFIG) -> ClapNetwork:
     return ClapNetwork(
         _sizes(AudioConfig, config.get('audio_config', {})),
         _sizes(TextConfig, config.get('text_config', {})),
-        config.get('projection_dim', 512),
+        config.get('projection_dim', DIMENSION),
     )
 
 

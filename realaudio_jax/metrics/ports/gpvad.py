@@ -36,6 +36,8 @@ from realaudio_jax.metrics.ports.weights import (
 )
 from realaudio_jax.typing import Array, Float, PyTree
 
+LICENCE = 'MIT'
+SOURCE = 'github.com/RicherMans/Datadriven-GPVAD, pretrained_models'
 SAMPLE_RATE = 22_050  # Hz
 N_FFT, HOP, FRAME = 2048, 441, 882  # samples; 20 ms between frames of 40 ms
 BANDS, DIMENSION, WIDTH = 64, 256, 128
@@ -45,6 +47,7 @@ FLOOR = np.finfo(np.float64).eps  # under the logarithm
 FEATURES = (32, (2, 4), 128, 128, (2, 4), 128, 128, (1, 4))
 WINDOW_FRAMES = 96  # 1.92 s behind one vector of the embedder, twice YAMNet's
 HIGH, LOW = 0.5, 0.1  # thresholds of the detector
+TEACHERS, STUDENT = ('teacher1.npz', 'teacher2.npz'), 'vad_sre.npz'
 
 
 class Crnn(nn.Module):
@@ -126,7 +129,7 @@ def load_gpvad(weights_dir: str | os.PathLike, student: bool = False) -> Gpvad:
         FileNotFoundError: the folder has no such weights.
         ValueError: the file is damaged or of another network.
     """
-    names = ('vad_sre.npz',) if student else ('teacher1.npz', 'teacher2.npz')
+    names = (STUDENT,) if student else TEACHERS
     path = find_weights(weights_dir, names, 'GPVAD')
     classes = 2 if student else 527
     template = parameter_shapes(Crnn(classes), (1, 8, BANDS))
@@ -156,7 +159,8 @@ def gpvad(weights_dir: str | os.PathLike) -> Embedder:
         dimension=DIMENSION,
         window_s=size / SAMPLE_RATE,
         hop_s=size / 2 / SAMPLE_RATE,
-        licence='MIT',
+        licence=LICENCE,
+        source=SOURCE,
         embed=lambda audio: embed(model.params, jnp.asarray(audio)),
     )
 

@@ -35,12 +35,19 @@ from realaudio_jax.metrics.ports.weights import (
 )
 from realaudio_jax.typing import Array, Float
 
+LICENCE = 'CC-BY-4.0'
+SOURCE = 'github.com/torchopenl3/torchopenl3, converted from marl/openl3'
 SAMPLE_RATE, WINDOW_S, HOP_S = 48_000, 1.0, 0.5  # Hz, s; vectors half a second apart are our choice
 N_FFT, HOP, FRAMES = 2048, 242, 199
 RANGE_DB = 80.0
 WIDTHS = (64, 128, 256, 512)
 EPSILON = 1e-3  # of Keras' batch norm
-KINDS = tuple((content, bands) for content in ('env', 'music') for bands in (256, 128))
+DIMENSION = 512
+NAMES = tuple(
+    f'openl3_{content}_mel{bands}.safetensors'
+    for content in ('env', 'music')
+    for bands in (256, 128)
+)
 POOLING = {  # frequency, time; by dimension and mel bands
     (512, 256): (32, 24), (512, 128): (16, 24),
     (6144, 256): (8, 8), (6144, 128): (4, 8),
@@ -75,7 +82,9 @@ class OpenL3(nn.Module):
         return nn.max_pool(x, size, size).reshape(x.shape[0], -1)
 
 
-def openl3(weights_dir: str | os.PathLike, dimension: int = 512, hop_s: float = HOP_S) -> Embedder:
+def openl3(
+    weights_dir: str | os.PathLike, dimension: int = DIMENSION, hop_s: float = HOP_S
+) -> Embedder:
     """OpenL3 as an embedder: vectors of 1 s.
 
     Args:
@@ -88,8 +97,7 @@ def openl3(weights_dir: str | os.PathLike, dimension: int = 512, hop_s: float = 
         FileNotFoundError: the folder has no weights.
         ValueError: the file is damaged or of another network, or no such dimension.
     """
-    names = [f'openl3_{content}_mel{bands}.safetensors' for content, bands in KINDS]
-    path = find_weights(weights_dir, names, 'OpenL3')
+    path = find_weights(weights_dir, NAMES, 'OpenL3')
     bands = int(re.search(r'mel(\d+)', path.name)[1])
     if (dimension, bands) not in POOLING:
         raise ValueError(f'OpenL3 has vectors of 512 or 6144, not {dimension}')
@@ -108,7 +116,8 @@ def openl3(weights_dir: str | os.PathLike, dimension: int = 512, hop_s: float = 
         dimension=dimension,
         window_s=WINDOW_S,
         hop_s=hop_s,
-        licence='CC-BY-4.0',
+        licence=LICENCE,
+        source=SOURCE,
         embed=lambda audio: embed(params, jnp.asarray(audio)),
     )
 

@@ -28,6 +28,8 @@ from realaudio_jax.metrics.ports.weights import (
 )
 from realaudio_jax.typing import Array, Float
 
+LICENCE = 'CC-BY-4.0'
+SOURCE = 'zenodo.org/records/3987831, Cnn14_mAP=0.431.pth'
 SAMPLE_RATE = 32_000  # Hz
 N_FFT, HOP, BANDS, LOW_HZ, HIGH_HZ = 1024, 320, 64, 50.0, 14_000.0
 WINDOW_S = 10.0  # what the network was trained on; shorter clips are padded with zeros, as there
@@ -82,7 +84,8 @@ def cnn14(weights_dir: str | os.PathLike) -> Embedder:
         sample_rate=SAMPLE_RATE,
         dimension=DIMENSION,
         window_s=WINDOW_S,
-        licence='CC-BY-4.0',
+        licence=LICENCE,
+        source=SOURCE,
         embed=lambda audio: embed(params, jnp.asarray(audio)),
     )
 

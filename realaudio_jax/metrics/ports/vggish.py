@@ -29,6 +29,8 @@ from realaudio_jax.metrics.ports.weights import (
 )
 from realaudio_jax.typing import Array, Float
 
+LICENCE = 'Apache-2.0'
+SOURCE = 'github.com/harritaylor/torchvggish, vggish-10086976.pth'
 SAMPLE_RATE = 16_000  # Hz
 FRAME, HOP, N_FFT = 400, 160, 512  # samples
 BANDS, PATCH_FRAMES = 64, 96
@@ -83,7 +85,8 @@ def vggish(weights_dir: str | os.PathLike, relu: bool = False) -> Embedder:
         dimension=DIMENSION,
         window_s=WINDOW / SAMPLE_RATE,
         hop_s=PATCH_FRAMES * HOP / SAMPLE_RATE,
-        licence='Apache-2.0',
+        licence=LICENCE,
+        source=SOURCE,
         embed=lambda audio: embed(params, jnp.asarray(audio)),
     )
 
