@@ -28,6 +28,9 @@ class Embedder:
         embed: mono audio [B S] at `sample_rate`, range [-1, 1], S at least one window, to
             [B frames D] with frames = 1 + (S - window) // hop.
         hop_s: seconds between vectors; None means one window.
+        source: where the weights come from.
+        repeat_short: whether a clip shorter than one window is repeated as often as it fits before
+            zeros fill the rest.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Embedder:
     licence: str
     embed: Callable[[Float[Array, 'B S']], Float[Array, 'B N D']]
     hop_s: float | None = None
+    source: str = ''
+    repeat_short: bool = False
 
     @property
     def window(self) -> int:
@@ -57,8 +62,9 @@ def embed_stream(
 ) -> Iterator[Float[np.ndarray, '_ D']]:
     """Yields the vectors [frames D] of each clip in order, holding few clips at a time.
 
-    A clip shorter than one window is padded with zeros at its end to one window; samples past the
-    last whole window are left out, as the published networks do.
+    A clip shorter than one window is padded with zeros at its end to one window (after repetition,
+    where the embedder asks for it); samples past the last whole window are left out, as the
+    published networks do.
 
     Args:
         clips: arrays [S] or [S A] in [-1, 1], or paths of sound files.
@@ -73,7 +79,7 @@ def embed_stream(
     done: list[np.ndarray] = []  # vectors not yet yielded
     for index, clip in enumerate(clips):
         audio = _mono(clip, index, sample_rate or embedder.sample_rate, embedder.sample_rate)
-        windows = _windows(audio, embedder.window, embedder.hop)
+        windows = _windows(audio, embedder)
         counts.append(len(windows))
         queue.extend(windows)
         while len(queue) >= batch:
@@ -115,10 +121,13 @@ def _mono(clip, index, clip_rate, rate):
     return np.asarray(audio, np.float32)
 
 
-def _windows(audio, window, hop):
+def _windows(audio, embedder):
+    window = embedder.window
     if len(audio) < window:
+        if embedder.repeat_short:
+            audio = np.tile(audio, window // len(audio))
         audio = np.pad(audio, (0, window - len(audio)))
-    return np.lib.stride_tricks.sliding_window_view(audio, window)[::hop]
+    return np.lib.stride_tricks.sliding_window_view(audio, window)[:: embedder.hop]
 
 
 def _embed_batch(embedder, windows, batch):

@@ -26,7 +26,6 @@ from realaudio_jax.typing import MAX_TEXT_TOKENS, TEXT_WIDTH, Array, Bool, Float
 
 WEIGHTS_NAME = 'text_encoder.safetensors'  # in a release
 TOKENIZER_NAME = 'tokenizer.json'
-_EPSILON = 1e-12  # of every norm; the original's value
 
 
 class SelfAttention(nn.Module):
@@ -57,13 +56,15 @@ class EncoderLayer(nn.Module):
 
     heads: int
     hidden: int
+    epsilon: float
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B T D'], mask: Bool[Array, 'B T']) -> Float[Array, 'B T D']:
         attended = SelfAttention(self.heads, name='attention')(x, mask)
-        x = _norm('attention_norm')(x + attended)
+        x = _norm('attention_norm', self.epsilon)(x + attended)
         hidden = jax.nn.gelu(nn.Dense(self.hidden, name='expand')(x), approximate=False)
-        return _norm('output_norm')(x + nn.Dense(x.shape[-1], name='contract')(hidden))
+        hidden = nn.Dense(x.shape[-1], name='contract')(hidden)
+        return _norm('output_norm', self.epsilon)(x + hidden)
 
 
 class TextEncoder(nn.Module):
@@ -76,6 +77,7 @@ class TextEncoder(nn.Module):
       heads: H, a divisor of `width`.
       hidden: width inside equation (2).
       layers: how many.
+      epsilon: of every norm.
     """
 
     vocabulary: int = 30_522
@@ -84,6 +86,7 @@ class TextEncoder(nn.Module):
     heads: int = 12
     hidden: int = 1536
     layers: int = 6
+    epsilon: float = 1e-12
 
     @nn.compact
     def __call__(self, ids: Int[Array, 'B T'], mask: Bool[Array, 'B T']) -> Float[Array, 'B T D']:
@@ -104,15 +107,16 @@ class TextEncoder(nn.Module):
             raise ValueError(f'{tokens} tokens given, {self.positions} at most: cut the text')
         place = nn.Embed(self.positions, self.width, name='position')(jnp.arange(tokens))
         x = nn.Embed(self.vocabulary, self.width, name='token')(ids) + place[None]
-        x = _norm('embedding_norm')(x)
+        x = _norm('embedding_norm', self.epsilon)(x)
         for i in range(self.layers):
-            x = EncoderLayer(self.heads, self.hidden, name=f'layer_{i}')(x, mask)
+            layer = EncoderLayer(self.heads, self.hidden, self.epsilon, name=f'layer_{i}')
+            x = layer(x, mask)
         return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
-def _norm(name: str) -> nn.LayerNorm:
+def _norm(name: str, epsilon: float) -> nn.LayerNorm:
     # The variance as mean (x - mean)^2: the shortcut E x^2 - (E x)^2 costs parity.
-    return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)
 
 
 def encode_tokens(
@@ -221,17 +225,20 @@ def import_bert(tensors: Mapping[str, np.ndarray], layers: int = 6) -> dict:
 
 
 class Tokenizer:
-    """WordPiece ids of texts, from a `tokenizer.json`.
+    """Ids of texts, from a `tokenizer.json`.
 
     Args:
       path: the file.
+      special: its tokens for padding, the start and the end of a text.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not a tokenizer, or one without [CLS], [SEP] and [PAD].
+      ValueError: it is not a tokenizer, or one without these tokens.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(
+        self, path: str | os.PathLike, special: tuple[str, str, str] = ('[PAD]', '[CLS]', '[SEP]')
+    ):
         path = pathlib.Path(path)
         if not path.is_file():
             raise FileNotFoundError(f'no tokenizer at {path}; get the release again')
@@ -244,10 +251,12 @@ class Tokenizer:
         # The file's own settings (128 tokens, cut without a word) are not ours.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        special = [self._tokenizer.token_to_id(name) for name in ('[PAD]', '[CLS]', '[SEP]')]
-        if None in special:
-            raise ValueError(f'{path} lacks [PAD], [CLS] or [SEP]; get the release again')
-        self._padding, _, self._end = special
+        found = [self._tokenizer.token_to_id(name) for name in special]
+        if None in found:
+            raise ValueError(
+                f'{path} lacks {special[0]}, {special[1]} or {special[2]}; get it again'
+            )
+        self._padding, _, self._end = found
 
     def encode(
         self,
