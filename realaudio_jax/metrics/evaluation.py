@@ -17,7 +17,7 @@ from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.agreement import step_coherence
 from realaudio_jax.metrics.embedders import Embedder, embed_clips
 from realaudio_jax.metrics.events import onset_errors, summarise_onsets
-from realaudio_jax.metrics.frechet import frechet_interval
+from realaudio_jax.metrics.figures import REAL, Windows, distance_row, mean_row
 from realaudio_jax.metrics.latency import measure
 from realaudio_jax.metrics.tower import Tower
 from realaudio_jax.models.autoencoder import samples_per_latent
@@ -26,8 +26,7 @@ from realaudio_jax.program import Bucket
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Float, Int16
 
-REAL, RECONSTRUCTION = 'real against real', 'reconstruction against real'
-Windows = list[np.ndarray]  # of an embedder, one array [frames D] per sound
+RECONSTRUCTION = 'reconstruction against real'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +165,7 @@ def evaluate(
     batch: int = 8,
     latency_repeats: int = 9,
     resamples: int = 200,
+    distances: Sequence[str] = ('fad',),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[dict]:
     """Figures of each setting on the scenes, and of the two references.
@@ -183,6 +183,7 @@ def evaluate(
         batch: sounds per call.
         latency_repeats: timed calls at batch 1 for each setting; 0 leaves latency out.
         resamples: bootstrap draws of the intervals.
+        distances: names in `figures.DISTANCES`.
         progress: called with (what is made, done, total).
 
     Returns:
@@ -216,7 +217,7 @@ def evaluate(
         if kept is not None:
             cosines = step_coherence(sounds.latents, kept.latents)
             to = f'{reference.model} {reference.steps}'
-            rows.append(_mean('latent cosine', cosines) | columns | {'to': to})
+            rows.append(mean_row('latent cosine', cosines) | columns | {'to': to})
         rows.append({'name': 'NFE', 'value': setting.nfe, 'unit': '', 'n': 1} | columns)
         if latency_repeats:
             rows.append(latency_row(generator, scenes[0], setting, latency_repeats))
@@ -236,17 +237,6 @@ def latency_row(generator: Generator, scene: Scene, setting: Setting, repeats: i
         'name': 'time per sound', 'value': stats.median, 'unit': 'ms', 'n': repeats,
         'high': stats.p95, 'seconds': scene.seconds,
     } | columns  # fmt: skip
-
-
-def distance_row(
-    real: Windows, made: Windows, embedder: Embedder, seed: int, resamples: int, paired=False
-) -> dict:
-    """Frechet distance of one set to another with its 95% interval, n the smaller set."""
-    found = frechet_interval(real, made, resamples, paired=paired, seed=seed)
-    return {
-        'name': 'Frechet distance', 'value': found.value, 'unit': '', 'n': min(found.clips),
-        'low': found.low, 'high': found.high, 'embedder': embedder.name,
-    }  # fmt: skip
 
 
 def one_duration(scenes: Sequence[Scene]) -> float:
@@ -285,7 +275,7 @@ class _Judge:
             texts = [scene.caption for scene in self.scenes]
             wrong = self.tower.agreement(self.windows[0], texts[1:] + texts[:1])
             columns = {'model': 'real, caption of another scene', 'embedder': self._name}
-            rows.append(_mean('prompt agreement', wrong) | columns)
+            rows.append(mean_row('prompt agreement', wrong) | columns)
         return rows
 
     def rows(self, made: Made, columns: dict, paired: bool = False) -> list[dict]:
@@ -304,7 +294,7 @@ class _Judge:
         if not self.tower:
             return []
         cosines = self.tower.agreement(windows[0], [scene.caption for scene in self.scenes])
-        return [_mean('prompt agreement', cosines) | columns | {'embedder': self._name}]
+        return [mean_row('prompt agreement', cosines) | columns | {'embedder': self._name}]
 
     def _onsets(self, sounds, columns):
         errors = [
@@ -324,15 +314,6 @@ class _Judge:
             {'name': name, 'value': value, 'unit': unit, 'n': found.count} | columns
             for name, value, unit in figures
         ]
-
-
-def _mean(name: str, values: np.ndarray) -> dict:
-    """The mean with its 95% interval."""
-    mean, reach = values.mean(), 1.96 * values.std(ddof=1) / len(values) ** 0.5
-    return {
-        'name': name, 'value': float(mean), 'unit': '', 'n': len(values),
-        'low': float(mean - reach), 'high': float(mean + reach),
-    }  # fmt: skip
 
 
 def _bucket(setting: Setting, seconds: float, batch: int) -> Bucket:
