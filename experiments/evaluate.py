@@ -43,6 +43,9 @@ _RECORDINGS = flags.DEFINE_string(
 _SCENES = flags.DEFINE_integer('scenes', 128, 'Number of scenes.', lower_bound=2)
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.')
 _STEPS = flags.DEFINE_list('steps', ['4'], 'Step counts of the student.')
+_DIVERSITY = flags.DEFINE_integer(
+    'diversity_prompts', 0, 'Scenes of which several sounds are made, for their diversity.'
+)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise, halves and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate', 'Where results.json and results.md go.')
 
@@ -61,7 +64,15 @@ def judge_folders(
 
 
 def judge_release(
-    release, recordings, embedder_weights, count, seconds, steps, seed, metrics=('fad',)
+    release,
+    recordings,
+    embedder_weights,
+    count,
+    seconds,
+    steps,
+    seed,
+    metrics=('fad',),
+    diversity_prompts=0,
 ) -> list[dict]:
     """The student at each step count and the guided teacher at 4 and 50, floor and ceiling."""
     generator = load(release)
@@ -78,7 +89,7 @@ def judge_release(
 
         return evaluate(
             generator, scenes, settings, tower, embedders, others, seed=seed, progress=say,
-            distances=metrics,
+            distances=metrics, diversity_prompts=diversity_prompts,
         )  # fmt: skip
 
 
@@ -95,7 +106,7 @@ def main(argv):
     else:
         rows = judge_release(
             _RELEASE.value, _RECORDINGS.value, _WEIGHTS.value, _SCENES.value, _SECONDS.value,
-            [int(s) for s in _STEPS.value], _SEED.value, _METRICS.value,
+            [int(s) for s in _STEPS.value], _SEED.value, _METRICS.value, _DIVERSITY.value,
         )  # fmt: skip
     write_results(_WORKDIR.value, rows, 'Evaluation')
     print(wide_table(rows))

@@ -54,7 +54,13 @@ def draw_counts(
 def spread_about(
     value: float, draws: Float[np.ndarray, 'R'], confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Ends of the interval: quantiles of the draws, moved so that their mean is the value."""
+    """Ends of the interval: quantiles of the draws, moved so that their mean is the value.
+
+    Draws that are not defined (NaN) are left out; with none left both ends are the value.
+    """
+    draws = draws[np.isfinite(draws)]
+    if not draws.size:
+        return value, value
     tail = (1 - confidence) / 2
     low, high = value + np.quantile(draws, [tail, 1 - tail]) - draws.mean()
     return float(low), float(high)

@@ -25,6 +25,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from realaudio_jax.timeline import Event
+from realaudio_jax.typing import Int
 
 Pair = tuple[Sequence[Event], Sequence[Event]]  # requested and found, of one clip
 
@@ -73,22 +74,30 @@ def event_scores(
     """
     labels = _labels(clips)
     counts = np.zeros((len(labels), 3))  # hits, requested, found
-    hits = substitutions = 0
     for requested, found in clips:
-        near = _near(requested, found, collar_s, offset_share)
-        same = np.array([[r.text == f.text for f in found] for r in requested], bool)
-        right = near & same.reshape(near.shape)
-        answer = _match(right)
-        hits += (answer >= 0).sum()
-        free = near[answer < 0]
-        free[:, answer[answer >= 0]] = False
-        substitutions += _pair_in_order(free)
+        hit = _hits(requested, found, collar_s, offset_share)[0]
         for row, label in zip(counts, labels, strict=True):
             of = [i for i, event in enumerate(requested) if event.text == label]
-            row += (answer[of] >= 0).sum(), len(of), sum(e.text == label for e in found)
-    requested, found = (sum(len(pair[i]) for pair in clips) for i in (0, 1))
+            row += hit[of].sum(), len(of), sum(e.text == label for e in found)
+    total = sum(event_counts(pair, collar_s, offset_share) for pair in clips)
+    hits, substitutions, requested, found = total
     parts = (substitutions, requested - hits - substitutions, found - hits - substitutions)
     return _scores(hits, requested, found, parts, counts, np.nan)
+
+
+def event_counts(
+    clip: Pair, collar_s: float = 0.2, offset_share: float | None = 0.5
+) -> Int[np.ndarray, '4']:
+    """Hits, substitutions, requested and found events of one clip; sums give `event_scores`."""
+    requested, found = clip
+    hit, substitutions = _hits(requested, found, collar_s, offset_share)
+    return np.array([hit.sum(), substitutions, len(requested), len(found)])
+
+
+def f1_of_counts(counts: Sequence[Int[np.ndarray, '4']]) -> float:
+    """F of (1) from the `event_counts` of clips: 2 hits / (requested + found); NaN for none."""
+    hits, _, requested, found = np.sum(counts, 0)
+    return float(2 * hits / (requested + found)) if requested + found else float('nan')
 
 
 def segment_scores(
@@ -129,6 +138,16 @@ def _labels(clips):
     if not labels:
         raise ValueError('no requested events: a score needs at least one')
     return labels
+
+
+def _hits(requested, found, collar_s, offset_share):
+    """Whether each requested event was found, and the number of substitutions."""
+    near = _near(requested, found, collar_s, offset_share)
+    same = np.array([[r.text == f.text for f in found] for r in requested], bool)
+    answer = _match(near & same.reshape(near.shape))
+    left = near[answer < 0]
+    left[:, answer[answer >= 0]] = False
+    return answer >= 0, _pair_in_order(left)
 
 
 def _near(requested, found, collar_s, offset_share):

@@ -31,13 +31,17 @@ class StoredVectors(collections.abc.Sequence):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int | np.integer) -> np.ndarray:
         with np.load(self.paths[index]) as stored:
             return stored['vectors']
 
     def take(self, indices: Sequence[int]) -> 'StoredVectors':
         """These clips alone, in this order."""
         return StoredVectors([self.paths[i] for i in indices])
+
+    def by_content(self) -> 'StoredVectors':
+        """The clips in an order that no file name decides, so that a set has one figure."""
+        return StoredVectors(sorted(self.paths))
 
 
 @dataclasses.dataclass(frozen=True)

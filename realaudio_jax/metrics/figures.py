@@ -17,7 +17,7 @@ from realaudio_jax.metrics.kernel import kernel_interval
 REAL = 'real against real'
 DISTANCES = {
     'fad': ('Frechet distance', frechet_interval),
-    'fad_inf': ('Frechet distance, N to infinity', frechet_infinity_interval),
+    'fad_inf': ('extrapolated Frechet distance', frechet_infinity_interval),
     'kad': ('kernel distance', kernel_interval),
 }
 Windows = Sequence[np.ndarray]  # of an embedder, one array [frames D] per sound

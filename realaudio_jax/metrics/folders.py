@@ -81,13 +81,12 @@ def compare_folders(
                 say(f'{side}: {found[side].short} of {len(found[side].files)} sounds are shorter '
                     f'than the {embedder.window_s:g} s of {embedder.name}; padded with silence at '
                     'their end')  # fmt: skip
-        real = found['reference'].vectors
+        real, made = (found[side].vectors.by_content() for side in ('reference', 'generated'))
         order = np.random.default_rng(seed).permutation(len(real))
-        halves = [real.take(sorted(half)) for half in np.array_split(order, 2)]
+        halves = [real.take(half.tolist()) for half in np.array_split(order, 2)]
         say(f'distances by {embedder.name}')
         floor = distance_rows(*halves, embedder, distances, seed, resamples)
         rows += [{'note': 'two halves'} | row | {'model': REAL} for row in floor]
-        made = found['generated'].vectors
         judged = distance_rows(real, made, embedder, distances, seed, resamples)
         rows += [row | {'model': names['generated']} for row in judged]
     return rows

@@ -72,7 +72,7 @@ def kernel_interval(
     across = _mean_kernel(*sides, *weights, scale, paired)
     found = SCALE * (within[0] + within[1] - 2 * across)
     value, draws = float(found[0]), found[1:]
-    low, high = spread_about(value, draws[np.isfinite(draws)], confidence)
+    low, high = spread_about(value, draws, confidence)
     return Interval(value, low, high, (len(sets[0]), len(sets[1])))
 
 

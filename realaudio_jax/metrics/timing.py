@@ -20,7 +20,6 @@ import numpy as np
 import scipy.ndimage
 import scipy.signal
 
-from realaudio_jax.metrics.detection import event_scores
 from realaudio_jax.metrics.events import SEARCH_S, SIDE, band_energy, envelope_onset_errors, rises
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import Array, Float
@@ -45,8 +44,9 @@ class ClipTiming:
         spurious_s: onsets where none was requested.
         outside_db: energy outside the requested events over all energy, -60 dB and above; NaN
             for a silent sound.
-        found: what was found, as events, for `event_scores`: requested ones at the time they
-            came, and spurious ones.
+        found: what was found, as events for `detection.event_counts` with offsets left out:
+            requested ones under their own label from when they came, since what sounded is not
+            judged, and spurious ones without a label.
     """
 
     onset_ms: Float[np.ndarray, 'E']
@@ -81,17 +81,6 @@ def clip_timing(
     backwards = band_energy(np.asarray(audio)[::-1], sample_rate)[0][::-1]
     offsets = _offset_errors(backwards, bandwidths, events)
     return ClipTiming(onsets, offsets, spurious, _outside(energy, events), tuple(found))
-
-
-def onset_f1(clips: Sequence[tuple[Sequence[Event], ClipTiming]], collar_s: float = 0.2) -> float:
-    """Event-based F1 of onsets within a collar; a spurious onset costs precision.
-
-    What sounded is not judged: an onset found near a request has that request's label. NaN where
-    nothing was requested.
-    """
-    if not any(events for events, _ in clips):
-        return float('nan')
-    return event_scores([(e, t.found) for e, t in clips], collar_s, offset_share=None).f1
 
 
 def loudness_correlation(

@@ -32,3 +32,5 @@ def test_undefined_draws_are_left_out():
 def test_a_spread_is_laid_around_the_value():
     low, high = spread_about(1.0, np.linspace(5, 6, 101), 0.9)
     assert (low, high) == (pytest.approx(0.55), pytest.approx(1.45))
+    assert spread_about(1.0, np.array([np.nan, 3.0])) == (1.0, 1.0)
+    assert spread_about(1.0, np.full(3, np.nan)) == (1.0, 1.0)

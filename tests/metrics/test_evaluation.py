@@ -34,7 +34,7 @@ def rows(generator, scenes):
     tower = load_tower(generator.folder)
     return evaluate(
         generator, scenes, [STUDENT, TEACHER], tower, reference=TEACHER, batch=4,
-        latency_repeats=0, resamples=4,
+        latency_repeats=0, resamples=4, distances=('fad', 'kad'), diversity_prompts=1,
     )  # fmt: skip
 
 
@@ -50,7 +50,10 @@ def test_every_figure_stands_beside_its_floor_and_ceiling(rows):
         assert distance['low'] <= distance['value'] <= distance['high']
         assert 'audio tower' in distance['embedder']
         assert -1 <= pick(rows, 'prompt agreement', model)['value'] <= 1
-        assert pick(rows, 'onsets missed', model)['n'] > 0
+        assert 'audio tower' in pick(rows, 'kernel distance', model)['embedder']
+        for name in ('onsets missed', 'offsets within 250 ms', 'onset F1, 200 ms'):
+            figure = pick(rows, name, model)
+            assert figure['n'] > 0 and 0 <= figure['low'] <= figure['high'] <= 100
     table = wide_table(rows)
     assert 'Frechet distance, audio tower' in table and 'onset error, median (ms)' in table
 
@@ -64,7 +67,15 @@ def test_settings_are_columns_and_evaluations_are_counted(rows):
 
 def test_the_reference_agrees_with_itself(rows):
     np.testing.assert_allclose(pick(rows, 'latent cosine', 'teacher')['value'], 1.0)
-    assert pick(rows, 'latent cosine', 'student')['value'] < 0.9999
+    np.testing.assert_allclose(pick(rows, 'embedding cosine', 'teacher')['value'], 1.0)
+    for name in ('latent cosine', 'embedding cosine'):
+        row = pick(rows, name, 'student')
+        assert row['value'] < 0.9999 and row['to'] == 'teacher 2'
+
+
+def test_samples_of_one_prompt_differ(rows):
+    row = pick(rows, 'diversity of one prompt', 'student')
+    assert 0 < row['value'] <= 2 and row['n'] == 1
 
 
 def test_a_sound_depends_on_its_scene_and_seed_alone(generator, scenes):

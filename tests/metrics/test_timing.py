@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.timing import clip_timing, loudness_correlation, onset_f1
+from realaudio_jax.metrics.detection import event_counts, f1_of_counts
+from realaudio_jax.metrics.timing import clip_timing, loudness_correlation
 from realaudio_jax.timeline import Event
 
 RATE = 16_000
 EVENTS = (Event('a', 0.5, 0.9), Event('b', 1.6, 2.2), Event('c', 2.9, 3.3))
+
+
+def _onset_f1(events, timing, collar_s=0.2):
+    return f1_of_counts([event_counts((events, timing.found), collar_s, None)])
 
 
 def _sound(events=EVENTS, late_s=0.0, longer_s=0.0, bed=0.0, seconds=4, seed=0):
@@ -50,17 +55,17 @@ def test_unasked_onsets_and_energy_outside():
     np.testing.assert_allclose(both.spurious_s, [unasked.onset_s], atol=0.01)
     # 0.4 s of 1.4 s of like noise lie outside
     assert both.outside_db == pytest.approx(10 * np.log10(0.4 / 1.4), abs=0.3)
-    assert onset_f1([(asked, clean)]) == 1
-    assert onset_f1([(asked, both)]) == pytest.approx(2 * (2 / 3) / (1 + 2 / 3))
+    assert _onset_f1(asked, clean) == 1
+    assert _onset_f1(asked, both) == pytest.approx(2 * (2 / 3) / (1 + 2 / 3))
     late = clip_timing(_sound(asked, late_s=0.22), RATE, asked)
-    assert onset_f1([(asked, late)]) == 0 and onset_f1([(asked, late)], 0.25) == 1
+    assert _onset_f1(asked, late) == 0 and _onset_f1(asked, late, 0.25) == 1
 
 
 def test_silence_and_no_events():
     silent = clip_timing(np.zeros(RATE), RATE, [Event('a', 0.2, 0.5)])
     assert np.isnan(silent.onset_ms).all() and np.isnan(silent.offset_ms).all()
     assert np.isnan(silent.outside_db) and not silent.spurious_s.size
-    assert np.isnan(onset_f1([([], silent)]))
+    assert np.isnan(_onset_f1([], silent))
     none = clip_timing(_sound(), RATE, [])
     assert len(none.spurious_s) == 3 and none.outside_db == pytest.approx(0, abs=1e-6)
 
