@@ -15,7 +15,8 @@ from absl import flags
 
 from experiments.common import run
 from realaudio_jax.generator import load
-from realaudio_jax.metrics.evaluation import Setting, evaluate
+from realaudio_jax.metrics.cost import latency_rows
+from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.figures import DISTANCES
 from realaudio_jax.metrics.folders import compare_folders, sound_files
 from realaudio_jax.metrics.judges import (
@@ -25,6 +26,7 @@ from realaudio_jax.metrics.judges import (
     load_judges,
 )
 from realaudio_jax.metrics.results import wide_table, write_results
+from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.training.loop import Progress
 
 _GENERATED = flags.DEFINE_string('generated', None, 'Folder of sounds to judge.')
@@ -87,10 +89,13 @@ def judge_release(
             finished[label] = done
             progress.update(sum(finished.values()))
 
-        return evaluate(
+        rows = evaluate(
             generator, scenes, settings, tower, embedders, others, seed=seed, progress=say,
-            distances=metrics, diversity_prompts=diversity_prompts,
+            latency_repeats=0, distances=metrics, diversity_prompts=diversity_prompts,
         )  # fmt: skip
+    for setting in settings:
+        rows += latency_rows(generator, scenes[0], setting)
+    return rows
 
 
 def main(argv):

@@ -28,6 +28,8 @@ class Embedder:
         embed: mono audio [B S] at `sample_rate`, range [-1, 1], S at least one window, to
             [B frames D] with frames = 1 + (S - window) // hop.
         hop_s: seconds between vectors; None means one window.
+        class_names: of a network that also classifies, the names of its classes.
+        class_scores: vectors [N D] to the scores of those classes [N K], 0 to 1; None without.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Embedder:
     licence: str
     embed: Callable[[Float[Array, 'B S']], Float[Array, 'B N D']]
     hop_s: float | None = None
+    class_names: tuple[str, ...] = ()
+    class_scores: Callable[[Float[np.ndarray, 'N D']], Float[np.ndarray, 'N K']] | None = None
 
     @property
     def window(self) -> int:

@@ -15,54 +15,18 @@ from realaudio_jax import audio as audio_lib
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.agreement import step_coherence
+from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.embedders import Embedder
 from realaudio_jax.metrics.figures import REAL, mean_row
-from realaudio_jax.metrics.latency import measure
 from realaudio_jax.metrics.scene_judge import SAMPLES, SceneJudge
+from realaudio_jax.metrics.setting import REFERENCE, Setting, bucket_of
 from realaudio_jax.metrics.tower import Tower
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames
-from realaudio_jax.program import Bucket
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Float, Int16
 
 RECONSTRUCTION = 'reconstruction against real'
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """How a set of sounds is made.
-
-    Attributes:
-        model: 'student' or 'teacher'.
-        steps: of the sampler.
-        sampler: see `program.Bucket`.
-        guidance: scale; None is the release's own.
-    """
-
-    model: str = 'student'
-    steps: int = 4
-    sampler: str = 'ddim'
-    guidance: float | None = None
-
-    @property
-    def nfe(self) -> int:
-        """Evaluations of the denoiser for one sound: the teacher's guidance needs two a step."""
-        return self.steps * (1 if self.model == 'student' else 2)
-
-    def columns(self, generator: Generator) -> dict:
-        """The columns that name this setting in a table."""
-        guidance = generator.config['guidance'] if self.guidance is None else self.guidance
-        return {
-            'model': self.model,
-            'steps': self.steps,
-            'nfe': self.nfe,
-            'sampler': self.sampler,
-            'guidance': guidance,
-        }
-
-
-REFERENCE = Setting('teacher', 50)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +64,7 @@ def make_sounds(
         FloatingPointError: a sound is not finite.
     """
     seconds = one_duration(scenes)
-    bucket = _bucket(setting, seconds, batch)
+    bucket = bucket_of(setting, seconds, batch)
     guidance = setting.columns(generator)['guidance']
     samples = round(seconds * SAMPLE_RATE)
     sounds, latents = [], []
@@ -242,21 +206,6 @@ def evaluate(
     return rows
 
 
-def latency_row(generator: Generator, scene: Scene, setting: Setting, repeats: int = 9) -> dict:
-    """Time of one call at batch 1, PCM on the host, median of `repeats`."""
-    columns = setting.columns(generator)
-    bucket = _bucket(setting, scene.seconds, 1)
-    request = generator.request(
-        [scene.caption], Timeline(scene.events), scene.seconds, [0], columns['guidance'],
-        bucket.length,
-    )  # fmt: skip
-    stats = measure(lambda: jax.device_get(generator.programs(bucket, request)), repeats)
-    return {
-        'name': 'time per sound', 'value': stats.median, 'unit': 'ms', 'n': repeats,
-        'high': stats.p95, 'seconds': scene.seconds,
-    } | columns  # fmt: skip
-
-
 def one_duration(scenes: Sequence[Scene]) -> float:
     """The duration that all scenes have, s.
 
@@ -267,14 +216,3 @@ def one_duration(scenes: Sequence[Scene]) -> float:
     if len(found) != 1:
         raise ValueError(f'scenes last {found} seconds; give scenes of one duration')
     return found[0]
-
-
-def _bucket(setting: Setting, seconds: float, batch: int) -> Bucket:
-    return Bucket(
-        batch=batch,
-        length=latent_frames(np.ceil(seconds)),
-        steps=setting.steps,
-        sample_rate=SAMPLE_RATE,
-        student=setting.model == 'student',
-        sampler=setting.sampler,
-    )

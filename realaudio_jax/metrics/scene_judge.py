@@ -10,6 +10,7 @@ from realaudio_jax.metrics.detection import event_counts, f1_of_counts
 from realaudio_jax.metrics.embedders import Embedder, embed_clips
 from realaudio_jax.metrics.events import COLLARS_MS, summarise_onsets
 from realaudio_jax.metrics.figures import REAL, Windows, distance_rows, mean_row, statistic_row
+from realaudio_jax.metrics.probe import class_agreement
 from realaudio_jax.metrics.timing import clip_timing
 from realaudio_jax.metrics.tower import Tower
 from realaudio_jax.typing import SAMPLE_RATE
@@ -60,11 +61,9 @@ class SceneJudge:
         rows += self._agreement(windows, [scene.caption for scene in self.scenes])
         rows += self._timing(scene.audio for scene in self.scenes)
         rows = [row | columns for row in rows]
-        if self.tower:
-            captions = [scene.caption for scene in self.scenes]
-            wrong = self._agreement(windows, captions[1:] + captions[:1])[0]
-            rows.append(wrong | {'model': 'real, caption of another scene'})
-        return rows
+        captions = [scene.caption for scene in self.scenes]
+        wrong = self._agreement(windows, captions[1:] + captions[:1])
+        return rows + [row | {'model': 'real, caption of another scene'} for row in wrong]
 
     def rows(
         self,
@@ -114,10 +113,22 @@ class SceneJudge:
         return distance_rows(a, b, embedder, self.distances, self.seed, self.resamples, paired)
 
     def _agreement(self, windows, texts):
-        if not self.tower:
-            return []
-        row = mean_row('prompt agreement', self.tower.agreement(windows[0], texts), seed=self.seed)
-        return [row | {'embedder': self.tower.embedder.name}]
+        """By the tower, and by the classes of every embedder that has some."""
+        rows = []
+        if self.tower:
+            agreement = self.tower.agreement(windows[0], texts)
+            row = mean_row('prompt agreement', agreement, seed=self.seed)
+            rows.append(row | {'embedder': self.tower.embedder.name})
+        for embedder, found in zip(self.embedders, windows, strict=True):
+            if embedder.class_scores is None or not embedder.class_names:
+                continue
+            scores = [embedder.class_scores(vectors) for vectors in found]
+            agreement = class_agreement(scores, texts, embedder.class_names)
+            agreement = agreement[~np.isnan(agreement)]  # prompts that name no class
+            if agreement.size:
+                row = mean_row('class agreement', agreement, seed=self.seed)
+                rows.append(row | {'embedder': embedder.name})
+        return rows
 
     def _timing(self, sounds):
         """Figures of the scenes that ask for events; intervals are over scenes."""

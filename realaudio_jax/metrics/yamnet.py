@@ -105,6 +105,8 @@ def yamnet(weights_dir: str | os.PathLike, activations: str = 'int8') -> Embedde
         hop_s=PATCH_HOP * HOP / SAMPLE_RATE,
         licence='Apache-2.0',
         embed=lambda audio: embed_audio(model.params, jnp.asarray(audio), activations)[0],
+        class_names=model.class_names,
+        class_scores=lambda vectors: np.asarray(scores(model.params, vectors, activations)),
     )
 
 
@@ -154,9 +156,7 @@ def forward(
     Raises:
         ValueError: `activations` is neither 'int8' nor 'float32'.
     """
-    if activations not in ('int8', 'float32'):
-        raise ValueError(f"activations must be 'int8' or 'float32', not {activations!r}")
-    rounded = _round_to_grid if activations == 'int8' else lambda x, step, zero=-128: x
+    rounded = _rounding(activations)
     x = rounded(patches[..., None], INPUT_STEP, INPUT_ZERO)
     for layer, name in enumerate(_layer_names()[:LAYERS]):
         weight, bias = params[name]['w'], params[name]['b']
@@ -172,8 +172,21 @@ def forward(
         x = jnp.clip(x + bias[None, None, None, :], 0, 6)
         x = rounded(x, STEP_22 if layer == 22 else STEP)
     embedding = rounded(x.mean((1, 2)), EMBEDDING_STEP)
-    logits = embedding @ params['27_fc']['w'] + params['27_fc']['b'][None, :]
-    return embedding, jax.nn.sigmoid(rounded(logits, LOGIT_STEP, LOGIT_ZERO))
+    return embedding, scores(params, embedding, activations)
+
+
+def scores(
+    params: PyTree, embeddings: Float[Array | np.ndarray, 'N 1024'], activations: str = 'int8'
+) -> Float[Array, 'N 521']:
+    """Sigmoid class scores of embeddings, as `forward` gives them."""
+    logits = jnp.asarray(embeddings) @ params['27_fc']['w'] + params['27_fc']['b'][None, :]
+    return jax.nn.sigmoid(_rounding(activations)(logits, LOGIT_STEP, LOGIT_ZERO))
+
+
+def _rounding(activations):
+    if activations not in ('int8', 'float32'):
+        raise ValueError(f"activations must be 'int8' or 'float32', not {activations!r}")
+    return _round_to_grid if activations == 'int8' else lambda x, step, zero=-128: x
 
 
 def _round_to_grid(x, step, zero=-128):

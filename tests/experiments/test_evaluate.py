@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from realaudio_jax.io import write_audio
-from realaudio_jax.metrics.evaluation import REAL, Setting
+from realaudio_jax.metrics.figures import REAL
 from realaudio_jax.metrics.judges import load_embedders
+from realaudio_jax.metrics.setting import Setting
 
 
 def sounds(folder, level, seed):
@@ -51,7 +52,9 @@ def test_a_release_is_judged_beside_its_teacher(experiment, tower_release, monke
         return []
 
     monkeypatch.setattr(run, 'evaluate', evaluate)
-    run.judge_release(str(tower_release), None, None, 2, 1.0, [2], 0, ['kad'], 3)
+    monkeypatch.setattr(run, 'latency_rows', lambda generator, scene, setting: [setting])
+    rows = run.judge_release(str(tower_release), None, None, 2, 1.0, [2], 0, ['kad'], 3)
+    assert rows == seen['settings']  # the latency of each
     assert seen['settings'] == [
         Setting('student', 2), Setting('teacher', 4), Setting('teacher', 50),
     ]  # fmt: skip

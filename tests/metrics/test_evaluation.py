@@ -4,16 +4,16 @@ import pytest
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.cost import latency_row, latency_rows
 from realaudio_jax.metrics.evaluation import (
-    REAL,
     RECONSTRUCTION,
-    Setting,
     evaluate,
-    latency_row,
     make_sounds,
     one_duration,
 )
+from realaudio_jax.metrics.figures import REAL
 from realaudio_jax.metrics.results import wide_table
+from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.metrics.tower import load_tower
 
 STUDENT, TEACHER = Setting('student', 1), Setting('teacher', 2, guidance=1.5)
@@ -91,7 +91,16 @@ def test_a_sound_depends_on_its_scene_and_seed_alone(generator, scenes):
 def test_latency_is_measured_at_batch_one(generator, scenes):
     row = latency_row(generator, scenes[0], STUDENT, repeats=2)
     assert row['unit'] == 'ms' and row['value'] > 0 and row['n'] == 2
+    assert row['value'] <= row['p95'] <= row['p99']
     assert any(bucket.batch == 1 for bucket in generator.programs._compiled)
+
+
+def test_the_cost_of_a_sound_is_split_into_its_stages(generator, scenes):
+    rows = {row['name']: row for row in latency_rows(generator, scenes[0], STUDENT, repeats=2)}
+    for stage in ('text', 'denoise', 'decode', 'encode', 'transfer'):
+        assert rows[f'time of {stage}']['value'] > 0 and rows[f'time of {stage}']['n'] == 2
+    assert rows['time of transfer']['value'] < rows['time per sound']['value']
+    assert rows['first call']['value'] > 0 and rows['peak memory, host']['value'] > 50
 
 
 def test_mixed_durations_and_single_scenes_are_refused(generator, scenes):

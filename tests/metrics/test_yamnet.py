@@ -51,6 +51,11 @@ def test_scores_of_the_test_spectra(weights, model, activations, expected, toler
     assert scores.shape == (1, 521) and len(model.class_names) == 521
     assert float(scores[0].max()) == pytest.approx(expected, abs=tolerance)
     assert model.class_names[int(scores[0].argmax())] == 'Speech'
+    embedding, _ = yamnet.forward(
+        model.params, jnp.asarray(spectra.reshape(1, 96, 64)), activations
+    )
+    again = yamnet.yamnet(weights, activations).class_scores(np.asarray(embedding))
+    np.testing.assert_allclose(again, scores, atol=1e-5)
 
 
 def test_embeddings_of_recordings(sound_dir, published, embedder):
