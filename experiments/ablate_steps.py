@@ -12,9 +12,11 @@ from absl import flags
 from experiments.common import run
 from realaudio_jax.generator import load
 from realaudio_jax.io import atomic_path
-from realaudio_jax.metrics.evaluation import REAL, RECONSTRUCTION, Setting, evaluate
+from realaudio_jax.metrics.evaluation import RECONSTRUCTION, evaluate
+from realaudio_jax.metrics.figures import REAL
 from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.results import pivot, wide_table, write_results
+from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.training.loop import Progress
 
 matplotlib.use('Agg')

@@ -23,15 +23,11 @@ from realaudio_jax.distillation.progressive import Progressive
 from realaudio_jax.distillation.recipe import Recipe
 from realaudio_jax.generator import Generator, enable_compilation_cache
 from realaudio_jax.io import write_audio
-from realaudio_jax.metrics.evaluation import (
-    REFERENCE,
-    Setting,
-    evaluate,
-    latency_row,
-    make_sounds,
-)
+from realaudio_jax.metrics.cost import latency_row
+from realaudio_jax.metrics.evaluation import evaluate, make_sounds
 from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.results import wide_table, write_results
+from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
 from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
 from realaudio_jax.training.batches import Absence, to_batch, with_absence

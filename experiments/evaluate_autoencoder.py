@@ -1,4 +1,4 @@
-"""Held-back recordings through a release's autoencoder, beside Opus at its lowest rate.
+"""Held-back recordings through a release's autoencoder, beside Opus at several rates.
 
 python -m experiments.evaluate_autoencoder --recordings=DIR --embedder_weights=DIR --workdir=DIR
 """
@@ -15,9 +15,18 @@ from realaudio_jax.components import AUTOENCODER_NAME, autoencoder_template, fin
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.io import resample
 from realaudio_jax.metrics.embedders import embed_clips
-from realaudio_jax.metrics.evaluation import REAL, distance_row
+from realaudio_jax.metrics.figures import REAL, distance_rows, mean_row
 from realaudio_jax.metrics.judges import load_judges
-from realaudio_jax.metrics.reconstruction import band_energy_error, log_mel_l1, opus_round_trip
+from realaudio_jax.metrics.reconstruction import (
+    band_energy_error,
+    bandwidth_kept,
+    log_mel_l1,
+    multi_resolution_stft,
+    opus_level,
+    opus_round_trip,
+    si_sdr,
+    stereo_width_error,
+)
 from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.release import load_params, read_config
@@ -32,8 +41,9 @@ _CLIPS = flags.DEFINE_integer('clips', 200, 'Recordings at most.', lower_bound=4
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate_autoencoder', 'Where the tables go.')
 
 RATES = (48_000, 44_100)
+DISTANCES = ('fad', 'kad')
 LENGTHS = (1, 2, 5, 10)  # s; recordings are padded to one of these, so few programs are compiled
-OPUS_LEVEL = 1.0  # the lowest rate
+OPUS_TARGETS = (16, 24, 32)  # kbit/s
 
 
 def held_back(recordings: str, count: int) -> list[np.ndarray]:
@@ -70,20 +80,31 @@ def load_autoencoder(release, path):
 
 
 def judge(originals, others, sample_rate, embedders, windows, columns) -> list[dict]:
-    """Distances, log-mel L1 and error of band energy of one set against its originals."""
-    rows, n = [], len(originals)
+    """Distances to the set of originals, and how far each sound is from its own."""
+    rows = []
     for embedder, real in zip(embedders, windows, strict=True):
         made = embed_clips(embedder, others, sample_rate)
-        rows.append(distance_row(real, made, embedder, 0, 200, paired=True) | columns)
+        rows += distance_rows(real, made, embedder, DISTANCES, paired=True)
     pairs = list(zip(originals, others, strict=True))
-    mel = [log_mel_l1(a, b, sample_rate) for a, b in pairs]
-    rows.append({'name': 'log-mel L1', 'value': np.mean(mel), 'unit': '', 'n': n} | columns)
+    sounding = [(a, b) for a, b in pairs if a.any()]  # two figures are undefined for silence
+    rows += [
+        mean_row('log-mel L1', [log_mel_l1(a, b, sample_rate) for a, b in pairs]),
+        mean_row('multi-resolution STFT', [multi_resolution_stft(a, b) for a, b in sounding]),
+        # an exact copy has no distortion; 100 dB stands for it, or the mean would be infinite
+        mean_row('SI-SDR', [min(si_sdr(a, b), 100.0) for a, b in sounding], 'dB'),
+        mean_row('stereo width error', finite(abs(stereo_width_error(a, b)) for a, b in pairs)),
+        mean_row('bandwidth kept', finite(100 * bandwidth_kept(a, b, sample_rate)
+                                          for a, b in pairs), '%'),
+    ]  # fmt: skip
     bands = [band_energy_error(a, b, sample_rate) for a, b in pairs]
     for band in bands[0]:
-        error = np.mean([abs(found[band]) for found in bands])
-        row = {'name': f'energy error {band}', 'value': error, 'unit': 'dB', 'n': n}
-        rows.append(row | columns)
-    return rows
+        rows.append(mean_row(f'energy error {band}', [abs(found[band]) for found in bands], 'dB'))
+    return [row | columns for row in rows]
+
+
+def finite(values) -> list[float]:
+    """Without the NaN of silent clips."""
+    return [value for value in values if np.isfinite(value)]
 
 
 def evaluate(release, autoencoder, recordings, embedder_weights, count) -> list[dict]:
@@ -95,7 +116,7 @@ def evaluate(release, autoencoder, recordings, embedder_weights, count) -> list[
     if len(clips) < 4:
         raise ValueError(f'{recordings} holds back {len(clips)} recordings; 4 or more are needed')
     rows = []
-    with Progress(len(clips) * (len(RATES) + 1), 'reconstruct') as progress:
+    with Progress(len(clips) * (len(RATES) + len(OPUS_TARGETS)), 'reconstruct') as progress:
         done = 0
         for rate in RATES:
             originals = [np.clip(resample(clip, SAMPLE_RATE, rate), -1, 1) for clip in clips]
@@ -107,16 +128,18 @@ def evaluate(release, autoencoder, recordings, embedder_weights, count) -> list[
                 progress.update(done)
             columns = {'model': f'autoencoder {rate / 1000:g} kHz', 'sample_rate': rate}
             rows += judge(originals, others, rate, embedders, windows, columns)
-            if rate == SAMPLE_RATE:
-                for embedder, w in zip(embedders, windows, strict=True):
-                    columns = {'model': REAL, 'note': 'two halves'}
-                    rows.append(distance_row(w[::2], w[1::2], embedder, 0, 200) | columns)
-                opus = []
+            if rate != SAMPLE_RATE:
+                continue
+            for embedder, w in zip(embedders, windows, strict=True):
+                floor = distance_rows(w[::2], w[1::2], embedder, DISTANCES)
+                rows += [{'note': 'two halves'} | row | {'model': REAL} for row in floor]
+            for target in OPUS_TARGETS:
+                level, opus = opus_level(target, 2), []
                 for audio in originals:
-                    opus.append(opus_round_trip(audio, rate, OPUS_LEVEL))
+                    opus.append(opus_round_trip(audio, rate, level))
                     done += 1
                     progress.update(done)
-                columns = {'model': 'Opus, lowest rate', 'sample_rate': rate}
+                columns = {'model': f'Opus, {target} kbit/s', 'sample_rate': rate}
                 rows += judge(originals, [a for a, _ in opus], rate, embedders, windows, columns)
                 lengths = np.array([len(a) for a in originals])
                 kbit = np.average([k for _, k in opus], weights=lengths)

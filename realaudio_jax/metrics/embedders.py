@@ -31,6 +31,8 @@ class Embedder:
         source: where the weights come from.
         repeat_short: whether a clip shorter than one window is repeated as often as it fits before
             zeros fill the rest.
+        class_names: of a network that also classifies, the names of its classes.
+        class_scores: vectors [N D] to the scores of those classes [N K], 0 to 1; None without.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Embedder:
     hop_s: float | None = None
     source: str = ''
     repeat_short: bool = False
+    class_names: tuple[str, ...] = ()
+    class_scores: Callable[[Float[np.ndarray, 'N D']], Float[np.ndarray, 'N K']] | None = None
 
     @property
     def window(self) -> int:

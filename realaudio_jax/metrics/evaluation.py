@@ -15,55 +15,18 @@ from realaudio_jax import audio as audio_lib
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.agreement import step_coherence
-from realaudio_jax.metrics.embedders import Embedder, embed_clips
-from realaudio_jax.metrics.events import onset_errors, summarise_onsets
-from realaudio_jax.metrics.frechet import frechet_interval
-from realaudio_jax.metrics.latency import measure
+from realaudio_jax.metrics.cost import latency_row
+from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.figures import REAL, mean_row
+from realaudio_jax.metrics.scene_judge import SAMPLES, SceneJudge
+from realaudio_jax.metrics.setting import REFERENCE, Setting, bucket_of
 from realaudio_jax.metrics.tower import Tower
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames
-from realaudio_jax.program import Bucket
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Float, Int16
 
-REAL, RECONSTRUCTION = 'real against real', 'reconstruction against real'
-Windows = list[np.ndarray]  # of an embedder, one array [frames D] per sound
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """How a set of sounds is made.
-
-    Attributes:
-        model: 'student' or 'teacher'.
-        steps: of the sampler.
-        sampler: see `program.Bucket`.
-        guidance: scale; None is the release's own.
-    """
-
-    model: str = 'student'
-    steps: int = 4
-    sampler: str = 'ddim'
-    guidance: float | None = None
-
-    @property
-    def nfe(self) -> int:
-        """Evaluations of the denoiser for one sound: the teacher's guidance needs two a step."""
-        return self.steps * (1 if self.model == 'student' else 2)
-
-    def columns(self, generator: Generator) -> dict:
-        """The columns that name this setting in a table."""
-        guidance = generator.config['guidance'] if self.guidance is None else self.guidance
-        return {
-            'model': self.model,
-            'steps': self.steps,
-            'nfe': self.nfe,
-            'sampler': self.sampler,
-            'guidance': guidance,
-        }
-
-
-REFERENCE = Setting('teacher', 50)
+RECONSTRUCTION = 'reconstruction against real'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +64,7 @@ def make_sounds(
         FloatingPointError: a sound is not finite.
     """
     seconds = one_duration(scenes)
-    bucket = _bucket(setting, seconds, batch)
+    bucket = bucket_of(setting, seconds, batch)
     guidance = setting.columns(generator)['guidance']
     samples = round(seconds * SAMPLE_RATE)
     sounds, latents = [], []
@@ -166,6 +129,8 @@ def evaluate(
     batch: int = 8,
     latency_repeats: int = 9,
     resamples: int = 200,
+    distances: Sequence[str] = ('fad',),
+    diversity_prompts: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[dict]:
     """Figures of each setting on the scenes, and of the two references.
@@ -174,15 +139,18 @@ def evaluate(
         generator: the release.
         scenes: what is asked for, with the real sound; all of one duration, and two or more.
         settings: rows, in the order of the table.
-        tower: the release's audio tower, for a Frechet distance and prompt agreement.
-        embedders: further judges, for Frechet distances.
+        tower: the release's audio tower, for distances and prompt agreement.
+        embedders: further judges, for distances.
         others: other scenes of the same distribution, for 'real against real'; without them it
             compares two halves of `scenes`, and few clips make a distance larger.
-        reference: whose latents the latents of all settings are compared with; None for no cosine.
+        reference: with whose latents and embeddings those of all settings are compared, from the
+            same noise; None for no cosine.
         seed: of the noise and of the bootstrap.
         batch: sounds per call.
         latency_repeats: timed calls at batch 1 for each setting; 0 leaves latency out.
         resamples: bootstrap draws of the intervals.
+        distances: names in `figures.DISTANCES`.
+        diversity_prompts: scenes of which several sounds are made, for their diversity.
         progress: called with (what is made, done, total).
 
     Returns:
@@ -195,7 +163,7 @@ def evaluate(
     one_duration(scenes)
     if len(scenes) < 2:
         raise ValueError(f'{len(scenes)} scene is no set; evaluate 2 or more')
-    judge = _Judge(scenes, tower, embedders, seed, resamples)
+    judge = SceneJudge(scenes, tower, embedders, distances, seed, resamples)
     say = progress or (lambda *_: None)
 
     def made(setting):
@@ -204,49 +172,38 @@ def evaluate(
             generator, scenes, setting, seed, batch, lambda n: say(label, n, len(scenes))
         )
 
-    rows = judge.real(others)
+    def diversity_samples(setting):
+        """SAMPLES sounds of each of the first scenes, from as many seeds."""
+        repeated = [scene for scene in scenes[:diversity_prompts] for _ in range(SAMPLES)]
+        return make_sounds(generator, repeated, setting, seed + len(scenes), batch).floats()
+
+    rows = judge.floor(others)
     say(REAL, len(scenes), len(scenes))
-    rows += judge.rows(reconstruct(generator, scenes, batch), {'model': RECONSTRUCTION}, True)
+    ceiling = reconstruct(generator, scenes, batch)
+    rows += judge.rows(
+        ceiling.floats(), judge.embed(ceiling.floats()), {'model': RECONSTRUCTION}, True
+    )
     say(RECONSTRUCTION, len(scenes), len(scenes))
-    kept = made(reference) if reference is not None else None
+    if reference is not None:
+        kept = made(reference)
+        kept_windows = judge.embed(kept.floats())
     for setting in settings:
         columns = setting.columns(generator)
-        sounds = kept if setting == reference else made(setting)
-        rows += judge.rows(sounds, columns)
-        if kept is not None:
-            cosines = step_coherence(sounds.latents, kept.latents)
-            to = f'{reference.model} {reference.steps}'
-            rows.append(_mean('latent cosine', cosines) | columns | {'to': to})
+        again = reference is not None and setting == reference
+        sounds = kept if again else made(setting)
+        windows = kept_windows if again else judge.embed(sounds.floats())
+        rows += judge.rows(sounds.floats(), windows, columns)
+        if reference is not None:
+            to = columns | {'to': f'{reference.model} {reference.steps}'}
+            latent = step_coherence(sounds.latents, kept.latents)
+            rows.append(mean_row('latent cosine', latent, seed=seed) | to)
+            rows += [row | to for row in judge.coherence(windows, kept_windows)]
+        if diversity_prompts:
+            rows.append(judge.diversity(diversity_samples(setting)) | columns)
         rows.append({'name': 'NFE', 'value': setting.nfe, 'unit': '', 'n': 1} | columns)
         if latency_repeats:
             rows.append(latency_row(generator, scenes[0], setting, latency_repeats))
     return rows
-
-
-def latency_row(generator: Generator, scene: Scene, setting: Setting, repeats: int = 9) -> dict:
-    """Time of one call at batch 1, PCM on the host, median of `repeats`."""
-    columns = setting.columns(generator)
-    bucket = _bucket(setting, scene.seconds, 1)
-    request = generator.request(
-        [scene.caption], Timeline(scene.events), scene.seconds, [0], columns['guidance'],
-        bucket.length,
-    )  # fmt: skip
-    stats = measure(lambda: jax.device_get(generator.programs(bucket, request)), repeats)
-    return {
-        'name': 'time per sound', 'value': stats.median, 'unit': 'ms', 'n': repeats,
-        'high': stats.p95, 'seconds': scene.seconds,
-    } | columns  # fmt: skip
-
-
-def distance_row(
-    real: Windows, made: Windows, embedder: Embedder, seed: int, resamples: int, paired=False
-) -> dict:
-    """Frechet distance of one set to another with its 95% interval, n the smaller set."""
-    found = frechet_interval(real, made, resamples, paired=paired, seed=seed)
-    return {
-        'name': 'Frechet distance', 'value': found.value, 'unit': '', 'n': min(found.clips),
-        'low': found.low, 'high': found.high, 'embedder': embedder.name,
-    }  # fmt: skip
 
 
 def one_duration(scenes: Sequence[Scene]) -> float:
@@ -259,88 +216,3 @@ def one_duration(scenes: Sequence[Scene]) -> float:
     if len(found) != 1:
         raise ValueError(f'scenes last {found} seconds; give scenes of one duration')
     return found[0]
-
-
-class _Judge:
-    """The real side of every comparison, computed once."""
-
-    def __init__(self, scenes, tower, embedders, seed, resamples):
-        self.scenes, self.tower, self.seed, self.resamples = scenes, tower, seed, resamples
-        self.embedders = ([tower.embedder] if tower else []) + list(embedders)
-        self.windows = self.embed([scene.audio for scene in scenes])
-
-    def embed(self, clips: Sequence[np.ndarray]) -> list[Windows]:
-        return [embed_clips(e, clips, SAMPLE_RATE) for e in self.embedders]
-
-    def real(self, others: Sequence[Scene] | None) -> list[dict]:
-        """What real scenes reach: the floor of every figure."""
-        columns, rows = {'model': REAL}, []
-        second = self.embed([scene.audio for scene in others]) if others else self.windows
-        for embedder, a, b in zip(self.embedders, self.windows, second, strict=True):
-            a, b = (a, b) if others else (a[::2], b[1::2])
-            rows.append(distance_row(a, b, embedder, self.seed, self.resamples) | columns)
-        rows += self._agreement(self.windows, columns)
-        rows += self._onsets([scene.audio for scene in self.scenes], columns)
-        if self.tower:
-            texts = [scene.caption for scene in self.scenes]
-            wrong = self.tower.agreement(self.windows[0], texts[1:] + texts[:1])
-            columns = {'model': 'real, caption of another scene', 'embedder': self._name}
-            rows.append(_mean('prompt agreement', wrong) | columns)
-        return rows
-
-    def rows(self, made: Made, columns: dict, paired: bool = False) -> list[dict]:
-        """Distances, agreement and onset errors of a set of sounds."""
-        rows, windows = [], self.embed(list(made.floats()))
-        for embedder, a, b in zip(self.embedders, self.windows, windows, strict=True):
-            row = distance_row(a, b, embedder, self.seed, self.resamples, paired)
-            rows.append(row | columns)
-        return rows + self._agreement(windows, columns) + self._onsets(made.floats(), columns)
-
-    @property
-    def _name(self) -> str:
-        return self.tower.embedder.name
-
-    def _agreement(self, windows, columns):
-        if not self.tower:
-            return []
-        cosines = self.tower.agreement(windows[0], [scene.caption for scene in self.scenes])
-        return [_mean('prompt agreement', cosines) | columns | {'embedder': self._name}]
-
-    def _onsets(self, sounds, columns):
-        errors = [
-            onset_errors(sound, SAMPLE_RATE, [event.onset_s for event in scene.events])
-            for sound, scene in zip(sounds, self.scenes, strict=True)
-            if scene.events
-        ]
-        if not errors:
-            return []
-        found = summarise_onsets(np.concatenate(errors))
-        figures = (
-            ('onset error, median', found.median_ms, 'ms'),
-            ('onset error, 90th percentile', found.p90_ms, 'ms'),
-            ('onsets missed', 100 * found.missed, '%'),
-        )
-        return [
-            {'name': name, 'value': value, 'unit': unit, 'n': found.count} | columns
-            for name, value, unit in figures
-        ]
-
-
-def _mean(name: str, values: np.ndarray) -> dict:
-    """The mean with its 95% interval."""
-    mean, reach = values.mean(), 1.96 * values.std(ddof=1) / len(values) ** 0.5
-    return {
-        'name': name, 'value': float(mean), 'unit': '', 'n': len(values),
-        'low': float(mean - reach), 'high': float(mean + reach),
-    }  # fmt: skip
-
-
-def _bucket(setting: Setting, seconds: float, batch: int) -> Bucket:
-    return Bucket(
-        batch=batch,
-        length=latent_frames(np.ceil(seconds)),
-        steps=setting.steps,
-        sample_rate=SAMPLE_RATE,
-        student=setting.model == 'student',
-        sampler=setting.sampler,
-    )

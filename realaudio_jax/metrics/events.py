@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.signal
 
-from realaudio_jax.typing import Array, Float
+from realaudio_jax.typing import Array, Float, Int
 
 AnyArray = np.ndarray | Array
 
@@ -57,15 +57,20 @@ def onset_errors(
     Raises:
         ValueError: an onset lies outside the sound, or the sound is not finite.
     """
-    audio = np.asarray(audio)
-    seconds = len(audio) / sample_rate
+    return envelope_onset_errors(*band_energy(audio, sample_rate), onsets_s)
+
+
+def envelope_onset_errors(
+    energy: Float[np.ndarray, 'N bands'],
+    bandwidths: Float[np.ndarray, 'bands'],
+    onsets_s: Sequence[float] | Float[AnyArray, 'E'],
+) -> Float[np.ndarray, 'E']:
+    """`onset_errors` from what `band_energy` gives, for callers that need more than onsets."""
+    seconds = len(energy) * 1e-3
     onsets = np.asarray(onsets_s, np.float64).reshape(-1)
     for onset in onsets:
         if not 0 <= onset < seconds:
             raise ValueError(f'onset {onset:g} s lies outside the sound of {seconds:g} s')
-    if not np.isfinite(audio).all():
-        raise ValueError('the sound contains NaN or infinity')
-    energy, bandwidths = _band_energy(audio, sample_rate)
     errors = np.full(len(onsets), np.nan)
     for i, onset in enumerate(onsets):
         low, high = _search_range(onset, onsets, seconds)
@@ -120,12 +125,19 @@ def summarise_onsets(errors_ms: Float[AnyArray, 'E']) -> OnsetSummary:
     )
 
 
-def _band_energy(audio, rate):
-    """Mean square of each band in blocks of 1 ms [blocks bands], and bandwidths in Hz.
+def band_energy(
+    audio: Float[AnyArray, 'S *A'], rate: int
+) -> tuple[Float[np.ndarray, 'N bands'], Float[np.ndarray, 'bands']]:
+    """Mean square of each band in blocks of 1 ms, and bandwidths in Hz.
 
     The filters are causal, so no energy leaks ahead of an onset; their delay stays below 3 ms.
+
+    Raises:
+        ValueError: the sound is not finite.
     """
     channels = np.asarray(audio, np.float64).reshape(len(audio), -1)
+    if not np.isfinite(channels).all():
+        raise ValueError('the sound contains NaN or infinity')
     edges = [e for e in BAND_EDGES if e < 0.45 * rate]
     bounds = np.round(np.arange(0, len(channels) / rate + 1e-9, 1e-3) * rate).astype(int)
     bounds = bounds[bounds < len(channels)]
@@ -153,31 +165,45 @@ def _search_range(onset, onsets, seconds):
     return low, high
 
 
-def _steepest_rise(energy, bandwidths, onset, low, high):
-    """Time of the steepest rise within [low, high] s, or None where nothing rises by 3 dB."""
-    # Before the sound lies silence for an event at its very start; for a later one the bed goes
-    # on, else the start of the bed would be the steepest rise of all.
-    blocks, bands = energy.shape
-    before = np.full((SIDE, bands), energy.min())
-    if onset > SIDE * 1e-3:
-        before[:] = energy[: min(SIDE, blocks)].mean(0, keepdims=True)
-    padded = np.concatenate([before, energy, np.repeat(energy[-1:], SIDE, axis=0)])
-    total = np.concatenate([np.zeros((1, bands)), np.cumsum(padded, 0)])
-    times = np.arange(int(np.ceil(low * 1e3)), min(int(high * 1e3), blocks - 1) + 1)
-    if not times.size:
-        return None
+def rises(
+    energy: Float[np.ndarray, 'N bands'],
+    bandwidths: Float[np.ndarray, 'bands'],
+    times: Int[np.ndarray, 'T'],
+    before: Float[np.ndarray, 'bands'],
+) -> tuple[Float[np.ndarray, 'T'], Float[np.ndarray, 'T bands']]:
+    """rise(t) of (1) in dB at each block, and by band; `before` lies ahead of the first block."""
+    padded = _padded(energy, before)
+    total = np.concatenate([np.zeros((1, energy.shape[1])), np.cumsum(padded, 0)])
     middle = total[times + SIDE]
     ratio = (total[times + 2 * SIDE] - middle) / (middle - total[times])
     spread = 10 / np.log(10) * np.sqrt(2 / (bandwidths * SIDE * 1e-3))
     above = np.maximum(10 * np.log10(ratio) - 2 * spread[None, :], 0)
-    rise = np.sqrt((above**2).mean(1))
+    return np.sqrt((above**2).mean(1)), above
+
+
+def _steepest_rise(energy, bandwidths, onset, low, high):
+    """Time of the steepest rise within [low, high] s, or None where nothing rises by 3 dB."""
+    # Before the sound lies silence for an event at its very start; for a later one the bed goes
+    # on, else the start of the bed would be the steepest rise of all.
+    before = energy.min() * np.ones(energy.shape[1])
+    if onset > SIDE * 1e-3:
+        before = energy[: min(SIDE, len(energy))].mean(0)
+    times = np.arange(int(np.ceil(low * 1e3)), min(int(high * 1e3), len(energy) - 1) + 1)
+    if not times.size:
+        return None
+    rise, above = rises(energy, bandwidths, times, before)
     best = int(rise.argmax())
     if rise[best] < MISSED_DB:
         return None
     rising = above[best] > 0
     start = times[best]  # of the 2 * SIDE blocks around it, in padded blocks
-    near = padded[start : start + 2 * SIDE, rising]
+    near = _padded(energy, before)[start : start + 2 * SIDE, rising]
     return (start - SIDE + _change_point(near, bandwidths[rising])) * 1e-3
+
+
+def _padded(energy, before):
+    """SIDE blocks of `before`, the energy, and its last block SIDE times more."""
+    return np.concatenate([np.tile(before, (SIDE, 1)), energy, np.tile(energy[-1], (SIDE, 1))])
 
 
 def _change_point(energy, bandwidths):

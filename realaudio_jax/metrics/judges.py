@@ -1,7 +1,9 @@
 """What a table is made with: the judges at hand, and scenes kept out of training."""
 
 import os
+from collections.abc import Sequence
 
+from realaudio_jax.components import find_release
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.metrics.embedders import Embedder
@@ -23,6 +25,49 @@ def load_judges(
     """
     tower = load_tower(release) if has_tower(release) else None
     return tower, [yamnet(embedder_weights)] if embedder_weights else []
+
+
+def load_embedders(
+    names: Sequence[str],
+    release: str | os.PathLike,
+    embedder_weights: str | os.PathLike | None = None,
+) -> list[Embedder]:
+    """Embedders by name; with no names, every one at hand.
+
+    Args:
+        names: of `EMBEDDERS`, or empty.
+        release: name or folder of the release whose tower is used.
+        embedder_weights: folder of the others' weights.
+
+    Raises:
+        ValueError: a name that is not known, or none at hand.
+        FileNotFoundError: the release or the weights are not there.
+    """
+    for name in names:
+        if name not in EMBEDDERS:
+            raise ValueError(f'no embedder {name!r}; choose from {", ".join(EMBEDDERS)}')
+    if names:
+        return [EMBEDDERS[name](release, embedder_weights) for name in dict.fromkeys(names)]
+    tower, embedders = load_judges(find_release(release), embedder_weights)
+    found = ([tower.embedder] if tower else []) + embedders
+    if not found:
+        raise ValueError(
+            f'no embedder: release {release} has no audio tower; name --embedder_weights'
+        )
+    return found
+
+
+def _tower(release, weights):
+    return load_tower(find_release(release)).embedder
+
+
+def _yamnet(release, weights):
+    if weights is None:
+        raise ValueError('the embedder yamnet needs its weights; name --embedder_weights')
+    return yamnet(weights)
+
+
+EMBEDDERS = {'tower': _tower, 'yamnet': _yamnet}  # name -> (release, folder of weights) -> Embedder
 
 
 def held_out_scenes(

@@ -1,10 +1,10 @@
-"""Wall-clock latency of a call with its result ready, and peak memory."""
+"""Wall-clock latency of a call with its result ready, its stages, first call and peak memory."""
 
 import dataclasses
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -27,6 +27,52 @@ class PeakMemory:
 
     host: int
     device: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What a program costs.
+
+    Attributes:
+        compile_ms: to build it, or to load it where a cache holds it.
+        cold_ms: its first call after that.
+        warm: the calls after the first.
+        stages: parts of it, each run alone. A program in one piece overlaps and fuses them, so
+            their sum is not its time.
+        memory: peak of the process so far, whatever ran before included.
+    """
+
+    compile_ms: float
+    cold_ms: float
+    warm: LatencyStats
+    stages: dict[str, LatencyStats]
+    memory: PeakMemory
+
+
+def benchmark(
+    build: Callable[[], Callable[[], Any]],
+    stages: Mapping[str, Callable[[], Any]] | None = None,
+    repeats: int = 9,
+    device: jax.Device | None = None,
+) -> Benchmark:
+    """Builds a program, calls it once, then `repeats` times, then each of its stages as often.
+
+    Args:
+        build: compiles and returns the call, which takes nothing and returns any pytree.
+        stages: name to a call of that part; its own compilation is not counted.
+        repeats: calls counted, at least 1.
+        device: whose peak memory is read; the first by default.
+
+    Raises:
+        ValueError: `repeats` is below 1.
+    """
+    start = time.perf_counter()
+    call = build()
+    compile_ms = (time.perf_counter() - start) * 1e3
+    cold = measure(call, 1, warmup=0).median
+    warm = measure(call, repeats, warmup=0)
+    timed = {name: measure(part, repeats) for name, part in (stages or {}).items()}
+    return Benchmark(compile_ms, cold, warm, timed, peak_memory(device))
 
 
 def measure(fn: Callable[[], Any], repeats: int = 9, warmup: int = 1) -> LatencyStats:

@@ -16,6 +16,9 @@ N_FFT, HOP, MELS, FLOOR = 2048, 512, 80, 1e-3
 BAND_EDGES = (62.5, 125.0, 250.0, 500.0, 1e3, 2e3, 4e3, 8e3, 16e3, 20e3)  # Hz
 BAND_RANGE_DB = 60.0  # energy further below a clip's total counts as none
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz
+OPUS_KBIT = (6.0, 256.0)  # bit rate of libsndfile's levels 1 and 0, per channel
+RESOLUTIONS = (512, 1024, 2048)  # n_fft of `multi_resolution_stft`, hop a quarter
+BANDWIDTH_DB = 60.0  # below the loudest bin: where the spectrum of a sound ends
 
 
 def log_mel_l1(
@@ -93,6 +96,87 @@ def si_sdr(original: Float[AnyArray, 'S *A'], other: Float[AnyArray, 'S *A']) ->
         return float(10 * np.log10((target**2).sum() / distortion)) if distortion else float('inf')
 
 
+def multi_resolution_stft(
+    original: Float[AnyArray, 'S *A'], other: Float[AnyArray, 'S *A']
+) -> float:
+    """Distance of magnitude spectra, mean over n_fft 512, 1024 and 2048, hop a quarter.
+
+    |M_x - M_y|_F / |M_x|_F + mean |ln max(M_x, f) - ln max(M_y, f)|, f = 1e-3: spectral convergence
+    and log magnitude of Yamamoto et al. 2020 (arXiv 1910.11480, eq. 3 to 5), whose floor is lower.
+    The first term weighs loud bins, the second all alike. Blind to phase and to the swap of
+    channels' signs.
+
+    Raises:
+        ValueError: the shapes differ, there is no sample, or the original is silent.
+    """
+    _same_shape(original, other)
+    distances = []
+    for n_fft in RESOLUTIONS:
+        x, y = (np.abs(_stft(audio, n_fft, n_fft // 4)) for audio in (original, other))
+        norm = np.linalg.norm(x)
+        if norm == 0:
+            raise ValueError('the distance is undefined for a silent original: leave the clip out')
+        logs = np.abs(np.log(np.maximum(x, FLOOR)) - np.log(np.maximum(y, FLOOR)))
+        distances.append(np.linalg.norm(x - y) / norm + logs.mean())
+    return float(np.mean(distances))
+
+
+def stereo_width_error(original: Float[AnyArray, 'S 2'], other: Float[AnyArray, 'S 2']) -> float:
+    """Share of energy in the side signal of `other` minus that of `original`, in [-1, 1].
+
+    Width = E_side / (E_mid + E_side) with mid and side (l + r) / 2 and (l - r) / 2: 0 for mono, 0.5
+    for two independent channels, 1 for opposite ones. NaN where either sound is silent.
+
+    Raises:
+        ValueError: the shapes differ or are not stereo.
+    """
+    _same_shape(original, other)
+    widths = []
+    for audio in (np.asarray(original, np.float64), np.asarray(other, np.float64)):
+        mid, side = ((audio[:, 0] + sign * audio[:, 1]) / 2 for sign in (1, -1))
+        total = mid @ mid + side @ side
+        widths.append(side @ side / total if total else np.nan)
+    return float(widths[1] - widths[0])
+
+
+def bandwidth(audio: Float[AnyArray, 'S *A'], sample_rate: int) -> float:
+    """Frequency in Hz above which a sound's mean spectrum stays 60 dB below its peak; 0: silent."""
+    power = (np.abs(_stft(audio)) ** 2).mean(0)
+    if len(power) > 8:  # the reflected ends have a corner, so a spectrum of their own
+        power = power[2:-2]
+    power = power.mean(0)
+    if not power.max() > 0:
+        return 0.0
+    loud = np.flatnonzero(power > power.max() * 10 ** (-BANDWIDTH_DB / 10))
+    return float((loud[-1] + 1) * sample_rate / N_FFT)
+
+
+def bandwidth_kept(
+    original: Float[AnyArray, 'S *A'], other: Float[AnyArray, 'S *A'], sample_rate: int
+) -> float:
+    """`bandwidth` of `other` over that of `original`; above 1 where something was added on top.
+
+    NaN where the original is silent.
+    """
+    _same_shape(original, other)
+    before = bandwidth(original, sample_rate)
+    return bandwidth(other, sample_rate) / before if before else float('nan')
+
+
+def opus_level(kbit_per_s: float, channels: int) -> float:
+    """`compression_level` for a target rate; libsndfile maps its levels linearly to bit rates.
+
+    Opus varies its rate with the sound, so the rate that comes back is what a table should print.
+
+    Raises:
+        ValueError: the rate is outside 6 to 256 kbit/s per channel.
+    """
+    low, high = (channels * rate for rate in OPUS_KBIT)
+    if not low <= kbit_per_s <= high:
+        raise ValueError(f'{kbit_per_s:g} kbit/s: choose {low:g} to {high:g} for {channels} ch')
+    return (high - kbit_per_s) / (high - low)
+
+
 def opus_round_trip(
     audio: Float[AnyArray, 'S *A'], sample_rate: int, compression_level: float = 1.0
 ) -> tuple[Float[np.ndarray, 'S *A'], float]:
@@ -130,14 +214,14 @@ def _same_shape(original, other):
         )
 
 
-def _stft(audio):
+def _stft(audio, n_fft=N_FFT, hop=HOP):
     """Complex STFT [A N K] with periodic Hann, centred frames, reflected ends."""
     audio = np.asarray(audio, np.float32)
     channels = audio[None] if audio.ndim == 1 else audio.T
-    mode = 'reflect' if channels.shape[1] > N_FFT // 2 else 'constant'
-    padded = np.pad(channels, ((0, 0), (N_FFT // 2, N_FFT // 2)), mode)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT, axis=1)[:, ::HOP]
-    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
+    mode = 'reflect' if channels.shape[1] > n_fft // 2 else 'constant'
+    padded = np.pad(channels, ((0, 0), (n_fft // 2, n_fft // 2)), mode)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=1)[:, ::hop]
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
     return np.fft.rfft(frames * window)
 
 

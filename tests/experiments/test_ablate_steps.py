@@ -3,7 +3,9 @@ import json
 
 import pytest
 
-from realaudio_jax.metrics.evaluation import REAL, RECONSTRUCTION, Setting
+from realaudio_jax.metrics.evaluation import RECONSTRUCTION
+from realaudio_jax.metrics.figures import REAL
+from realaudio_jax.metrics.setting import Setting
 
 
 @pytest.fixture

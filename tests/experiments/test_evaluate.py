@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from realaudio_jax.io import write_audio
-from realaudio_jax.metrics.evaluation import REAL, Setting
+from realaudio_jax.metrics.figures import REAL
+from realaudio_jax.metrics.judges import load_embedders
+from realaudio_jax.metrics.setting import Setting
 
 
 def sounds(folder, level, seed):
@@ -19,20 +21,24 @@ def test_a_folder_is_nearer_to_its_own_kind(experiment, tower_release, tmp_path)
     near, far = sounds(tmp_path / 'near', 0.1, 1), sounds(tmp_path / 'far', 0.01, 2)
     value = {}
     for folder in (near, far):
-        rows = run.judge_folder(str(tower_release), folder, real, None, 0)
-        assert rows[0]['model'] == REAL
+        rows = run.judge_folders(
+            folder, real, [], str(tower_release), None, ['fad'], 0, tmp_path / 'work'
+        )
+        assert rows[0]['model'] == REAL and 'audio tower' in rows[0]['embedder']
         value[folder.name] = rows[1]['value']
     assert value['near'] < 0.5 * value['far']
+    assert len(list((tmp_path / 'work' / 'embeddings').rglob('*.npz'))) == 12
 
 
-def test_missing_judges_folders_and_sounds_are_named(experiment, tiny_release, tmp_path):
-    run = experiment('evaluate')
+def test_judges_are_named(experiment, tiny_release, tower_release, tmp_path):
+    experiment('evaluate')
+    assert load_embedders(['tower'], str(tower_release))[0].dimension == 256
     with pytest.raises(ValueError, match='name --embedder_weights'):
-        run.judge_folder(str(tiny_release), tmp_path, tmp_path, None, 0)
-    with pytest.raises(FileNotFoundError, match='no folder'):
-        run.sound_files(tmp_path / 'absent')
-    with pytest.raises(ValueError, match='holds 0 sound files'):
-        run.sound_files(tmp_path)
+        load_embedders([], str(tiny_release))
+    with pytest.raises(ValueError, match='yamnet needs its weights'):
+        load_embedders(['yamnet'], 'no release is looked for')
+    with pytest.raises(ValueError, match="no embedder 'vggish2'; choose from tower, yamnet"):
+        load_embedders(['vggish2'], str(tiny_release))
 
 
 def test_a_release_is_judged_beside_its_teacher(experiment, tower_release, monkeypatch):
@@ -40,12 +46,17 @@ def test_a_release_is_judged_beside_its_teacher(experiment, tower_release, monke
     seen = {}
 
     def evaluate(generator, scenes, settings, tower, embedders, others, **kwargs):
-        seen.update(settings=settings, scenes=len(scenes), others=len(others), tower=tower)
+        seen.update(
+            settings=settings, scenes=len(scenes), others=len(others), tower=tower, **kwargs
+        )
         return []
 
     monkeypatch.setattr(run, 'evaluate', evaluate)
-    run.judge_release(str(tower_release), None, None, 2, 1.0, [2], 0)
+    monkeypatch.setattr(run, 'latency_rows', lambda generator, scene, setting: [setting])
+    rows = run.judge_release(str(tower_release), None, None, 2, 1.0, [2], 0, ['kad'], 3)
+    assert rows == seen['settings']  # the latency of each
     assert seen['settings'] == [
         Setting('student', 2), Setting('teacher', 4), Setting('teacher', 50),
     ]  # fmt: skip
     assert seen['scenes'] == seen['others'] == 2 and seen['tower'] is not None
+    assert seen['distances'] == ['kad'] and seen['diversity_prompts'] == 3

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.evaluation import REAL
+from realaudio_jax.metrics.figures import REAL
 
 LENGTHS = (30_000, 40_000, 48_000, 47_999)
 
@@ -23,10 +23,14 @@ def test_a_perfect_codec_has_no_error_and_opus_has(run, tower_release, monkeypat
         assert value['Frechet distance', model] < 1e-6
         assert value['log-mel L1', model] == 0
         assert value['energy error 16000-20000 Hz', model] == 0
-    assert value['log-mel L1', 'Opus, lowest rate'] > 0.1
-    assert value['Frechet distance', 'Opus, lowest rate'] > 0
+        assert value['multi-resolution STFT', model] == value['stereo width error', model] == 0
+        assert value['SI-SDR', model] == value['bandwidth kept', model] == 100
     assert value['Frechet distance', REAL] > 0
-    assert 5 < value['bit rate', 'Opus, lowest rate'] < 40
+    low, high = 'Opus, 16 kbit/s', 'Opus, 32 kbit/s'
+    for name in ('log-mel L1', 'multi-resolution STFT'):
+        assert value[name, low] > value[name, high] > 0.1
+    assert value['SI-SDR', low] < value['SI-SDR', high] < 100
+    assert 12 < value['bit rate', low] < 20 < value['bit rate', 'Opus, 24 kbit/s'] < 28
 
 
 @pytest.mark.parametrize('rate', [48_000, 44_100])

@@ -4,16 +4,16 @@ import pytest
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.cost import latency_row, latency_rows
 from realaudio_jax.metrics.evaluation import (
-    REAL,
     RECONSTRUCTION,
-    Setting,
     evaluate,
-    latency_row,
     make_sounds,
     one_duration,
 )
+from realaudio_jax.metrics.figures import REAL
 from realaudio_jax.metrics.results import wide_table
+from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.metrics.tower import load_tower
 
 STUDENT, TEACHER = Setting('student', 1), Setting('teacher', 2, guidance=1.5)
@@ -34,7 +34,7 @@ def rows(generator, scenes):
     tower = load_tower(generator.folder)
     return evaluate(
         generator, scenes, [STUDENT, TEACHER], tower, reference=TEACHER, batch=4,
-        latency_repeats=0, resamples=4,
+        latency_repeats=0, resamples=4, distances=('fad', 'kad'), diversity_prompts=1,
     )  # fmt: skip
 
 
@@ -50,7 +50,10 @@ def test_every_figure_stands_beside_its_floor_and_ceiling(rows):
         assert distance['low'] <= distance['value'] <= distance['high']
         assert 'audio tower' in distance['embedder']
         assert -1 <= pick(rows, 'prompt agreement', model)['value'] <= 1
-        assert pick(rows, 'onsets missed', model)['n'] > 0
+        assert 'audio tower' in pick(rows, 'kernel distance', model)['embedder']
+        for name in ('onsets missed', 'offsets within 250 ms', 'onset F1, 200 ms'):
+            figure = pick(rows, name, model)
+            assert figure['n'] > 0 and 0 <= figure['low'] <= figure['high'] <= 100
     table = wide_table(rows)
     assert 'Frechet distance, audio tower' in table and 'onset error, median (ms)' in table
 
@@ -64,7 +67,15 @@ def test_settings_are_columns_and_evaluations_are_counted(rows):
 
 def test_the_reference_agrees_with_itself(rows):
     np.testing.assert_allclose(pick(rows, 'latent cosine', 'teacher')['value'], 1.0)
-    assert pick(rows, 'latent cosine', 'student')['value'] < 0.9999
+    np.testing.assert_allclose(pick(rows, 'embedding cosine', 'teacher')['value'], 1.0)
+    for name in ('latent cosine', 'embedding cosine'):
+        row = pick(rows, name, 'student')
+        assert row['value'] < 0.9999 and row['to'] == 'teacher 2'
+
+
+def test_samples_of_one_prompt_differ(rows):
+    row = pick(rows, 'diversity of one prompt', 'student')
+    assert 0 < row['value'] <= 2 and row['n'] == 1
 
 
 def test_a_sound_depends_on_its_scene_and_seed_alone(generator, scenes):
@@ -80,7 +91,16 @@ def test_a_sound_depends_on_its_scene_and_seed_alone(generator, scenes):
 def test_latency_is_measured_at_batch_one(generator, scenes):
     row = latency_row(generator, scenes[0], STUDENT, repeats=2)
     assert row['unit'] == 'ms' and row['value'] > 0 and row['n'] == 2
+    assert row['value'] <= row['p95'] <= row['p99']
     assert any(bucket.batch == 1 for bucket in generator.programs._compiled)
+
+
+def test_the_cost_of_a_sound_is_split_into_its_stages(generator, scenes):
+    rows = {row['name']: row for row in latency_rows(generator, scenes[0], STUDENT, repeats=2)}
+    for stage in ('text', 'denoise', 'decode', 'encode', 'transfer'):
+        assert rows[f'time of {stage}']['value'] > 0 and rows[f'time of {stage}']['n'] == 2
+    assert rows['time of transfer']['value'] < rows['time per sound']['value']
+    assert rows['first call']['value'] > 0 and rows['peak memory, host']['value'] > 50
 
 
 def test_mixed_durations_and_single_scenes_are_refused(generator, scenes):

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from realaudio_jax.metrics import frechet
 from realaudio_jax.metrics.frechet import (
     GaussianStatistics,
     frechet_distance,
+    frechet_infinity_interval,
     frechet_interval,
 )
 
@@ -79,6 +81,40 @@ def test_paired_interval_is_tighter():
     b = [x + 0.3 * rng.normal(size=x.shape) for x in a]
     paired, free = (frechet_interval(a, b, 60, paired=p) for p in (True, False))
     assert paired.high - paired.low < 0.5 * (free.high - free.low)
+
+
+def _clips(seed, count):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(3, 6)) for _ in range(count)]
+
+
+def test_extrapolation_takes_out_the_bias_of_a_small_set():
+    """The true distance is 0; that of 40 clips is biased by about D / N."""
+    a, sets = _clips(0, 3000), [_clips(i, 40) for i in range(1, 9)]
+    plain = np.mean([frechet_interval(a, b, 2).value for b in sets])
+    infinite = np.mean([frechet_infinity_interval(a, b, 2).value for b in sets])
+    assert plain > 0.08 and abs(infinite) < 0.25 * plain
+
+
+def test_extrapolation_is_that_of_a_line_and_the_order_of_clips_is_nothing_to_it():
+    a, b = _clips(1, 30), [c + 1 for c in _clips(2, 24)]
+    found = frechet_infinity_interval(a, b, 40)
+    assert found.low < found.value < found.high and found.clips == (30, 24)
+    turned = frechet_infinity_interval(a, b[::-1], 40)
+    assert turned.value == pytest.approx(found.value, rel=1e-9)
+    line = [5 + 0.25 * k for k in frechet.PARTS]
+    assert frechet._intercept(np.array(line)) == pytest.approx(5)
+    with pytest.raises(ValueError, match='at least 8 clips, got 7'):
+        frechet_infinity_interval(a, b[:7])
+
+
+def test_joining_blocks_changes_nothing(monkeypatch):
+    clips = _clips(3, 20)
+    whole = GaussianStatistics.stream(clips)
+    monkeypatch.setattr(frechet, 'BLOCK', 7)
+    parts = GaussianStatistics.stream(clips)
+    assert whole.count == parts.count == 60
+    np.testing.assert_allclose(whole.covariance, parts.covariance, rtol=1e-9)
 
 
 def test_errors_name_the_remedy():

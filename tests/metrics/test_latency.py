@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from realaudio_jax.metrics.latency import measure, peak_memory
+from realaudio_jax.metrics.latency import benchmark, measure, peak_memory
 
 
 def test_percentiles_and_counts():
@@ -30,6 +30,30 @@ def test_the_result_is_waited_for():
 
     fn = jax.jit(lambda x: jax.pure_callback(slow, jax.ShapeDtypeStruct((3,), x.dtype), x))
     assert measure(lambda: fn(jnp.ones(3)), repeats=3).median >= 20
+
+
+def test_a_benchmark_tells_building_the_first_call_and_the_rest_apart():
+    calls = []
+
+    def build():
+        time.sleep(0.06)
+
+        def call():
+            calls.append(1)
+            time.sleep(0.03 if len(calls) == 1 else 0.002)
+
+        return call
+
+    parts = []
+
+    def part():
+        parts.append(1)
+        time.sleep(0.05 if len(parts) == 1 else 0.004)
+
+    found = benchmark(build, {'decode': part}, repeats=3)
+    assert len(calls) == 4 and len(parts) == 4 and found.warm.n == found.stages['decode'].n == 3
+    assert found.compile_ms >= 60 and found.cold_ms >= 30 > found.warm.median >= 2
+    assert 4 <= found.stages['decode'].median < 50 and found.memory.host > 0
 
 
 def test_memory_and_errors():

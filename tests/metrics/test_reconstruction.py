@@ -67,6 +67,50 @@ def test_si_sdr_closed_form():
         R.si_sdr(np.zeros(50), s[:50])
 
 
+def test_multi_resolution_stft_of_a_gain_and_against_scipy(noise):
+    g = np.float32(0.5)  # convergence 0.5, log magnitude ln 2 but for bins at the floor
+    found = R.multi_resolution_stft(noise * 10, noise * 10 * g)
+    assert found == pytest.approx(0.5 + np.log(2), rel=1e-2)
+    x, y = noise[:8192, 0], noise[8192:16384, 0]
+    expected = []
+    for n in R.RESOLUTIONS:
+        m = [np.abs(librosa.stft(z, n_fft=n, hop_length=n // 4, pad_mode='reflect'))
+             for z in (x, y)]  # fmt: skip
+        logs = [np.log(np.maximum(z, 1e-3)) for z in m]
+        expected.append(np.linalg.norm(m[0] - m[1]) / np.linalg.norm(m[0])
+                        + np.abs(logs[0] - logs[1]).mean())  # fmt: skip
+    assert R.multi_resolution_stft(x, y) == pytest.approx(np.mean(expected), rel=1e-4)
+    with pytest.raises(ValueError, match='silent'):
+        R.multi_resolution_stft(x * 0, y)
+
+
+def test_stereo_width(noise):
+    mono = np.repeat(noise[:, :1], 2, axis=1)
+    opposite = mono * np.array([1, -1], np.float32)
+    assert R.stereo_width_error(noise, mono) == pytest.approx(-0.5, abs=0.01)
+    assert R.stereo_width_error(mono, opposite) == pytest.approx(1)
+    assert R.stereo_width_error(noise, noise * 0.3) == pytest.approx(0, abs=1e-6)
+    assert np.isnan(R.stereo_width_error(noise * 0, noise))
+
+
+def test_bandwidth_kept(noise):
+    spectrum = np.fft.rfft(noise, axis=0)
+    frequency = np.fft.rfftfreq(len(noise), 1 / RATE)
+    spectrum[frequency > 6000] = 0
+    low = np.fft.irfft(spectrum, axis=0).astype(np.float32)
+    assert R.bandwidth(low, RATE) == pytest.approx(6000, abs=60)
+    assert R.bandwidth_kept(noise, low, RATE) == pytest.approx(0.25, abs=0.01)
+    assert R.bandwidth_kept(low, noise, RATE) > 3.9
+    assert np.isnan(R.bandwidth_kept(noise * 0, noise, RATE))
+
+
+def test_opus_comes_near_the_rate_asked_for(noise):
+    rates = [R.opus_round_trip(noise, RATE, R.opus_level(k, 2))[1] for k in (16, 24, 32)]
+    np.testing.assert_allclose(rates, (16, 24, 32), rtol=0.15)
+    with pytest.raises(ValueError, match='choose 12 to 512'):
+        R.opus_level(8, 2)
+
+
 def test_opus_keeps_length_and_alignment():
     rng = np.random.default_rng(3)
     t = np.arange(2 * RATE) / RATE

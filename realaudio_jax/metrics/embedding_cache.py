@@ -1,0 +1,143 @@
+"""The vectors of a folder of sounds, kept on disk: a run cut short goes on where it was.
+
+A file's vectors lie under a name made of its bytes and of the embedder, checkpoint included: a file
+that is renamed or copied keeps them, one that is edited loses them. Only one clip's vectors are in
+memory at a time, so sets of any size can be compared.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import soundfile
+
+from realaudio_jax import io
+from realaudio_jax.metrics.embedders import Embedder, embed_stream
+
+FORMAT = 1  # of the stored files; part of their name
+SILENT = 10 ** (-60 / 20)  # peak below which a file counts as silent
+
+
+class StoredVectors(collections.abc.Sequence):
+    """Vectors [frames D] of each clip, read from disk when asked for."""
+
+    def __init__(self, paths: Sequence[pathlib.Path]):
+        self.paths = tuple(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int | np.integer) -> np.ndarray:
+        with np.load(self.paths[index]) as stored:
+            return stored['vectors']
+
+    def take(self, indices: Sequence[int]) -> 'StoredVectors':
+        """These clips alone, in this order."""
+        return StoredVectors([self.paths[i] for i in indices])
+
+    def by_content(self) -> 'StoredVectors':
+        """The clips in an order that no file name decides, so that a set has one figure."""
+        return StoredVectors(sorted(self.paths))
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedFiles:
+    """What became of a list of files.
+
+    Attributes:
+        vectors: of the files that could be read, in the order of the list.
+        files: those files.
+        left_out: files that could not, each with the reason.
+        short: how many are shorter than the embedder's window, so padded with silence.
+        silent: how many never rise above -60 dBFS; they are kept.
+        sample_rates: of the files, Hz, each once.
+    """
+
+    vectors: StoredVectors
+    files: tuple[pathlib.Path, ...]
+    left_out: tuple[tuple[pathlib.Path, str], ...]
+    short: int
+    silent: int
+    sample_rates: tuple[int, ...]
+
+
+def embed_files(
+    embedder: Embedder,
+    files: Sequence[str | os.PathLike],
+    cache_dir: str | os.PathLike,
+    batch: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> EmbeddedFiles:
+    """Vectors of each file, from the cache or computed and stored there.
+
+    Args:
+        embedder: the network.
+        files: sound files; those that cannot be read are left out, with the reason.
+        cache_dir: folder of the cache, made if missing; several embedders can share it.
+        batch: windows per call of the network.
+        progress: called with the number of files done.
+    """
+    folder = pathlib.Path(cache_dir) / _embedder_key(embedder)
+    stored: dict[pathlib.Path, pathlib.Path] = {}
+    left_out: list[tuple[pathlib.Path, str]] = []
+    pending: collections.deque = collections.deque()  # read, not yet stored
+
+    def done():
+        if progress:
+            progress(len(stored) + len(left_out))
+
+    def unknown() -> Iterator[np.ndarray]:
+        for file in map(pathlib.Path, files):
+            try:
+                path = folder / f'{_digest(file)}.npz'
+                if path.is_file():
+                    stored[file] = path
+                    done()
+                    continue
+                rate = soundfile.info(file).samplerate
+                audio = io.read_audio(file, embedder.sample_rate)
+            except (OSError, ValueError, RuntimeError) as error:
+                left_out.append((file, _reason(error)))
+                done()
+                continue
+            pending.append((file, path, rate, len(audio), float(np.abs(audio).max())))
+            yield audio
+
+    for vectors in embed_stream(embedder, unknown(), batch=batch):
+        file, path, rate, samples, peak = pending.popleft()
+        with io.atomic_path(path) as temporary, open(temporary, 'wb') as out:
+            np.savez(out, vectors=vectors, rate=rate, short=samples < embedder.window, peak=peak)
+        stored[file] = path
+        done()
+    kept = [file for file in map(pathlib.Path, files) if file in stored]
+    return _summary(kept, stored, tuple(left_out))
+
+
+def _summary(kept, stored, left_out):
+    short, silent, rates = 0, 0, set()
+    for file in kept:
+        with np.load(stored[file]) as about:
+            short += bool(about['short'])
+            silent += bool(about['peak'] < SILENT)
+            rates.add(int(about['rate']))
+    vectors = StoredVectors([stored[file] for file in kept])
+    return EmbeddedFiles(vectors, tuple(kept), left_out, short, silent, tuple(sorted(rates)))
+
+
+def _embedder_key(embedder):
+    parts = (FORMAT, embedder.name, embedder.sample_rate, embedder.dimension, embedder.window,
+             embedder.hop)  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _digest(file):
+    with open(file, 'rb') as data:
+        return hashlib.file_digest(data, 'sha256').hexdigest()[:32]
+
+
+def _reason(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,91 @@
+"""Figures as rows of a table: each with its number of clips, embedder and 95% interval.
+
+fad       Frechet distance, see `frechet`
+fad_inf   the same, extrapolated to infinitely many clips
+kad       kernel distance, see `kernel`
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from realaudio_jax.metrics.bootstrap import Interval, bootstrap, mean_interval
+from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.frechet import frechet_infinity_interval, frechet_interval
+from realaudio_jax.metrics.kernel import kernel_interval
+
+REAL = 'real against real'
+DISTANCES = {
+    'fad': ('Frechet distance', frechet_interval),
+    'fad_inf': ('extrapolated Frechet distance', frechet_infinity_interval),
+    'kad': ('kernel distance', kernel_interval),
+}
+Windows = Sequence[np.ndarray]  # of an embedder, one array [frames D] per sound
+
+
+def check_distances(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, if all are distances.
+
+    Raises:
+        ValueError: one is not, or there is none.
+    """
+    unknown = [name for name in names if name not in DISTANCES]
+    if unknown or not names:
+        raise ValueError(
+            f'no metric {unknown[0]!r}; choose from {", ".join(DISTANCES)}'
+            if unknown
+            else f'no metric named; choose from {", ".join(DISTANCES)}'
+        )
+    return tuple(names)
+
+
+def distance_rows(
+    real: Windows,
+    made: Windows,
+    embedder: Embedder,
+    distances: Sequence[str] = ('fad',),
+    seed: int = 0,
+    resamples: int = 200,
+    paired: bool = False,
+) -> list[dict]:
+    """Distances of one set to another by one embedder.
+
+    A distance that is not defined for these sets has a row that says why: nothing is left out in
+    silence, and the others are not lost.
+    """
+    rows = []
+    for name in check_distances(distances):
+        label, measure = DISTANCES[name]
+        row = {'name': label, 'embedder': embedder.name}
+        try:
+            found = measure(real, made, resamples, paired=paired, seed=seed)
+            rows.append(interval_row(label, found) | row)
+        except ValueError as error:
+            clips = min(len(real), len(made))
+            rows.append(row | {'value': float('nan'), 'unit': '', 'n': clips, 'note': str(error)})
+    return rows
+
+
+def distance_row(
+    real: Windows, made: Windows, embedder: Embedder, seed: int, resamples: int, paired=False
+) -> dict:
+    """The Frechet distance alone."""
+    return distance_rows(real, made, embedder, ('fad',), seed, resamples, paired)[0]
+
+
+def interval_row(name: str, found: Interval, unit: str = '') -> dict:
+    """A figure with its interval; n is the smaller of its sets."""
+    return {
+        'name': name, 'value': found.value, 'unit': unit, 'n': min(found.clips),
+        'low': found.low, 'high': found.high,
+    }  # fmt: skip
+
+
+def mean_row(name: str, values: Sequence[float] | np.ndarray, unit: str = '', seed: int = 0):
+    """The mean of one figure per clip."""
+    return interval_row(name, mean_interval(list(values), seed=seed), unit)
+
+
+def statistic_row(name: str, statistic, clips: Sequence, unit: str = '', seed: int = 0) -> dict:
+    """Any statistic of what each clip gives; see `bootstrap`."""
+    return interval_row(name, bootstrap(statistic, clips, seed=seed), unit)

@@ -1,0 +1,122 @@
+"""One folder of sounds judged against another, with nothing but the files."""
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from realaudio_jax.io import READABLE
+from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.embedding_cache import EmbeddedFiles, embed_files
+from realaudio_jax.metrics.figures import REAL, check_distances, distance_rows
+
+LEAST = 4  # files in a folder: two halves of two
+
+
+def sound_files(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """The sound files in a folder and below it, sorted.
+
+    Raises:
+        FileNotFoundError: no such folder. ValueError: fewer than four sounds in it.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'no folder {folder}; check the name')
+    files = sorted(p for p in folder.rglob('*') if p.suffix.lower() in READABLE)
+    if len(files) < LEAST:
+        raise ValueError(
+            f'{folder} holds {len(files)} sound files ({", ".join(READABLE)}); a distance between '
+            f'sets needs {LEAST} or more'
+        )
+    return files
+
+
+def compare_folders(
+    generated: str | os.PathLike,
+    reference: str | os.PathLike,
+    embedders: Sequence[Embedder],
+    distances: Sequence[str],
+    cache_dir: str | os.PathLike,
+    seed: int = 0,
+    resamples: int = 200,
+    batch: int = 32,
+    progress: Callable[[int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[dict]:
+    """Distances of the sounds in one folder to those in another.
+
+    The floor, two halves of the reference against each other, stands first. A half has half the
+    clips, so a distance that grows with few clips (fad) has a floor that is on the high side.
+
+    Args:
+        generated, reference: folders of sound files, any rate, length and number of channels.
+        embedders: the judges.
+        distances: names in `figures.DISTANCES`.
+        cache_dir: where vectors are kept.
+        seed: of the halves and of the intervals.
+        resamples: bootstrap draws.
+        batch: windows per call of an embedder.
+        progress: called with the files done; each counts once for each embedder.
+        say: takes one line on each thing a reader should know: files left out, padded, silent.
+
+    Raises:
+        FileNotFoundError: no such folder. ValueError: too few readable sounds, or a bad name.
+    """
+    check_distances(distances)
+    sets = {'generated': sound_files(generated), 'reference': sound_files(reference)}
+    names = {'generated': pathlib.Path(generated).resolve().name, 'reference': REAL}
+    rows, before = [], 0
+    for index, embedder in enumerate(embedders):
+        found: dict[str, EmbeddedFiles] = {}
+        for side, files in sets.items():
+            tell = (lambda n, start=before: progress(start + n)) if progress else None
+            found[side] = embed_files(embedder, files, cache_dir, batch, tell)
+            before += len(files)
+            if len(found[side].files) < LEAST:
+                raise ValueError(_too_few(side, generated, reference, found[side]))
+            if index == 0:
+                rows += _remarks(found[side], side, names[side], say)
+            if found[side].short:
+                say(f'{side}: {found[side].short} of {len(found[side].files)} sounds are shorter '
+                    f'than the {embedder.window_s:g} s of {embedder.name}; padded with silence at '
+                    'their end')  # fmt: skip
+        real, made = (found[side].vectors.by_content() for side in ('reference', 'generated'))
+        order = np.random.default_rng(seed).permutation(len(real))
+        halves = [real.take(half.tolist()) for half in np.array_split(order, 2)]
+        say(f'distances by {embedder.name}')
+        floor = distance_rows(*halves, embedder, distances, seed, resamples)
+        rows += [{'note': 'two halves'} | row | {'model': REAL} for row in floor]
+        judged = distance_rows(real, made, embedder, distances, seed, resamples)
+        rows += [row | {'model': names['generated']} for row in judged]
+    return rows
+
+
+def _remarks(found, side, model, say):
+    """What was left out, as a row and a line each; silence and rates as lines."""
+    rows = []
+    if found.left_out:
+        reasons = [f'{file.name}: {reason}' for file, reason in found.left_out]
+        for reason in reasons:
+            say(f'{side}: left out {reason}')
+        note = '; '.join(reasons[:5]) + (' ...' if len(reasons) > 5 else '')
+        rows.append({
+            'name': f'{side} files left out', 'value': len(reasons), 'unit': 'files',
+            'n': len(reasons) + len(found.files), 'note': note, 'model': model,
+        })  # fmt: skip
+    if found.silent:
+        say(f'{side}: {found.silent} of {len(found.files)} sounds are silent (below -60 dBFS); '
+            'they are judged like the others')  # fmt: skip
+    if len(found.sample_rates) > 1:
+        rates = ', '.join(map(str, found.sample_rates))
+        say(f'{side}: sample rates {rates} Hz; every sound is brought to that of the embedder')
+    return rows
+
+
+def _too_few(side, generated, reference, found):
+    folder = {'generated': generated, 'reference': reference}[side]
+    first = found.left_out[0]
+    return (
+        f'{folder} holds {len(found.files)} readable sounds, {LEAST} or more are needed; '
+        f'{first[0].name}: {first[1]}'
+    )

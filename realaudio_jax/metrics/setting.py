@@ -1,0 +1,58 @@
+"""A way of making sounds with a release: model, steps, sampler, guidance."""
+
+import dataclasses
+
+import numpy as np
+
+from realaudio_jax.generator import Generator
+from realaudio_jax.models.denoiser import latent_frames
+from realaudio_jax.program import Bucket
+from realaudio_jax.typing import SAMPLE_RATE
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How a set of sounds is made.
+
+    Attributes:
+        model: 'student' or 'teacher'.
+        steps: of the sampler.
+        sampler: see `program.Bucket`.
+        guidance: scale; None is the release's own.
+    """
+
+    model: str = 'student'
+    steps: int = 4
+    sampler: str = 'ddim'
+    guidance: float | None = None
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the denoiser for one sound: the teacher's guidance needs two a step."""
+        return self.steps * (1 if self.model == 'student' else 2)
+
+    def columns(self, generator: Generator) -> dict:
+        """The columns that name this setting in a table."""
+        guidance = generator.config['guidance'] if self.guidance is None else self.guidance
+        return {
+            'model': self.model,
+            'steps': self.steps,
+            'nfe': self.nfe,
+            'sampler': self.sampler,
+            'guidance': guidance,
+        }
+
+
+REFERENCE = Setting('teacher', 50)
+
+
+def bucket_of(setting: Setting, seconds: float, batch: int) -> Bucket:
+    """The program that makes `batch` sounds of a duration in this way."""
+    return Bucket(
+        batch=batch,
+        length=latent_frames(np.ceil(seconds)),
+        steps=setting.steps,
+        sample_rate=SAMPLE_RATE,
+        student=setting.model == 'student',
+        sampler=setting.sampler,
+    )
