@@ -1,8 +1,11 @@
 """Small random Stable Audio Open models of diffusers that keep every feature of the real one."""
 
 import pathlib
+import sys
+import types
 
 import pytest
+import tiny_teacher
 
 torch = pytest.importorskip('torch', reason="no torch: install the extra 'reference'")
 diffusers = pytest.importorskip('diffusers', reason="no diffusers: install the extra 'reference'")
@@ -10,7 +13,7 @@ transformers = pytest.importorskip(
     'transformers', reason="no transformers: install the extra 'reference'"
 )
 
-FRAMES = 20  # latent frames, 3.6 ms each: the model's window
+FRAMES = 20  # latent frames of 40 samples: the model's window
 
 
 def randomise(model, scale: float = 0.1):
@@ -43,7 +46,7 @@ def autoencoder():
 
 def projection(text_width: int = 14):
     module = diffusers.pipelines.stable_audio.StableAudioProjectionModel
-    return randomise(module(text_width, 12, 0.0, 8.0))
+    return randomise(module(text_width, 12, 0, 8))
 
 
 def text_encoder(vocabulary: int):
@@ -56,3 +59,39 @@ def text_encoder(vocabulary: int):
 def save(model, folder: pathlib.Path) -> pathlib.Path:
     model.save_pretrained(folder)
     return folder
+
+
+class Noise:
+    """Stands for the Brownian tree: the noise of each step as it was given."""
+
+    given: list = []
+
+    def __init__(self, *args, **kwargs):
+        self.left = list(Noise.given)
+
+    def __call__(self, sigma, sigma_next):
+        return self.left.pop(0)
+
+
+def pipeline(folder: pathlib.Path):
+    """A whole pipeline, saved to `folder`; its scheduler takes its noise from `Noise`."""
+    sys.modules.setdefault('torchsde', types.ModuleType('torchsde'))  # for the tree, not used here
+    from diffusers.schedulers import scheduling_cosine_dpmsolver_multistep as scheduling
+
+    scheduling.BrownianTreeNoiseSampler = Noise
+    tiny_teacher.write_tokenizer(folder / 'words', max_tokens=9)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / 'words' / 'tokenizer.json'), pad_token='<pad>',
+        eos_token='</s>', unk_token='<unk>', model_max_length=9,
+    )  # fmt: skip
+    parts = diffusers.StableAudioPipeline(
+        vae=autoencoder(),
+        text_encoder=text_encoder(len(tokenizer)),
+        projection_model=projection(),
+        tokenizer=tokenizer,
+        transformer=transformer(),
+        scheduler=scheduling.CosineDPMSolverMultistepScheduler(),
+    )
+    parts.set_progress_bar_config(disable=True)
+    parts.save_pretrained(folder / 'model')
+    return parts, folder / 'model'

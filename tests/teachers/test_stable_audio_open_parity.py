@@ -1,5 +1,7 @@
 """Stable Audio Open against diffusers, module by module, through folders that it saved."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,13 @@ import pytest
 import stable_audio
 from stable_audio import torch
 
-from realaudio_jax.teachers.stable_audio_open import conditioners, oobleck, transformer
+from realaudio_jax.teachers.stable_audio_open import (
+    conditioners,
+    denoise,
+    oobleck,
+    transformer,
+)
+from realaudio_jax.teachers.stable_audio_open.pipeline import StableAudioOpen
 
 
 def assert_close(found, wanted, tolerance=1e-4):
@@ -74,6 +82,39 @@ def test_projection(tmp_path, text_width):
     ends = [wanted.seconds_start_hidden_states, wanted.seconds_end_hidden_states]
     assert_close(tokens[:, 5:], torch.cat(ends, dim=1))
     assert_close(timing, torch.cat(ends, dim=2)[:, 0])
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory):
+    original, folder = stable_audio.pipeline(tmp_path_factory.mktemp('pipeline'))
+    return original, StableAudioOpen(folder)
+
+
+@pytest.mark.parametrize('negative', [None, 'wind'])
+def test_whole_sampler_from_the_same_noise(both, negative):
+    original, ours = both
+    prompts, seconds, steps = ['a dog barks', 'rain and wind over a door'], 0.05, 8
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, stable_audio.FRAMES, 6)).astype(np.float32)
+    noise = rng.normal(size=(steps, *x.shape)).astype(np.float32)
+    stable_audio.Noise.given = [torch.tensor(z).mT for z in noise]
+    with torch.no_grad():
+        wanted = original(
+            prompts, audio_end_in_s=seconds, num_inference_steps=steps, guidance_scale=7.0,
+            negative_prompt=None if negative is None else [negative] * 2,
+            latents=torch.tensor(x).mT,
+        ).audios.mT  # fmt: skip
+    away = None if negative is None else ours.conditioning([negative] * 2, 0.0, seconds)
+    latents = jax.jit(functools.partial(denoise.sample, ours.networks))(
+        {name: ours.params[name] for name in ('transformer', 'projection')},
+        ours.conditioning(prompts, 0.0, seconds),
+        jnp.asarray(x),
+        jnp.asarray(ours.schedule.times(steps)),
+        jnp.asarray(noise),
+        7.0,
+        away,
+    )
+    assert_close(ours.decode(latents)[:, : wanted.shape[1]], wanted, 1e-3)
 
 
 @pytest.mark.parametrize(

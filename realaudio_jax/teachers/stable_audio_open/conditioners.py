@@ -109,7 +109,9 @@ def read_projection(folder: str | os.PathLike) -> Projection:
         'text_encoder_dim': 'text_width', 'conditioning_dim': 'width', 'min_value': 'low',
         'max_value': 'high',
     }  # fmt: skip
-    return Projection(**importing.pick(config, folder, fields, {}))
+    arguments = importing.pick(config, folder, fields, {})
+    seconds = {name: float(arguments.pop(name)) for name in ('low', 'high')}
+    return Projection(**arguments, **seconds)
 
 
 def parameter_shapes(model: Projection) -> PyTree:
