@@ -7,22 +7,18 @@ tokens are all zero, or from a negative prompt.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.noise import CosinePath, Denoise, as_denoise
 from realaudio_jax.samplers import classifier_free_guidance, dpm_solver_pp_2m_sde, item_noise
-from realaudio_jax.teachers.stable_audio_open import conditioners, transformer
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, Projection
 from realaudio_jax.teachers.stable_audio_open.transformer import Transformer
 from realaudio_jax.typing import Array, Float, Key, PyTree
 
 PATH = CosinePath()
-STUDENT_PARAMS = ('step_size', 'guidance_scale')  # of the transformer, that a teacher lacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,34 +67,6 @@ def as_teacher(networks: Networks) -> Callable[..., Denoise]:
         return classifier_free_guidance(conditional, unconditional, guidance_scale)
 
     return teacher
-
-
-def as_student(networks: Networks) -> Callable[..., Denoise]:
-    """What `student_networks` gives, as a recipe's `student`; see `distillation.recipe`."""
-    return functools.partial(bind, networks)
-
-
-def student_networks(networks: Networks) -> Networks:
-    """The networks with what a student is told besides."""
-    transformer = dataclasses.replace(networks.transformer, distilled=True)
-    return dataclasses.replace(networks, transformer=transformer)
-
-
-def student_params(networks: Networks, params: PyTree) -> PyTree:
-    """A student's parameters that predict what the teacher's `params` do, whatever it is told."""
-    shapes = student_shapes(networks)['transformer']
-    added = {name: shapes[name] for name in STUDENT_PARAMS}
-    added = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), added)
-    return {**params, 'transformer': {**params['transformer'], **added}}
-
-
-def student_shapes(networks: Networks) -> PyTree:
-    """Parameter shapes of `student_networks(networks)`, for strict loading."""
-    model = student_networks(networks).transformer
-    return {
-        'transformer': transformer.parameter_shapes(model),
-        'projection': conditioners.parameter_shapes(networks.projection),
-    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Published: a window of 2,097,152 samples of 44.1 kHz stereo (47.55 s), 100 steps, guidance 7.
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -13,16 +14,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.components import STUDENT_NAME
+from realaudio_jax.data.latent_cache import weights_fingerprint
+from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.release import load_params, read_config
 from realaudio_jax.teachers import importing, t5
+from realaudio_jax.teachers.stable_audio_open import distilling
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, import_projection
 from realaudio_jax.teachers.stable_audio_open.denoise import Networks, Schedule, noises, sample
 from realaudio_jax.teachers.stable_audio_open.oobleck import import_autoencoder
 from realaudio_jax.teachers.stable_audio_open.transformer import import_transformer
-from realaudio_jax.typing import Array, Float
+from realaudio_jax.typing import Array, Float, PyTree
 
 CLASS_NAME = 'StableAudioPipeline'
 SCHEDULER = 'CosineDPMSolverMultistepScheduler'
+PREDICTORS = ('transformer', 'projection')  # the networks that a denoise function is made of
 DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A distilled transformer and projection, and what they were trained for."""
+
+    params: PyTree
+    steps: tuple[int, ...]
+    guidance_range: tuple[float, float]
+
+    def require(self, steps: int, guidance: float) -> None:
+        """ValueError for steps or guidance that the student does not know."""
+        low, high = self.guidance_range
+        if steps not in self.steps or not low <= guidance <= high:
+            raise ValueError(
+                f'{steps} steps with guidance {guidance:g}: the student was trained for '
+                f'{", ".join(map(str, self.steps))} steps and guidance {low:g} to {high:g}'
+            )
 
 
 class StableAudioOpen:
@@ -73,6 +98,9 @@ class StableAudioOpen:
         self._encode = jax.jit(functools.partial(apply, method='encode'))
         self._decode = jax.jit(functools.partial(apply, method='decode'))
         self._sample = jax.jit(functools.partial(sample, self.networks))
+        self._sample_student = jax.jit(
+            functools.partial(distilling.sample_student, self.networks), static_argnums=3
+        )
 
     @property
     def sample_rate(self) -> int:
@@ -132,6 +160,43 @@ class StableAudioOpen:
             present=jnp.ones(len(texts), bool),
         )
 
+    def encode_scenes(
+        self, audio: Float[np.ndarray, 'B S 2'], captions: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Arrays for `distilling.to_batch`: latents of the whole window, text, seconds."""
+        seconds = audio.shape[1] / self.sample_rate
+        if self.autoencoder.audio_channels == 1:
+            audio = audio.mean(axis=-1, keepdims=True)
+        text, mask = self.encode_text(captions)
+        return {
+            'latents': np.asarray(self.encode_audio(audio), np.float16),
+            'text': np.asarray(text, np.float16),
+            'text_mask': mask,
+            'seconds': np.full(len(audio), seconds, np.float32),
+        }
+
+    def fingerprint(self) -> str:
+        """Changes with any weight of the autoencoder and the text encoder."""
+        return weights_fingerprint((self.params['autoencoder'], self.params['text_encoder']))
+
+    def load_student(self, folder: str | os.PathLike) -> Student:
+        """A student that `experiments/distill` left in `folder`.
+
+        Raises:
+          FileNotFoundError, ValueError: not such a folder; see `release.load_params`.
+        """
+        facts = read_config(folder).get('student', {})
+        if not {'steps', 'guidance_range'} <= set(facts):
+            raise ValueError(f'{folder} describes no student; give the folder that a run left')
+        shapes = distilling.student_shapes(self.networks)
+        params = load_params(pathlib.Path(folder) / STUDENT_NAME, shapes)
+        return Student(params, tuple(facts['steps']), tuple(facts['guidance_range']))
+
+    def subject(self, text: float = 0.0) -> Subject:
+        """The transformer and its projection, and a student of both; see `distilling.subject`."""
+        params = {name: self.params[name] for name in PREDICTORS}
+        return distilling.subject(self.networks, params, text)
+
     def require_seconds(self, seconds: float) -> None:
         """ValueError for a duration that the model does not make."""
         if not 0 < seconds <= self.max_seconds + 1e-6:
@@ -149,6 +214,7 @@ class StableAudioOpen:
         seed: int = 0,
         negative: str | None = None,
         frames: int | None = None,
+        student: Student | None = None,
     ) -> Float[np.ndarray, 'B S A']:
         """Sound of `prompts`, one for each.
 
@@ -159,6 +225,7 @@ class StableAudioOpen:
           guidance: scale.
           seed: item i uses fold_in(key(0), seed + i).
           negative: a text to guide away from; None is nothing said.
+          student: sample this instead of the teacher, at one evaluation a step.
           frames: latent frames to make; None is the whole window, as the original. Fewer take less
             time and are not what the model was trained on.
 
@@ -173,18 +240,28 @@ class StableAudioOpen:
             raise ValueError(
                 f'frames is {frames}: {seconds:g} s need {least} to {self.frames} latent frames'
             )
-        times = jnp.asarray(self.schedule.times(steps))
+        if student is not None:
+            student.require(steps, guidance)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(
             jax.random.key(0), seed + jnp.arange(len(prompts))
         )
         x, noise = noises(keys, steps, (frames, self.networks.transformer.channels))
         conditioning = self.conditioning(prompts, 0.0, seconds)
-        away = None
-        if negative is not None:
-            away = self.conditioning([negative] * len(prompts), 0.0, seconds)
-        networks = {name: self.params[name] for name in ('transformer', 'projection')}
-        latents = self._sample(networks, conditioning, x, times, noise, guidance, away)
+        if student is not None:
+            latents = self._sample_student(student.params, conditioning, x, steps, guidance)
+        else:
+            away = None
+            if negative is not None:
+                away = self.conditioning([negative] * len(prompts), 0.0, seconds)
+            params = {name: self.params[name] for name in PREDICTORS}
+            times = jnp.asarray(self.schedule.times(steps))
+            latents = self._sample(params, conditioning, x, times, noise, guidance, away)
         return np.asarray(self.decode(latents)[:, :samples])
+
+
+def load(folder: str | os.PathLike) -> StableAudioOpen:
+    """The model from its folder, for distillation; see `StableAudioOpen`."""
+    return StableAudioOpen(folder)
 
 
 def read_schedule(folder: str | os.PathLike) -> Schedule:

@@ -160,8 +160,10 @@ class Transformer(nn.Module):
         x = _dense(width, name='embed')(x)
         x = jnp.concatenate([first[:, None], x], axis=1)
         rotary = rotary_table(x.shape[1], self.head_width // 2)
+        # A student is trained: what the blocks computed is computed again rather than kept.
+        kind = nn.remat(Block) if self.distilled else Block
         for i in range(self.depth):
-            block = Block(self.heads, self.key_heads, self.head_width, name=f'block_{i}')
+            block = kind(self.heads, self.key_heads, self.head_width, name=f'block_{i}')
             x = block(x, context, rotary)
         x = _dense(self.channels, name='unembed')(x[:, 1:])
         return x + pointwise(name='postprocess')(x)
