@@ -48,7 +48,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.log_every = 1
         config.save_every = 2
         config.eval_scenes = 2
-        config.eval_teacher_steps = 4
+        config.eval_teacher_steps = 2
     elif variant:
         raise ValueError(f'no variant {variant!r} of this config; there is :test')
     return config.lock()
