@@ -12,7 +12,7 @@ from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.data.sources import Recordings, Source
 from realaudio_jax.data.teacher_cache import TeacherScenes, build_teacher_scenes
 from realaudio_jax.io import resample
-from realaudio_jax.teachers import Teacher
+from realaudio_jax.teachers import Distillable
 from realaudio_jax.typing import SAMPLE_RATE
 
 
@@ -69,7 +69,7 @@ def latent_scenes(
 
 
 def teacher_scenes(
-    teacher: Teacher,
+    teacher: Distillable,
     source: Source,
     name: str,
     count: int,

@@ -1,6 +1,6 @@
 """Other people's models as Flax modules, with strict import of their published weights.
 
-Each is a package of its own; those that can be distilled have a class that is a `Teacher`.
+Each is a package of its own; those that can be distilled have a class that is `Distillable`.
 """
 
 import importlib
@@ -17,7 +17,7 @@ DISTILLABLE = ('stable_audio_open',)
 
 
 @runtime_checkable
-class Teacher(Protocol):
+class Distillable(Protocol):
     """What `experiments/distill` asks of a foreign model."""
 
     sample_rate: int  # Hz
@@ -37,7 +37,7 @@ class Teacher(Protocol):
         """The teacher and a student for a run; how often each condition is dropped."""
 
 
-def load_teacher(name: str, folder: str | os.PathLike) -> Teacher:
+def load_teacher(name: str, folder: str | os.PathLike) -> Distillable:
     """A foreign model from its published folder.
 
     Args:

@@ -30,11 +30,11 @@ def attend(
       heads side by side again.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = jnp.matmul(query * scale, jnp.swapaxes(key, -1, -2))
+    # In float32: half precision holds neither the sum of many exponentials nor a mask's -1e9.
+    scores = jnp.matmul(query * scale, jnp.swapaxes(key, -1, -2)).astype(jnp.float32)
     if bias is not None:
-        scores = scores + jnp.broadcast_to(bias, scores.shape).astype(scores.dtype)
-    # In half precision the sum of exponentials over many keys would lose its last digits.
-    weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(value.dtype)
+        scores = scores + jnp.broadcast_to(bias, scores.shape)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     out = jnp.swapaxes(jnp.matmul(weights, value), 1, 2)
     return out.reshape(*out.shape[:2], -1)
 
