@@ -48,7 +48,9 @@ from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import SAMPLE_RATE, PyTree
 
 _CONFIG = define_config('configs/foley_distill.py')
-_WORKDIR = flags.DEFINE_string('workdir', 'runs/foley_distill', 'Where everything goes.')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Where everything goes; none: runs/foley_distill, or runs/distill_<teacher>.'
+)
 _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder with metadata.csv; none: foley alone.'
 )
@@ -177,7 +179,9 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
 
 def main(argv):
     del argv
-    config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    config = _CONFIG.value
+    name = f'distill_{config.teacher}' if config.get('teacher') else 'foley_distill'
+    workdir = pathlib.Path(_WORKDIR.value or f'runs/{name}')
     enable_compilation_cache()
     if config.get('teacher') and not _TEACHER.value:
         raise ValueError(f'this config distils {config.teacher}: give its folder with --teacher')
