@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_teacher
 
-from realaudio_jax.teachers.stable_audio_open.pipeline import StableAudioOpen
+from realaudio_jax.teachers.stable_audio_open.pipeline import load
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_student_of_stable_audio_open(main, tmp_path):
     folder = tiny_teacher.write_stable_audio_open(tmp_path / 'teacher')
     main(config_of('distill_stable_audio_open'), tmp_path / 'run', str(folder))
 
-    model = StableAudioOpen(folder)
+    model = load(folder)
     student = model.load_student(tmp_path / 'run' / 'student')
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(student.params))
     assert (student.params['transformer']['step_size']['kernel'] != 0).any()

@@ -110,7 +110,7 @@ def test_requests_that_the_model_cannot_serve(model):
     with pytest.raises(ValueError, match='frames is 10: 1 s need 22 to 22'):
         model.generate(['rain'], 1.0, frames=10)
     with pytest.raises(ValueError, match='dtype is'):
-        pipeline.StableAudioOpen('anywhere', dtype='int8')
+        pipeline.load('anywhere', dtype='int8')
     with pytest.raises(ValueError, match="no teacher 'stable_audio'"):
         load_teacher('stable_audio', 'anywhere')
 
@@ -157,5 +157,5 @@ def test_folders_that_are_not_the_model(folder, tmp_path, change, says):
     copy = shutil.copytree(folder, tmp_path / 'copy')
     change(copy)
     with pytest.raises(ValueError, match=says) as error:
-        pipeline.StableAudioOpen(copy)
+        pipeline.load(copy)
     assert '\n' not in str(error.value)

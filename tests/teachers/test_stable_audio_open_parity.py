@@ -15,7 +15,7 @@ from realaudio_jax.teachers.stable_audio_open import (
     oobleck,
     transformer,
 )
-from realaudio_jax.teachers.stable_audio_open.pipeline import StableAudioOpen
+from realaudio_jax.teachers.stable_audio_open.pipeline import load
 
 
 def assert_close(found, wanted, tolerance=1e-4):
@@ -87,7 +87,7 @@ def test_projection(tmp_path, text_width):
 @pytest.fixture(scope='module')
 def both(tmp_path_factory):
     original, folder = stable_audio.pipeline(tmp_path_factory.mktemp('pipeline'))
-    return original, StableAudioOpen(folder)
+    return original, load(folder)
 
 
 @pytest.mark.parametrize('negative', [None, 'wind'])

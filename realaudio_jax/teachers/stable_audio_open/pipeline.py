@@ -22,7 +22,7 @@ from realaudio_jax.teachers import importing, t5
 from realaudio_jax.teachers.stable_audio_open import distilling
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, import_projection
 from realaudio_jax.teachers.stable_audio_open.denoise import Networks, Schedule, noises, sample
-from realaudio_jax.teachers.stable_audio_open.oobleck import import_autoencoder
+from realaudio_jax.teachers.stable_audio_open.oobleck import Oobleck, import_autoencoder
 from realaudio_jax.teachers.stable_audio_open.transformer import import_transformer
 from realaudio_jax.typing import Array, Float, PyTree
 
@@ -51,48 +51,28 @@ class Student:
 
 
 class StableAudioOpen:
-    """The whole published model from its folder in the layout of diffusers.
+    """The whole published model; `load` reads it from its folder.
 
     Args:
-      folder: with model_index.json, transformer/, projection_model/, vae/, text_encoder/,
-        tokenizer/ and scheduler/.
-      dtype: the networks' precision; text encoder and autoencoder included.
-
-    Attributes:
-      networks: transformer and projection; autoencoder, text_encoder: the other modules.
-      params: of all, by those names.
-      schedule, tokenizer.
-
-    Raises:
-      FileNotFoundError: no such folder, or parts of it are missing.
-      ValueError: another model, an older layout, damage, a precision not known; in one line.
+      networks: transformer and projection.
+      autoencoder, text_encoder: the other modules.
+      params: of all four, by the names transformer, projection, autoencoder and text_encoder; the
+        networks compute in the precision of these.
+      tokenizer: of the text encoder.
+      schedule: noise levels to sample at.
     """
 
-    def __init__(self, folder: str | os.PathLike, dtype: str = 'float32'):
-        if dtype not in DTYPES:
-            raise ValueError(f'dtype is {dtype!r}; choose one of {", ".join(DTYPES)}')
-        folder, kind = pathlib.Path(folder), jnp.dtype(dtype)
-        _require_layout(folder)
-        transformer, transformer_params = import_transformer(folder / 'transformer', kind)
-        projection, projection_params = import_projection(folder / 'projection_model', kind)
-        self.autoencoder, autoencoder_params = import_autoencoder(folder / 'vae', kind)
-        self.text_encoder, text_params = t5.import_t5(folder / 'text_encoder', kind)
-        self.tokenizer = t5.Tokenizer(folder / 'tokenizer')
-        self.schedule = read_schedule(folder / 'scheduler')
-        self.networks = Networks(transformer, projection)
-        _require_same(
-            folder,
-            ('latent channels', transformer.channels, self.autoencoder.channels),
-            ('width of the tokens', transformer.context_input, projection.width),
-            ('width of the timing', transformer.timing_input, 2 * projection.width),
-            ('width of the text', projection.text_width, self.text_encoder.width),
-        )
-        self.params = {
-            'transformer': transformer_params,
-            'projection': projection_params,
-            'autoencoder': autoencoder_params,
-            'text_encoder': text_params,
-        }
+    def __init__(
+        self,
+        networks: Networks,
+        autoencoder: Oobleck,
+        text_encoder: t5.T5Encoder,
+        params: PyTree,
+        tokenizer: t5.Tokenizer,
+        schedule: Schedule,
+    ):
+        self.networks, self.autoencoder, self.text_encoder = networks, autoencoder, text_encoder
+        self.params, self.tokenizer, self.schedule = params, tokenizer, schedule
         self._encode_text = jax.jit(self.text_encoder.apply)
         apply = self.autoencoder.apply
         self._encode = jax.jit(functools.partial(apply, method='encode'))
@@ -248,20 +228,54 @@ class StableAudioOpen:
         x, noise = noises(keys, steps, (frames, self.networks.transformer.channels))
         conditioning = self.conditioning(prompts, 0.0, seconds)
         if student is not None:
-            latents = self._sample_student(student.params, conditioning, x, steps, guidance)
+            latents = self._sample_student(student.params, conditioning, x, steps, float(guidance))
         else:
             away = None
             if negative is not None:
                 away = self.conditioning([negative] * len(prompts), 0.0, seconds)
             params = {name: self.params[name] for name in PREDICTORS}
             times = jnp.asarray(self.schedule.times(steps))
-            latents = self._sample(params, conditioning, x, times, noise, guidance, away)
+            latents = self._sample(params, conditioning, x, times, noise, float(guidance), away)
         return np.asarray(self.decode(latents)[:, :samples])
 
 
-def load(folder: str | os.PathLike) -> StableAudioOpen:
-    """The model from its folder, for distillation; see `StableAudioOpen`."""
-    return StableAudioOpen(folder)
+def load(folder: str | os.PathLike, dtype: str = 'float32') -> StableAudioOpen:
+    """The model from its folder in the layout of diffusers.
+
+    Args:
+      folder: with model_index.json, transformer/, projection_model/, vae/, text_encoder/,
+        tokenizer/ and scheduler/.
+      dtype: of all networks, one of DTYPES.
+
+    Raises:
+      FileNotFoundError: no such folder, or parts of it are missing.
+      ValueError: another model, an older layout, damage, a precision not known; in one line.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f'dtype is {dtype!r}; choose one of {", ".join(DTYPES)}')
+    folder, kind = pathlib.Path(folder), jnp.dtype(dtype)
+    _require_layout(folder)
+    transformer, transformer_params = import_transformer(folder / 'transformer', kind)
+    projection, projection_params = import_projection(folder / 'projection_model', kind)
+    autoencoder, autoencoder_params = import_autoencoder(folder / 'vae', kind)
+    text_encoder, text_params = t5.import_t5(folder / 'text_encoder', kind)
+    _require_same(
+        folder,
+        ('latent channels', transformer.channels, autoencoder.channels),
+        ('width of the tokens', transformer.context_input, projection.width),
+        ('width of the timing', transformer.timing_input, 2 * projection.width),
+        ('width of the text', projection.text_width, text_encoder.width),
+    )
+    params = {
+        'transformer': transformer_params,
+        'projection': projection_params,
+        'autoencoder': autoencoder_params,
+        'text_encoder': text_params,
+    }
+    return StableAudioOpen(
+        Networks(transformer, projection), autoencoder, text_encoder, params,
+        t5.Tokenizer(folder / 'tokenizer'), read_schedule(folder / 'scheduler'),
+    )  # fmt: skip
 
 
 def read_schedule(folder: str | os.PathLike) -> Schedule:
