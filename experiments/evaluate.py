@@ -35,7 +35,7 @@ _METRICS = flags.DEFINE_list('metrics', list(DISTANCES), f'Distances: {", ".join
 _EMBEDDER = flags.DEFINE_list(
     'embedder', [], f'Of {", ".join(EMBEDDERS)}; none: all that are at hand.'
 )
-_WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
+_WEIGHTS = flags.DEFINE_string('embedder_weights', None, "Folder of the embedder's weights.")
 _RELEASE = flags.DEFINE_string(
     'release', 'foley', 'Name or folder; with --generated only its audio tower is used.'
 )

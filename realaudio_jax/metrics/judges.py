@@ -7,8 +7,12 @@ from realaudio_jax.components import find_release
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.ports import PORTS, load_embedder
 from realaudio_jax.metrics.tower import Tower, has_tower, load_tower
 from realaudio_jax.metrics.yamnet import yamnet
+
+TOWER = 'tower'  # of the release
+EMBEDDERS = (TOWER, *PORTS)
 
 
 def load_judges(
@@ -46,8 +50,15 @@ def load_embedders(
     for name in names:
         if name not in EMBEDDERS:
             raise ValueError(f'no embedder {name!r}; choose from {", ".join(EMBEDDERS)}')
+        if name != TOWER and embedder_weights is None:
+            raise ValueError(f'the embedder {name} needs its weights; name --embedder_weights')
     if names:
-        return [EMBEDDERS[name](release, embedder_weights) for name in dict.fromkeys(names)]
+        return [
+            load_tower(find_release(release)).embedder
+            if name == TOWER
+            else load_embedder(name, embedder_weights)
+            for name in dict.fromkeys(names)
+        ]
     tower, embedders = load_judges(find_release(release), embedder_weights)
     found = ([tower.embedder] if tower else []) + embedders
     if not found:
@@ -55,19 +66,6 @@ def load_embedders(
             f'no embedder: release {release} has no audio tower; name --embedder_weights'
         )
     return found
-
-
-def _tower(release, weights):
-    return load_tower(find_release(release)).embedder
-
-
-def _yamnet(release, weights):
-    if weights is None:
-        raise ValueError('the embedder yamnet needs its weights; name --embedder_weights')
-    return yamnet(weights)
-
-
-EMBEDDERS = {'tower': _tower, 'yamnet': _yamnet}  # name -> (release, folder of weights) -> Embedder
 
 
 def held_out_scenes(

@@ -1,0 +1,69 @@
+"""What the teachers truly share: attention as batched products, rotary positions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realaudio_jax.typing import Array, Bool, Float
+
+
+def split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B H N F']:
+    """Features of a token cut into heads, heads before tokens; F = D / H."""
+    return jnp.swapaxes(x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads), 1, 2)
+
+
+def attend(
+    query: Float[Array, 'B H N F'],
+    key: Float[Array, 'B H M F'],
+    value: Float[Array, 'B H M F'],
+    bias: Float[Array, '#B #H #N M'] | None = None,
+    scale: float | None = None,
+) -> Float[Array, 'B N H*F']:
+    """softmax(scale q k^T + bias) v (Vaswani et al. 2017, arXiv 1706.03762, eq. 1).
+
+    Args:
+      query, key, value: as `split_heads` gives them.
+      bias: added to the scores: positions, or `mask_bias` where keys are hidden.
+      scale: None is 1 / sqrt(F).
+
+    Returns:
+      heads side by side again.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    # In float32: half precision holds neither the sum of many exponentials nor a mask's -1e9.
+    scores = jnp.matmul(query * scale, jnp.swapaxes(key, -1, -2)).astype(jnp.float32)
+    if bias is not None:
+        scores = scores + jnp.broadcast_to(bias, scores.shape)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    out = jnp.swapaxes(jnp.matmul(weights, value), 1, 2)
+    return out.reshape(*out.shape[:2], -1)
+
+
+def mask_bias(mask: Bool[Array, 'B M']) -> Float[Array, 'B 1 1 M']:
+    """0 at keys that are seen, and where `mask` is False so low that softmax gives 0.
+
+    Finite, so that a row with no key at all stays a number.
+    """
+    return jnp.where(mask, 0.0, -1e9)[:, None, None]
+
+
+def rotary_table(
+    positions: int, features: int, longest: float = 10_000.0
+) -> tuple[Float[Array, 'N R'], Float[Array, 'N R']]:
+    """cos and sin of n / longest^(2 i / features), each of the R = features / 2 angles once.
+
+    Source: Su et al. 2021 (arXiv 2104.09864), eq. 15.
+    """
+    rate = 1.0 / longest ** (np.arange(0, features, 2, dtype=np.float32) / features)
+    angle = np.outer(np.arange(positions, dtype=np.float32), rate)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate_halves(
+    x: Float[Array, 'B H N F'], cos: Float[Array, 'N R'], sin: Float[Array, 'N R']
+) -> Float[Array, 'B H N F']:
+    """Turns features i and i + R together by the angle i of each position; those from 2 R stay."""
+    turned = cos.shape[-1]
+    a, b, rest = x[..., :turned], x[..., turned : 2 * turned], x[..., 2 * turned :]
+    cos, sin = cos[None, None].astype(x.dtype), sin[None, None].astype(x.dtype)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)

@@ -1,0 +1,161 @@
+"""Stable Audio Open without its original: size, the student's start, and its limits in one line."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_teacher
+
+from realaudio_jax.teachers import load_teacher
+from realaudio_jax.teachers.stable_audio_open import (
+    conditioners,
+    distilling,
+    oobleck,
+    pipeline,
+    transformer,
+)
+from realaudio_jax.teachers.stable_audio_open.denoise import Networks, Schedule, bind, noises
+
+
+@pytest.mark.parametrize(
+    'shapes, count',
+    [
+        (transformer.parameter_shapes(transformer.Transformer()), 1_056_939_136),
+        (oobleck.parameter_shapes(oobleck.Oobleck()), 156_112_514),
+        (conditioners.parameter_shapes(conditioners.Projection()), 396_544),
+    ],
+    ids=['transformer', 'autoencoder', 'projection'],
+)
+def test_full_size_parameter_counts(shapes, count):
+    """`test_stable_audio_open_parity` counts the originals."""
+    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)) == count
+
+
+def test_sin_squared_is_what_it_says():
+    x = np.linspace(-1e3, 1e3, 200_001).astype(np.float32)
+    wanted = np.sin(np.float64(x)) ** 2
+    np.testing.assert_allclose(jax.jit(oobleck.sin_squared)(jnp.asarray(x)), wanted, atol=3e-7)
+    slope = jax.vmap(jax.grad(oobleck.sin_squared))(jnp.asarray(x[::100]))
+    np.testing.assert_allclose(slope, np.sin(2 * np.float64(x[::100])), atol=2e-6)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tiny_teacher.write_stable_audio_open(tmp_path_factory.mktemp('teacher') / 'model')
+
+
+@pytest.fixture(scope='module')
+def model(folder):
+    return load_teacher('stable_audio_open', folder)
+
+
+def test_a_student_begins_as_its_teacher(model):
+    params = {name: model.params[name] for name in pipeline.PREDICTORS}
+    networks: Networks = model.networks
+    student = distilling.student_params(networks, params)
+    shapes = distilling.student_shapes(networks)
+    assert jax.tree.map(jnp.shape, student) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    rng = np.random.default_rng(0)
+    batch = distilling.to_batch({
+        'latents': rng.normal(size=(2, 5, 4)),
+        'text': rng.normal(size=(2, 3, 12)),
+        'text_mask': np.array([[True, True, False], [True, False, False]]),
+        'seconds': np.array([0.5, 1.0], np.float32),
+    })  # fmt: skip
+    c, x = jax.tree.map(jnp.asarray, (batch.conditioning, batch.latents))
+    t, told = jnp.array([0.3, 0.9]), (jnp.array([2.0, 5.0]), jnp.array([0.5, 0.25]))
+    wanted = jax.jit(lambda p: bind(networks, p, c)(x, t))(params)
+    changed = distilling.student_networks(networks)
+    found = jax.jit(lambda p: bind(changed, p, c, *told)(x, t))
+    np.testing.assert_allclose(found(student), wanted, atol=1e-6)
+    kernel = student['transformer']['step_size']['kernel']
+    student['transformer']['step_size']['kernel'] = jax.random.normal(
+        jax.random.key(0), kernel.shape
+    )
+    assert (np.abs(found(student) - wanted) > 1e-3).any()
+
+
+def test_absence_drops_whole_conditions_of_some_items():
+    present = np.ones(400, bool)
+    c = conditioners.Conditioning(present, present, present, present, present)
+    batch = distilling.Batch(present, present, c)
+    kept = distilling.with_absence(batch, jax.random.key(0), text=0.25).conditioning.present
+    assert 0.65 < kept.mean() < 0.85
+    assert distilling.with_absence(batch, jax.random.key(0), text=0.0).conditioning.present.all()
+
+
+def test_schedule_and_noise():
+    times = Schedule().times(4)
+    assert times.shape == (5,) and times[-1] == 0 and (np.diff(times) < 0).all()
+    sigma = np.tan(np.pi / 2 * np.float64(times[:4]))
+    np.testing.assert_allclose(sigma[[0, 3]], [500, 0.3], rtol=1e-3)
+    np.testing.assert_allclose(np.diff(np.log(sigma)), np.log(0.3 / 500) / 3, rtol=1e-3)
+    with pytest.raises(ValueError, match='steps is 1: the published schedule needs 2'):
+        Schedule().times(1)
+    x, noise = noises(jax.random.split(jax.random.key(0), 3), 4, (5, 2))
+    assert x.shape == (3, 5, 2) and noise.shape == (4, 3, 5, 2)
+    again, _ = noises(jax.random.split(jax.random.key(0), 3)[1:2], 4, (5, 2))
+    np.testing.assert_array_equal(x[1:2], again)
+
+
+def test_requests_that_the_model_cannot_serve(model):
+    for seconds in (0.0, 1.1):
+        with pytest.raises(ValueError, match=f'{seconds:g} s: choose above 0 and up to 1.02168 s'):
+            model.generate(['rain'], seconds)
+    with pytest.raises(ValueError, match='has 71 tokens, 64 at most; shorten it'):
+        model.generate(['rain ' * 70], 1.0, steps=2)
+    with pytest.raises(ValueError, match='frames is 10: 1 s need 22 to 22'):
+        model.generate(['rain'], 1.0, frames=10)
+    with pytest.raises(ValueError, match='dtype is'):
+        pipeline.load('anywhere', dtype='int8')
+    with pytest.raises(ValueError, match="no teacher 'stable_audio'"):
+        load_teacher('stable_audio', 'anywhere')
+
+
+def _edit(name, **values):
+    def change(folder):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+def _cut(folder):
+    path = folder / 'transformer' / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _as_stable_audio_tools(folder):
+    (folder / 'model_index.json').rename(folder / 'model_config.json')
+
+
+def _pickled(folder):
+    (folder / 'transformer' / 'model.safetensors').rename(
+        folder / 'transformer' / 'diffusion_pytorch_model.bin'
+    )
+
+
+@pytest.mark.parametrize(
+    'change, says',
+    [
+        (
+            _edit('model_index.json', _class_name='AudioLDM2Pipeline'),
+            'class AudioLDM2Pipeline, not StableAudioPipeline',
+        ),
+        (lambda folder: shutil.rmtree(folder / 'vae'), 'half-downloaded: vae missing'),
+        (_as_stable_audio_tools, 'older layout'),
+        (_pickled, 'older layout: diffusion_pytorch_model.bin is a pickle'),
+        (_cut, 'half-downloaded or damaged'),
+        (_edit('transformer/config.json', num_layers=2), 'missing transformer_blocks.1.attn1'),
+        (_edit('transformer/config.json', in_channels=5), 'out_channels is 4, not 5'),
+    ],
+)
+def test_folders_that_are_not_the_model(folder, tmp_path, change, says):
+    copy = shutil.copytree(folder, tmp_path / 'copy')
+    change(copy)
+    with pytest.raises(ValueError, match=says) as error:
+        pipeline.load(copy)
+    assert '\n' not in str(error.value)
