@@ -9,9 +9,9 @@ Residual block: He et al. 2016 (1603.05027), fig. 4e; its use in diffusion: Ho e
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from realaudio_jax.teachers import layers
 from realaudio_jax.typing import Array, Bool, Float
 
 # From our path of a parameter to the original's: lists are numbered with a dot there.
@@ -94,26 +94,8 @@ def attend(
     key: Float[Array, 'B K D'],
     value: Float[Array, 'B K D'],
     heads: int,
-    mask: Bool[Array, 'B K'] | Bool[Array, 'B Q K'] | None = None,
+    mask: Bool[Array, 'B K'] | None = None,
 ) -> Float[Array, 'B Q D']:
-    """softmax(q k^T / sqrt(D / H)) v in each head (1706.03762, eq. 1).
-
-    Args:
-      query, key, value: the heads' parts side by side.
-      heads: H, a divisor of D.
-      mask: True where a key is seen; None for everywhere.
-    """
-    batch, length, width = query.shape
-    depth = width // heads
-
-    def split(x):  # [B K D] -> [B*H K D/H]: products of three axes are fast on CPU
-        x = x.reshape(batch, x.shape[1], heads, depth).transpose(0, 2, 1, 3)
-        return x.reshape(batch * heads, x.shape[2], depth)
-
-    scores = jnp.matmul(split(query) * depth**-0.5, split(key).transpose(0, 2, 1))
-    scores = scores.astype(jnp.float32)
-    if mask is not None:
-        seen = jnp.repeat(mask[:, None] if mask.ndim == 2 else mask, heads, axis=0)
-        scores = jnp.where(seen, scores, jnp.finfo(scores.dtype).min)
-    out = jnp.matmul(jax.nn.softmax(scores, axis=-1).astype(value.dtype), split(value))
-    return out.reshape(batch, heads, length, depth).transpose(0, 2, 1, 3).reshape(query.shape)
+    """`teachers.layers.attend` of heads side by side; keys are seen where `mask` is True."""
+    query, key, value = (layers.split_heads(x, heads) for x in (query, key, value))
+    return layers.attend(query, key, value, None if mask is None else layers.mask_bias(mask))
