@@ -11,13 +11,16 @@ arXiv 2211.06687, section 3.2).
 """
 
 import functools
+import os
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import attend, mask_bias, split_heads
 from realaudio_jax.typing import Array, Bool, Float, Int
 
+CLASS_NAME = 'ClapModel'
 # From paths here to the names in a published ClapModel, see `teachers.importing.original_name`.
 NAMES = (
     (r'^(embeddings|pooler|layer_\d+)/', r'text_model/\1/'),
@@ -126,6 +129,28 @@ class ClapText(nn.Module):
         x = nn.Dense(self.dimension, name='linear2')(x)
         length = jnp.linalg.norm(x.astype(jnp.float32), axis=-1, keepdims=True)
         return x / jnp.maximum(length, 1e-12).astype(x.dtype)
+
+
+def read_clap_text(folder: str | os.PathLike) -> ClapText:
+    """The text tower that the config of a whole CLAP describes.
+
+    Raises:
+      FileNotFoundError: no such folder or config.
+      ValueError: another model, or a variant that is not ported.
+    """
+    config = importing.read_model_config(folder, CLASS_NAME)
+    fields = {
+        'vocab_size': 'vocabulary', 'max_position_embeddings': 'positions', 'hidden_size': 'width',
+        'intermediate_size': 'hidden', 'num_hidden_layers': 'layers',
+        'num_attention_heads': 'heads', 'projection_dim': 'dimension', 'pad_token_id': 'padding',
+        'layer_norm_eps': 'epsilon',
+    }  # fmt: skip
+    fixed = {'hidden_act': 'gelu', 'projection_hidden_act': 'relu', 'type_vocab_size': 1}
+    # A key at its default may be left out of a nested config.
+    defaults = {key: getattr(ClapText, argument) for key, argument in fields.items()}
+    return ClapText(
+        **importing.pick(defaults | config.get('text_config', {}), folder, fields, fixed)
+    )
 
 
 def _norm(name: str, epsilon: float) -> nn.LayerNorm:

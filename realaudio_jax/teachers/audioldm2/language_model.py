@@ -10,14 +10,18 @@ Keys and values of places already seen are an explicit argument and result. Diff
 original: the table of token embeddings, which is never read here, is left out.
 """
 
+import os
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import attend, split_heads
 from realaudio_jax.typing import Array, Bool, Float, Int, PyTree
 
+CLASS_NAMES = ('GPT2Model', 'GPT2LMHeadModel')  # as published, and as current libraries save it
 NAMES = ((r'^h_(\d+)/', r'h/\1/'),)
 IGNORED = r'(^|\.)wte\.weight$|^lm_head\.weight$|\.attn\.(masked_)?bias$'
 
@@ -157,9 +161,7 @@ def generate(
     def step(carry, i):
         x, cache = carry
         at = length + i
-        x, cache = model.apply(
-            params, x, positions[:, -1:] + 1 + i, bias(at[None]), cache, at
-        )
+        x, cache = model.apply(params, x, positions[:, -1:] + 1 + i, bias(at[None]), cache, at)
         return (x, cache), x[:, 0]
 
     first = states[:, -1:]
@@ -169,3 +171,33 @@ def generate(
 
 def _norm(name: str, epsilon: float) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)
+
+
+def layout(path: str, array: np.ndarray) -> np.ndarray:
+    """The original's arrays in ours: its matrices are [in, out] already."""
+    del path
+    return array
+
+
+def read_language_model(folder: str | os.PathLike) -> tuple[LanguageModel, importing.Names, int]:
+    """The module that a folder's config describes, its names, and how many states it generates.
+
+    Raises:
+      FileNotFoundError: no such folder or config.
+      ValueError: another model, or a variant that is not ported.
+    """
+    config = importing.read_json(os.path.join(folder, importing.CONFIG_NAME))
+    head = config.get('architectures') == [CLASS_NAMES[1]]
+    config = importing.read_model_config(folder, CLASS_NAMES[head])
+    fields = {
+        'n_embd': 'width', 'n_head': 'heads', 'n_layer': 'layers', 'n_positions': 'positions',
+        'layer_norm_epsilon': 'epsilon',
+    }  # fmt: skip
+    fixed = {
+        'activation_function': 'gelu_new', 'add_cross_attention': False, 'scale_attn_weights': True,
+        'scale_attn_by_inverse_layer_idx': False,
+    }  # fmt: skip
+    arguments = importing.pick(config, folder, fields, fixed)
+    arguments['hidden'] = config.get('n_inner') or 4 * arguments['width']
+    names = (*NAMES, (r'^', 'transformer/')) if head else NAMES
+    return LanguageModel(**arguments), names, config.get('max_new_tokens', 8)

@@ -5,13 +5,15 @@ and a learned end (Liu et al. 2023, 2308.05734, section III-C): [start, CLAP, en
 states, end].
 """
 
+import os
+
 import flax.linen as nn
 import jax.numpy as jnp
 
+from realaudio_jax.teachers import importing
 from realaudio_jax.typing import Array, Bool, Float, Int
 
-NAMES = ()
-FIXED = 5  # places that are not for states of FLAN-T5
+CLASS_NAME = 'AudioLDM2ProjectionModel'
 
 
 class Projection(nn.Module):
@@ -63,3 +65,17 @@ def places(
     mask = jnp.concatenate([seen, text_mask, seen[:, :1]], axis=1)
     before = jnp.broadcast_to(jnp.arange(4 + tokens)[None], (batch, 4 + tokens))
     return mask, jnp.concatenate([before, 4 + length[:, None].astype(before.dtype)], axis=1)
+
+
+def read_projection(folder: str | os.PathLike) -> Projection:
+    """The module that a folder's config describes.
+
+    Raises:
+      FileNotFoundError: no such folder or config.
+      ValueError: another model, or the variant for speech.
+    """
+    config = importing.read_model_config(folder, CLASS_NAME)
+    # The original misspells its key.
+    fields = {'langauge_model_dim': 'width'}
+    fixed = {'use_learned_position_embedding': None, 'max_seq_length': None}
+    return Projection(**importing.pick(config, folder, fields, fixed))

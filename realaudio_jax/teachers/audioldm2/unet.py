@@ -7,10 +7,12 @@ one to what the language model generated from the prompt, one to the states of F
 
 import functools
 import math
+import os
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.audioldm2.layers import (
     Downsample,
     ResnetBlock,
@@ -21,7 +23,18 @@ from realaudio_jax.teachers.audioldm2.layers import (
 )
 from realaudio_jax.typing import Array, Bool, Float
 
-Context = tuple[Float[Array, 'B K E'], Bool[Array, 'B K'] | None]  # states, and which are real
+CLASS_NAME = 'AudioLDM2UNet2DConditionModel'
+FIXED = {  # what is built in, by key of the config
+    'act_fn': 'silu', 'class_embed_type': None, 'class_embeddings_concat': False,
+    'conv_in_kernel': 3, 'conv_out_kernel': 3, 'downsample_padding': 1, 'flip_sin_to_cos': True,
+    'freq_shift': 0, 'mid_block_scale_factor': 1, 'mid_block_type': 'UNetMidBlock2DCrossAttn',
+    'num_class_embeds': None, 'only_cross_attention': False, 'resnet_time_scale_shift': 'default',
+    'time_cond_proj_dim': None, 'time_embedding_act_fn': None, 'time_embedding_dim': None,
+    'time_embedding_type': 'positional', 'timestep_post_act': None, 'upcast_attention': False,
+    'use_linear_projection': False,
+}  # fmt: skip
+
+Context = tuple[Float[Array, 'B _ _'], Bool[Array, 'B _'] | None]  # states, and which are real
 
 
 class Attention(nn.Module):
@@ -229,3 +242,46 @@ def step_features(step: Float[Array, 'B'], width: int) -> Float[Array, 'B D']:
 
 def _norm(name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+
+
+def read_unet(folder: str | os.PathLike) -> tuple[UNet, int]:
+    """The module that a folder's config describes, and the latent frames it was trained on.
+
+    Raises:
+      FileNotFoundError: no such folder or config.
+      ValueError: another model, or a variant that is not ported.
+    """
+    config = importing.read_model_config(folder, CLASS_NAME)
+    down = config.get('down_block_types', ())
+    levels = len(config.get('block_out_channels', ()))
+    attends = tuple(name == 'CrossAttnDownBlock2D' for name in down)
+    mirrored = ['CrossAttnUpBlock2D' if a else 'UpBlock2D' for a in reversed(attends)]
+    seen = config.get('cross_attention_dim')
+    if not (
+        set(down) <= {'DownBlock2D', 'CrossAttnDownBlock2D'}
+        and list(config.get('up_block_types', ())) == mirrored
+        and isinstance(seen, list)
+        and len(down) == len(seen) == levels
+        and all(isinstance(level, list) for level in seen)
+    ):
+        raise ValueError(
+            f'the config of {folder} is of an older layout or another variant: its levels '
+            f'{down}, {config.get("up_block_types")} and {seen} are not those of AudioLDM 2; '
+            'this port covers the published model only'
+        )
+    fields = {
+        'in_channels': 'latent_channels', 'block_out_channels': 'channels',
+        'attention_head_dim': 'heads', 'layers_per_block': 'blocks',
+        'transformer_layers_per_block': 'depth', 'norm_num_groups': 'groups', 'norm_eps': 'epsilon',
+        'sample_size': 'frames',
+    }  # fmt: skip
+    fixed = FIXED | {'out_channels': config.get('in_channels')}
+    arguments = importing.pick(config, folder, fields, fixed)
+    frames = arguments.pop('frames')
+    if isinstance(arguments['heads'], int):  # the config calls the count of heads their width
+        arguments['heads'] = (arguments['heads'],) * levels
+    sees = tuple(
+        tuple(None if width is None else int(j > 1) for j, width in enumerate(level))
+        for level in seen
+    )
+    return UNet(attends=attends, sees=sees, **arguments), frames

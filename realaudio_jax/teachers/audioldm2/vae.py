@@ -1,13 +1,16 @@
-"""The autoencoder of AudioLDM 2: log-mel planes to latents and back (Rombach et al. 2022, 2112.10752).
+"""The autoencoder of AudioLDM 2: log-mel planes to latents and back (Rombach 2022, 2112.10752).
 
 Residual blocks at each resolution, attention over the whole plane in the middle; latents are
 normal, their mean and log-variance the encoder's result. A latent cell covers `factor` frames by
 `factor` mel bands.
 """
 
+import os
+
 import flax.linen as nn
 import jax.numpy as jnp
 
+from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.audioldm2.layers import (
     Downsample,
     ResnetBlock,
@@ -18,6 +21,7 @@ from realaudio_jax.teachers.audioldm2.layers import (
 )
 from realaudio_jax.typing import Array, Float
 
+CLASS_NAME = 'AutoencoderKL'
 _EPSILON = 1e-6  # of every norm
 
 
@@ -73,7 +77,7 @@ class Encoder(nn.Module):
     groups: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, 'B N M 1']) -> Float[Array, 'B N2 M2 2*C']:
+    def __call__(self, x: Float[Array, 'B N M 1']) -> Float[Array, 'B N2 M2 F']:
         x = conv(self.channels[0], 'conv_in')(x)
         for i, features in enumerate(self.channels):
             resample = 'down' if i + 1 < len(self.channels) else None
@@ -146,3 +150,28 @@ class Autoencoder(nn.Module):
     def decode(self, latents: Float[Array, 'B N M C']) -> Float[Array, 'B N2 M2']:
         """Log-mel frames of latents."""
         return self.decoder(self.post_quant_conv(latents))[..., 0]
+
+
+def read_autoencoder(folder: str | os.PathLike) -> tuple[Autoencoder, float]:
+    """The module that a folder's config describes, and what its latents are multiplied by.
+
+    Raises:
+      FileNotFoundError: no such folder or config.
+      ValueError: another model, or a variant that is not ported.
+    """
+    config = importing.read_model_config(folder, CLASS_NAME)
+    levels = len(config.get('block_out_channels', ()))
+    fields = {
+        'block_out_channels': 'channels', 'latent_channels': 'latent_channels',
+        'layers_per_block': 'blocks', 'norm_num_groups': 'groups', 'scaling_factor': 'scaling',
+    }  # fmt: skip
+    fixed = {
+        'act_fn': 'silu', 'in_channels': 1, 'out_channels': 1, 'shift_factor': None,
+        'latents_mean': None, 'latents_std': None, 'use_quant_conv': True,
+        'use_post_quant_conv': True, 'mid_block_add_attention': True,
+        'down_block_types': ['DownEncoderBlock2D'] * levels,
+        'up_block_types': ['UpDecoderBlock2D'] * levels,
+    }  # fmt: skip
+    arguments = importing.pick(config, folder, fields, fixed)
+    scaling = arguments.pop('scaling')
+    return Autoencoder(**arguments), scaling

@@ -4,12 +4,22 @@ Transposed convolutions raise the rate step by step; after each, residual blocks
 and dilations see the signal side by side, and their results are averaged (section 2.2).
 """
 
+import os
+
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from realaudio_jax.teachers import importing
 from realaudio_jax.typing import Array, Float
 
+CLASS_NAME = 'SpeechT5HifiGan'
+NAMES = (
+    (r'^upsamplers_', 'upsampler_'),
+    (r'(upsampler|resblocks|convs1|convs2)_(\d+)/', r'\1/\2/'),
+)
+IGNORED = '^(mean|scale)$'  # of the input, where it is normalised, which AudioLDM 2's is not
 _LAST_SLOPE = 0.01  # the original's last activation leaks less than the others
 
 
@@ -107,3 +117,30 @@ class Vocoder(nn.Module):
 
 def _conv(features: int, window: int, name: str, dilation: int = 1) -> nn.Conv:
     return nn.Conv(features, (window,), kernel_dilation=dilation, name=name)
+
+
+def layout(path: str, array: np.ndarray) -> np.ndarray:
+    """The original's arrays in ours; its transposed convolutions have the input's axis first."""
+    if path.startswith('upsamplers_') and path.endswith('/kernel'):
+        return np.moveaxis(array, -1, 0)
+    return importing.torch_layout(path, array)
+
+
+def read_vocoder(folder: str | os.PathLike) -> tuple[Vocoder, int, int]:
+    """The module that a folder's config describes, its sample rate (Hz) and mel bands.
+
+    Raises:
+      FileNotFoundError: no such folder or config.
+      ValueError: another model, or a variant that is not ported.
+    """
+    config = importing.read_model_config(folder, CLASS_NAME)
+    fields = {
+        'upsample_initial_channel': 'width', 'upsample_rates': 'rates',
+        'upsample_kernel_sizes': 'windows', 'resblock_kernel_sizes': 'block_windows',
+        'resblock_dilation_sizes': 'block_dilations', 'leaky_relu_slope': 'slope',
+        'sampling_rate': 'sample_rate', 'model_in_dim': 'bands',
+    }  # fmt: skip
+    arguments = importing.pick(config, folder, fields, {'normalize_before': False})
+    arguments['block_dilations'] = tuple(map(tuple, arguments['block_dilations']))
+    sample_rate, bands = arguments.pop('sample_rate'), arguments.pop('bands')
+    return Vocoder(**arguments), sample_rate, bands
