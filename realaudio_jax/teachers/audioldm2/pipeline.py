@@ -81,7 +81,7 @@ class AudioLDM2:
 
     def noise(self, seeds: Sequence[int], seconds: float) -> Float[Array, 'B L C']:
         """Standard normal noise for a clip, each item a function of its own seed."""
-        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.asarray(seeds))
         frames = self.networks.latent_frames(seconds)
         return item_noise(keys, (frames, int(np.prod(self.networks.cells))))
 
