@@ -1,6 +1,7 @@
 """Distils a teacher to a few steps: progressive stages, then consistency across step counts.
 
 python -m experiments.distill --config=configs/foley_distill.py --recordings=DIR --workdir=DIR
+python -m experiments.distill --config=configs/distill_stable_audio_open.py --teacher=DIR
 """
 
 import dataclasses
@@ -14,15 +15,18 @@ from absl import flags
 
 from experiments.common import define_config, run
 from realaudio_jax import components
+from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.data.latent_cache import RandomCrop
 from realaudio_jax.data.loader import batches
-from realaudio_jax.data.prepared import latent_scenes, scene_source
+from realaudio_jax.data.prepared import latent_scenes, scene_source, teacher_scenes
 from realaudio_jax.distillation import progressive
 from realaudio_jax.distillation.consistency import Consistency
 from realaudio_jax.distillation.progressive import Progressive
 from realaudio_jax.distillation.recipe import Recipe
+from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.generator import Generator, enable_compilation_cache
 from realaudio_jax.io import write_audio
+from realaudio_jax.metrics.coherence import coherence_rows
 from realaudio_jax.metrics.evaluation import (
     REFERENCE,
     Setting,
@@ -33,7 +37,9 @@ from realaudio_jax.metrics.evaluation import (
 from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
+from realaudio_jax.release import save_params, write_config
 from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
+from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, to_batch, with_absence
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
@@ -47,6 +53,9 @@ _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder with metadata.csv; none: foley alone.'
 )
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the teacher and the frozen networks.')
+_TEACHER = flags.DEFINE_string(
+    'teacher', None, "A foreign model's folder, in the layout of its authors; see the configs."
+)
 _EMBEDDER_WEIGHTS = flags.DEFINE_string(
     'embedder_weights', None, 'Folder of YAMNet weights, for an independent judge.'
 )
@@ -63,9 +72,26 @@ class Stage:
     target_is_average: bool  # else the student as it was when the stage began
 
 
-def plan(config, student, teacher) -> list[Stage]:
+def subject_of(generator: Generator, config) -> Subject:
+    """The teacher of a release, and its student."""
+    model, params = generator.networks.denoiser, generator.params['teacher']
+    return Subject(
+        teacher=as_teacher(model),
+        student=as_student(model),
+        path=PATH,
+        teacher_params=params,
+        student_params=params,
+        to_batch=to_batch,
+        with_absence=functools.partial(with_absence, absence=Absence(**config.absence)),
+    )
+
+
+def plan(config, subject: Subject) -> list[Stage]:
     """Progressive stages, then consistency."""
-    shared = dict(student=student, teacher=teacher, path=PATH, guidance_range=config.guidance_range)
+    shared = dict(
+        student=subject.student, teacher=subject.teacher, path=subject.path,
+        guidance_range=config.guidance_range,
+    )  # fmt: skip
     stages = []
     for i, (steps, ratio) in enumerate(progressive.stages(config.progressive.steps)):
         recipe = Progressive(jnp.int32(steps), ratio=ratio, from_teacher=i == 0, **shared)
@@ -76,10 +102,12 @@ def plan(config, student, teacher) -> list[Stage]:
     return [*stages, Stage('consistency', recipe, c.updates, c.learning_rate, True)]
 
 
-def train_step(state, previous, teacher_params, recipe, batch, key, learning_rate, *, tx, config):
+def train_step(
+    state, previous, teacher_params, recipe, batch, key, learning_rate, *, tx, absence, ema_decay
+):
     """One update of the student. `previous` is the target where it is not the average."""
     key_absence, key_loss = jax.random.split(key)
-    batch = with_absence(batch, key_absence, Absence(**config.absence))
+    batch = absence(batch, key_absence)
     target = state.ema_params if previous is None else previous
 
     def loss_fn(params):
@@ -88,7 +116,7 @@ def train_step(state, previous, teacher_params, recipe, batch, key, learning_rat
 
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
     state.opt_state.hyperparams['learning_rate'] = learning_rate
-    return apply_gradients(state, grads, tx, config.ema_decay), metrics
+    return apply_gradients(state, grads, tx, ema_decay), metrics
 
 
 def make_optimizer() -> optax.GradientTransformation:
@@ -100,15 +128,18 @@ def make_optimizer() -> optax.GradientTransformation:
     return optax.inject_hyperparams(build)(learning_rate=0.0)
 
 
-def distill(config, generator: Generator, data, workdir: pathlib.Path) -> PyTree | None:
+def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | None:
     """All stages. Returns the averaged student, None if stopped."""
-    model, teacher_params = generator.networks.denoiser, generator.params['teacher']
-    stages = plan(config, as_student(model), as_teacher(model))
+    stages = plan(config, subject)
     total = sum(stage.updates for stage in stages)
     tx = make_optimizer()
-    step_fn = jax.jit(functools.partial(train_step, tx=tx, config=config))
-    state = {'step': jnp.zeros((), jnp.int32), 'previous': teacher_params}
-    state['student'] = create_state(teacher_params, tx)  # the student begins as its teacher
+    step_fn = jax.jit(
+        functools.partial(
+            train_step, tx=tx, absence=subject.with_absence, ema_decay=config.ema_decay
+        )
+    )
+    state = {'step': jnp.zeros((), jnp.int32), 'previous': subject.student_params}
+    state['student'] = create_state(subject.student_params, tx)  # it begins as its teacher
     key = jax.random.key(config.seed)
 
     writer = MetricWriter(workdir)
@@ -125,8 +156,8 @@ def distill(config, generator: Generator, data, workdir: pathlib.Path) -> PyTree
                     previous = None if stage.target_is_average else state['previous']
                     rate = stage.learning_rate * min(1.0, (end - step) / (0.5 * stage.updates))
                     student, metrics = step_fn(
-                        state['student'], previous, teacher_params, stage.recipe,
-                        to_batch(next(data)), jax.random.fold_in(key, step), rate,
+                        state['student'], previous, subject.teacher_params, stage.recipe,
+                        subject.to_batch(next(data)), jax.random.fold_in(key, step), rate,
                     )  # fmt: skip
                     done = step + 1
                     state = {**state, 'student': student, 'step': jnp.int32(done)}
@@ -148,6 +179,11 @@ def main(argv):
     del argv
     config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
     enable_compilation_cache()
+    if config.get('teacher') and not _TEACHER.value:
+        raise ValueError(f'this config distils {config.teacher}: give its folder with --teacher')
+    if _TEACHER.value:
+        distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
+        return
     generator = Generator(components.find_release(_RELEASE.value))
     front_end = components.load_front_end(_RELEASE.value)
     with Progress(config.scenes, 'scenes') as progress:
@@ -158,7 +194,7 @@ def main(argv):
         )  # fmt: skip
     crop = RandomCrop(scenes.frames, min(5.0, config.scene_seconds))
     data = batches(scenes, config.batch_size, config.seed, transform=crop)
-    student = distill(config, generator, data, workdir)
+    student = distill(config, subject_of(generator, config), data, workdir)
     if student is None:
         return
     release = generator.config | {
@@ -170,6 +206,50 @@ def main(argv):
     components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
     judge(config, workdir, _RECORDINGS.value, _EMBEDDER_WEIGHTS.value)
     print(f'done: open {workdir / "report.html"}; the student is in {workdir / "release"}')
+
+
+def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str | None):
+    """A teacher of other people, in its own latents and with its own text states."""
+    if not config.get('teacher'):
+        raise ValueError(
+            'this config distils the teacher of a release; leave out --teacher, or give a config '
+            'such as configs/distill_stable_audio_open.py'
+        )
+    teacher = load_teacher(config.teacher, folder)
+    subject = teacher.subject(**config.absence)
+
+    def scenes(split, count):
+        source = scene_source(recordings, config.foley_weight, split)
+        with Progress(count, f'scenes, {split}') as progress:
+            return teacher_scenes(
+                teacher, source, f'{split} {recordings}', count, config.scene_seconds,
+                config.seed + (split != 'train'), workdir / 'latents',
+                lambda done, _: progress.update(done),
+            )  # fmt: skip
+
+    data = batches(scenes('train', config.scenes), config.batch_size, config.seed)
+    student = distill(config, subject, data, workdir)
+    if student is None:
+        return
+    facts = {
+        'teacher': config.teacher,
+        'student': {
+            'steps': list(config.consistency.segments),
+            'guidance_range': list(config.guidance_range),
+        },
+    }
+    save_params(workdir / 'student' / STUDENT_NAME, student, {'teacher': config.teacher})
+    write_config(workdir / 'student', facts)
+    held_out = next(
+        batches(scenes('held_out', config.eval_scenes), config.eval_scenes, config.seed)
+    )
+    rows = coherence_rows(
+        subject, student, subject.to_batch(held_out), config.consistency.segments,
+        config.eval_teacher_steps, config.eval_guidance, config.seed,
+    )  # fmt: skip
+    write_results(workdir, rows, f'Student of {config.teacher} against its teacher')
+    print(wide_table(rows))
+    print(f'done: the student is in {workdir / "student"}')
 
 
 def judge(config, workdir: pathlib.Path, recordings: str | None, embedder_weights: str | None):

@@ -65,8 +65,7 @@ def dpm_solver_pp_2m(
     grid = _checked(grid)
     # [1, steps], or [B, steps] on a path whose levels differ between items
     h = jnp.diff(log_snr(path, grid[None])) / 2
-    weight = h[:, 1:] / (2 * h[:, :-1])
-    weight = jnp.pad(jnp.where(jnp.isfinite(weight), weight, 0.0), [(0, 0), (1, 0)])
+    weight = _extrapolation(h)
 
     def step(carry, bounds):
         x, previous = carry
@@ -76,6 +75,54 @@ def dpm_solver_pp_2m(
         return (ddim_step(path, x, extrapolated, t, s).astype(x.dtype), x0.astype(x.dtype)), None
 
     (x, _), _ = jax.lax.scan(step, (x, jnp.zeros_like(x)), (grid[:-1], grid[1:], weight.T))
+    return x
+
+
+def dpm_solver_pp_2m_sde(
+    denoise: Denoise,
+    path: NoisePath,
+    x: Float[Array, 'B L C'],
+    grid: Grid,
+    noise: Float[Array, 'steps B L C'],
+) -> Float[Array, 'B L C']:
+    """SDE-DPM-Solver++(2M): every step removes more noise than DDIM would, and adds fresh noise z.
+
+        x_i = (alpha_i / alpha_{i-1}) q^2 x_{i-1} + alpha_i (1 - q^2) D_i + sigma_i sqrt(1 - q^2) z
+
+    with D_i as in `dpm_solver_pp_2m`, and q = exp(-h_i), the ratio of sigma / alpha after and
+    before. A step to t = 0 returns the prediction itself, one from alpha = 0 keeps nothing of x.
+
+    Source: Lu et al. 2022 (2211.01095), section 5.2 and appendix, algorithm "SDE-DPM-Solver++(2M)".
+
+    Args:
+        denoise: see the module.
+        path: see the module; one whose levels are the same for all items.
+        x: see the module.
+        grid: see the module.
+        noise: standard normal, a sample for each step.
+
+    Returns:
+        x at time grid[-1].
+    """
+    grid = _checked(grid)
+    h = jnp.diff(log_snr(path, grid)) / 2
+    weight = _extrapolation(h)
+    alpha, sigma = path.alpha(grid), path.sigma(grid)
+    # q = (sigma_s alpha_t) / (alpha_s sigma_t) is finite where exp(-h) is not
+    q = sigma[1:] * alpha[:-1] / (alpha[1:] * sigma[:-1])
+    kept = q * sigma[1:] / sigma[:-1]  # (alpha_s / alpha_t) q^2
+    fresh = sigma[1:] * jnp.sqrt(jnp.maximum(1.0 - q**2, 0.0))
+    drawn = alpha[1:] * (1.0 - q**2)
+
+    def step(carry, now):
+        x, previous = carry
+        t, w, k, d, f, z = now
+        x0 = denoise(x, jnp.full(x.shape[:1], t))
+        extrapolated = x0 + w * (x0 - previous)
+        return ((k * x + d * extrapolated + f * z).astype(x.dtype), x0.astype(x.dtype)), None
+
+    steps = (grid[:-1], weight, kept, drawn, fresh, noise)
+    (x, _), _ = jax.lax.scan(step, (x, jnp.zeros_like(x)), steps)
     return x
 
 
@@ -161,6 +208,13 @@ def _checked(grid: Grid) -> Array:
     if grid.ndim != 1 or len(grid) < 2:
         raise ValueError(f'the grid needs 2 or more times in one row; its shape is {grid.shape}')
     return grid
+
+
+def _extrapolation(h: Array) -> Array:
+    """w_i = h_i / (2 h_{i-1}) along the last axis, and 0 where there is nothing before."""
+    weight = h[..., 1:] / (2 * h[..., :-1])
+    pad = [(0, 0)] * (h.ndim - 1) + [(1, 0)]
+    return jnp.pad(jnp.where(jnp.isfinite(weight), weight, 0.0), pad)
 
 
 def _fold_each(keys: Array, data: Array) -> Array:

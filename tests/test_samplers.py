@@ -20,6 +20,9 @@ SAMPLERS = {
     'ping-pong': lambda *arguments: samplers.multistep_consistency(
         *arguments, key=jax.random.key(9)
     ),
+    'dpm-sde': lambda denoise, path, x, grid: samplers.dpm_solver_pp_2m_sde(
+        denoise, path, x, grid, jax.random.normal(jax.random.key(9), (len(grid) - 1, *x.shape))
+    ),
 }
 MEAN, SCALE = 0.7, 1.5  # of the Gaussian data
 # Where the error of the second-order solver does not change sign for this data.
@@ -134,6 +137,38 @@ def test_scans_equal_python_loops(name, grid):
     x = jnp.asarray(start)
     for sampler, expected in ((samplers.ddim, first), (samplers.dpm_solver_pp_2m, second)):
         np.testing.assert_allclose(_run(sampler, _smooth, path, x, grid), expected, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    'name, grid', [('cosine', [1.0, 0.6, 0.5, 0.0]), ('flow', [0.8, 0.3, 0.2])]
+)
+def test_sde_scan_equals_a_python_loop(name, grid):
+    """The published update in float64, written for x / alpha, whose noise level is rho."""
+    path = PATHS[name]
+    x = np.asarray(jax.random.normal(jax.random.key(3), SHAPE))
+    z = np.asarray(jax.random.normal(jax.random.key(5), (len(grid) - 1, *SHAPE)))
+    with np.errstate(divide='ignore', invalid='ignore'):
+        rho = [np.float64(path.sigma(t)) / np.float64(path.alpha(t)) for t in grid]
+        y = x / np.float64(path.alpha(grid[0]))
+    previous, h_before = None, np.inf
+    for i, t in enumerate(grid[:-1]):
+        if np.isfinite(rho[i]):
+            x = y * np.float64(path.alpha(t))
+        m = np.asarray(_smooth(jnp.asarray(x, jnp.float32), jnp.full(2, t)), np.float64)
+        with np.errstate(divide='ignore'):
+            h = np.log(rho[i]) - np.log(rho[i + 1])
+        shrink = np.exp(-2 * h)
+        second = 0.0
+        if np.isfinite(h) and np.isfinite(h_before):
+            second = 0.5 * h / h_before * (m - previous)
+        kept = 0.0 if shrink == 0 else rho[i + 1] / rho[i] * np.exp(-h) * y
+        y = kept + (1 - shrink) * (m + second) + rho[i + 1] * np.sqrt(1 - shrink) * z[i]
+        previous, h_before = m, h
+    wanted = y * np.float64(path.alpha(grid[-1]))
+    x = jax.random.normal(jax.random.key(3), SHAPE)
+    z = jnp.asarray(z)
+    got = jax.jit(lambda x: samplers.dpm_solver_pp_2m_sde(_smooth, path, x, grid, z))(x)
+    np.testing.assert_allclose(got, wanted, atol=5e-5)
 
 
 @each_sampler

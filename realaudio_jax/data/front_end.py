@@ -1,10 +1,9 @@
 """The frozen networks in front of the denoiser: audio to latents, text to states."""
 
-import zlib
-
 import jax
 import numpy as np
 
+from realaudio_jax.data.latent_cache import weights_fingerprint
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.text_encoder import (
     TextEncoder,
@@ -59,7 +58,4 @@ class FrontEnd:
 
     def fingerprint(self) -> str:
         """Changes with any weight of the two networks."""
-        crc = 0
-        for leaf in jax.tree.leaves((self._autoencoder_params, self._text_params)):
-            crc = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), crc)
-        return f'{crc:08x}'
+        return weights_fingerprint((self._autoencoder_params, self._text_params))

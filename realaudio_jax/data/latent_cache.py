@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from realaudio_jax.data.scenes import Scene
@@ -19,6 +21,7 @@ from realaudio_jax.typing import (
     MIN_SECONDS,
     SAMPLE_RATE,
     Float,
+    PyTree,
 )
 
 FRAME_SAMPLES = SAMPLE_RATE // LATENT_RATE
@@ -37,6 +40,14 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def weights_fingerprint(params: PyTree) -> str:
+    """CRC-32 of all arrays of a tree: changes with any weight."""
+    crc = 0
+    for leaf in jax.tree.leaves(params):
+        crc = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), crc)
+    return f'{crc:08x}'
+
+
 def frame_loudness(audio: Float[np.ndarray, 'S 2']) -> Float[np.ndarray, ' L']:
     """RMS of the mono middle in each latent frame, dBFS, at least -80; S is cut to whole frames."""
     frames = len(audio) // FRAME_SAMPLES
@@ -45,7 +56,7 @@ def frame_loudness(audio: Float[np.ndarray, 'S 2']) -> Float[np.ndarray, ' L']:
     return (10 * np.log10(np.maximum(power, 10 ** (LOUDNESS_FLOOR_DB / 10)))).astype(np.float32)
 
 
-class _Writer:
+class ArrayWriter:
     """One npy file per name, grown batch by batch along its first axis."""
 
     def __init__(self, folder: Path, count: int):
@@ -167,7 +178,7 @@ def build_latent_scenes(
         return LatentScenes(final)
     frames = round(seconds * LATENT_RATE)
     with atomic_folder(final, INDEX_NAME) as temporary:
-        writer, captions, events = _Writer(temporary, count), [], []
+        writer, captions, events = ArrayWriter(temporary, count), [], []
         event_texts, batch, drawn = _EventTexts(encode_text, 2 * batch_size), [], iter(scenes)
         while len(captions) < count:
             batch = [s for _, s in zip(range(min(batch_size, count - writer.filled)), drawn)]  # noqa: B905

@@ -3,11 +3,17 @@
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
+
 from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.data.latent_cache import LatentScenes, build_latent_scenes, fingerprint
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.data.sources import Recordings, Source
+from realaudio_jax.data.teacher_cache import TeacherScenes, build_teacher_scenes
+from realaudio_jax.io import resample
+from realaudio_jax.teachers import Teacher
+from realaudio_jax.typing import SAMPLE_RATE
 
 
 def scene_source(
@@ -60,3 +66,33 @@ def latent_scenes(
         key,
         progress=progress,
     )
+
+
+def teacher_scenes(
+    teacher: Teacher,
+    source: Source,
+    name: str,
+    count: int,
+    seconds: float,
+    seed: int,
+    folder: pathlib.Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> TeacherScenes:
+    """`latent_scenes` for a foreign teacher: its own latents, and its own states of the captions.
+
+    Args:
+      teacher: whose autoencoder and text encoder are used, at its sample rate.
+      source, name, count, seconds, seed, folder, progress: see `latent_scenes`.
+
+    Raises:
+      ValueError: scenes longer than the teacher makes.
+    """
+    teacher.require_seconds(seconds)
+
+    def encode(scenes):
+        audio = [resample(scene.audio, SAMPLE_RATE, teacher.sample_rate) for scene in scenes]
+        return teacher.encode_scenes(np.stack(audio), [scene.caption for scene in scenes])
+
+    key = fingerprint(name, count, seconds, seed, teacher.fingerprint())
+    scenes = make_scenes(seed, source, count, seconds)
+    return build_teacher_scenes(scenes, count, encode, folder, key, progress=progress)

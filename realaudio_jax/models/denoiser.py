@@ -254,6 +254,26 @@ def event_raster(
     return jnp.concatenate(parts, axis=-1)
 
 
+def student_embedding(
+    width: int, guidance_scale: Float[Array, 'B'], step_size: Float[Array, 'B']
+) -> Float[Array, 'B D']:
+    """What a student is told besides the noise level, as parameters of the module that calls this.
+
+    Zero at the start: a student that begins as its teacher predicts what the teacher does.
+
+    Args:
+      width: D.
+      guidance_scale: 1 is no guidance, and adds nothing.
+      step_size: of the student, in [0, 1]; 0 adds nothing.
+    """
+    dense = functools.partial(nn.Dense, width, kernel_init=nn.initializers.zeros, use_bias=False)
+    step = dense(name='step_size')(fourier_features(step_size, 4, 2.0) * (step_size > 0)[:, None])
+    guidance = dense(name='guidance_scale')(
+        fourier_features(jnp.log(guidance_scale), 4, 8.0) * (guidance_scale != 1)[:, None]
+    )
+    return step + guidance
+
+
 class Denoiser(nn.Module):
     """Predicts v = alpha eps - sigma x_0 (arXiv 2202.00512, appendix D) of noisy latents.
 
@@ -301,17 +321,11 @@ class Denoiser(nn.Module):
             [fourier_features(per_token, 8, 4.0), fourier_features(jnp.sqrt(per_token), 4, 4.0)], -1
         )
         level = nn.Dense(self.width, name='level')(level)
-        # Zero at the start: a student that begins as its teacher predicts what the teacher does.
-        zeros = nn.initializers.zeros
-        step = nn.Dense(self.width, kernel_init=zeros, use_bias=False, name='step_size')(
-            fourier_features(step_size, 4, 2.0) * (step_size > 0)[:, None]
-        )
-        guidance = nn.Dense(self.width, kernel_init=zeros, use_bias=False, name='guidance_scale')(
-            fourier_features(jnp.log(guidance_scale), 4, 8.0) * (guidance_scale != 1)[:, None]
-        )
+        student = student_embedding(self.width, guidance_scale, step_size)
         duration = nn.Dense(self.width, name='seconds')(fourier_features(c.seconds, 6, 20.0))
-        level = nn.silu(level + (step + guidance + duration)[:, None])
+        level = nn.silu(level + (student + duration)[:, None])
         level = nn.silu(nn.Dense(self.width, name='level_mix')(level))
+        zeros = nn.initializers.zeros
         modulation = nn.Dense(8 * self.width, kernel_init=zeros, name='modulation')(level)
 
         mask = frame_mask(c.seconds, length)[:, ::PATCH]

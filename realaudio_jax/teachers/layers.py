@@ -1,7 +1,8 @@
-"""What the teachers truly share: attention as batched products."""
+"""What the teachers truly share: attention as batched products, rotary positions."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from realaudio_jax.typing import Array, Bool, Float
 
@@ -44,3 +45,25 @@ def mask_bias(mask: Bool[Array, 'B M']) -> Float[Array, 'B 1 1 M']:
     Finite, so that a row with no key at all stays a number.
     """
     return jnp.where(mask, 0.0, -1e9)[:, None, None]
+
+
+def rotary_table(
+    positions: int, features: int, longest: float = 10_000.0
+) -> tuple[Float[Array, 'N R'], Float[Array, 'N R']]:
+    """cos and sin of n / longest^(2 i / features), each of the R = features / 2 angles once.
+
+    Source: Su et al. 2021 (arXiv 2104.09864), eq. 15.
+    """
+    rate = 1.0 / longest ** (np.arange(0, features, 2, dtype=np.float32) / features)
+    angle = np.outer(np.arange(positions, dtype=np.float32), rate)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate_halves(
+    x: Float[Array, 'B H N F'], cos: Float[Array, 'N R'], sin: Float[Array, 'N R']
+) -> Float[Array, 'B H N F']:
+    """Turns features i and i + R together by the angle i of each position; those from 2 R stay."""
+    turned = cos.shape[-1]
+    a, b, rest = x[..., :turned], x[..., turned : 2 * turned], x[..., 2 * turned :]
+    cos, sin = cos[None, None].astype(x.dtype), sin[None, None].astype(x.dtype)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)

@@ -1,0 +1,54 @@
+"""Stable Audio Open distilled to 8, 4, 2 and 1 steps, for a GPU: both stages, in its own latents.
+
+    python -m experiments.distill --config=configs/distill_stable_audio_open.py --teacher=DIR \
+        [--recordings=DIR] --workdir=runs/distill_stable_audio_open
+
+DIR holds stable-audio-open-1.0 as published (model_index.json and its folders). Data are scenes,
+encoded once by the teacher's own autoencoder, and their captions by its own text encoder.
+
+Not run at full size yet: no cost and no result to report. `:test` distils a tiny random teacher.
+"""
+
+import ml_collections
+
+
+def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.teacher = 'stable_audio_open'
+    config.seed = 0
+    config.scenes = 20_000  # encoded once
+    config.scene_seconds = 10.0  # silence to the end of the teacher's window of 47.55 s
+    config.foley_weight = 0.2  # share of sounds from procedural foley, where there are recordings
+    config.batch_size = 16
+    config.guidance_range = (1.0, 8.0)  # scales folded into the student
+    config.absence = ml_collections.ConfigDict(dict(text=0.1))
+    config.progressive = ml_collections.ConfigDict()
+    config.progressive.steps = (64, 32, 16, 8, 4)
+    config.progressive.updates = 2_000  # per stage
+    config.progressive.learning_rate = 2e-5
+    config.consistency = ml_collections.ConfigDict()
+    config.consistency.segments = (1, 2, 4, 8)
+    config.consistency.teacher_step = 1 / 64
+    config.consistency.updates = 20_000
+    config.consistency.learning_rate = 2e-5
+    config.ema_decay = 0.999
+    config.log_every = 50  # updates
+    config.save_every = 1_000
+    config.eval_scenes = 16  # sampled at once
+    config.eval_teacher_steps = 50
+    config.eval_guidance = 4.0
+    if variant == 'test':
+        config.scenes = 4
+        config.scene_seconds = 1.0
+        config.batch_size = 2
+        config.progressive.steps = (2, 1)
+        config.progressive.updates = 2
+        config.consistency.segments = (1, 2)
+        config.consistency.updates = 2
+        config.log_every = 1
+        config.save_every = 2
+        config.eval_scenes = 2
+        config.eval_teacher_steps = 4
+    elif variant:
+        raise ValueError(f'no variant {variant!r} of this config; there is :test')
+    return config.lock()

@@ -1,0 +1,128 @@
+"""Stable Audio Open as a denoise function, and its own way of sampling; pure.
+
+The transformer takes the noise level t = (2 / pi) atan(sigma) of noise sigma on data of unit
+variance, which is time on the cosine path, and predicts v there. Sampling is SDE-DPM-Solver++(2M)
+over levels evenly spaced in the logarithm, guided away from the condition "nothing said", whose
+tokens are all zero, or from a negative prompt.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from realaudio_jax.noise import CosinePath, Denoise, as_denoise
+from realaudio_jax.samplers import classifier_free_guidance, dpm_solver_pp_2m_sde, item_noise
+from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, Projection
+from realaudio_jax.teachers.stable_audio_open.transformer import Transformer
+from realaudio_jax.typing import Array, Float, Key, PyTree
+
+PATH = CosinePath()
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The two networks that make a prediction; their parameters are a dict of the same names."""
+
+    transformer: Transformer
+    projection: Projection
+
+
+def bind(
+    networks: Networks,
+    params: PyTree,
+    conditioning: Conditioning,
+    guidance_scale: Float[Array, 'B'] | None = None,
+    step_size: Float[Array, 'B'] | None = None,
+) -> Denoise:
+    """The networks as `denoise(x_t, t) -> x_0`, parameters and conditioning bound.
+
+    Args:
+      networks: a teacher's, or those of `student_networks`.
+      params: their parameters; the networks compute in the precision of these.
+      conditioning: what to make.
+      guidance_scale: embedded scale of a student; None for a teacher.
+      step_size: of a student, in [0, 1]; None for a teacher.
+    """
+    kind = params['transformer']['embed']['kernel'].dtype
+    context, timing = networks.projection.apply({'params': params['projection']}, conditioning)
+    inputs = context.astype(kind), timing.astype(kind), guidance_scale, step_size
+
+    def predict(x_t, t):
+        v = networks.transformer.apply(
+            {'params': params['transformer']}, x_t.astype(kind), t, *inputs
+        )
+        return v.astype(x_t.dtype)
+
+    return as_denoise(PATH, predict, 'v')
+
+
+def as_teacher(networks: Networks) -> Callable[..., Denoise]:
+    """The networks as a recipe's `teacher(params, conditioning, guidance_scale)`, guided."""
+
+    def teacher(params, conditioning, guidance_scale):
+        conditional = bind(networks, params, conditioning)
+        unconditional = bind(networks, params, conditioning.unconditional())
+        return classifier_free_guidance(conditional, unconditional, guidance_scale)
+
+    return teacher
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Noise levels of the published sampler: `steps` of them, evenly in the logarithm, then 0.
+
+    Attributes:
+      lowest, highest: sigma of noise on data of unit variance.
+    """
+
+    lowest: float = 0.3
+    highest: float = 500.0
+
+    def times(self, steps: int) -> Float[np.ndarray, 'N']:
+        """Times on the cosine path, steps + 1 of them, decreasing to 0.
+
+        Raises:
+          ValueError: fewer than two steps.
+        """
+        if steps < 2:
+            raise ValueError(f'steps is {steps}: the published schedule needs 2 or more')
+        sigma = np.geomspace(self.highest, self.lowest, steps)
+        return np.append(2 / np.pi * np.arctan(sigma), 0.0).astype(np.float32)
+
+
+def sample(
+    networks: Networks,
+    params: PyTree,
+    conditioning: Conditioning,
+    x: Float[Array, 'B L C'],
+    times: Float[Array, 'N'],
+    noise: Float[Array, 'N-1 B L C'],
+    guidance_scale: float | Float[Array, ''],
+    negative: Conditioning | None = None,
+) -> Float[Array, 'B L C']:
+    """Latents by SDE-DPM-Solver++(2M) with guidance: two evaluations a step; pure.
+
+    Args:
+      networks, params: of a teacher.
+      conditioning: what to make.
+      x: standard normal noise.
+      times: of `Schedule.times`.
+      noise: standard normal, for each step.
+      guidance_scale: 1 is none.
+      negative: what to guide away from; None is `conditioning.unconditional()`.
+    """
+    away = conditioning.unconditional() if negative is None else negative
+    denoise = classifier_free_guidance(
+        bind(networks, params, conditioning), bind(networks, params, away), guidance_scale
+    )
+    return dpm_solver_pp_2m_sde(denoise, PATH, x, times, noise)
+
+
+def noises(
+    keys: Key[Array, 'B'], steps: int, shape: tuple[int, int]
+) -> tuple[Float[Array, 'B L C'], Float[Array, 'N B L C']]:
+    """Noise to start from and noise for each step; each item's from its own key."""
+    drawn = item_noise(keys, (steps + 1, *shape))
+    return drawn[:, 0], jnp.moveaxis(drawn[:, 1:], 1, 0)

@@ -1,0 +1,308 @@
+"""Stable Audio Open from its folder: text in, sound out.
+
+Published: a window of 2,097,152 samples of 44.1 kHz stereo (47.55 s), 100 steps, guidance 7.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realaudio_jax.components import STUDENT_NAME
+from realaudio_jax.data.latent_cache import weights_fingerprint
+from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.release import load_params, read_config
+from realaudio_jax.teachers import importing, t5
+from realaudio_jax.teachers.stable_audio_open import distilling
+from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, import_projection
+from realaudio_jax.teachers.stable_audio_open.denoise import Networks, Schedule, noises, sample
+from realaudio_jax.teachers.stable_audio_open.oobleck import import_autoencoder
+from realaudio_jax.teachers.stable_audio_open.transformer import import_transformer
+from realaudio_jax.typing import Array, Float, PyTree
+
+CLASS_NAME = 'StableAudioPipeline'
+SCHEDULER = 'CosineDPMSolverMultistepScheduler'
+PREDICTORS = ('transformer', 'projection')  # the networks that a denoise function is made of
+DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A distilled transformer and projection, and what they were trained for."""
+
+    params: PyTree
+    steps: tuple[int, ...]
+    guidance_range: tuple[float, float]
+
+    def require(self, steps: int, guidance: float) -> None:
+        """ValueError for steps or guidance that the student does not know."""
+        low, high = self.guidance_range
+        if steps not in self.steps or not low <= guidance <= high:
+            raise ValueError(
+                f'{steps} steps with guidance {guidance:g}: the student was trained for '
+                f'{", ".join(map(str, self.steps))} steps and guidance {low:g} to {high:g}'
+            )
+
+
+class StableAudioOpen:
+    """The whole published model from its folder in the layout of diffusers.
+
+    Args:
+      folder: with model_index.json, transformer/, projection_model/, vae/, text_encoder/,
+        tokenizer/ and scheduler/.
+      dtype: the networks' precision; text encoder and autoencoder included.
+
+    Attributes:
+      networks: transformer and projection; autoencoder, text_encoder: the other modules.
+      params: of all, by those names.
+      schedule, tokenizer.
+
+    Raises:
+      FileNotFoundError: no such folder, or parts of it are missing.
+      ValueError: another model, an older layout, damage, a precision not known; in one line.
+    """
+
+    def __init__(self, folder: str | os.PathLike, dtype: str = 'float32'):
+        if dtype not in DTYPES:
+            raise ValueError(f'dtype is {dtype!r}; choose one of {", ".join(DTYPES)}')
+        folder, kind = pathlib.Path(folder), jnp.dtype(dtype)
+        _require_layout(folder)
+        transformer, transformer_params = import_transformer(folder / 'transformer', kind)
+        projection, projection_params = import_projection(folder / 'projection_model', kind)
+        self.autoencoder, autoencoder_params = import_autoencoder(folder / 'vae', kind)
+        self.text_encoder, text_params = t5.import_t5(folder / 'text_encoder', kind)
+        self.tokenizer = t5.Tokenizer(folder / 'tokenizer')
+        self.schedule = read_schedule(folder / 'scheduler')
+        self.networks = Networks(transformer, projection)
+        _require_same(
+            folder,
+            ('latent channels', transformer.channels, self.autoencoder.channels),
+            ('width of the tokens', transformer.context_input, projection.width),
+            ('width of the timing', transformer.timing_input, 2 * projection.width),
+            ('width of the text', projection.text_width, self.text_encoder.width),
+        )
+        self.params = {
+            'transformer': transformer_params,
+            'projection': projection_params,
+            'autoencoder': autoencoder_params,
+            'text_encoder': text_params,
+        }
+        self._encode_text = jax.jit(self.text_encoder.apply)
+        apply = self.autoencoder.apply
+        self._encode = jax.jit(functools.partial(apply, method='encode'))
+        self._decode = jax.jit(functools.partial(apply, method='decode'))
+        self._sample = jax.jit(functools.partial(sample, self.networks))
+        self._sample_student = jax.jit(
+            functools.partial(distilling.sample_student, self.networks), static_argnums=3
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.autoencoder.sample_rate
+
+    @property
+    def frames(self) -> int:
+        """Latent frames of the window that the model was trained on."""
+        return self.networks.transformer.frames
+
+    @property
+    def max_seconds(self) -> float:
+        """Duration of that window."""
+        return self.frames * self.autoencoder.samples_per_latent / self.sample_rate
+
+    def encode_text(self, texts: Sequence[str]) -> tuple[Array, np.ndarray]:
+        """T5 states [B, T, I], and the mask [B, T] of real tokens.
+
+        Raises:
+          ValueError: a text has more tokens than the tokenizer allows.
+        """
+        ids, mask = self.tokenizer.encode(texts)
+        return self._encode_text({'params': self.params['text_encoder']}, ids, mask), mask
+
+    def encode_audio(self, audio: Float[np.ndarray, 'B S A']) -> Float[Array, 'B L C']:
+        """The mean latents of sound at `sample_rate`, padded with silence to the whole window.
+
+        Raises:
+          ValueError: longer than the window.
+        """
+        self.require_seconds(audio.shape[1] / self.sample_rate)
+        whole = self.frames * self.autoencoder.samples_per_latent
+        audio = np.pad(audio, [(0, 0), (0, whole - audio.shape[1]), (0, 0)])
+        kind = self.params['transformer']['embed']['kernel'].dtype
+        params = {'params': self.params['autoencoder']}
+        return self._encode(params, jnp.asarray(audio, kind))[0].astype(jnp.float32)
+
+    def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S A']:
+        """The sound of latents, at `sample_rate`."""
+        kind = self.params['transformer']['embed']['kernel'].dtype
+        sound = self._decode({'params': self.params['autoencoder']}, latents.astype(kind))
+        return sound.astype(jnp.float32)
+
+    def conditioning(self, texts: Sequence[str], start_s: float, end_s: float) -> Conditioning:
+        """What `texts` ask for, of an excerpt from start_s to end_s."""
+        states, mask = self.encode_text(texts)
+
+        def full(value):
+            return jnp.full(len(texts), value, jnp.float32)
+
+        return Conditioning(
+            text=states,
+            text_mask=jnp.asarray(mask),
+            start_s=full(start_s),
+            end_s=full(end_s),
+            present=jnp.ones(len(texts), bool),
+        )
+
+    def encode_scenes(
+        self, audio: Float[np.ndarray, 'B S 2'], captions: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Arrays for `distilling.to_batch`: latents of the whole window, text, seconds."""
+        seconds = audio.shape[1] / self.sample_rate
+        if self.autoencoder.audio_channels == 1:
+            audio = audio.mean(axis=-1, keepdims=True)
+        text, mask = self.encode_text(captions)
+        return {
+            'latents': np.asarray(self.encode_audio(audio), np.float16),
+            'text': np.asarray(text, np.float16),
+            'text_mask': mask,
+            'seconds': np.full(len(audio), seconds, np.float32),
+        }
+
+    def fingerprint(self) -> str:
+        """Changes with any weight of the autoencoder and the text encoder."""
+        return weights_fingerprint((self.params['autoencoder'], self.params['text_encoder']))
+
+    def load_student(self, folder: str | os.PathLike) -> Student:
+        """A student that `experiments/distill` left in `folder`.
+
+        Raises:
+          FileNotFoundError, ValueError: not such a folder; see `release.load_params`.
+        """
+        facts = read_config(folder).get('student', {})
+        if not {'steps', 'guidance_range'} <= set(facts):
+            raise ValueError(f'{folder} describes no student; give the folder that a run left')
+        shapes = distilling.student_shapes(self.networks)
+        params = load_params(pathlib.Path(folder) / STUDENT_NAME, shapes)
+        return Student(params, tuple(facts['steps']), tuple(facts['guidance_range']))
+
+    def subject(self, text: float = 0.0) -> Subject:
+        """The transformer and its projection, and a student of both; see `distilling.subject`."""
+        params = {name: self.params[name] for name in PREDICTORS}
+        return distilling.subject(self.networks, params, text)
+
+    def require_seconds(self, seconds: float) -> None:
+        """ValueError for a duration that the model does not make."""
+        if not 0 < seconds <= self.max_seconds + 1e-6:
+            raise ValueError(
+                f'a clip of {seconds:g} s: choose above 0 and up to {self.max_seconds:g} s, '
+                'the window of this model'
+            )
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seconds: float = 10.0,
+        steps: int = 100,
+        guidance: float = 7.0,
+        seed: int = 0,
+        negative: str | None = None,
+        frames: int | None = None,
+        student: Student | None = None,
+    ) -> Float[np.ndarray, 'B S A']:
+        """Sound of `prompts`, one for each.
+
+        Args:
+          prompts: texts.
+          seconds: duration; the model makes its whole window, and the rest is cut.
+          steps: of the sampler, two evaluations each.
+          guidance: scale.
+          seed: item i uses fold_in(key(0), seed + i).
+          negative: a text to guide away from; None is nothing said.
+          student: sample this instead of the teacher, at one evaluation a step.
+          frames: latent frames to make; None is the whole window, as the original. Fewer take less
+            time and are not what the model was trained on.
+
+        Raises:
+          ValueError: a prompt is too long, or `seconds`, `steps` or `frames` is out of range.
+        """
+        self.require_seconds(seconds)
+        frames = self.frames if frames is None else frames
+        samples = round(seconds * self.sample_rate)
+        least = -(-samples // self.autoencoder.samples_per_latent)
+        if not least <= frames <= self.frames:
+            raise ValueError(
+                f'frames is {frames}: {seconds:g} s need {least} to {self.frames} latent frames'
+            )
+        if student is not None:
+            student.require(steps, guidance)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(
+            jax.random.key(0), seed + jnp.arange(len(prompts))
+        )
+        x, noise = noises(keys, steps, (frames, self.networks.transformer.channels))
+        conditioning = self.conditioning(prompts, 0.0, seconds)
+        if student is not None:
+            latents = self._sample_student(student.params, conditioning, x, steps, guidance)
+        else:
+            away = None
+            if negative is not None:
+                away = self.conditioning([negative] * len(prompts), 0.0, seconds)
+            params = {name: self.params[name] for name in PREDICTORS}
+            times = jnp.asarray(self.schedule.times(steps))
+            latents = self._sample(params, conditioning, x, times, noise, guidance, away)
+        return np.asarray(self.decode(latents)[:, :samples])
+
+
+def load(folder: str | os.PathLike) -> StableAudioOpen:
+    """The model from its folder, for distillation; see `StableAudioOpen`."""
+    return StableAudioOpen(folder)
+
+
+def read_schedule(folder: str | os.PathLike) -> Schedule:
+    """The noise levels that a scheduler's config describes.
+
+    Raises:
+      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+    """
+    config = importing.read_model_config(folder, SCHEDULER, 'scheduler_config.json')
+    fixed = {
+        'sigma_data': 1.0, 'sigma_schedule': 'exponential', 'prediction_type': 'v_prediction',
+        'solver_order': 2, 'solver_type': 'midpoint', 'final_sigmas_type': 'zero',
+    }  # fmt: skip
+    fields = {'sigma_min': 'lowest', 'sigma_max': 'highest'}
+    levels = importing.pick(config, folder, fields, fixed)
+    return Schedule(**{name: float(value) for name, value in levels.items()})
+
+
+def _require_layout(folder: pathlib.Path) -> None:
+    """One line for a folder that is not a whole pipeline of diffusers."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'no folder {folder}; check the name or download the model')
+    if not (folder / 'model_index.json').is_file() and (folder / 'model_config.json').is_file():
+        raise ValueError(
+            f'{folder} is of an older layout (model_config.json of stable-audio-tools); give the '
+            'folders that diffusers reads, with a model_index.json'
+        )
+    importing.read_model_config(folder, CLASS_NAME, 'model_index.json')
+    parts = ('transformer', 'projection_model', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
+    missing = [name for name in parts if not (folder / name).is_dir()]
+    if missing:
+        raise ValueError(
+            f'{folder} is half-downloaded: {", ".join(missing)} missing; download it again'
+        )
+
+
+def _require_same(folder: pathlib.Path, *facts: tuple[str, Any, Any]) -> None:
+    """ValueError for parts that do not belong together."""
+    problems = [f'{name} {a} and {b}' for name, a, b in facts if a != b]
+    if problems:
+        raise ValueError(
+            f'the parts of {folder} are of different models: {"; ".join(problems)}; download it '
+            'again'
+        )
