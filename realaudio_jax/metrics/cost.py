@@ -87,10 +87,10 @@ def latency_rows(
 def _single(generator, scene, setting):
     """Bucket, request and columns of one sound at batch 1."""
     columns = setting.columns(generator)
-    bucket = bucket_of(setting, scene.seconds, 1)
+    bucket = bucket_of(setting, scene.seconds, 1, len(scene.events))
     request = generator.request(
         [scene.caption], Timeline(scene.events), scene.seconds, [0], columns['guidance'],
-        bucket.length,
+        bucket.length, slots=bucket.events,
     )  # fmt: skip
     return bucket, request, columns
 
