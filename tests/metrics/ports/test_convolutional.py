@@ -81,12 +81,13 @@ def test_windows_pass_in_groups():
         calls.append(windows.shape)
         return windows[:, :3] * params
 
-    embed = frontends.embed_windows(network, size=5, hop=4, at_once=2)
+    embed = frontends.embed_windows(network, size=5, hop=4, at_once=4)  # six windows: 4 and 2
     audio = np.arange(2 * 14, dtype=np.float32).reshape(2, 14)
     found = embed(jnp.float32(2.0), audio)
     expected = 2 * np.stack([audio[:, i : i + 3] for i in (0, 4, 8)], 1)
     np.testing.assert_array_equal(found, expected)
-    assert set(calls) == {(2, 5)}
+    assert set(calls) == {(4, 5)}
+    np.testing.assert_array_equal(embed(jnp.float32(2.0), audio[:1, :9]), expected[:1, :2])
     with pytest.raises(ValueError, match='4 samples are less than one window of 5'):
         embed(jnp.float32(2.0), audio[:, :4])
 
