@@ -64,7 +64,7 @@ class LinearProbe:
 
 
 def fit_probe(
-    vectors: Float[AnyArray, 'N D'], labels: Sequence[str], groups: Sequence[str]
+    vectors: Float[AnyArray, 'N D'], labels: Sequence[str], groups: Sequence[str | int]
 ) -> LinearProbe:
     """Fits the probe to all clips, and measures it by leaving each group out.
 
@@ -92,7 +92,7 @@ def fit_probe(
     right = np.zeros(len(x), bool)
     for group in np.unique(groups):
         out = groups == group
-        right[out] = LinearProbe(classes, *_fit(x[~out], y[~out], len(classes)), 0, 0, 0).hits(
+        right[out] = LinearProbe(classes, *_fit(x[~out], y[~out], len(classes)), 0.0, 0, 0).hits(
             x[out], [classes[k] for k in y[out]]
         )
     fitted = _fit(x, y, len(classes))

@@ -163,7 +163,7 @@ def bandwidth_kept(
     return bandwidth(other, sample_rate) / before if before else float('nan')
 
 
-def opus_level(kbit_per_s: float, channels: int) -> float:
+def opus_level(kbit_per_s: float | int, channels: int) -> float:
     """`compression_level` for a target rate; libsndfile maps its levels linearly to bit rates.
 
     Opus varies its rate with the sound, so the rate that comes back is what a table should print.
