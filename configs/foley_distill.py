@@ -32,12 +32,12 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         8,
         4,
     )  # sampling steps; guidance is folded in at the first
-    config.progressive.updates = 24  # per stage
+    config.progressive.updates = 16  # per stage
     config.progressive.learning_rate = 3e-4
     config.consistency = ml_collections.ConfigDict()
     config.consistency.segments = (1, 2, 4, 8)
     config.consistency.teacher_step = 1 / 32
-    config.consistency.updates = 180
+    config.consistency.updates = 120
     config.consistency.learning_rate = 4e-4
     config.ema_decay = 0.98
     config.log_every = 10  # updates
@@ -46,8 +46,8 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.eval_seconds = 5.0
     config.report_prompts = 4
     if variant == 'release':
-        config.progressive.updates = 36
-        config.consistency.updates = 300
+        config.progressive.updates = 32
+        config.consistency.updates = 260
         config.eval_scenes = 64
     elif variant == 'test':
         config.scenes = 4
