@@ -39,8 +39,8 @@ side and of the top octaves cost directions that the middle needed. The judge he
 of the stereo image, which `experiments.evaluate_autoencoder` prints beside it.
 
 Losses per coordinate at steps 200, 400, 600: held-out 0.127, 0.356, 0.340, while the training loss
-falls to -0.3: the networks learn their 3,840 crops by heart. More crops, or fewer steps, are worth a
-trial; with the code of before the distance was the same after 500 and 1,500 steps.
+falls to -0.3: the networks learn their 3,840 crops by heart. More crops, or fewer steps, are worth
+a trial; with the code of before the distance was the same after 500 and 1,500 steps.
 """
 
 import ml_collections
