@@ -221,18 +221,29 @@ def _oversampling_filters(phases: int = 4, taps: int = 12) -> np.ndarray:
     return (np.sinc(n) * np.cos(np.pi * n / (taps + 2)) ** 2).astype(np.float32)
 
 
-def true_peak(x: Float[Array, '*b S']) -> Float[Array, '*b S']:
-    """Largest |x| over a sample and the three points interpolated after it (ITU-R BS.1770)."""
-    filters = _oversampling_filters()
-    phases, taps = filters.shape
-    left = taps // 2 - 1
-    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(left, taps - 1 - left)])
-    length = x.shape[-1]
-    peak = jnp.abs(x)
-    for phase in range(1, phases):
-        point = sum(float(filters[phase, i]) * padded[..., i : i + length] for i in range(taps))
-        peak = jnp.maximum(peak, jnp.abs(point))
-    return peak
+def true_peaks(x: Float[Array, '*b S'], block: int) -> Float[Array, '*b N']:
+    """Largest |x| in each block, samples and three points interpolated after each (ITU-R BS.1770).
+
+    All points of a block are one matrix product of the samples in and around it.
+
+    Args:
+      x: samples; silence follows them.
+      block: samples, at least 6; N = S / block, rounded up.
+    """
+    filters = _oversampling_filters()[1:]
+    taps = filters.shape[1]
+    left, right = taps // 2 - 1, taps // 2
+    interpolate = np.zeros((block + taps - 1, len(filters), block), np.float32)
+    for i in range(block):
+        interpolate[i : i + taps, :, i] = filters.T
+    count = -(-x.shape[-1] // block)
+    lead = [(0, 0)] * (x.ndim - 1)
+    padded = jnp.pad(x, [*lead, (block, (count + 1) * block - x.shape[-1])])
+    blocks = padded.reshape(*x.shape[:-1], count + 2, block)
+    here = blocks[..., 1:-1, :]
+    around = [blocks[..., :-2, block - left :], here, blocks[..., 2:, :right]]
+    points = jnp.concatenate(around, axis=-1) @ interpolate.reshape(len(interpolate), -1)
+    return jnp.maximum(jnp.max(jnp.abs(here), axis=-1), jnp.max(jnp.abs(points), axis=-1))
 
 
 def limit(
@@ -252,9 +263,7 @@ def limit(
     """
     batch, samples, _ = audio.shape
     block = sample_rate // 1000
-    peak = jnp.max(true_peak(jnp.moveaxis(audio, -1, 1)), axis=1)
-    peak = jnp.pad(peak, [(0, 0), (0, -samples % block)])
-    peak = jnp.max(peak.reshape(batch, -1, block), axis=-1)
+    peak = jnp.max(true_peaks(jnp.moveaxis(audio, -1, 1), block), axis=1)
     excess = 1.0 - jnp.minimum(1.0, 10 ** (ceiling_db / 20) / jnp.maximum(peak, 1e-6))
     average = jnp.mean(_neighbours(jnp.max(_neighbours(excess, 5), axis=0), 4), axis=0)
     before, here, after = _neighbours(average, 1)[..., None]

@@ -128,8 +128,22 @@ def test_true_peak_sees_between_samples():
     """A sine at a quarter of the rate, 45 degrees off, has samples of 0.707 and peaks of 1."""
     x = jnp.sin(np.pi / 2 * jnp.arange(400) + np.pi / 4)
     assert abs(x).max() < 0.7072
-    peak = np.asarray(audio.true_peak(x))[50:-50].max()
+    peak = np.asarray(audio.true_peaks(x, 48))[1:-1].max()
     np.testing.assert_allclose(peak, 1.0, atol=0.01)
+
+
+def test_true_peaks_against_interpolation_of_the_whole():
+    """Blocks of 7: the interpolated points do not depend on where blocks end."""
+    x = white(2, 98)
+    want = np.array(jnp.abs(x))
+    for row, peak in zip(np.asarray(x), want, strict=True):
+        for taps in audio._oversampling_filters()[1:]:
+            points = np.correlate(np.pad(row, (5, 6)), taps, 'valid')
+            np.maximum(peak, np.abs(points), out=peak)
+    want = want.reshape(2, 14, 7).max(axis=-1)
+    np.testing.assert_allclose(audio.true_peaks(x, 7), want, rtol=1e-5)
+    assert audio.true_peaks(x[:, :93], 7).shape == (2, 14)
+    assert (want > np.abs(x).reshape(2, 14, 7).max(axis=-1)).any()
 
 
 def oversampled_peak(x):
@@ -139,7 +153,7 @@ def oversampled_peak(x):
 
 def test_what_stays_below_the_ceiling_passes_bit_for_bit():
     x = white(2, 2400, 2)
-    x *= 0.999 * CEILING / audio.true_peak(jnp.moveaxis(x, -1, 1)).max()
+    x *= 0.999 * CEILING / audio.true_peaks(jnp.moveaxis(x, -1, 1), 48).max()
     np.testing.assert_array_equal(limit(x, 48_000), x)
 
 
