@@ -43,7 +43,7 @@ _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate_autoencoder', 'Where th
 RATES = (48_000, 44_100)
 DISTANCES = ('fad', 'kad')
 LENGTHS = (1, 2, 5, 10)  # s; recordings are padded to one of these, so few programs are compiled
-OPUS_TARGETS = (16, 24, 32)  # kbit/s
+OPUS_TARGETS = (12, 16, 24, 32)  # kbit/s, from the lowest that libsndfile writes
 
 
 def held_back(recordings: str, count: int) -> list[np.ndarray]:
