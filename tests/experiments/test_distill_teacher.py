@@ -41,12 +41,12 @@ def test_a_student_of_stable_audio_open(main, tmp_path):
     assert (moved != model.params['transformer']['embed']['kernel']).any()
     rows = json.loads((tmp_path / 'run' / 'results.json').read_text())
     made = {(row['model'], row['steps']) for row in rows}
-    assert made == {(model, steps) for model in ('student', 'teacher') for steps in (1, 2)}
+    assert made == {('student', 2), ('teacher', 2)}
     assert all(row['n'] == 2 and -1 <= row['value'] <= 1 for row in rows)
 
     sound = model.generate(['rain'], 0.5, steps=2, guidance=2.0, student=student)
     assert sound.shape == (1, 5512, 2) and np.isfinite(sound).all()
-    with pytest.raises(ValueError, match='3 steps with guidance 2: the student was trained for 1'):
+    with pytest.raises(ValueError, match='3 steps with guidance 2: the student was trained for 2 '):
         model.generate(['rain'], 0.5, steps=3, guidance=2.0, student=student)
 
 
