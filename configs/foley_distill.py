@@ -16,7 +16,7 @@ import ml_collections
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.scenes = 512  # encoded once
+    config.scenes = 384  # encoded once
     config.scene_seconds = 5.0
     config.foley_weight = 0.4  # share of sounds from procedural foley, where there are recordings
     config.batch_size = 16
@@ -32,20 +32,21 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         8,
         4,
     )  # sampling steps; guidance is folded in at the first
-    config.progressive.updates = 16  # per stage
+    config.progressive.updates = 8  # per stage
     config.progressive.learning_rate = 3e-4
     config.consistency = ml_collections.ConfigDict()
     config.consistency.segments = (1, 2, 4, 8)
     config.consistency.teacher_step = 1 / 32
-    config.consistency.updates = 120
+    config.consistency.updates = 80
     config.consistency.learning_rate = 4e-4
     config.ema_decay = 0.98
     config.log_every = 10  # updates
     config.save_every = 100
-    config.eval_scenes = 32
+    config.eval_scenes = 16
     config.eval_seconds = 5.0
     config.report_prompts = 4
     if variant == 'release':
+        config.scenes = 512
         config.progressive.updates = 32
         config.consistency.updates = 260
         config.eval_scenes = 64

@@ -1,0 +1,83 @@
+"""Draws how each metric answers to known damage, so that a reader knows what it hears.
+
+python -m experiments.metric_responses --embedder_weights=DIR --workdir=docs
+"""
+
+import json
+import pathlib
+
+import matplotlib
+from absl import flags
+
+from experiments.common import run
+from realaudio_jax.io import atomic_path
+from realaudio_jax.metrics.degradations import ladders
+from realaudio_jax.metrics.judges import held_out_scenes, load_embedders
+from realaudio_jax.metrics.responses import CLEAN, Responses, measure_responses
+from realaudio_jax.training.loop import Progress
+from realaudio_jax.typing import SAMPLE_RATE
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+
+_RECORDINGS = flags.DEFINE_string(
+    'recordings', None, 'Folder with metadata.csv, its held-out part; none: procedural foley.'
+)
+_EMBEDDER = flags.DEFINE_list('embedder', [], 'Judges of the distances; none: all at hand.')
+_WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
+_RELEASE = flags.DEFINE_string('release', 'foley', 'Whose audio tower is used.')
+_SCENES = flags.DEFINE_integer('scenes', 16, 'Number of scenes.', lower_bound=2)
+_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Duration of each.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the scenes.')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/metric_responses', 'Where the files go.')
+
+
+def plot(responses: Responses, path: pathlib.Path) -> None:
+    """One panel for each figure: its value along each ladder, from the clean sound on."""
+    names = list(next(iter(responses.values()))[CLEAN])
+    columns = 4
+    figure, axes = plt.subplots(
+        -(-len(names) // columns), columns, figsize=(14, 2.6 * -(-len(names) // columns)),
+        squeeze=False, layout='constrained',
+    )  # fmt: skip
+    for axis, name in zip(axes.flat, names, strict=False):
+        for ladder, rungs in responses.items():
+            values = [figures[name] for figures in rungs.values()]
+            axis.plot(range(len(values)), values, marker='o', ms=3, label=ladder)
+        axis.set_title(name, fontsize=10)
+        axis.set_xticks(range(5), ['clean', '1', '2', '3', '4'])
+        axis.grid(alpha=0.25)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    labels = [f'{ladder}: {", ".join(list(rungs)[1:])}' for ladder, rungs in responses.items()]
+    handles = axes.flat[0].get_legend_handles_labels()[0]
+    figure.legend(handles, labels, loc='outside lower center', ncols=3, frameon=False, fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+
+
+def main(argv):
+    del argv
+    embedders = load_embedders(_EMBEDDER.value, _RELEASE.value, _WEIGHTS.value)
+    scenes, _ = held_out_scenes(_RECORDINGS.value, _SCENES.value, _SECONDS.value, _SEED.value)
+    total = sum(len(rungs) for rungs in ladders(SAMPLE_RATE).values())
+    with Progress(total, 'damage') as progress:
+        responses = measure_responses(
+            [scene.audio for scene in scenes], [scene.events for scene in scenes], SAMPLE_RATE,
+            embedders, progress=progress.update,
+        )  # fmt: skip
+    workdir = pathlib.Path(_WORKDIR.value)
+    settings = {
+        'scenes': _SCENES.value, 'seconds': _SECONDS.value, 'seed': _SEED.value,
+        'sounds': 'foley' if _RECORDINGS.value is None else 'held-out recordings',
+        'embedders': [embedder.name for embedder in embedders],
+    }  # fmt: skip
+    with atomic_path(workdir / 'metric_responses.json') as path:
+        path.write_text(json.dumps({'settings': settings, 'responses': responses}, indent=1) + '\n')
+    plot(responses, workdir / 'metric_responses.png')
+    print(f'{workdir / "metric_responses.png"} and .json')
+
+
+if __name__ == '__main__':
+    run(main)
