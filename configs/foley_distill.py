@@ -5,9 +5,10 @@
 With `:release` it is the run that made `student.safetensors` of the shipped release: more updates
 of the same recipes and more evaluation scenes.
 
-Cost of `:release` with recordings and YAMNet on two CPU cores: 13.5 min, of which scenes 0:45,
-progressive stages about 3:10, consistency 4:40 (0.85 s an update), evaluation 4:30. The default
-takes 3/5 of the updates and half of the scenes, so by these figures some 8 minutes. Result: README.
+Cost of `:release` with recordings and YAMNet on two CPU cores beside other work: some 25 minutes,
+of which progressive stages 8, consistency 6 (1.4 s an update), evaluation 5. The default once took
+832 s in a clean clone with twice the progressive updates, 120 of consistency, 512 scenes and 32 to
+evaluate; it was shortened for ten minutes and not timed since. Result: README.
 """
 
 import ml_collections
