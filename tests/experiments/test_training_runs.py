@@ -5,6 +5,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -94,6 +95,25 @@ def test_teacher_run_goes_on_exactly(experiment, tiny_release, tmp_path):
     assert_finite(straight)
     shutil.rmtree(tmp_path / 'checkpoints' / '4')  # as if stopped after two of the four steps
     jax.tree.map(np.testing.assert_array_equal, straight, train(*arguments))
+
+
+def test_muon_turns_the_matrices_of_blocks_alone(experiment):
+    """Its update of a matrix has singular values close to one another; Adam's is one of signs."""
+    optimizer = experiment('train_teacher').optimizer
+    rng = np.random.default_rng(0)
+    weights = jnp.asarray(rng.normal(size=(12, 8)) @ np.diag(np.geomspace(1, 100, 8)), jnp.float32)
+    params = {'block_0': {'kernel': weights, 'scale': weights[0]}, 'embed': {'kernel': weights}}
+    tx = optimizer(1.0, 'muon')
+    updates, _ = tx.update(params, tx.init(params), params)
+    spread = [
+        np.ptp(np.log(np.linalg.svd(update, compute_uv=False)))
+        for update in (updates['block_0']['kernel'], updates['embed']['kernel'])
+    ]
+    assert spread[0] < 0.8 < spread[1]
+    for leaf in (updates['block_0']['scale'], updates['embed']['kernel']):
+        assert np.ptp(np.abs(leaf)) < 0.1  # the size of a first Adam step is the same everywhere
+    with pytest.raises(ValueError, match="no optimizer 'sgd'"):
+        optimizer(1.0, 'sgd')
 
 
 def test_distill_run_leaves_a_release_a_table_and_a_report(
