@@ -33,7 +33,7 @@ def latency_rows(
     """
     bucket, request, columns = _single(generator, scene, setting)
     networks, weights = generator.networks, generator.programs.weights_for(bucket)
-    zeros = np.zeros((1, bucket.length, LATENT_CHANNELS), np.float32)
+    zeros = jnp.zeros((1, bucket.length, LATENT_CHANNELS))
     silence = np.zeros((1, bucket.length * samples_per_latent(SAMPLE_RATE), 2), np.float32)
 
     @jax.jit

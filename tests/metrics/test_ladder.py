@@ -20,7 +20,8 @@ TABLE = {
     'onset error (ms)': ('delay', 'polarity'),
     'offset error (ms)': ('delay', 'polarity'),
     'fad, log-mel': ('noise low-pass', 'polarity'),
-    'kad, log-mel': ('noise low-pass', 'polarity'),
+    # Far from the reference its kernel is flat: noise of 20 dB and of 10 dB are alike to it.
+    'kad, log-mel': ('low-pass', 'polarity'),
 }
 FALLS = ('SI-SDR (dB)', 'bandwidth kept (%)')  # with damage; the others rise
 
