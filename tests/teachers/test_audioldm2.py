@@ -114,11 +114,12 @@ def test_sampling_is_ddim_with_the_guided_denoise_function(ours):
         asked, empty = (model.bind(networks, params, c) for c in both)
         return asked(x, t), samplers.classifier_free_guidance(asked, empty, scale)(x, t)
 
-    times = networks.schedule.times(3)
+    times, apart = networks.schedule.times(3), []
     for t, s in zip(times[:-1], times[1:], strict=True):
         asked, guided = denoise(ours.params, x, jnp.full(2, t))
+        apart.append(np.abs(asked - guided).max())
         x = ddim_step(networks.schedule.path, x, guided, float(t), float(s))
-    assert np.abs(asked - guided).max() > 1e-2
+    assert max(apart) > 1e-2
     np.testing.assert_allclose(x, wanted, atol=1e-4 * np.abs(wanted).max())
     with pytest.raises(ValueError, match='one time for each item'):
         model.bind(networks, ours.params, conditioning)(x, jnp.ones((2, 8)))
@@ -154,7 +155,7 @@ def test_prompt_beyond_the_tokenizer(ours):
         ours.condition(['rain ' * 30])
 
 
-@pytest.mark.parametrize('seconds', [0.0, 0.01, 0.3, float('nan')])
+@pytest.mark.parametrize('seconds', [0.0, 0.01, 0.4, float('nan')])
 def test_unsupported_clip_length(ours, seconds):
     with pytest.raises(ValueError, match='choose 0.02 to 0.32 s'):
         ours.generate(PROMPTS, seconds)
