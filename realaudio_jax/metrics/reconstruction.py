@@ -140,15 +140,19 @@ def stereo_width_error(original: Float[AnyArray, 'S 2'], other: Float[AnyArray, 
 
 
 def bandwidth(audio: Float[AnyArray, 'S *A'], sample_rate: int) -> float:
-    """Frequency in Hz above which a sound's mean spectrum stays 60 dB below its peak; 0: silent."""
-    power = (np.abs(_stft(audio)) ** 2).mean(0)
+    """Frequency in Hz above which a sound's mean spectrum stays 60 dB below its peak; 0: silent.
+
+    The Hann window falls by 60 dB within six bins: of 8192 samples, 35 Hz at 48 kHz.
+    """
+    n_fft = 4 * N_FFT
+    power = (np.abs(_stft(audio, n_fft, n_fft // 4)) ** 2).mean(0)
     if len(power) > 8:  # the reflected ends have a corner, so a spectrum of their own
         power = power[2:-2]
     power = power.mean(0)
     if not power.max() > 0:
         return 0.0
     loud = np.flatnonzero(power > power.max() * 10 ** (-BANDWIDTH_DB / 10))
-    return float((loud[-1] + 1) * sample_rate / N_FFT)
+    return float((loud[-1] + 1) * sample_rate / n_fft)
 
 
 def bandwidth_kept(
