@@ -32,6 +32,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.absence = ml_collections.ConfigDict(
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
     )
+    config.onset_weight = 4.0  # of the frames around the onset of an event
     config.steps = 1_200
     config.optimizer = 'muon'  # or 'adamw'
     config.learning_rate = 1e-3

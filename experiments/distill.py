@@ -36,7 +36,7 @@ from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
 from realaudio_jax.release import save_params, write_config
 from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
 from realaudio_jax.teachers import load_teacher
-from realaudio_jax.training.batches import Absence, to_batch, with_absence
+from realaudio_jax.training.batches import Absence, to_batch, with_absence, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.state import apply_gradients, create_state
@@ -73,6 +73,11 @@ class Stage:
 def subject_of(generator: Generator, config) -> Subject:
     """The teacher of a release, and its student."""
     model, params = generator.networks.denoiser, generator.params['teacher']
+
+    def prepare(batch, key):
+        batch = with_absence(batch, key, Absence(**config.absence))
+        return with_onset_weight(batch, config.onset_weight)
+
     return Subject(
         teacher=as_teacher(model),
         student=as_student(model),
@@ -80,7 +85,7 @@ def subject_of(generator: Generator, config) -> Subject:
         teacher_params=params,
         student_params=params,
         to_batch=to_batch,
-        with_absence=functools.partial(with_absence, absence=Absence(**config.absence)),
+        prepare=prepare,
     )
 
 
@@ -101,11 +106,11 @@ def plan(config, subject: Subject) -> list[Stage]:
 
 
 def train_step(
-    state, previous, teacher_params, recipe, batch, key, learning_rate, *, tx, absence, ema_decay
+    state, previous, teacher_params, recipe, batch, key, learning_rate, *, tx, prepare, ema_decay
 ):
     """One update of the student. `previous` is the target where it is not the average."""
-    key_absence, key_loss = jax.random.split(key)
-    batch = absence(batch, key_absence)
+    key_batch, key_loss = jax.random.split(key)
+    batch = prepare(batch, key_batch)
     target = state.ema_params if previous is None else previous
 
     def loss_fn(params):
@@ -132,9 +137,7 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
     total = sum(stage.updates for stage in stages)
     tx = make_optimizer()
     step_fn = jax.jit(
-        functools.partial(
-            train_step, tx=tx, absence=subject.with_absence, ema_decay=config.ema_decay
-        )
+        functools.partial(train_step, tx=tx, prepare=subject.prepare, ema_decay=config.ema_decay)
     )
     state = {'step': jnp.zeros((), jnp.int32), 'previous': subject.student_params}
     state['student'] = create_state(subject.student_params, tx)  # it begins as its teacher

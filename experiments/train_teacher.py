@@ -26,7 +26,7 @@ from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
 from realaudio_jax.release import load_params, read_tensors, save_params
-from realaudio_jax.training.batches import Absence, to_batch, with_absence
+from realaudio_jax.training.batches import Absence, to_batch, with_absence, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.state import TrainState, apply_gradients, create_state
@@ -47,13 +47,10 @@ _INIT_CODE = flags.DEFINE_string(
 _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
 
 
-def diffusion_loss(
-    model: Denoiser, params: PyTree, batch: Batch, key: Array, absence: Absence
-) -> Array:
+def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) -> Array:
     """Mean |v - v_hat|^2 over real frames [B], t stratified over the batch (2107.00630, I.1)."""
     size = batch.latents.shape[0]
-    key_t, key_noise, key_absence = jax.random.split(key, 3)
-    batch = with_absence(batch, key_absence, absence)
+    key_t, key_noise = jax.random.split(key)
     t = (jax.random.uniform(key_t) + jnp.arange(size) / size) % 1.0
     eps = jax.random.normal(key_noise, batch.latents.shape)
     x_t = diffuse(PATH, batch.latents, eps, t)
@@ -65,10 +62,12 @@ def diffusion_loss(
 
 def train_step(state, batch, key, *, model, tx, config):
     """One update. Returns (state, metrics)."""
-    absence = Absence(**config.absence)
+    key_absence, key_loss = jax.random.split(key)
+    batch = with_absence(batch, key_absence, Absence(**config.absence))
+    batch = with_onset_weight(batch, config.onset_weight)
 
     def loss_fn(params):
-        return jnp.mean(diffusion_loss(model, params, batch, key, absence))
+        return jnp.mean(diffusion_loss(model, params, batch, key_loss))
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     state = apply_gradients(state, grads, tx, config.ema_decay)
@@ -154,12 +153,10 @@ def train(
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
     )
-    nothing_absent = Absence(0.0, 0.0, 0.0, 0.0)
     evaluate = jax.jit(
-        lambda params, batch: jnp.mean(
-            diffusion_loss(model, params, batch, jax.random.key(0), nothing_absent)
-        )
+        lambda params, batch: jnp.mean(diffusion_loss(model, params, batch, jax.random.key(0)))
     )
+    held_out_onsets = with_onset_weight(held_out_batch, 1e3)
 
     key = jax.random.key(config.seed)
     writer = MetricWriter(workdir)
@@ -176,9 +173,13 @@ def train(
                     writer.write(done, metrics, 'teacher')
                 progress.update(done, metrics['loss'])
                 if done % config.eval_every == 0:
-                    loss = evaluate(state.ema_params, held_out_batch)
-                    writer.write(done, {'held_out_loss': loss}, 'teacher')
-                    progress.say(f'teacher {done}: held-out loss {float(loss):.4f}')
+                    losses = {
+                        'held_out_loss': evaluate(state.ema_params, held_out_batch),
+                        'held_out_loss_at_onsets': evaluate(state.ema_params, held_out_onsets),
+                    }
+                    writer.write(done, losses, 'teacher')
+                    figures = (f'{name} {float(loss):.4f}' for name, loss in losses.items())
+                    progress.say(f'teacher {done}: {", ".join(figures)}'.replace('_', ' '))
                 if done % config.save_every == 0 or done == config.steps or stop.requested:
                     require_finite(metrics['loss'], step, checkpointer)
                     checkpointer.save(state, data)

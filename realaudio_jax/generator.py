@@ -20,14 +20,13 @@ from realaudio_jax.io import write_audio
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Denoiser, latent_frames
-from realaudio_jax.program import Bucket, Networks, ProgramCache, Request, event_slots
+from realaudio_jax.program import SLOTS, Bucket, Networks, ProgramCache, Request, Slots
 from realaudio_jax.release import load_params, read_config
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.training.sharding import make_mesh, param_sharding
 from realaudio_jax.typing import (
     LATENT_RATE,
     MAX_EVENT_TOKENS,
-    MAX_EVENTS,
     MAX_SECONDS,
     MAX_TEXT_TOKENS,
     MIN_SECONDS,
@@ -182,7 +181,7 @@ class Generator:
             init=init_audio is not None,
             normalise=target_lufs is not None,
             sampler=sampler,
-            events=event_slots(len(timeline.events)),
+            slots=self.slots(prompts, [timeline]),
         )
         request = self.request(
             prompts,
@@ -194,7 +193,7 @@ class Generator:
             strength,
             keep,
             0.0 if target_lufs is None else target_lufs,
-            bucket.events,
+            bucket.slots,
         )
         init = None
         if init_audio is not None:
@@ -217,6 +216,18 @@ class Generator:
         ]  # fmt: skip
         return sounds[0] if isinstance(prompt, str) else sounds
 
+    def slots(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> Slots:
+        """The smallest of `SLOTS` that holds these; a longer text fills the largest and is cut."""
+        events = [event.text for timeline in timelines for event in timeline.events]
+        needed = (
+            max(len(timeline.events) for timeline in timelines),
+            self.tokenizer.encode(events, MAX_EVENT_TOKENS)[1].sum(axis=1).max(initial=0),
+            self.tokenizer.encode(prompts, MAX_TEXT_TOKENS)[1].sum(axis=1).max(initial=0),
+        )
+        rooms = (dataclasses.astuple(slots) for slots in SLOTS)
+        fits = [all(n <= m for n, m in zip(needed, room, strict=True)) for room in rooms]
+        return SLOTS[fits.index(True)]
+
     def request(
         self,
         prompts: Sequence[str],
@@ -228,21 +239,21 @@ class Generator:
         strength: float = 1.0,
         keep: Sequence[tuple[float, float]] = (),
         target_lufs: float = 0.0,
-        slots: int = MAX_EVENTS,
+        slots: Slots = SLOTS[-1],
     ) -> Request:
         """The arrays of a program's request; one timeline for all prompts, or one for each."""
         batch = len(prompts)
         if isinstance(timelines, Timeline):
             timelines = [timelines] * batch
-        ids, mask = self.tokenizer.encode(list(prompts), MAX_TEXT_TOKENS)
+        ids, mask = self.tokenizer.encode(list(prompts), slots.text_tokens)
         event_ids, event_mask = [], []
         for timeline in timelines:
             texts = [event.text for event in timeline.events]
-            texts += [''] * (slots - len(texts))
-            one_ids, one_mask = self.tokenizer.encode(texts, MAX_EVENT_TOKENS)
+            texts += [''] * (slots.events - len(texts))
+            one_ids, one_mask = self.tokenizer.encode(texts, slots.event_tokens)
             event_ids.append(one_ids)
             event_mask.append(one_mask)
-        arrays = [timeline.arrays(slots) for timeline in timelines]
+        arrays = [timeline.arrays(slots.events) for timeline in timelines]
         joined = {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
         loudness = np.zeros((batch, length), np.float32)
         for row, timeline in zip(loudness, timelines, strict=True):

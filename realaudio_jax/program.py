@@ -43,7 +43,6 @@ from realaudio_jax.typing import (
     PyTree,
 )
 
-EVENT_SLOTS = (4, MAX_EVENTS)  # sizes of a timeline; each slot costs a run of the text encoder
 SILENT_DB = -60.0  # RMS below which a sound counts as silent
 
 
@@ -94,6 +93,24 @@ class Health:
 
 
 @dataclasses.dataclass(frozen=True)
+class Slots:
+    """Room for what is asked: all of it passes through the text encoder, used or not.
+
+    Attributes:
+      events: of a timeline.
+      event_tokens: of the text of one event.
+      text_tokens: of a prompt.
+    """
+
+    events: int
+    event_tokens: int
+    text_tokens: int
+
+
+SLOTS = (Slots(4, 8, 32), Slots(MAX_EVENTS, MAX_EVENT_TOKENS, MAX_TEXT_TOKENS))  # that are compiled
+
+
+@dataclasses.dataclass(frozen=True)
 class Bucket:
     """The static shape of a program.
 
@@ -106,7 +123,7 @@ class Bucket:
       init: whether the program takes init audio.
       normalise: whether the result is brought to `target_lufs` before the limiter.
       sampler: 'ddim' or 'dpm_solver_pp_2m' (teacher), 'ddim' or 'ping_pong' (student).
-      events: places in the timeline, see `event_slots`.
+      slots: room for prompt and timeline, one of `SLOTS`.
     """
 
     batch: int
@@ -117,12 +134,7 @@ class Bucket:
     init: bool = False
     normalise: bool = False
     sampler: str = 'ddim'
-    events: int = MAX_EVENTS
-
-
-def event_slots(count: int) -> int:
-    """The smallest of `EVENT_SLOTS` that holds `count` events."""
-    return next(slots for slots in EVENT_SLOTS if count <= slots)
+    slots: Slots = SLOTS[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,16 +311,17 @@ def generate(
 
 def request_shapes(bucket: Bucket) -> tuple[Request, jax.ShapeDtypeStruct | None]:
     """The shapes a bucket's program takes: (request, init audio or None)."""
-    b, length, e = bucket.batch, bucket.length, bucket.events
+    b, length, slots = bucket.batch, bucket.length, bucket.slots
+    e = slots.events
 
     def of(dtype, *shape):
         return jax.ShapeDtypeStruct((b, *shape), dtype)
 
     request = Request(
-        token_ids=of(np.int32, MAX_TEXT_TOKENS),
-        token_mask=of(np.bool_, MAX_TEXT_TOKENS),
-        event_ids=of(np.int32, e, MAX_EVENT_TOKENS),
-        event_token_mask=of(np.bool_, e, MAX_EVENT_TOKENS),
+        token_ids=of(np.int32, slots.text_tokens),
+        token_mask=of(np.bool_, slots.text_tokens),
+        event_ids=of(np.int32, e, slots.event_tokens),
+        event_token_mask=of(np.bool_, e, slots.event_tokens),
         onset_s=of(np.float32, e),
         offset_s=of(np.float32, e),
         gain_db=of(np.float32, e),

@@ -10,8 +10,8 @@ import soundfile
 
 from realaudio_jax import generator as generator_lib
 from realaudio_jax.generator import Generator, load
-from realaudio_jax.program import Bucket, Health
-from realaudio_jax.timeline import Timeline
+from realaudio_jax.program import SLOTS, Bucket, Health
+from realaudio_jax.timeline import Event, Timeline
 
 SHORT = dict(seconds=0.5, steps=2)  # the shortest sound: one program for most of these tests
 
@@ -82,8 +82,21 @@ def test_a_batch_has_a_seed_and_a_sound_for_each(generator, monkeypatch):
         sounds = generator.generate(['dog', 'rain'], seed=seed, **SHORT)
         assert [sound.pcm.max() for sound in sounds] == want
         assert all(sound.pcm.shape == (24_000, 2) for sound in sounds)
-    assert set(buckets) == {Bucket(batch=2, length=26, steps=2, sample_rate=48_000, events=4)}
+    assert set(buckets) == {Bucket(batch=2, length=26, steps=2, sample_rate=48_000, slots=SLOTS[0])}
     assert len(generator.generate(['dog'], **SHORT)) == 1
+
+
+def test_room_is_as_small_as_the_request_allows(generator):
+    def timeline(count, text='bark'):
+        return Timeline(tuple(Event(text, 0.1 * i, 1.0) for i in range(count)))
+
+    small, large = SLOTS
+    assert generator.slots(['dog'], [timeline(0)]) == small
+    assert generator.slots(['dog ' * 30, 'dog'], [timeline(4)]) == small
+    assert generator.slots(['dog', 'dog ' * 31], [timeline(4)]) == large
+    assert generator.slots(['dog ' * 500], [timeline(0)]) == large
+    assert generator.slots(['dog'], [timeline(1), timeline(5)]) == large
+    assert generator.slots(['dog'], [timeline(1, 'dog ' * 7)]) == large
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Batch:
 
     Attributes:
       latents: data, unit variance.
-      mask: 1 where a frame belongs to the sound, 0 where it is padding.
+      mask: what the error of a frame counts: 0 where it is padding, 1 or more where it is sound.
       conditioning: whatever the networks take; recipes only pass it on.
     """
 

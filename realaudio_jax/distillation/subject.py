@@ -20,7 +20,7 @@ class Subject:
       teacher_params: frozen.
       student_params: where the student begins: it predicts what the teacher does.
       to_batch: stacked items of the data to a recipe's batch.
-      with_absence: drops conditions at random; pure, for use inside a step.
+      prepare: of each batch: drops conditions at random, weighs frames; pure, for use in a step.
     """
 
     teacher: Teacher
@@ -29,4 +29,4 @@ class Subject:
     teacher_params: PyTree
     student_params: PyTree
     to_batch: Callable[[dict[str, np.ndarray]], Batch]
-    with_absence: Callable[[Batch, Key[Array, '']], Batch]
+    prepare: Callable[[Batch, Key[Array, '']], Batch]

@@ -87,10 +87,12 @@ def latency_rows(
 def _single(generator, scene, setting):
     """Bucket, request and columns of one sound at batch 1."""
     columns = setting.columns(generator)
-    bucket = bucket_of(setting, scene.seconds, 1, len(scene.events))
+    timeline = Timeline(scene.events)
+    slots = generator.slots([scene.caption], [timeline])
+    bucket = bucket_of(setting, scene.seconds, 1, slots)
     request = generator.request(
-        [scene.caption], Timeline(scene.events), scene.seconds, [0], columns['guidance'],
-        bucket.length, slots=bucket.events,
+        [scene.caption], timeline, scene.seconds, [0], columns['guidance'], bucket.length,
+        slots=slots,
     )  # fmt: skip
     return bucket, request, columns
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.denoiser import latent_frames
-from realaudio_jax.program import Bucket, event_slots
-from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE
+from realaudio_jax.program import SLOTS, Bucket, Slots
+from realaudio_jax.typing import SAMPLE_RATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Setting:
 REFERENCE = Setting('teacher', 50)
 
 
-def bucket_of(setting: Setting, seconds: float, batch: int, events: int = MAX_EVENTS) -> Bucket:
-    """The program that makes `batch` sounds of a duration, with so many events, in this way."""
+def bucket_of(setting: Setting, seconds: float, batch: int, slots: Slots = SLOTS[-1]) -> Bucket:
+    """The program that makes `batch` sounds of a duration, with so much room, in this way."""
     return Bucket(
         batch=batch,
         length=latent_frames(np.ceil(seconds)),
@@ -55,5 +55,5 @@ def bucket_of(setting: Setting, seconds: float, batch: int, events: int = MAX_EV
         sample_rate=SAMPLE_RATE,
         student=setting.model == 'student',
         sampler=setting.sampler,
-        events=event_slots(events),
+        slots=slots,
     )

@@ -1,10 +1,10 @@
-"""Random absence: its probabilities, and given regions that are what they say."""
+"""Random absence: its probabilities, and given regions that are what they say; onset weights."""
 
 import jax
 import numpy as np
 import pytest
 
-from realaudio_jax.training.batches import Absence, to_batch, with_absence
+from realaudio_jax.training.batches import Absence, to_batch, with_absence, with_onset_weight
 
 B, L, T, E, W, C = 3, 8, 4, 5, 6, 7
 NEVER = Absence(text=0.0, timeline=0.0, loudness=0.0, init=0.0)
@@ -97,3 +97,16 @@ def test_pure_under_jit_and_a_function_of_the_key():
     jax.tree.map(np.testing.assert_array_equal, got, want)
     other = draw(absence, seed=2, batch=2000)[1].conditioning
     assert not np.array_equal(other.init_mask, want.conditioning.init_mask)
+
+
+def test_onset_weight_reaches_the_frames_around_onsets_that_are_asked_for():
+    batch = to_batch(arrays())
+    onsets = np.full((B, E), 0.1)  # within the third frame, 0.08 to 0.12 s
+    onsets[0, 1] = 0.31  # within the last frame
+    asked = np.ones((B, E), bool)
+    asked[2] = False
+    c = batch.conditioning.replace(onset_s=onsets, event_mask=asked)
+    got = with_onset_weight(batch.replace(conditioning=c), 4.0)
+    np.testing.assert_array_equal(
+        got.mask, [[1, 4, 4, 4, 1, 1, 4, 4], [1, 4, 4, 4, 1, 1, 0, 0], [1] * 8]
+    )

@@ -111,5 +111,5 @@ def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:
         teacher_params=params,
         student_params=student_params(networks, params),
         to_batch=to_batch,
-        with_absence=functools.partial(with_absence, text=text),
+        prepare=functools.partial(with_absence, text=text),
     )
