@@ -21,6 +21,7 @@ COUNTS = {
     'projection': 1_184_256,
     'language_model': 85_842_432,
     'clap': 125_302_016,
+    't5': 341_231_104,
 }
 CONFIGS = {
     'unet': unet.FIXED | {

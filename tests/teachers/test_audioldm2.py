@@ -1,7 +1,4 @@
-"""AudioLDM 2: its sizes, its folder, its sampler as a denoise function, and users' mistakes."""
-
-import json
-import shutil
+"""AudioLDM 2: its sizes, its schedule, its front end, and sound from a tiny folder."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +6,7 @@ import numpy as np
 import pytest
 import tiny_audioldm2
 
-from realaudio_jax import samplers
-from realaudio_jax.noise import ddim_step
 from realaudio_jax.teachers.audioldm2 import mel, model, pipeline, schedule, vocoder
-from realaudio_jax.teachers.t5 import parameter_shapes as t5_shapes
 
 PROMPTS = ['a dog barks', 'rain and wind then a door slams']
 
@@ -27,31 +21,24 @@ def ours(folder):
     return pipeline.load(folder)
 
 
-@pytest.fixture
-def damaged(folder, tmp_path):
-    """A copy to break."""
-    return shutil.copytree(folder, tmp_path / 'copy')
+@pytest.fixture(scope='module')
+def full_size():
+    """Shapes of the published model's parameters; nothing is computed."""
+    return model.parameter_shapes(model.Networks())
 
 
-def edit(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def test_full_size_parameter_counts():
-    shapes = model.parameter_shapes(model.Networks())
-    counts = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in shapes.items()}
-    assert counts.pop('t5') == sum(x.size for x in jax.tree.leaves(t5_shapes(model.FLAN_T5_LARGE)))
+def test_full_size_parameter_counts(full_size):
+    counts = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in full_size.items()}
     assert counts == tiny_audioldm2.COUNTS
 
 
-def test_full_size_shapes():
+def test_full_size_shapes(full_size):
     """10.24 s: 1024 mel frames of 64 bands, 256 latent frames of 16 cells of 8 channels."""
     networks = model.Networks()
     assert networks.cells == (16, 8) and networks.latent_samples == 640
     assert networks.max_seconds == 10.24 and networks.latent_frames(10.0) == 250
-    params = model.parameter_shapes(networks)
     latents = jax.ShapeDtypeStruct((2, 256, 128), jnp.float32)
-    sound = jax.eval_shape(lambda p, z: model.decode(networks, p, z), params, latents)
+    sound = jax.eval_shape(lambda p, z: model.decode(networks, p, z), full_size, latents)
     assert sound.shape == (2, 163_840)
 
 
@@ -91,159 +78,10 @@ def test_mel_frames_of_a_sine():
 
 
 def test_generate_gives_each_prompt_its_own_sound(ours):
-    """Seeds and prompts of different lengths: an item alone is the same as in a batch."""
+    """Prompts of different lengths: an item does not depend on the other nor on its position."""
     sound = ours.generate(PROMPTS, 0.15, steps=3, seed=5)
     assert sound.shape == (2, 2400) and sound.dtype == np.float32
     assert np.isfinite(sound).all() and 1e-3 < sound.std() < 1
     assert np.abs(sound[0] - sound[1]).max() > 1e-3
-    alone = ours.generate(PROMPTS[1:], 0.15, steps=3, seed=6)
-    np.testing.assert_allclose(alone[0], sound[1], atol=1e-5)
-
-
-def test_sampling_is_ddim_with_the_guided_denoise_function(ours):
-    """The teacher of the contract, its guidance written out, and a step by hand."""
-    networks, params = ours.networks, ours.params
-    conditioning = ours.condition(PROMPTS)
-    scale = jnp.float32([2.0, 4.0])
-    x, t = ours.noise([1, 2], 0.1), jnp.full(2, 0.5)
-
-    @jax.jit
-    def run(params, conditioning, x):
-        denoise = [
-            model.bind(networks, params, c) for c in (conditioning, conditioning.unconditional())
-        ]
-        guided = samplers.classifier_free_guidance(*denoise, scale)
-        teacher = model.as_teacher(networks)(params, conditioning, scale)
-        return guided(x, t), teacher(x, t), denoise[0](x, t)
-
-    wanted, found, unguided = run(params, conditioning, x)
-    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
-    assert np.abs(found - unguided).max() > 1e-2
-    path, times = networks.schedule.path, networks.schedule.times(1)
-    teacher = model.as_teacher(networks)
-    one = jax.jit(lambda p, c, x: teacher(p, c, scale)(x, jnp.full(2, times[0])))
-    stepped = ddim_step(path, x, one(params, conditioning, x), times[0], times[1])
-    sampled = jax.jit(model.sample, static_argnums=(0, 5))(
-        networks, params, conditioning, x, scale, 1
-    )
-    np.testing.assert_allclose(sampled, stepped, atol=1e-4 * np.abs(stepped).max())
-    with pytest.raises(ValueError, match='one time for each item'):
-        model.bind(networks, params, conditioning)(x, jnp.ones((2, 5)))
-
-
-def test_encode_gives_latents_that_decode_takes(ours):
-    sound = ours.generate(PROMPTS[:1], 0.16, steps=3)
-    latents = jax.jit(model.encode, static_argnums=0)(ours.networks, ours.params, sound)
-    assert latents.shape == (1, 8, 12) and latents.dtype == jnp.float32
-    again = model.encode(ours.networks, ours.params, sound, jnp.ones((1, 8, 12)))
-    assert np.abs(again - latents).max() > 1e-2  # a deviation away
-
-
-@pytest.mark.parametrize('kind', ['bfloat16', 'float16'])
-def test_half_precision(ours, folder, kind):
-    """The whole path in half precision stays finite and near the float32 result."""
-    half = pipeline.load(folder, kind)
-    assert half.params['unet']['conv_in']['kernel'].dtype == kind
-    text = jnp.float32 if kind == 'float16' else jnp.bfloat16
-    assert half.params['t5']['token']['embedding'].dtype == text
-    noise = ours.noise([3], 0.1)
-    wanted = ours.sample(ours.condition(PROMPTS[:1]), noise, 2.0, 3)
-    found = half.sample(half.condition(PROMPTS[:1]), noise, 2.0, 3)
-    assert found.dtype == jnp.float32
-    scale = np.abs(wanted).max()
-    np.testing.assert_allclose(found, wanted, atol=(0.1 if kind == 'bfloat16' else 0.02) * scale)
-    assert np.isfinite(half.decode(found)).all()
-
-
-def test_prompt_beyond_the_tokenizer(ours):
-    with pytest.raises(ValueError, match='31 tokens, 24 at most; shorten it'):
-        ours.condition(['rain ' * 30])
-
-
-@pytest.mark.parametrize('seconds', [0.0, 0.01, 0.3, float('nan')])
-def test_unsupported_clip_length(ours, seconds):
-    with pytest.raises(ValueError, match='choose 0.02 to 0.32 s'):
-        ours.generate(PROMPTS, seconds)
-
-
-def test_unknown_precision(folder):
-    with pytest.raises(ValueError, match="no precision 'int8': choose one of float32"):
-        pipeline.load(folder, 'int8')
-
-
-def break_pipeline(folder):
-    edit(folder / 'model_index.json', _class_name='StableAudioPipeline')
-    return 'class StableAudioPipeline, not AudioLDM2Pipeline'
-
-
-def break_download(folder):
-    (folder / 'unet' / 'diffusion_pytorch_model.safetensors').unlink()
-    return 'half-downloaded'
-
-
-def break_part(folder):
-    shutil.rmtree(folder / 'vocoder')
-    return 'no config.json in .*vocoder'
-
-
-def break_file(folder):
-    path = folder / 'vae' / 'diffusion_pytorch_model.safetensors'
-    path.write_bytes(path.read_bytes()[:-40])
-    return 'half-downloaded or damaged'
-
-
-def break_layout(folder):
-    (folder / 'language_model' / 'model.safetensors').rename(
-        folder / 'language_model' / 'pytorch_model.bin'
-    )
-    return 'older layout: pytorch_model.bin is a pickle'
-
-
-def break_variant(folder):
-    edit(folder / 'unet' / 'config.json', class_embed_type='simple_projection')
-    return "class_embed_type is 'simple_projection', not None"
-
-
-def break_levels(folder):
-    edit(folder / 'unet' / 'config.json', cross_attention_dim=[12, 12])
-    return 'older layout or another variant: its levels'
-
-
-def break_width(folder):
-    edit(folder / 'text_encoder_2' / 'config.json', d_model=14)
-    return 'shape'
-
-
-def break_scheduler(folder):
-    edit(folder / 'scheduler' / 'scheduler_config.json', timestep_spacing='trailing')
-    return "timestep_spacing is 'trailing', not 'leading'"
-
-
-def break_prediction(folder):
-    edit(folder / 'scheduler' / 'scheduler_config.json', prediction_type='flow')
-    return "prediction_type 'flow'"
-
-
-def break_speech(folder):
-    edit(folder / 'projection_model' / 'config.json', use_learned_position_embedding=True)
-    return 'use_learned_position_embedding is True'
-
-
-def break_language_model(folder):
-    edit(folder / 'language_model' / 'config.json', architectures=['LlamaModel'])
-    return 'class LlamaModel, not GPT2Model'
-
-
-@pytest.mark.parametrize(
-    'damage',
-    [
-        break_pipeline, break_download, break_part, break_file, break_layout, break_variant,
-        break_levels, break_width, break_scheduler, break_prediction, break_speech,
-        break_language_model,
-    ],
-)  # fmt: skip
-def test_a_wrong_folder_is_one_line(damaged, damage):
-    message = damage(damaged)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        pipeline.load(damaged)
-    assert '\n' not in str(error.value)
+    again = ours.generate(PROMPTS[1:] * 2, 0.15, steps=3, seed=6)
+    np.testing.assert_allclose(again[0], sound[1], atol=1e-5)

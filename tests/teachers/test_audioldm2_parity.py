@@ -299,6 +299,12 @@ def test_parameter_counts_of_the_originals():
             'projection': diffusers.AudioLDM2ProjectionModel(512, 1024, 768),
             'language_model': transformers.GPT2Model(transformers.GPT2Config()),
             'clap': transformers.ClapModel(transformers.ClapConfig()),
+            't5': transformers.T5EncoderModel(
+                transformers.T5Config(
+                    d_model=1024, d_ff=2816, num_layers=24, num_heads=16,
+                    feed_forward_proj='gated-gelu',
+                )
+            ),
         }  # fmt: skip
     counts = {k: sum(p.numel() for p in v.parameters()) for k, v in networks.items()}
     counts['language_model'] -= networks['language_model'].wte.weight.numel()
