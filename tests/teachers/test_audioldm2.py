@@ -1,4 +1,7 @@
-"""AudioLDM 2: its sizes, its schedule, its front end, and sound from a tiny folder."""
+"""AudioLDM 2: its sizes, its folder, its sampler as a denoise function, and users' mistakes."""
+
+import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +9,8 @@ import numpy as np
 import pytest
 import tiny_audioldm2
 
+from realaudio_jax import samplers
+from realaudio_jax.noise import ddim_step
 from realaudio_jax.teachers.audioldm2 import mel, model, pipeline, schedule, vocoder
 
 PROMPTS = ['a dog barks', 'rain and wind then a door slams']
@@ -19,6 +24,16 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def ours(folder):
     return pipeline.load(folder)
+
+
+@pytest.fixture
+def damaged(folder, tmp_path):
+    """A copy to break."""
+    return shutil.copytree(folder, tmp_path / 'copy')
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.fixture(scope='module')
@@ -85,3 +100,144 @@ def test_generate_gives_each_prompt_its_own_sound(ours):
     assert np.abs(sound[0] - sound[1]).max() > 1e-3
     again = ours.generate(PROMPTS[1:] * 2, 0.15, steps=3, seed=6)
     np.testing.assert_allclose(again[0], sound[1], atol=1e-5)
+
+
+def test_sampling_is_ddim_with_the_guided_denoise_function(ours):
+    """Guidance written out on the contract's functions, and each step by hand."""
+    networks, conditioning, scale = ours.networks, ours.condition(PROMPTS), 3.0
+    x = ours.noise([1, 2], 0.15)
+    wanted = ours.sample(conditioning, x, scale, 3)
+
+    @jax.jit
+    def denoise(params, x, t):
+        both = (conditioning, conditioning.unconditional())
+        asked, empty = (model.bind(networks, params, c) for c in both)
+        return asked(x, t), samplers.classifier_free_guidance(asked, empty, scale)(x, t)
+
+    times = networks.schedule.times(3)
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        asked, guided = denoise(ours.params, x, jnp.full(2, t))
+        x = ddim_step(networks.schedule.path, x, guided, float(t), float(s))
+    assert np.abs(asked - guided).max() > 1e-2
+    np.testing.assert_allclose(x, wanted, atol=1e-4 * np.abs(wanted).max())
+    with pytest.raises(ValueError, match='one time for each item'):
+        model.bind(networks, ours.params, conditioning)(x, jnp.ones((2, 8)))
+
+
+def test_encode_gives_latents_that_decode_takes(ours):
+    """Mean, and a draw from the posterior."""
+    sound = jnp.sin(jnp.arange(2560.0) / 5)[None]
+    encode = jax.jit(model.encode, static_argnums=0)
+    draws = [encode(ours.networks, ours.params, sound, jnp.full((1, 8, 12), n)) for n in (0.0, 1.0)]
+    assert draws[0].shape == (1, 8, 12) and draws[0].dtype == jnp.float32
+    assert (draws[1] > draws[0]).all()
+
+
+@pytest.mark.parametrize('kind', ['bfloat16', 'float16'])
+def test_half_precision(ours, folder, kind):
+    """Text and U-Net in half precision stay near the float32 result, and sound is finite."""
+    half = pipeline.load(folder, kind)
+    assert half.params['unet']['conv_in']['kernel'].dtype == kind
+    text = jnp.float32 if kind == 'float16' else jnp.bfloat16
+    assert half.params['t5']['token']['embedding'].dtype == text
+    noise = ours.noise([1, 2], 0.15)
+    wanted = ours.sample(ours.condition(PROMPTS), noise, 3.0, 3)
+    found = half.sample(half.condition(PROMPTS), noise, 3.0, 3)
+    assert found.dtype == jnp.float32
+    tolerance = 0.1 if kind == 'bfloat16' else 0.02  # 8 and 11 bits, through three guided steps
+    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
+    assert np.isfinite(half.decode(found)).all()
+
+
+def test_prompt_beyond_the_tokenizer(ours):
+    with pytest.raises(ValueError, match='31 tokens, 24 at most; shorten it'):
+        ours.condition(['rain ' * 30])
+
+
+@pytest.mark.parametrize('seconds', [0.0, 0.01, 0.3, float('nan')])
+def test_unsupported_clip_length(ours, seconds):
+    with pytest.raises(ValueError, match='choose 0.02 to 0.32 s'):
+        ours.generate(PROMPTS, seconds)
+
+
+def test_unknown_precision(folder):
+    with pytest.raises(ValueError, match="no precision 'int8': choose one of float32"):
+        pipeline.load(folder, 'int8')
+
+
+def break_pipeline(folder):
+    edit(folder / 'model_index.json', _class_name='StableAudioPipeline')
+    return 'class StableAudioPipeline, not AudioLDM2Pipeline'
+
+
+def break_download(folder):
+    (folder / 'unet' / 'diffusion_pytorch_model.safetensors').unlink()
+    return 'half-downloaded'
+
+
+def break_part(folder):
+    shutil.rmtree(folder / 'vocoder')
+    return 'no config.json in .*vocoder'
+
+
+def break_file(folder):
+    path = folder / 'vae' / 'diffusion_pytorch_model.safetensors'
+    path.write_bytes(path.read_bytes()[:-40])
+    return 'half-downloaded or damaged'
+
+
+def break_layout(folder):
+    (folder / 'language_model' / 'model.safetensors').rename(
+        folder / 'language_model' / 'pytorch_model.bin'
+    )
+    return 'older layout: pytorch_model.bin is a pickle'
+
+
+def break_variant(folder):
+    edit(folder / 'unet' / 'config.json', class_embed_type='simple_projection')
+    return "class_embed_type is 'simple_projection', not None"
+
+
+def break_levels(folder):
+    edit(folder / 'unet' / 'config.json', cross_attention_dim=[12, 12])
+    return 'older layout or another variant: its levels'
+
+
+def break_width(folder):
+    edit(folder / 'text_encoder_2' / 'config.json', d_model=14)
+    return 'shape'
+
+
+def break_scheduler(folder):
+    edit(folder / 'scheduler' / 'scheduler_config.json', timestep_spacing='trailing')
+    return "timestep_spacing is 'trailing', not 'leading'"
+
+
+def break_prediction(folder):
+    edit(folder / 'scheduler' / 'scheduler_config.json', prediction_type='flow')
+    return "prediction_type 'flow'"
+
+
+def break_speech(folder):
+    edit(folder / 'projection_model' / 'config.json', use_learned_position_embedding=True)
+    return 'use_learned_position_embedding is True'
+
+
+def break_language_model(folder):
+    edit(folder / 'language_model' / 'config.json', architectures=['LlamaModel'])
+    return 'class LlamaModel, not GPT2Model'
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        break_pipeline, break_download, break_part, break_file, break_layout, break_variant,
+        break_levels, break_width, break_scheduler, break_prediction, break_speech,
+        break_language_model,
+    ],
+)  # fmt: skip
+def test_a_wrong_folder_is_one_line(damaged, damage):
+    message = damage(damaged)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        pipeline.load(damaged)
+    assert '\n' not in str(error.value)
