@@ -1,39 +1,48 @@
-"""Time and memory for 10 s of sound: this model against its teacher and the published baselines.
+"""Time, memory and quality of 10 s of sound: this model, its teacher and the published baselines.
 
 python -m experiments.benchmark --workdir=DIR
-python -m experiments.benchmark --audioldm2=DIR --stable_audio_open=DIR --evaluations=0
+python -m experiments.benchmark --torch --audioldm2=DIR --stable_audio_open=DIR --evaluations=0
+python -m experiments.benchmark --rows=student,teacher --scenes=128 --recordings=DIR --clap=DIR
 
 Each row is measured in a process of its own, so that its peak memory is its own. Without a folder a
-baseline has random weights, which cost the same time and memory. `--evaluations=K` measures K of
-the denoiser's evaluations where the whole sampler would take longer than --limit_s, and marks the
-row as extrapolated; text, encode and decode are always measured whole. Writes benchmark.md,
-benchmark.png, and every figure with its settings to results.json and results.md.
+baseline has random weights, which cost the same time and memory. `--torch` adds each baseline
+through diffusers (extra `reference`), eager and compiled. `--evaluations=K` measures K of the
+denoiser's evaluations where the whole sampler would take longer than --limit_s, and marks the row
+as extrapolated; text, encode and decode are always measured whole. Quality needs real weights and
+--scenes. Writes benchmark.md, benchmark.png, and every figure with its settings to results.json and
+results.md.
 """
 
+import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
-import matplotlib
 from absl import flags
 
-from experiments import systems
+from experiments import benchmark_table, systems
 from experiments.common import run
+from realaudio_jax.components import find_release
 from realaudio_jax.io import atomic_path
+from realaudio_jax.metrics.figures import mean_row
+from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.latency import LatencyStats, measure, peak_memory
-from realaudio_jax.metrics.results import wide_table, write_results
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt  # noqa: E402
+from realaudio_jax.metrics.ports.clap import load_clap
+from realaudio_jax.metrics.scene_judge import SceneJudge
+from realaudio_jax.typing import SAMPLE_RATE
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _AUDIOLDM2 = flags.DEFINE_string('audioldm2', None, 'Folder of AudioLDM 2; none: random weights.')
 _OPEN = flags.DEFINE_string(
     'stable_audio_open', None, 'Folder of Stable Audio Open; none: random weights.'
 )
-_ROWS = flags.DEFINE_list('rows', list(systems.NAMES), 'Which rows.')
+_ROWS = flags.DEFINE_list('rows', list(systems.ROWS), f'Of {", ".join(systems.ROWS)}.')
+_TORCH = flags.DEFINE_bool('torch', False, 'Also the baselines through diffusers.')
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of the sound.')
 _EVALUATIONS = flags.DEFINE_integer(
     'evaluations', 4, 'Evaluations measured where all would take long; 0: all.', lower_bound=0
@@ -43,28 +52,30 @@ _REPEATS = flags.DEFINE_integer('repeats', 9, 'Calls of each part, 1 if slow.', 
 _DTYPE = flags.DEFINE_enum(
     'dtype', 'float32', ['float32', 'bfloat16', 'float16'], 'Precision of the baselines.'
 )
+_SCENES = flags.DEFINE_integer(
+    'scenes', 0, 'Scenes for FAD and CLAP score; 0: neither.', lower_bound=0
+)
+_RECORDINGS = flags.DEFINE_string(
+    'recordings', None, 'Folder with metadata.csv for the scenes; none: procedural foley.'
+)
+_WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet, another judge of FAD.')
+_CLAP = flags.DEFINE_string('clap', None, 'Folder of a LAION-CLAP, another judge of both.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'Where the tables and the plot go.')
-_ROW = flags.DEFINE_string('row', None, 'Measures one row in this process.')
+_ROW = flags.DEFINE_string('row', None, 'Measures one row here; the command calls itself so.')
 
 SLOW_S = 5.0  # a part that takes longer is timed once
-PARTS = ('text', 'denoiser', 'decode', 'encode')
-FLAGS = {'AudioLDM 2': '--audioldm2', 'Stable Audio Open': '--stable_audio_open'}
-# Figures of the table that this model is known by, as its source reports them for 10 s; embedder,
-# checkpoint, prompts and, for the last three, device are not stated there.
-REPORTED = (
-    ('this model', 4, 0.24, 1.82, 0.32, 6.2, '48 kHz stereo, one RTX 4090, float16'),
-    ('AudioLDM 2', 50, 4.8, 1.75, 0.34, 11.4, ''),
-    ('Stable Audio', 20, 1.9, 1.91, 0.31, 8.7, ''),
-    ('AudioCraft', 50, 3.2, None, None, None, ''),
-    ('ElevenLabs Turbo', None, 0.8, None, None, None, ''),
-    ('AudioLM', '200+', 5.0, None, None, None, 'over 5 s'),
-)
+RUNTIMES = ('jax', 'torch, eager', 'torch, compiled')
+OUT_OF_MEMORY = ('RESOURCE_EXHAUSTED', "can't allocate memory", 'OutOfMemory', 'bad_alloc')
 
 
-def timed(fn, repeats: int) -> LatencyStats:
-    """`metrics.latency.measure`, once only where a call takes seconds."""
-    stats = measure(fn, 1)
-    return stats if stats.median > 1e3 * SLOW_S or repeats == 1 else measure(fn, repeats, warmup=0)
+def timed(fn: Callable[[], Any], repeats: int) -> tuple[Any, LatencyStats]:
+    """The result of a first call, and the time of those after it: one only if that takes long."""
+    result = jax.block_until_ready(fn())
+    stats = measure(fn, 1, warmup=0)
+    if stats.median <= 1e3 * SLOW_S and repeats > 1:
+        stats = measure(fn, repeats, warmup=0)
+    return result, stats
 
 
 def measure_system(
@@ -79,169 +90,182 @@ def measure_system(
       limit_s: seconds of a whole sampler.
       repeats: calls of each part that is not slow.
     """
-    split = {'text': timed(system.text, repeats)}
-    conditioning = jax.block_until_ready(system.text())
+    split = {}
+    conditioning, split['text'] = timed(system.text, repeats)
     taken = system.steps
     if evaluations:
-        taken = min(system.steps, max(1, evaluations // system.evaluations_per_step))
-        some = timed(lambda: system.sample(conditioning, taken), 1)
-        if some.median * system.steps / taken <= 1e3 * limit_s:
-            taken = system.steps
-    split['denoiser'] = timed(lambda: system.sample(conditioning, taken), repeats)
-    latents = jax.block_until_ready(system.sample(conditioning, taken))
-    split['decode'] = timed(lambda: system.decode(latents), repeats)
-    split['encode'] = timed(system.encode, repeats)
+        taken = min(taken, max(1, evaluations // system.evaluations_per_step))
+    latents, found = timed(lambda: system.sample(conditioning, taken), repeats)
+    if taken < system.steps and found.median * system.steps / taken <= 1e3 * limit_s:
+        taken = system.steps
+        latents, found = timed(lambda: system.sample(conditioning, taken), repeats)
     ratio = system.steps / taken
-    if ratio > 1:
-        median = split['text'].median + ratio * split['denoiser'].median + split['decode'].median
-        p95 = split['text'].p95 + ratio * split['denoiser'].p95 + split['decode'].p95
-        count = split['denoiser'].n
-    else:
-        whole = timed(system.run, repeats)
-        median, p95, count = whole.median, whole.p95, whole.n
+    split['denoiser'] = LatencyStats(
+        found.median * ratio, found.p95 * ratio, found.p99 * ratio, found.n
+    )
+    _, split['decode'] = timed(lambda: system.decode(latents), repeats)
+    if ratio == 1 and split['denoiser'].median <= 1e3 * SLOW_S:
+        _, whole = timed(system.run, repeats)
+    else:  # the parts run one after another, so their sum is the whole
+        chain = [split[part] for part in ('text', 'denoiser', 'decode')]
+        whole = LatencyStats(*(sum(getattr(s, k) for s in chain) for k in ('median', 'p95', 'p99')),
+                             min(s.n for s in chain))  # fmt: skip
     memory = peak_memory()
+    _, split['encode'] = timed(system.encode, repeats)  # no part of a sound, nor of its memory
     figures = [
-        ('time', median, 'ms', count),
-        ('time, p95', p95, 'ms', count),
-        *(
-            (part, split[part].median * (ratio if part == 'denoiser' else 1), 'ms', split[part].n)
-            for part in PARTS
-        ),
-        ('real-time factor', median / 1e3 / seconds, '', count),
+        ('time', whole.median / 1e3, 's', whole.n),
+        ('time, p95', whole.p95 / 1e3, 's', whole.n),
+        *((part, stats.median / 1e3, 's', stats.n) for part, stats in split.items()),
+        ('real-time factor', whole.median / 1e3 / seconds, '', whole.n),
         ('evaluations', system.steps * system.evaluations_per_step, '', None),
         ('parameters', system.parameters / 1e6, 'M', None),
-        ('peak memory', (memory.device or memory.host) / 1e9, 'GB', None),
+        ('peak memory', (system.peak() or memory.device or memory.host) / 1e9, 'GB', None),
+        ('made', float(system.made_s), 's', None),
         ('sample rate', system.sample_rate / 1e3, 'kHz', None),
         ('channels', system.channels, '', None),
     ]
-    settings = {
-        'model': system.name,
-        'steps': system.steps,
-        'weights': system.weights,
-        'seconds': seconds,
-        'made (s)': round(system.made_s, 2),
-        'device': jax.local_devices()[0].device_kind,
-        'extrapolated from evaluations': (
-            taken * system.evaluations_per_step if ratio > 1 else 'no'
-        ),
-    }
-    rows = [
+    settings = {'weights': system.weights, 'seconds': seconds}
+    if ratio > 1:
+        settings['extrapolated from evaluations'] = taken * system.evaluations_per_step
+    return [
         {'name': name, 'value': value, 'unit': unit, 'n': n} | settings
         for name, value, unit, n in figures
     ]
-    missing = FLAGS.get(system.name) if system.weights == systems.RANDOM else None
-    remedy = f'needs {missing}' if missing else 'python -m experiments.evaluate'
-    return rows + [{'name': name, 'value': remedy} | settings for name in ('FAD', 'CLAP score')]
 
 
-def reported_rows() -> list[dict]:
-    """The figures that others report, which nothing here has measured."""
-    rows = []
-    for model, steps, time_s, fad, clap, memory, note in REPORTED:
-        settings = {'model': model, 'steps': steps, 'reported elsewhere': True, 'note': note}
-        figures = [('time', 1e3 * time_s, 'ms'), ('FAD', fad, ''), ('CLAP score', clap, '')]
-        figures.append(('peak memory', memory, 'GB'))
-        rows += [
-            {'name': name, 'value': value, 'unit': unit} | settings
-            for name, value, unit in figures
-            if value is not None
-        ]
+def quality_rows(
+    system: systems.System,
+    release: str,
+    scenes: int,
+    seconds: float,
+    seed: int,
+    recordings: str | None = None,
+    embedder_weights: str | None = None,
+    clap: str | None = None,
+) -> list[dict]:
+    """FAD and CLAP score of a system's sounds for the captions of held-out scenes.
+
+    FAD is to the scenes' own sound. The judges are the release's audio tower, and YAMNet (FAD
+    alone) and a LAION-CLAP where their weights are named.
+    """
+    tower, embedders = load_judges(find_release(release), embedder_weights)
+    checkpoint = load_clap(clap) if clap else None
+    embedders += [checkpoint.embedder] if checkpoint else []
+    asked, _ = held_out_scenes(recordings, scenes, seconds, seed)
+    judge = SceneJudge(asked, tower, embedders, seed=seed)
+    sounds = list(system.sounds(asked, seed))
+    names = {'Frechet distance': 'FAD', 'prompt agreement': 'CLAP score'}
+    rows = [
+        row | {'name': names[row['name']]}
+        for row in judge.rows(sounds, judge.embed(sounds), {})
+        if row['name'] in names
+    ]
+    if checkpoint:
+        scores = checkpoint.scores(sounds, [scene.caption for scene in asked], SAMPLE_RATE)
+        found = mean_row('CLAP score', scores, seed=seed)
+        rows.append(found | {'embedder': checkpoint.embedder.name})
     return rows
 
 
-def measure_row(name: str, arguments: list[str], workdir: pathlib.Path) -> list[dict]:
+def row_here(system_name: str, runtime: str) -> list[dict]:
+    """Measures a row in this process, as the flags say."""
+    folders = {
+        'release': _RELEASE.value,
+        'audioldm2': _AUDIOLDM2.value,
+        'stable_audio_open': _OPEN.value,
+    }
+    settings = {'model': system_name, 'steps': None, 'system': system_name, 'runtime': runtime}
+    try:
+        if runtime == 'jax':
+            system = systems.ROWS[system_name](folders, _SECONDS.value, _DTYPE.value)
+        else:
+            from experiments import torch_systems
+
+            system = torch_systems.ROWS[system_name](
+                folders, _SECONDS.value, _DTYPE.value, runtime == RUNTIMES[2]
+            )
+        rows = measure_system(
+            system, _SECONDS.value, _EVALUATIONS.value, _LIMIT.value, _REPEATS.value
+        )
+    except systems.CannotMeasure as error:
+        return [{'name': 'time', 'value': str(error)} | settings]
+    settings['model'] = system.name + ('' if runtime == 'jax' else f' ({runtime})')
+    settings |= {'steps': system.steps, 'device': system.device or systems.device_name()}
+    if runtime == 'jax' and _SCENES.value and system.sounds:
+        rows += quality_rows(
+            system, _RELEASE.value, _SCENES.value, _SECONDS.value, _SEED.value, _RECORDINGS.value,
+            _WEIGHTS.value, _CLAP.value,
+        )  # fmt: skip
+    elif runtime == 'jax':
+        needed = ([] if system.sounds else [f'--{system.flag}']) + ['--scenes']
+        remedy = f'needs {" and ".join(needed)}'
+        rows += [{'name': name, 'value': remedy} for name in ('FAD', 'CLAP score')]
+    return [row | settings for row in rows]
+
+
+def measure_row(system_name: str, runtime: str, workdir: pathlib.Path) -> list[dict]:
     """One row, from a process of its own; a row that does not fit into memory says so.
 
     Raises:
       ValueError: what the process complained about.
     """
-    out = workdir / f'row_{name}.json'
+    out = workdir / 'row.json'
     out.unlink(missing_ok=True)
-    command = [sys.executable, '-m', 'experiments.benchmark', f'--row={name}', *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode in (-9, 137) or 'RESOURCE_EXHAUSTED' in done.stderr:
-        return [{'name': 'time', 'value': 'too little memory', 'model': name, 'steps': None}]
-    if done.returncode:
-        raise ValueError(f'row {name}: {(done.stderr.strip().splitlines() or ["failed"])[-1]}')
-    rows = json.loads(out.read_text())
-    out.unlink()
-    return rows
+    command = [sys.executable, '-m', 'experiments.benchmark', *sys.argv[1:]]
+    command += [f'--row={system_name}:{runtime}', f'--workdir={workdir}']
+    # torch takes the device; JAX only times there.
+    environment = dict(os.environ) if runtime == 'jax' else os.environ | {'JAX_PLATFORMS': 'cpu'}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    lines = done.stderr.strip().splitlines() or ['failed without a word']
+    if done.returncode == 0:
+        rows = json.loads(out.read_text())
+        out.unlink()
+        return rows
+    killed = done.returncode in (-9, 137)
+    if killed or any(sign in done.stderr for sign in OUT_OF_MEMORY):
+        value = 'too little memory'
+    elif runtime == 'jax':
+        raise ValueError(f'row {system_name}: {lines[-1].removeprefix("error: ")}')
+    else:
+        value = f'fails: {lines[-1]}'
+    settings = {'model': f'{system_name} ({runtime})', 'steps': None}
+    return [{'name': 'time', 'value': value, 'system': system_name, 'runtime': runtime} | settings]
 
 
-def write_row(name, folders, seconds, dtype, evaluations, limit_s, repeats, path) -> None:
-    """Measures a row here and writes its figures."""
-    try:
-        system = systems.build(name, folders, seconds, dtype)
-        rows = measure_system(system, seconds, evaluations, limit_s, repeats)
-    except systems.TooLittleMemory as error:
-        rows = [{'name': 'time', 'value': str(error), 'model': name, 'steps': None}]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(rows))
-
-
-def write_tables(rows: list[dict], workdir: pathlib.Path, seconds: float) -> str:
-    """Writes every file; returns the table, figures that others report set apart."""
-    reported = reported_rows()
-    title = f'Time and memory for {seconds:g} s of sound'
-    write_results(workdir, rows + reported, title)
-    plot(rows, workdir / 'benchmark.png')
-    table = f'# {title}\n\nMeasured here, weights and device in results.json:\n\n'
-    table += f'{wide_table(rows)}\nReported elsewhere, not measured:\n\n{wide_table(reported)}'
-    with atomic_path(workdir / 'benchmark.md') as temporary:
-        temporary.write_text(table, encoding='utf-8')
-    return table
-
-
-def plot(rows: list[dict], path: pathlib.Path) -> None:
-    """Time of each model by part, on a logarithmic scale, with the whole beside it."""
-    models = list(dict.fromkeys(row['model'] for row in rows))
-    value = {(row['model'], row['name']): row['value'] for row in rows}
-    shown = ('time', *PARTS)
-    figure, axis = plt.subplots(figsize=(9, 1.2 + 0.9 * len(models)), layout='constrained')
-    for i, part in enumerate(shown):
-        places = [m + 0.16 * (i - 2) for m in range(len(models))]
-        times = [value.get((model, part)) for model in models]
-        known = [(p, t) for p, t in zip(places, times, strict=True) if isinstance(t, float)]
-        if known:
-            axis.barh(*zip(*known, strict=True), height=0.15, label=part)
-    axis.set_yticks(range(len(models)), models)
-    axis.invert_yaxis()
-    axis.set_xscale('log')
-    axis.set_xlabel('ms, lower is better')
-    axis.grid(axis='x', alpha=0.25)
-    axis.legend(frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=130)
-    plt.close(figure)
+def require_torch() -> None:
+    """ValueError where --torch lacks what it needs."""
+    missing = [
+        name
+        for name in ('torch', 'diffusers', 'transformers')
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ValueError(
+            f'--torch needs {", ".join(missing)}: pip install "realaudio_jax[reference]"'
+        )
 
 
 def main(argv):
     del argv
     workdir = pathlib.Path(_WORKDIR.value)
-    unknown = set(_ROWS.value) - set(systems.NAMES)
-    if unknown:
-        raise ValueError(f'no row {min(unknown)!r}; there are {", ".join(systems.NAMES)}')
-    folders = {
-        'release': _RELEASE.value, 'audioldm2': _AUDIOLDM2.value, 'stable_audio_open': _OPEN.value,
-    }  # fmt: skip
     if _ROW.value:
-        write_row(
-            _ROW.value, folders, _SECONDS.value, _DTYPE.value, _EVALUATIONS.value, _LIMIT.value,
-            _REPEATS.value, workdir / f'row_{_ROW.value}.json',
-        )  # fmt: skip
+        system_name, runtime = _ROW.value.split(':')
+        with atomic_path(workdir / 'row.json') as temporary:
+            temporary.write_text(json.dumps(row_here(system_name, runtime)))
         return
-    arguments = [f'--{name}={folder}' for name, folder in folders.items() if folder]
-    arguments += [
-        f'--seconds={_SECONDS.value}', f'--dtype={_DTYPE.value}', f'--limit_s={_LIMIT.value}',
-        f'--evaluations={_EVALUATIONS.value}', f'--repeats={_REPEATS.value}',
-        f'--workdir={workdir}',
-    ]  # fmt: skip
+    unknown = [name for name in _ROWS.value if name not in systems.ROWS]
+    if unknown or not _ROWS.value:
+        wrong = f'no row {unknown[0]!r}' if unknown else 'no row named'
+        raise ValueError(f'{wrong}; there are {", ".join(systems.ROWS)}')
+    if _TORCH.value:
+        require_torch()
     rows = []
     for name in _ROWS.value:
-        print(f'measuring {name} ...', flush=True)
-        rows += measure_row(name, arguments, workdir)
-    print(write_tables(rows, workdir, _SECONDS.value))
+        own = name in ('student', 'teacher')
+        for runtime in RUNTIMES if _TORCH.value and not own else RUNTIMES[:1]:
+            print(f'measuring {name} ({runtime}) ...', file=sys.stderr, flush=True)
+            rows += measure_row(name, runtime, workdir)
+    print(benchmark_table.write_tables(rows, workdir, _SECONDS.value))
 
 
 if __name__ == '__main__':

@@ -1,36 +1,40 @@
 """The systems of the benchmark table, each as the parts that are timed one by one.
 
-A system with random weights takes the time and the memory of the real one. Each of the parts
-returns with device arrays not yet ready, as `metrics.latency` expects.
+A system with random weights takes the time and the memory of the real one. Each part returns with
+device arrays not yet ready, as `metrics.latency` expects.
 """
 
 import dataclasses
 import functools
+import os
 import pathlib
+import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax import noise, program, samplers
+from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import load
-from realaudio_jax.models import denoiser
-from realaudio_jax.models.autoencoder import samples_per_latent
-from realaudio_jax.program import Bucket
+from realaudio_jax.io import resample
+from realaudio_jax.metrics import cost
+from realaudio_jax.metrics.evaluation import make_sounds
+from realaudio_jax.metrics.setting import Setting, bucket_of
 from realaudio_jax.teachers import audioldm2, t5
 from realaudio_jax.teachers.audioldm2 import model as audioldm2_model
-from realaudio_jax.teachers.audioldm2 import pipeline as audioldm2_pipeline
+from realaudio_jax.teachers.audioldm2.pipeline import GUIDANCE
 from realaudio_jax.teachers.stable_audio_open import conditioners, denoise, oobleck, transformer
-from realaudio_jax.teachers.stable_audio_open.pipeline import PREDICTORS, StableAudioOpen
+from realaudio_jax.teachers.stable_audio_open import pipeline as stable_audio_open
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
 
 PROMPT, EVENTS = 'a dog barks in the rain', 'bark@0.2-0.4'
-TOKENS = 16  # of a prompt where there is no tokenizer
 RANDOM = 'random'
+TOKENS = 16  # of a prompt to AudioLDM 2 where there is no tokenizer: it pads to a multiple
+OPEN_TOKENS, OPEN_GUIDANCE = 128, 7.0  # Stable Audio Open pads every prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +44,19 @@ class System:
     Attributes:
       name: in the table.
       weights: where from.
-      steps: of the whole sampler; guided: whether each takes two evaluations.
+      steps: of the whole sampler.
+      guided: whether each step takes two evaluations.
       parameters: of the networks that a sound takes.
       sample_rate: Hz; channels: of the sound; made_s: seconds made, which may exceed those asked.
       text: () -> conditioning.
-      sample: (conditioning, steps) -> latents after so many of the whole sampler's steps.
+      sample: (conditioning, steps) -> latents after so many steps, each as long as any.
       decode: latents -> sound.
       encode: () -> latents of a sound of the same length.
-      whole: () -> sound in one program, where there is one; None chains the parts.
+      whole: () -> sound in one program; None chains the parts.
+      sounds: (scenes, seed) -> float [S 2] at 48 kHz for each; None with random weights.
+      flag: that names the folder of its weights.
+      device: what computes it; None is JAX's.
+      peak: () -> bytes of that device that it has used at most, where JAX does not know.
     """
 
     name: str
@@ -59,10 +68,14 @@ class System:
     channels: int
     made_s: float
     text: Callable[[], Any]
-    sample: Callable[[Any, int], Array]
-    decode: Callable[[Array], Any]
+    sample: Callable[[Any, int], Any]
+    decode: Callable[[Any], Any]
     encode: Callable[[], Any]
     whole: Callable[[], Any] | None = None
+    sounds: Callable[[Sequence[Scene], int], Iterable[np.ndarray]] | None = None
+    flag: str = 'release'
+    device: str | None = None
+    peak: Callable[[], int | None] = lambda: None
 
     @property
     def evaluations_per_step(self) -> int:
@@ -78,61 +91,26 @@ class System:
 
 def this_model(release: str, seconds: float, student: bool, steps: int) -> System:
     """A release's student, or its teacher with guidance."""
-    generator = load(release)
-    networks = generator.networks
-    bucket = Bucket(1, denoiser.latent_frames(np.ceil(seconds)), steps, SAMPLE_RATE, student)
-    params = generator.programs.weights_for(bucket)
-    timeline = Timeline.parse(EVENTS, seconds)
-    guidance = generator.config['guidance']
-    request = generator.request([PROMPT], timeline, seconds, [0], guidance, bucket.length)
-    shape = (1, bucket.length, denoiser.LATENT_CHANNELS)
-    start = jax.random.normal(jax.random.key(0), shape)
-    silence = np.zeros((1, bucket.length * samples_per_latent(SAMPLE_RATE), 2), np.float32)
-
-    @jax.jit
-    def text(params, request):
-        return program.condition(networks, params, request, jnp.zeros(shape))
-
-    @jax.jit
-    def sample(params, conditioning, grid):
-        scale = jnp.full(1, guidance, jnp.float32)
-        if student:
-            bound = denoiser.as_student(networks.denoiser)(
-                params['student'], conditioning, scale, jnp.full(1, 1 / steps)
-            )
-        else:
-            bound = denoiser.as_teacher(networks.denoiser)(params['teacher'], conditioning, scale)
-        return samplers.ddim(bound, denoiser.PATH, start, grid)
-
-    @jax.jit
-    def decode(params, latents):
-        mask = denoiser.frame_mask(jnp.full(1, seconds), bucket.length).astype(latents.dtype)
-        sound = networks.autoencoder.apply(
-            params['autoencoder'], latents, SAMPLE_RATE, mask, method='decode'
-        )
-        return program.finish(sound, jnp.full(1, seconds), SAMPLE_RATE)
-
-    @jax.jit
-    def encode(params):
-        return networks.autoencoder.apply(
-            params['autoencoder'], silence, SAMPLE_RATE, method='encode'
-        )
-
-    grid = noise.time_grid(steps)
+    generator, setting = load(release), Setting('student' if student else 'teacher', steps)
+    events = Timeline.parse(EVENTS, seconds).events
+    scene = Scene(np.zeros((0, 2), np.float32), PROMPT, tuple(events), (), seconds, None)
+    parts = cost.stages(generator, scene, setting)
+    build = functools.cache(parts.build)  # not before it is called
     return System(
         name='this model' if student else 'its teacher',
         weights=generator.config.get('name', release),
         steps=steps,
         guided=not student,
-        parameters=count(params),
+        parameters=count(generator.programs.weights_for(bucket_of(setting, seconds, 1))),
         sample_rate=SAMPLE_RATE,
         channels=2,
         made_s=seconds,
-        text=lambda: text(params, request),
-        sample=lambda conditioning, taken: sample(params, conditioning, grid[: taken + 1]),
-        decode=lambda latents: decode(params, latents),
-        encode=lambda: encode(params),
-        whole=lambda: generator.programs(bucket, request),
+        text=parts.text,
+        sample=parts.denoise,
+        decode=parts.decode,
+        encode=parts.encode,
+        whole=lambda: build()(),
+        sounds=lambda scenes, seed: make_sounds(generator, scenes, setting, seed).floats(),
     )
 
 
@@ -144,6 +122,7 @@ def audioldm2_system(
     networks: audioldm2.Networks | None = None,
 ) -> System:
     """AudioLDM 2 from its folder, or with random weights (of the published size by default)."""
+    loaded = None
     if folder:
         require_memory(weight_bytes(folder))
         loaded = audioldm2.load(folder, dtype)
@@ -156,17 +135,12 @@ def audioldm2_system(
     frames = networks.latent_frames(seconds)
     start = jax.random.normal(jax.random.key(0), (1, frames, int(np.prod(networks.cells))))
     silence = jnp.zeros((1, frames * networks.latent_samples))
-    times, path = networks.schedule.times(steps), networks.schedule.path
-    condition = jax.jit(functools.partial(audioldm2_model.condition, networks))
-    decode = jax.jit(functools.partial(audioldm2_model.decode, networks))
-    encode = jax.jit(functools.partial(audioldm2_model.encode, networks))
-
-    @jax.jit
-    def sample(params, conditioning, grid):
-        scale = jnp.full(1, audioldm2_pipeline.GUIDANCE, jnp.float32)
-        teacher = audioldm2.as_teacher(networks)(params, conditioning, scale)
-        return samplers.ddim(teacher, path, start, grid)
-
+    scale = jnp.full(1, GUIDANCE, jnp.float32)
+    jitted = functools.partial(jax.jit, static_argnums=0)
+    condition, decode, encode = map(
+        jitted, (audioldm2_model.condition, audioldm2_model.decode, audioldm2_model.encode)
+    )
+    sample = jax.jit(audioldm2_model.sample, static_argnums=(0, 5))
     return System(
         name='AudioLDM 2',
         weights=pathlib.Path(folder).name if folder else RANDOM,
@@ -176,10 +150,12 @@ def audioldm2_system(
         sample_rate=networks.sample_rate,
         channels=1,
         made_s=frames * networks.latent_samples / networks.sample_rate,
-        text=lambda: condition(params, tokens),
-        sample=lambda conditioning, taken: sample(params, conditioning, times[: taken + 1]),
-        decode=lambda latents: decode(params, latents),
-        encode=lambda: encode(params, silence),
+        text=lambda: condition(networks, params, tokens),
+        sample=lambda c, taken: sample(networks, params, c, start, scale, taken),
+        decode=lambda latents: decode(networks, params, latents),
+        encode=lambda: encode(networks, params, silence),
+        sounds=loaded and published_sounds(loaded, networks.sample_rate, steps),
+        flag='audioldm2',
     )
 
 
@@ -194,19 +170,45 @@ class OpenNetworks:
     text_encoder: t5.T5Encoder = t5.T5Encoder()
     schedule: denoise.Schedule = denoise.Schedule()
 
+    def name(self, seconds: float, whole: bool) -> str:
+        """In the table."""
+        return 'Stable Audio Open' + ('' if whole else f', window of {seconds:g} s')
+
+    def frames(self, seconds: float, whole: bool) -> int:
+        """Latent frames: of the window it was trained on, or no more than `seconds` take.
+
+        Raises:
+          ValueError: longer than the window.
+        """
+        most, one = self.predictors.transformer.frames, self.autoencoder.samples_per_latent
+        needed = -(-round(seconds * self.autoencoder.sample_rate) // one)
+        if not 1 <= needed <= most:
+            longest = most * one / self.autoencoder.sample_rate
+            raise ValueError(
+                f'Stable Audio Open cannot make a clip of {seconds:g} s: choose up to {longest:g} s'
+            )
+        return most if whole else needed
+
 
 def stable_audio_open_system(
     folder: str | None,
     seconds: float,
     dtype: str,
     steps: int,
+    whole: bool,
     networks: OpenNetworks | None = None,
 ) -> System:
-    """Stable Audio Open from its folder, or with random weights; it makes its whole window."""
+    """Stable Audio Open from its folder, or with random weights.
+
+    Args:
+      folder, seconds, dtype, steps, networks: as above.
+      whole: makes its whole window, as published, of which `seconds` are kept; otherwise only as
+        many latent frames as these take, which is faster and not what it was trained for.
+    """
+    loaded = None
     if folder:
         require_memory(weight_bytes(folder))
-        loaded = StableAudioOpen(folder, dtype)
-        loaded.require_seconds(seconds)
+        loaded = stable_audio_open.load(folder, dtype)
         networks = OpenNetworks(
             loaded.networks, loaded.autoencoder, loaded.text_encoder, loaded.schedule
         )
@@ -221,28 +223,33 @@ def stable_audio_open_system(
             'text_encoder': t5.parameter_shapes(networks.text_encoder),
         }
         params = random_params(shapes, dtype)
-        ids, real = np.ones((1, 128), np.int32), np.ones((1, 128), bool)
-    predictors, autoencoder = networks.predictors, networks.autoencoder
+        ids, real = np.ones((1, OPEN_TOKENS), np.int32), np.ones((1, OPEN_TOKENS), bool)
+    autoencoder, frames = networks.autoencoder, networks.frames(seconds, whole)
     kind = params['transformer']['embed']['kernel'].dtype
-    frames, channels = predictors.transformer.frames, predictors.transformer.channels
     samples = frames * autoencoder.samples_per_latent
-    start, fresh = denoise.noises(jax.random.key(0)[None], steps, (frames, channels))
+    shape = (frames, networks.predictors.transformer.channels)
+    start, fresh = denoise.noises(jax.random.key(0)[None], steps, shape)
     silence = jnp.zeros((1, samples, autoencoder.audio_channels), kind)
-    times = networks.schedule.times(steps)
     encode_text = jax.jit(networks.text_encoder.apply)
-    sample = jax.jit(functools.partial(denoise.sample, predictors))
-    apply = autoencoder.apply
-    decode = jax.jit(functools.partial(apply, method='decode'))
-    encode = jax.jit(functools.partial(apply, method='encode'))
-    own = {name: params[name] for name in PREDICTORS}
+    sample = jax.jit(functools.partial(denoise.sample, networks.predictors))
+    decode, encode = (
+        jax.jit(functools.partial(autoencoder.apply, method=name)) for name in ('decode', 'encode')
+    )
+    own = {name: params[name] for name in stable_audio_open.PREDICTORS}
+    coder = {'params': params['autoencoder']}
 
     def text():
         states = encode_text({'params': params['text_encoder']}, ids, real)
         begin, end = jnp.zeros(1), jnp.full(1, seconds)
         return conditioners.Conditioning(states, jnp.asarray(real), begin, end, jnp.ones(1, bool))
 
+    def some(conditioning, taken):
+        times = networks.schedule.times(max(2, taken))[: taken + 1]
+        return sample(own, conditioning, start, times, fresh[:taken], OPEN_GUIDANCE)
+
+    window = None if whole else frames
     return System(
-        name='Stable Audio Open',
+        name=networks.name(seconds, whole),
         weights=pathlib.Path(folder).name if folder else RANDOM,
         steps=steps,
         guided=True,
@@ -251,20 +258,33 @@ def stable_audio_open_system(
         channels=autoencoder.audio_channels,
         made_s=samples / autoencoder.sample_rate,
         text=text,
-        sample=lambda conditioning, taken: sample(
-            own, conditioning, start, times[: taken + 1], fresh[:taken], 7.0
-        ),
-        decode=lambda latents: decode({'params': params['autoencoder']}, latents.astype(kind)),
-        encode=lambda: encode({'params': params['autoencoder']}, silence),
+        sample=some,
+        decode=lambda latents: decode(coder, latents.astype(kind)),
+        encode=lambda: encode(coder, silence),
+        sounds=loaded and published_sounds(loaded, loaded.sample_rate, steps, frames=window),
+        flag='stable_audio_open',
     )
 
 
-class TooLittleMemory(ValueError):
-    """A system does not fit into the memory that is free."""
+def published_sounds(loaded: Any, sample_rate: int, steps: int, **kwargs) -> Callable:
+    """`System.sounds` of a published model, from its `generate`."""
+
+    def sounds(scenes, seed):
+        for i, scene in enumerate(scenes):
+            sound = loaded.generate([scene.caption], scene.seconds, steps, seed=seed + i, **kwargs)
+            sound = sound[0].reshape(sound.shape[1], -1)
+            sound = resample(sound, sample_rate, SAMPLE_RATE)
+            yield np.broadcast_to(sound, (len(sound), 2))
+
+    return sounds
+
+
+class CannotMeasure(ValueError):
+    """What keeps a row from being measured, for its place in the table."""
 
 
 def require_memory(needed: float) -> None:
-    """TooLittleMemory where parameters of so many bytes, and half as much again, are not free.
+    """CannotMeasure where parameters of so many bytes, and half as much again, are not free.
 
     Unknown, and so not checked, where neither the device nor /proc/meminfo tells.
     """
@@ -277,9 +297,21 @@ def require_memory(needed: float) -> None:
     else:
         return
     if 1.5 * needed > free:
-        raise TooLittleMemory(
+        raise CannotMeasure(
             f'too little memory: needs about {1.5 * needed / 1e9:.1f} GB, {free / 1e9:.1f} are free'
         )
+
+
+def device_name() -> str:
+    """Of the device that JAX computes on; of a CPU its model and how many cores are ours."""
+    device = jax.local_devices()[0]
+    if device.platform != 'cpu':
+        return device.device_kind
+    info = pathlib.Path('/proc/cpuinfo')
+    found = re.search(r'model name\s*: (.+)', info.read_text()) if info.is_file() else None
+    name = found[1].strip() if found else platform.processor() or 'CPU'
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return f'{name}, {cores} cores'
 
 
 def count(params: PyTree) -> int:
@@ -295,25 +327,26 @@ def weight_bytes(folder: str) -> int:
 def random_params(shapes: PyTree, dtype: str) -> PyTree:
     """Parameters of small random size: outputs stay finite, and no time is saved on zeros."""
     require_memory(count(shapes) * jnp.dtype(dtype).itemsize)
-    rng = np.random.default_rng(0)
+    block = np.random.default_rng(0).standard_normal(2**20, np.float32) * np.float32(0.02)
 
-    def one(leaf):
-        values = rng.standard_normal(leaf.shape, np.float32) * 0.02
+    def one(leaf) -> Array:  # the block again and again: a billion draws would take a minute
+        values = np.resize(block, leaf.shape)
         return jnp.asarray(values if len(leaf.shape) > 1 else 1.0 + values, dtype)
 
     return jax.tree.map(one, shapes)
 
 
-def build(name: str, folders: dict[str, str | None], seconds: float, dtype: str) -> System:
-    """The system of a row, at its number of steps in the table."""
-    return {
-        'student': lambda: this_model(folders['release'], seconds, True, 4),
-        'teacher': lambda: this_model(folders['release'], seconds, False, 50),
-        'audioldm2': lambda: audioldm2_system(folders['audioldm2'], seconds, dtype, 50),
-        'stable_audio_open': lambda: stable_audio_open_system(
-            folders['stable_audio_open'], seconds, dtype, 20
-        ),
-    }[name]()
-
-
-NAMES: Sequence[str] = ('student', 'teacher', 'audioldm2', 'stable_audio_open')
+# By the name of a row: (folders, seconds, dtype) -> the system at its steps in the table.
+ROWS: dict[str, Callable[[dict[str, str | None], float, str], System]] = {
+    'student': lambda folders, seconds, dtype: this_model(folders['release'], seconds, True, 4),
+    'teacher': lambda folders, seconds, dtype: this_model(folders['release'], seconds, False, 50),
+    'audioldm2': lambda folders, seconds, dtype: audioldm2_system(
+        folders['audioldm2'], seconds, dtype, 50
+    ),
+    'stable_audio_open': lambda folders, seconds, dtype: stable_audio_open_system(
+        folders['stable_audio_open'], seconds, dtype, 20, True
+    ),
+    'stable_audio_open_short': lambda folders, seconds, dtype: stable_audio_open_system(
+        folders['stable_audio_open'], seconds, dtype, 20, False
+    ),
+}
