@@ -12,6 +12,12 @@ def split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B H N F']
     return jnp.swapaxes(x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads), 1, 2)
 
 
+def merge_heads(x: Float[Array, 'B H N F']) -> Float[Array, 'B N H*F']:
+    """Features of all heads of a token side by side again."""
+    x = jnp.swapaxes(x, 1, 2)
+    return x.reshape(*x.shape[:2], -1)
+
+
 def attend(
     query: Float[Array, 'B H N F'],
     key: Float[Array, 'B H M F'],
@@ -32,7 +38,7 @@ def attend(
       heads side by side again.
     """
     weights = attention_weights(query, key, bias, scale, cap)
-    return weighted(weights.astype(value.dtype), value)
+    return merge_heads(batched_product(weights.astype(value.dtype), value))
 
 
 def attention_weights(
@@ -51,7 +57,7 @@ def attention_weights(
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     # In float32: half precision holds neither the sum of many exponentials nor a mask's -1e9.
-    scores = _product(query * scale, jnp.swapaxes(key, -1, -2)).astype(jnp.float32)
+    scores = batched_product(query * scale, jnp.swapaxes(key, -1, -2)).astype(jnp.float32)
     if cap is not None:
         scores = cap * jnp.tanh(scores / cap)
     if bias is not None:
@@ -59,15 +65,9 @@ def attention_weights(
     return jax.nn.softmax(scores, axis=-1)
 
 
-def weighted(
-    weights: Float[Array, 'B H N M'], value: Float[Array, 'B H M F']
-) -> Float[Array, 'B N H*F']:
-    """Sums of values, heads side by side."""
-    out = jnp.swapaxes(_product(weights, value), 1, 2)
-    return out.reshape(*out.shape[:2], -1)
-
-
-def _product(a: Float[Array, 'B H N K'], b: Float[Array, 'B H K M']) -> Float[Array, 'B H N M']:
+def batched_product(
+    a: Float[Array, 'B H N K'], b: Float[Array, 'B H K M']
+) -> Float[Array, 'B H N M']:
     """a b with one axis of batch, which XLA multiplies up to 1.5 times as fast on CPU as two."""
     product = jnp.matmul(a.reshape(-1, *a.shape[2:]), b.reshape(-1, *b.shape[2:]))
     return product.reshape(*a.shape[:2], *product.shape[1:])

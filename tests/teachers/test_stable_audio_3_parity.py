@@ -6,7 +6,7 @@ import pytest
 import stable_audio_3
 from stable_audio import save, torch
 
-from realaudio_jax.teachers.stable_audio_3 import transformer
+from realaudio_jax.teachers.stable_audio_3 import same, transformer
 
 
 def assert_close(found, wanted, tolerance=1e-4):
@@ -41,3 +41,21 @@ def test_transformer(tmp_path, differential):
     # the two texts that are shorter, in fewer positions
     inputs = x[:2], t[:2], text[:2, :4], mask[:2, :4], duration[:2]
     assert_close(apply(params, *inputs), wanted[:2])
+
+
+@pytest.mark.parametrize('levels', [1, 2], ids=['small', 'of more levels'])
+def test_autoencoder(tmp_path, levels):
+    """Sound that fills no latent frame; latents of several blocks of attention."""
+    original = stable_audio_3.autoencoder(levels)
+    original.bottleneck.running_std.fill_(1.7)  # learned, and no parameter
+    model, params = same.import_autoencoder(save(original, tmp_path))
+    rng = np.random.default_rng(0)
+    audio = rng.uniform(-1, 1, size=(2, 24 * 9 - 10, 2)).astype(np.float32)
+    latents = rng.normal(size=(2, 7, 6)).astype(np.float32)
+    with torch.no_grad():
+        encoded = original.encode(torch.tensor(audio).mT).latents.mT
+        decoded = original.decode(torch.tensor(latents).mT).sample.mT
+    encode = jax.jit(lambda p, x: model.apply({'params': p}, x, method='encode'))
+    assert_close(encode(params, audio), encoded)
+    decode = jax.jit(lambda p, x: model.apply({'params': p}, x, method='decode'))
+    assert_close(decode(params, latents), decoded)

@@ -33,8 +33,8 @@ import numpy as np
 
 from realaudio_jax.models.denoiser import student_embedding
 from realaudio_jax.teachers import importing
-from realaudio_jax.teachers.layers import rotary_table, rotate_halves, split_heads
-from realaudio_jax.teachers.stable_audio_3.layers import Norm, attend_maps, fourier_features
+from realaudio_jax.teachers.layers import merge_heads, rotary_table, rotate_halves, split_heads
+from realaudio_jax.teachers.stable_audio_3.layers import Norm, fourier_features, mix
 from realaudio_jax.typing import Array, Bool, Float, PyTree
 
 CLASS_NAME = 'StableAudio3DiTModel'
@@ -135,11 +135,12 @@ class Block(nn.Module):
         y = split_heads(y, 2 * maps + self.heads)
         query, own = self.self_query_norm(y[:, :maps]), self.self_key_norm(y[:, maps : 2 * maps])
         query, own = rotate_halves(query, *rotary), rotate_halves(own, *rotary)
-        y = attend_maps(query, own, y[:, 2 * maps :])
-        x = x + self.self_out(y) * nn.sigmoid(1 - gate_a)
+        y = mix(query, own, y[:, 2 * maps :])
+        x = x + self.self_out(merge_heads(y)) * nn.sigmoid(1 - gate_a)
 
         query = split_heads(self.cross_query(self.cross_norm(x)), maps)
-        x = x + self.cross_out(attend_maps(self.cross_query_norm(query), key, value, bias))
+        y = mix(self.cross_query_norm(query), key, value, bias)
+        x = x + self.cross_out(merge_heads(y))
         if local is not None:
             memory = x.shape[1] - local.shape[1]
             local = self.local_out(nn.silu(self.local_in(local)))
@@ -167,7 +168,7 @@ class Transformer(nn.Module):
       local_input: J, of the latents kept and the mask of where.
       level_features: Fourier features of the noise level.
       memory: tokens.
-      differential: two maps for each head, see `attend_maps`.
+      differential: two maps for each head, see `layers.mix`.
       text_tokens: positions of a text that the original pads to.
       distilled: is it a student, told guidance scale and step size.
     """
