@@ -1,12 +1,17 @@
 """Stable Audio 3 against diffusers, module by module, through folders that it saved."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import stable_audio_3
-from stable_audio import save, torch
+from stable_audio import diffusers, save, torch
 
-from realaudio_jax.teachers.stable_audio_3 import same, transformer
+from realaudio_jax.samplers import item_noise
+from realaudio_jax.teachers.stable_audio_3 import conditioners, denoise, same, transformer
+from realaudio_jax.teachers.stable_audio_3.pipeline import load
 
 
 def assert_close(found, wanted, tolerance=1e-4):
@@ -59,3 +64,59 @@ def test_autoencoder(tmp_path, levels):
     assert_close(encode(params, audio), encoded)
     decode = jax.jit(lambda p, x: model.apply({'params': p}, x, method='decode'))
     assert_close(decode(params, latents), decoded)
+
+
+def test_duration(tmp_path):
+    """Within the range, at its ends and beyond."""
+    original = stable_audio_3.duration()
+    model, params = conditioners.import_duration(save(original, tmp_path))
+    seconds = np.array([0.0, 1.5, 29.0, 40.0], np.float32)
+    with torch.no_grad():
+        wanted = original(torch.tensor(seconds))
+    assert_close(model.apply({'params': params}, jnp.asarray(seconds)), wanted)
+
+
+@pytest.mark.parametrize('stochastic, guidance', [(True, 1.0), (False, 3.0)])
+def test_whole_sampler_from_the_same_noise(tmp_path, monkeypatch, stochastic, guidance):
+    """As the distilled model is sampled, and as the other, its guidance away from a text."""
+    original, folder = stable_audio_3.pipeline(tmp_path, stochastic)
+    ours = load(folder)
+    prompts, seconds, steps = ['a dog barks', 'rain and wind over a door'], 0.2, 8
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, keys = denoise.start(keys, (ours.frames(seconds), 6))
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    noise = [torch.tensor(np.asarray(item_noise(fold(keys, i), x.shape[1:]))) for i in range(steps)]
+    scheduling = diffusers.schedulers.scheduling_flow_match_euler_discrete
+    monkeypatch.setattr(scheduling, 'randn_tensor', lambda *_, **__: noise.pop(0).mT)
+    with torch.no_grad():
+        wanted = original(
+            prompts, duration=seconds, num_inference_steps=steps, guidance_scale=guidance,
+            negative_prompt=['wind'] * 2, latents=torch.tensor(np.asarray(x)).mT,
+        ).audios.mT  # fmt: skip
+    assert len(noise) == (0 if stochastic else steps) and ours.schedule.stochastic == stochastic
+    latents = jax.jit(functools.partial(denoise.sample, ours.networks))(
+        {name: ours.params[name] for name in ('transformer', 'duration')},
+        ours.conditioning(prompts, seconds),
+        x,
+        jnp.asarray(ours.schedule.times(steps)),
+        keys if stochastic else None,
+        None if guidance == 1.0 else guidance,
+        None if guidance == 1.0 else ours.conditioning(['wind'] * 2, seconds),
+    )
+    found = np.clip(ours.decode(latents)[:, : wanted.shape[1]], -1, 1)
+    assert wanted.shape[1] == 200 and np.mean(np.abs(wanted.numpy()) < 1) > 0.5
+    assert_close(found, wanted, 1e-3)
+
+
+def test_parameter_counts_of_the_originals():
+    """The figures that `test_stable_audio_3` expects of the full-size modules."""
+    with torch.device('meta'):
+        models = (
+            diffusers.StableAudio3DiTModel(
+                embed_dim=1024, depth=20, num_heads=16, use_differential_attention=False
+            ),
+            diffusers.AutoencoderSAME(),
+            diffusers.pipelines.stable_audio_3.StableAudio3DurationEmbedder(),
+        )
+    counts = [sum(p.numel() for p in model.parameters()) for model in models]
+    assert counts == [459_131_648, 107_458_096, 197_376]

@@ -22,7 +22,6 @@ all steps.
 
 import functools
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -31,11 +30,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.models.denoiser import student_embedding
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import merge_heads, rotary_table, rotate_halves, split_heads
 from realaudio_jax.teachers.stable_audio_3.layers import Norm, fourier_features, mix
-from realaudio_jax.typing import Array, Bool, Float, PyTree
+from realaudio_jax.typing import Array, Bool, Float, Leaf, PyTree
 
 CLASS_NAME = 'StableAudio3DiTModel'
 # From paths here to the original's names, see `importing.original_name`.
@@ -77,15 +75,15 @@ class Context:
     """What every step sees of the conditioning.
 
     Attributes:
-      keys, values: [B G M F] and [B H M F] of each block, M = text tokens + 2.
+      keys: of each block, M = text tokens + 2; values: the same.
       bias: of the scores of all blocks; hides padding and counts what stands for it.
       duration: projected.
     """
 
-    keys: Sequence[Float[Array, 'B G M F']]
-    values: Sequence[Float[Array, 'B H M F']]
-    bias: Float[Array, 'B 1 1 M']
-    duration: Float[Array, 'B D']
+    keys: tuple[Leaf['B G M F'], ...]
+    values: tuple[Leaf['B H M F'], ...]
+    bias: Leaf['B 1 1 M']
+    duration: Leaf['B D']
 
 
 class Block(nn.Module):
@@ -170,7 +168,6 @@ class Transformer(nn.Module):
       memory: tokens.
       differential: two maps for each head, see `layers.mix`.
       text_tokens: positions of a text that the original pads to.
-      distilled: is it a student, told guidance scale and step size.
     """
 
     channels: int = 256
@@ -185,7 +182,6 @@ class Transformer(nn.Module):
     memory: int = 64
     differential: bool = False
     text_tokens: int = 256
-    distilled: bool = False
 
     def setup(self):
         width = self.heads * self.head_width
@@ -199,10 +195,8 @@ class Transformer(nn.Module):
         small = nn.initializers.normal(0.02)
         self.padding = self.param('padding', nn.initializers.zeros, (self.context_input,))
         self.memory_tokens = self.param('memory_tokens', small, (self.memory, width))
-        # A student is trained: what the blocks computed is computed again rather than kept.
-        kind = nn.remat(Block) if self.distilled else Block
         self.blocks = [
-            kind(self.heads, self.head_width, self.hidden, self.differential)
+            Block(self.heads, self.head_width, self.hidden, self.differential)
             for _ in range(self.depth)
         ]
 
@@ -214,12 +208,10 @@ class Transformer(nn.Module):
         text_mask: Bool[Array, 'B T'],
         duration: Float[Array, 'B I'],
         local: Float[Array, 'B L J'] | None = None,
-        guidance_scale: Float[Array, 'B'] | None = None,
-        step_size: Float[Array, 'B'] | None = None,
     ) -> Float[Array, 'B L C']:
         """`predict` of `condition`."""
         context = self.condition(text, text_mask, duration)
-        return self.predict(x_t, t, context, local, guidance_scale, step_size)
+        return self.predict(x_t, t, context, local)
 
     def condition(
         self,
@@ -255,8 +247,6 @@ class Transformer(nn.Module):
         t: Float[Array, 'B'],
         context: Context,
         local: Float[Array, 'B L J'] | None = None,
-        guidance_scale: Float[Array, 'B'] | None = None,
-        step_size: Float[Array, 'B'] | None = None,
     ) -> Float[Array, 'B L C']:
         """The velocity.
 
@@ -266,12 +256,9 @@ class Transformer(nn.Module):
           context: of `condition`.
           local: the latents of a sound to be kept and the mask of where, each frame; None is not
             the same as all zero.
-          guidance_scale, step_size: of a student; a teacher has none.
         """
         level = fourier_features(t, self.level_features).astype(x_t.dtype)
         told = context.duration + self.level_out(nn.silu(self.level_in(level)))
-        if self.distilled:
-            told = told + self._student(guidance_scale, step_size)
         modulation = self.modulation_out(nn.silu(self.modulation_in(told)))
 
         x = self.embed(x_t + self.preprocess(x_t))
@@ -282,12 +269,6 @@ class Transformer(nn.Module):
             x = block(x, modulation, rotary, key, value, context.bias, local)
         x = self.unembed(x[:, self.memory :])
         return x + self.postprocess(x)
-
-    @nn.compact
-    def _student(
-        self, guidance_scale: Float[Array, 'B'], step_size: Float[Array, 'B']
-    ) -> Float[Array, 'B D']:
-        return student_embedding(self.heads * self.head_width, guidance_scale, step_size)
 
 
 def read_transformer(folder: str | os.PathLike) -> Transformer:
@@ -322,8 +303,7 @@ def parameter_shapes(model: Transformer) -> PyTree:
         one(2, model.channels), one(), one(2, model.context_input), one(2, dtype=jnp.bool_),
         one(model.duration_input), one(2, model.local_input),
     )  # fmt: skip
-    student = (one(), one()) if model.distilled else ()
-    return jax.eval_shape(model.init, jax.random.key(0), *inputs, *student)['params']
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs)['params']
 
 
 def import_transformer(
