@@ -43,9 +43,9 @@ def test_transformer(tmp_path, differential):
                 None if extra is None else torch.tensor(extra).mT,
             ).sample.mT  # fmt: skip
         assert_close(apply(params, x, t, text, mask, duration, extra), wanted)
-    # the two texts that are shorter, in fewer positions
-    inputs = x[:2], t[:2], text[:2, :4], mask[:2, :4], duration[:2]
-    assert_close(apply(params, *inputs), wanted[:2])
+    if not differential:  # the two texts that are shorter, in fewer positions
+        inputs = x[:2], t[:2], text[:2, :4], mask[:2, :4], duration[:2]
+        assert_close(apply(params, *inputs), wanted[:2])
 
 
 @pytest.mark.parametrize('levels', [1, 2], ids=['small', 'of more levels'])
@@ -73,7 +73,8 @@ def test_duration(tmp_path):
     seconds = np.array([0.0, 1.5, 29.0, 40.0], np.float32)
     with torch.no_grad():
         wanted = original(torch.tensor(seconds))
-    assert_close(model.apply({'params': params}, jnp.asarray(seconds)), wanted)
+    found = jax.jit(lambda p, x: model.apply({'params': p}, x))(params, jnp.asarray(seconds))
+    assert_close(found, wanted)
 
 
 @pytest.mark.parametrize('stochastic, guidance', [(True, 1.0), (False, 3.0)])

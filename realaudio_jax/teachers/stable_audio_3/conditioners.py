@@ -54,7 +54,11 @@ class Duration(nn.Module):
 
     @nn.compact
     def __call__(self, seconds: Float[Array, 'B']) -> Float[Array, 'B W']:
-        x = (jnp.clip(seconds, self.low, self.high) - self.low) / (self.high - self.low)
+        # Behind a barrier, as XLA multiplies by the inverse of a constant: an error that the
+        # highest frequency turns into 0.007 radians.
+        x = jnp.clip(seconds, self.low, self.high) - self.low
+        x, span = jax.lax.optimization_barrier((x, jnp.full_like(x, self.high - self.low)))
+        x = x / span
         return nn.Dense(self.width, name='linear')(fourier_features(x, self.features))
 
 
