@@ -25,7 +25,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import benchmark_table, systems
+from experiments import baselines, benchmark_table, systems
 from experiments.common import run
 from realaudio_jax.components import find_release
 from realaudio_jax.io import atomic_path
@@ -36,12 +36,16 @@ from realaudio_jax.metrics.ports.clap import load_clap
 from realaudio_jax.metrics.scene_judge import SceneJudge
 from realaudio_jax.typing import SAMPLE_RATE
 
+ROWS = systems.OWN | baselines.ROWS
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _AUDIOLDM2 = flags.DEFINE_string('audioldm2', None, 'Folder of AudioLDM 2; none: random weights.')
 _OPEN = flags.DEFINE_string(
     'stable_audio_open', None, 'Folder of Stable Audio Open; none: random weights.'
 )
-_ROWS = flags.DEFINE_list('rows', list(systems.ROWS), f'Of {", ".join(systems.ROWS)}.')
+_SMALL = flags.DEFINE_string(
+    'stable_audio_3', None, 'Folder of Stable Audio 3 small; none: random weights.'
+)
+_ROWS = flags.DEFINE_list('rows', list(ROWS), f'Of {", ".join(ROWS)}.')
 _TORCH = flags.DEFINE_bool('torch', False, 'Also the baselines through diffusers.')
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of the sound.')
 _EVALUATIONS = flags.DEFINE_integer(
@@ -173,15 +177,16 @@ def row_here(system_name: str, runtime: str) -> list[dict]:
         'release': _RELEASE.value,
         'audioldm2': _AUDIOLDM2.value,
         'stable_audio_open': _OPEN.value,
+        'stable_audio_3': _SMALL.value,
     }
     settings = {'model': system_name, 'steps': None, 'system': system_name, 'runtime': runtime}
     try:
         if runtime == 'jax':
-            system = systems.ROWS[system_name](folders, _SECONDS.value, _DTYPE.value)
+            system = ROWS[system_name](folders, _SECONDS.value, _DTYPE.value)
         else:
-            from experiments import torch_systems
+            from experiments import torch_baselines
 
-            system = torch_systems.ROWS[system_name](
+            system = torch_baselines.ROWS[system_name](
                 folders, _SECONDS.value, _DTYPE.value, runtime == RUNTIMES[2]
             )
         rows = measure_system(
@@ -253,16 +258,15 @@ def main(argv):
         with atomic_path(workdir / 'row.json') as temporary:
             temporary.write_text(json.dumps(row_here(system_name, runtime)))
         return
-    unknown = [name for name in _ROWS.value if name not in systems.ROWS]
+    unknown = [name for name in _ROWS.value if name not in ROWS]
     if unknown or not _ROWS.value:
         wrong = f'no row {unknown[0]!r}' if unknown else 'no row named'
-        raise ValueError(f'{wrong}; there are {", ".join(systems.ROWS)}')
+        raise ValueError(f'{wrong}; there are {", ".join(ROWS)}')
     if _TORCH.value:
         require_torch()
     rows = []
     for name in _ROWS.value:
-        own = name in ('student', 'teacher')
-        for runtime in RUNTIMES if _TORCH.value and not own else RUNTIMES[:1]:
+        for runtime in RUNTIMES if _TORCH.value and name in baselines.ROWS else RUNTIMES[:1]:
             print(f'measuring {name} ({runtime}) ...', file=sys.stderr, flush=True)
             rows += measure_row(name, runtime, workdir)
     print(benchmark_table.write_tables(rows, workdir, _SECONDS.value))

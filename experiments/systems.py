@@ -1,4 +1,4 @@
-"""The systems of the benchmark table, each as the parts that are timed one by one.
+"""A system of the benchmark table, as the parts that are timed one by one, and this model as one.
 
 A system with random weights takes the time and the memory of the real one. Each part returns with
 device arrays not yet ready, as `metrics.latency` expects.
@@ -23,18 +23,11 @@ from realaudio_jax.io import resample
 from realaudio_jax.metrics import cost
 from realaudio_jax.metrics.evaluation import make_sounds
 from realaudio_jax.metrics.setting import Setting, bucket_of
-from realaudio_jax.teachers import audioldm2, t5
-from realaudio_jax.teachers.audioldm2 import model as audioldm2_model
-from realaudio_jax.teachers.audioldm2.pipeline import GUIDANCE
-from realaudio_jax.teachers.stable_audio_open import conditioners, denoise, oobleck, transformer
-from realaudio_jax.teachers.stable_audio_open import pipeline as stable_audio_open
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
 
 PROMPT, EVENTS = 'a dog barks in the rain', 'bark@0.2-0.4'
 RANDOM = 'random'
-TOKENS = 16  # of a prompt to AudioLDM 2 where there is no tokenizer: it pads to a multiple
-OPEN_TOKENS, OPEN_GUIDANCE = 128, 7.0  # Stable Audio Open pads every prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,158 +107,6 @@ def this_model(release: str, seconds: float, student: bool, steps: int) -> Syste
     )
 
 
-def audioldm2_system(
-    folder: str | None,
-    seconds: float,
-    dtype: str,
-    steps: int,
-    networks: audioldm2.Networks | None = None,
-) -> System:
-    """AudioLDM 2 from its folder, or with random weights (of the published size by default)."""
-    loaded = None
-    if folder:
-        require_memory(weight_bytes(folder))
-        loaded = audioldm2.load(folder, dtype)
-        networks, params, tokens = loaded.networks, loaded.params, loaded.tokens([PROMPT])
-    else:
-        networks = networks or audioldm2.Networks()
-        params = random_params(audioldm2_model.parameter_shapes(networks), dtype)
-        ids, real = np.ones((2, TOKENS), np.int32), np.ones((2, TOKENS), bool)
-        tokens = audioldm2_model.Tokens(ids, real, ids, real, np.full(2, TOKENS, np.int32))
-    frames = networks.latent_frames(seconds)
-    start = jax.random.normal(jax.random.key(0), (1, frames, int(np.prod(networks.cells))))
-    silence = jnp.zeros((1, frames * networks.latent_samples))
-    scale = jnp.full(1, GUIDANCE, jnp.float32)
-    jitted = functools.partial(jax.jit, static_argnums=0)
-    condition, decode, encode = map(
-        jitted, (audioldm2_model.condition, audioldm2_model.decode, audioldm2_model.encode)
-    )
-    sample = jax.jit(audioldm2_model.sample, static_argnums=(0, 5))
-    return System(
-        name='AudioLDM 2',
-        weights=pathlib.Path(folder).name if folder else RANDOM,
-        steps=steps,
-        guided=True,
-        parameters=count(params),
-        sample_rate=networks.sample_rate,
-        channels=1,
-        made_s=frames * networks.latent_samples / networks.sample_rate,
-        text=lambda: condition(networks, params, tokens),
-        sample=lambda c, taken: sample(networks, params, c, start, scale, taken),
-        decode=lambda latents: decode(networks, params, latents),
-        encode=lambda: encode(networks, params, silence),
-        sounds=loaded and published_sounds(loaded, networks.sample_rate, steps),
-        flag='audioldm2',
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class OpenNetworks:
-    """The networks of Stable Audio Open; the defaults are the published ones."""
-
-    predictors: denoise.Networks = denoise.Networks(
-        transformer.Transformer(), conditioners.Projection()
-    )
-    autoencoder: oobleck.Oobleck = oobleck.Oobleck()
-    text_encoder: t5.T5Encoder = t5.T5Encoder()
-    schedule: denoise.Schedule = denoise.Schedule()
-
-    def name(self, seconds: float, whole: bool) -> str:
-        """In the table."""
-        return 'Stable Audio Open' + ('' if whole else f', window of {seconds:g} s')
-
-    def frames(self, seconds: float, whole: bool) -> int:
-        """Latent frames: of the window it was trained on, or no more than `seconds` take.
-
-        Raises:
-          ValueError: longer than the window.
-        """
-        most, one = self.predictors.transformer.frames, self.autoencoder.samples_per_latent
-        needed = -(-round(seconds * self.autoencoder.sample_rate) // one)
-        if not 1 <= needed <= most:
-            longest = most * one / self.autoencoder.sample_rate
-            raise ValueError(
-                f'Stable Audio Open cannot make a clip of {seconds:g} s: choose up to {longest:g} s'
-            )
-        return most if whole else needed
-
-
-def stable_audio_open_system(
-    folder: str | None,
-    seconds: float,
-    dtype: str,
-    steps: int,
-    whole: bool,
-    networks: OpenNetworks | None = None,
-) -> System:
-    """Stable Audio Open from its folder, or with random weights.
-
-    Args:
-      folder, seconds, dtype, steps, networks: as above.
-      whole: makes its whole window, as published, of which `seconds` are kept; otherwise only as
-        many latent frames as these take, which is faster and not what it was trained for.
-    """
-    loaded = None
-    if folder:
-        require_memory(weight_bytes(folder))
-        loaded = stable_audio_open.load(folder, dtype)
-        networks = OpenNetworks(
-            loaded.networks, loaded.autoencoder, loaded.text_encoder, loaded.schedule
-        )
-        params, (ids, real) = loaded.params, loaded.tokenizer.encode([PROMPT])
-    else:
-        networks = networks or OpenNetworks()
-        parts = networks.predictors
-        shapes = {
-            'transformer': transformer.parameter_shapes(parts.transformer),
-            'projection': conditioners.parameter_shapes(parts.projection),
-            'autoencoder': oobleck.parameter_shapes(networks.autoencoder),
-            'text_encoder': t5.parameter_shapes(networks.text_encoder),
-        }
-        params = random_params(shapes, dtype)
-        ids, real = np.ones((1, OPEN_TOKENS), np.int32), np.ones((1, OPEN_TOKENS), bool)
-    autoencoder, frames = networks.autoencoder, networks.frames(seconds, whole)
-    kind = params['transformer']['embed']['kernel'].dtype
-    samples = frames * autoencoder.samples_per_latent
-    shape = (frames, networks.predictors.transformer.channels)
-    start, fresh = denoise.noises(jax.random.key(0)[None], steps, shape)
-    silence = jnp.zeros((1, samples, autoencoder.audio_channels), kind)
-    encode_text = jax.jit(networks.text_encoder.apply)
-    sample = jax.jit(functools.partial(denoise.sample, networks.predictors))
-    decode, encode = (
-        jax.jit(functools.partial(autoencoder.apply, method=name)) for name in ('decode', 'encode')
-    )
-    own = {name: params[name] for name in stable_audio_open.PREDICTORS}
-    coder = {'params': params['autoencoder']}
-
-    def text():
-        states = encode_text({'params': params['text_encoder']}, ids, real)
-        begin, end = jnp.zeros(1), jnp.full(1, seconds)
-        return conditioners.Conditioning(states, jnp.asarray(real), begin, end, jnp.ones(1, bool))
-
-    def some(conditioning, taken):
-        times = networks.schedule.times(max(2, taken))[: taken + 1]
-        return sample(own, conditioning, start, times, fresh[:taken], OPEN_GUIDANCE)
-
-    window = None if whole else frames
-    return System(
-        name=networks.name(seconds, whole),
-        weights=pathlib.Path(folder).name if folder else RANDOM,
-        steps=steps,
-        guided=True,
-        parameters=count(params),
-        sample_rate=autoencoder.sample_rate,
-        channels=autoencoder.audio_channels,
-        made_s=samples / autoencoder.sample_rate,
-        text=text,
-        sample=some,
-        decode=lambda latents: decode(coder, latents.astype(kind)),
-        encode=lambda: encode(coder, silence),
-        sounds=loaded and published_sounds(loaded, loaded.sample_rate, steps, frames=window),
-        flag='stable_audio_open',
-    )
-
-
 def published_sounds(loaded: Any, sample_rate: int, steps: int, **kwargs) -> Callable:
     """`System.sounds` of a published model, from its `generate`."""
 
@@ -337,16 +178,8 @@ def random_params(shapes: PyTree, dtype: str) -> PyTree:
 
 
 # By the name of a row: (folders, seconds, dtype) -> the system at its steps in the table.
-ROWS: dict[str, Callable[[dict[str, str | None], float, str], System]] = {
+Builder = Callable[[dict[str, str | None], float, str], System]
+OWN: dict[str, Builder] = {
     'student': lambda folders, seconds, dtype: this_model(folders['release'], seconds, True, 4),
     'teacher': lambda folders, seconds, dtype: this_model(folders['release'], seconds, False, 50),
-    'audioldm2': lambda folders, seconds, dtype: audioldm2_system(
-        folders['audioldm2'], seconds, dtype, 50
-    ),
-    'stable_audio_open': lambda folders, seconds, dtype: stable_audio_open_system(
-        folders['stable_audio_open'], seconds, dtype, 20, True
-    ),
-    'stable_audio_open_short': lambda folders, seconds, dtype: stable_audio_open_system(
-        folders['stable_audio_open'], seconds, dtype, 20, False
-    ),
 }

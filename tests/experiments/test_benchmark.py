@@ -58,19 +58,22 @@ def test_a_slow_part_is_called_twice(benchmark, monkeypatch):
     assert len(calls) == 2 and stats.n == 1 and result == 'x'
 
 
-@pytest.mark.parametrize('name', ['student', 'audioldm2', 'open', 'open whole'])
+@pytest.mark.parametrize('name', ['student', 'audioldm2', 'open', 'open whole', 'small'])
 def test_parts_fit_together(benchmark, tiny_release, name):
     """From prompt to sound and back to latents, in shapes: nothing is compiled."""
-    systems = benchmark.systems
+    baselines = benchmark.baselines
     if name == 'student':
-        system = systems.this_model(str(tiny_release), 0.5, True, 2)
+        system = benchmark.systems.this_model(str(tiny_release), 0.5, True, 2)
     elif name == 'audioldm2':
         networks = tiny_networks.AUDIOLDM2
-        system = systems.audioldm2_system(None, 0.1, 'float32', 3, networks)
+        system = baselines.audioldm2_system(None, 0.1, 'float32', 3, networks)
+    elif name == 'small':
+        networks = tiny_networks.small_networks(baselines)
+        system = baselines.stable_audio_3_system(None, 0.3, 'float32', 3, networks)
     else:
-        networks = tiny_networks.open_networks(systems)
+        networks = tiny_networks.open_networks(baselines)
         arguments = None, 0.001, 'float32', 3, name == 'open whole', networks
-        system = systems.stable_audio_open_system(*arguments)
+        system = baselines.stable_audio_open_system(*arguments)
     conditioning = jax.eval_shape(system.text)
     latents = jax.eval_shape(lambda c: system.sample(c, 1), conditioning)
     sound, encoded = jax.eval_shape(system.decode, latents), jax.eval_shape(system.encode)
@@ -83,25 +86,42 @@ def test_parts_fit_together(benchmark, tiny_release, name):
         assert sound.shape == (1, 64 if name == 'open whole' else 48, 2)
         with pytest.raises(ValueError, match='cannot make a clip of 10 s: choose up to 0.00145'):
             networks.frames(10.0, True)
+    if name == 'small':
+        assert sound.shape == (1, 384, 2) and system.evaluations_per_step == 1
+        with pytest.raises(ValueError, match='cannot make a clip of 10 s: choose up to 4 s'):
+            networks.frames(10.0)
 
 
 def test_random_weights_give_finite_sound(benchmark):
     """Neither more nor fewer steps than asked for are taken."""
-    networks = tiny_networks.open_networks(benchmark.systems)
-    system = benchmark.systems.stable_audio_open_system(None, 1e-3, 'float32', 3, True, networks)
+    networks = tiny_networks.open_networks(benchmark.baselines)
+    arguments = None, 1e-3, 'float32', 3, True, networks
+    system = benchmark.baselines.stable_audio_open_system(*arguments)
     parts = [system.sample(system.text(), steps) for steps in (1, 3)]
     assert np.abs(parts[0] - parts[1]).max() > 1e-3
     assert np.isfinite(system.decode(parts[1])).all() and np.isfinite(system.run()).all()
 
 
-def test_a_published_model_sounds_in_stereo_at_48_khz(benchmark, tmp_path):
-    """Captions of scenes, through the folder's own tokenizer; what quality is judged of."""
-    systems, folder = benchmark.systems, tiny_audioldm2.write(tmp_path)
-    system = systems.audioldm2_system(str(folder), 0.1, 'float32', 2)
-    scene = systems.Scene(np.zeros((4800, 2), np.float32), 'dog barks', (), (), 0.1, None)
-    (sound,) = system.sounds([scene], 0)
-    assert sound.shape == (4800, 2) and 0 < np.abs(sound).max() < 2
-    assert system.weights == folder.name
+def test_a_published_model_from_its_folder(benchmark, tmp_path):
+    """Its own tokenizer and weights; nothing is compiled."""
+    folder = tiny_audioldm2.write(tmp_path)
+    system = benchmark.baselines.audioldm2_system(str(folder), 0.1, 'float32', 2)
+    conditioning = jax.eval_shape(system.text)
+    assert conditioning.prompt.text.shape == (1, 16, 12) and system.weights == folder.name
+    assert system.sounds is not None and system.sample_rate == 16_000
+
+
+def test_sounds_of_a_published_model_are_stereo_at_48_khz(benchmark):
+    class Model:
+        def generate(self, prompts, seconds, steps, seed, frames):
+            assert (prompts, steps, frames) == (['dog barks'], 2, 7)
+            return np.full((1, round(16_000 * seconds)), 0.1 * seed, np.float32)
+
+    sounds = benchmark.systems.published_sounds(Model(), 16_000, 2, frames=7)
+    scene = benchmark.systems.Scene(np.zeros((0, 2), np.float32), 'dog barks', (), (), 0.5, None)
+    found = list(sounds([scene, scene], 3))
+    assert [sound.shape for sound in found] == [(24_000, 2)] * 2
+    np.testing.assert_allclose([s[12_000] for s in found], [[0.3, 0.3], [0.4, 0.4]], atol=1e-3)
 
 
 def test_quality_of_the_scenes_own_sound(benchmark, tower_release):
@@ -148,8 +168,8 @@ def test_the_whole_command(benchmark, tiny_release, tmp_path, monkeypatch, capsy
         assert folders['release'] == str(tiny_release)
         return fake(systems)
 
-    monkeypatch.setitem(systems.ROWS, 'audioldm2', build)
-    monkeypatch.setitem(systems.ROWS, 'teacher', lambda *_: systems.require_memory(1e18))
+    monkeypatch.setitem(benchmark.ROWS, 'audioldm2', build)
+    monkeypatch.setitem(benchmark.ROWS, 'teacher', lambda *_: systems.require_memory(1e18))
     monkeypatch.setattr(
         benchmark, 'measure_row', lambda name, runtime, workdir: benchmark.row_here(name, runtime)
     )

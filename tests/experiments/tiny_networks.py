@@ -1,12 +1,16 @@
 """The baselines of the benchmark at a size of seconds, for JAX and for torch."""
 
 from realaudio_jax.models.roberta import ClapText
-from realaudio_jax.teachers import audioldm2, t5
+from realaudio_jax.teachers import audioldm2, t5, t5gemma
 from realaudio_jax.teachers.audioldm2.language_model import LanguageModel
 from realaudio_jax.teachers.audioldm2.projection import Projection
 from realaudio_jax.teachers.audioldm2.unet import UNet
 from realaudio_jax.teachers.audioldm2.vae import Autoencoder
 from realaudio_jax.teachers.audioldm2.vocoder import Vocoder
+from realaudio_jax.teachers.stable_audio_3 import conditioners as conditioners_3
+from realaudio_jax.teachers.stable_audio_3 import denoise as denoise_3
+from realaudio_jax.teachers.stable_audio_3 import same
+from realaudio_jax.teachers.stable_audio_3 import transformer as transformer_3
 from realaudio_jax.teachers.stable_audio_open import conditioners, denoise, oobleck, transformer
 
 AUDIOLDM2 = audioldm2.Networks(
@@ -22,8 +26,8 @@ AUDIOLDM2 = audioldm2.Networks(
 )
 
 
-def open_networks(systems):
-    """Stable Audio Open; `systems` is experiments.systems, which each test imports anew."""
+def open_networks(baselines):
+    """Stable Audio Open; `baselines` is experiments.baselines, which each test imports anew."""
     predictors = denoise.Networks(
         transformer.Transformer(
             channels=4, frames=8, depth=1, heads=2, key_heads=1, head_width=8, context_width=6,
@@ -31,6 +35,17 @@ def open_networks(systems):
         ),
         conditioners.Projection(text_width=5, width=6),
     )  # fmt: skip
-    return systems.OpenNetworks(
+    return baselines.OpenNetworks(
         predictors, oobleck.Oobleck(8, 8, (2, 4), (1, 2), 4), t5.T5Encoder(20, 5, 3, 8, 1, 2)
     )
+
+
+def small_networks(baselines):
+    """Stable Audio 3, as `open_networks`."""
+    predictors = denoise_3.Networks(
+        transformer_3.Transformer(4, 1, 2, 8, 32, 12, 12, 5, 8, 3, text_tokens=24),
+        conditioners_3.Duration(12, 8, 0.0, 4.0),
+    )
+    autoencoder = same.SAME(4, 2, 1000, 32, 8, (2,), (4,), (1,), head_width=8)
+    text_encoder = t5gemma.T5GemmaEncoder(16, 12, 4, 16, 1, 2, 2, 4.0)
+    return baselines.SmallNetworks(predictors, autoencoder, text_encoder)
