@@ -19,6 +19,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -179,7 +180,7 @@ def row_here(system_name: str, runtime: str) -> list[dict]:
         'stable_audio_open': _OPEN.value,
         'stable_audio_3': _SMALL.value,
     }
-    settings = {'model': system_name, 'steps': None, 'system': system_name, 'runtime': runtime}
+    settings = unmeasured(system_name, runtime)
     try:
         if runtime == 'jax':
             system = ROWS[system_name](folders, _SECONDS.value, _DTYPE.value)
@@ -194,8 +195,11 @@ def row_here(system_name: str, runtime: str) -> list[dict]:
         )
     except systems.CannotMeasure as error:
         return [{'name': 'time', 'value': str(error)} | settings]
-    settings['model'] = system.name + ('' if runtime == 'jax' else f' ({runtime})')
-    settings |= {'steps': system.steps, 'device': system.device or systems.device_name()}
+    settings |= {
+        'model': labelled(system.name, runtime),
+        'steps': system.steps,
+        'device': system.device or systems.device_name(),
+    }
     if runtime == 'jax' and _SCENES.value and system.sounds:
         rows += quality_rows(
             system, _RELEASE.value, _SCENES.value, _SECONDS.value, _SEED.value, _RECORDINGS.value,
@@ -233,8 +237,20 @@ def measure_row(system_name: str, runtime: str, workdir: pathlib.Path) -> list[d
         raise ValueError(f'row {system_name}: {lines[-1].removeprefix("error: ")}')
     else:
         value = f'fails: {lines[-1]}'
-    settings = {'model': f'{system_name} ({runtime})', 'steps': None}
-    return [{'name': 'time', 'value': value, 'system': system_name, 'runtime': runtime} | settings]
+    return [{'name': 'time', 'value': value} | unmeasured(system_name, runtime)]
+
+
+def labelled(name: str, runtime: str) -> str:
+    """A model in the table: a runtime other than this project's is named."""
+    return name if runtime == 'jax' else f'{name} ({runtime})'
+
+
+def unmeasured(system_name: str, runtime: str) -> dict:
+    """What is known of a row before it is measured."""
+    return {
+        'model': labelled(system_name, runtime), 'steps': None, 'system': system_name,
+        'runtime': runtime,
+    }  # fmt: skip
 
 
 def require_torch() -> None:
@@ -267,8 +283,10 @@ def main(argv):
     rows = []
     for name in _ROWS.value:
         for runtime in RUNTIMES if _TORCH.value and name in baselines.ROWS else RUNTIMES[:1]:
-            print(f'measuring {name} ({runtime}) ...', file=sys.stderr, flush=True)
+            start = time.monotonic()
+            print(f'measuring {name} ({runtime}) ...', end=' ', file=sys.stderr, flush=True)
             rows += measure_row(name, runtime, workdir)
+            print(f'took {time.monotonic() - start:.0f} s', file=sys.stderr, flush=True)
     print(benchmark_table.write_tables(rows, workdir, _SECONDS.value))
 
 

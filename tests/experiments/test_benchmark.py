@@ -58,7 +58,7 @@ def test_a_slow_part_is_called_twice(benchmark, monkeypatch):
     assert len(calls) == 2 and stats.n == 1 and result == 'x'
 
 
-@pytest.mark.parametrize('name', ['student', 'audioldm2', 'open', 'open whole', 'small'])
+@pytest.mark.parametrize('name', ['student', 'audioldm2', 'open', 'small'])
 def test_parts_fit_together(benchmark, tiny_release, name):
     """From prompt to sound and back to latents, in shapes: nothing is compiled."""
     baselines = benchmark.baselines
@@ -72,7 +72,7 @@ def test_parts_fit_together(benchmark, tiny_release, name):
         system = baselines.stable_audio_3_system(None, 0.3, 'float32', 3, networks)
     else:
         networks = tiny_networks.open_networks(baselines)
-        arguments = None, 0.001, 'float32', 3, name == 'open whole', networks
+        arguments = None, 0.001, 'float32', 3, False, networks
         system = baselines.stable_audio_open_system(*arguments)
     conditioning = jax.eval_shape(system.text)
     latents = jax.eval_shape(lambda c: system.sample(c, 1), conditioning)
@@ -82,8 +82,8 @@ def test_parts_fit_together(benchmark, tiny_release, name):
         assert sound.shape == (1, 26 * 1920, 2)  # of whole seconds, and an even number of frames
     else:
         assert sound.size == round(system.made_s * system.sample_rate) * system.channels
-    if name.startswith('open'):
-        assert sound.shape == (1, 64 if name == 'open whole' else 48, 2)
+    if name == 'open':
+        assert sound.shape == (1, 48, 2) and networks.frames(0.001, True) == 8
         with pytest.raises(ValueError, match='cannot make a clip of 10 s: choose up to 0.00145'):
             networks.frames(10.0, True)
     if name == 'small':
@@ -106,8 +106,8 @@ def test_a_published_model_from_its_folder(benchmark, tmp_path):
     """Its own tokenizer and weights; nothing is compiled."""
     folder = tiny_audioldm2.write(tmp_path)
     system = benchmark.baselines.audioldm2_system(str(folder), 0.1, 'float32', 2)
-    conditioning = jax.eval_shape(system.text)
-    assert conditioning.prompt.text.shape == (1, 16, 12) and system.weights == folder.name
+    stored = sum(path.stat().st_size for path in folder.rglob('*.safetensors'))
+    assert system.weights == folder.name and 0.5 < 4 * system.parameters / stored < 1
     assert system.sounds is not None and system.sample_rate == 16_000
 
 
