@@ -10,7 +10,7 @@ Each step is one call of `denoise` (two, where the denoiser is guided). Shared a
     grid       decreasing times [steps + 1] in [0, 1]; an array or a sequence of floats
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -201,6 +201,26 @@ def classifier_free_guidance(
         return u + per_item(scale, x_t) * (conditional(x_t, t) - u)
 
     return denoise
+
+
+def side_by_side_guidance(
+    both: Callable[[Array, Array], Array], scale: float | Float[Array, ''] | Float[Array, ' B']
+) -> Denoise:
+    """`classifier_free_guidance` of one network that evaluates both conditions as one batch.
+
+    A program holds the network once, and its weights are read once for both.
+
+    Args:
+        both: of 2 B items: B without the condition, then the same B with it. A denoiser, or any
+            prediction that is affine in x0 at fixed (x_t, t).
+        scale: see `classifier_free_guidance`.
+    """
+
+    def guided(x_t, t):
+        u, c = jnp.split(both(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t])), 2)
+        return u + per_item(scale, x_t) * (c - u)
+
+    return guided
 
 
 def _checked(grid: Grid) -> Array:

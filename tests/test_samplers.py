@@ -240,6 +240,9 @@ def test_guidance_algebra():
     np.testing.assert_allclose(guided(3.5), 3.5 * c - 2.5 * u, atol=1e-5)
     per_item = guided(jnp.array([1.0, 4.0]))
     np.testing.assert_allclose(per_item, jnp.stack([guided(1.0)[0], guided(4.0)[1]]), atol=1e-6)
+    both = lambda x, t: jnp.concatenate([unconditional(x, t)[:2], conditional(x, t)[2:]])  # noqa: E731
+    joined = samplers.side_by_side_guidance(both, jnp.array([1.0, 4.0]))(x, t)
+    np.testing.assert_allclose(joined, per_item, atol=1e-6)
     # Guiding eps gives the same data as guiding x0.
     path = PATHS['cosine']
     eps = [noise.convert(value, x, t, path, 'x0', 'eps') for value in (c, u)]

@@ -1,5 +1,10 @@
 """What one sound costs a release: time in all and by stage, compilation, memory."""
 
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +17,7 @@ from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import frame_mask
 from realaudio_jax.program import condition, finish, sample_latents
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE
+from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array
 
 
 def latency_row(generator: Generator, scene: Scene, setting: Setting, repeats: int = 9) -> dict:
@@ -22,27 +27,40 @@ def latency_row(generator: Generator, scene: Scene, setting: Setting, repeats: i
     return _stats_row('time per sound', found.warm) | {'seconds': scene.seconds} | columns
 
 
-def latency_rows(
-    generator: Generator, scene: Scene, setting: Setting, repeats: int = 9
-) -> list[dict]:
-    """The whole cost of one sound at batch 1: call, stages, first call, compilation, memory.
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """One sound at batch 1: its program, and the program's own functions, each compiled alone.
 
-    Stages are the program's own functions, each compiled alone: text (tokenising included),
-    denoise, decode (limiter and PCM included), encode (only a variation of given sound needs it)
-    and transfer of the PCM to the host.
+    Attributes:
+        text: () -> conditioning, tokenising included.
+        denoise: (conditioning, steps) -> latents.
+        decode: latents -> PCM, limiter included.
+        encode: () -> latents of as much silence: only a variation of given sound needs it.
+        build: compiles the whole program and returns its call, which ends with PCM on the host.
     """
-    bucket, request, columns = _single(generator, scene, setting)
+
+    text: Callable[[], Any]
+    denoise: Callable[[Any, int], Array]
+    decode: Callable[[Array], Array]
+    encode: Callable[[], Array]
+    build: Callable[[], Callable[[], Any]]
+
+
+def stages(generator: Generator, scene: Scene, setting: Setting) -> Stages:
+    """What one sound takes a release; nothing is compiled before it is called."""
+    bucket, request, _ = _single(generator, scene, setting)
     networks, weights = generator.networks, generator.programs.weights_for(bucket)
     zeros = jnp.zeros((1, bucket.length, LATENT_CHANNELS))
-    silence = np.zeros((1, bucket.length * samples_per_latent(SAMPLE_RATE), 2), np.float32)
+    silence = jnp.zeros((1, bucket.length * samples_per_latent(SAMPLE_RATE), 2))
 
     @jax.jit
     def text(weights, request):
         return condition(networks, weights, request, zeros)
 
-    @jax.jit
-    def denoise(weights, request, c):
-        return sample_latents(networks, weights, request, c, bucket)
+    @functools.partial(jax.jit, static_argnums=3)
+    def denoise(weights, request, c, steps):
+        part = dataclasses.replace(bucket, steps=steps)
+        return sample_latents(networks, weights, request, c, part)
 
     @jax.jit
     def decode(weights, latents, seconds):
@@ -56,16 +74,33 @@ def latency_rows(
         params = weights['autoencoder']
         return networks.autoencoder.apply(params, audio, SAMPLE_RATE, method='encode')
 
-    c = text(weights, request)
-    latents = denoise(weights, request, c)
-    pcm = decode(weights, latents, request.seconds)
+    return Stages(
+        text=lambda: text(weights, _single(generator, scene, setting)[1]),
+        denoise=lambda c, steps: denoise(weights, request, c, steps),
+        decode=lambda latents: decode(weights, latents, request.seconds),
+        encode=lambda: encode(weights, silence),
+        build=lambda: _whole(generator, bucket, request),
+    )
+
+
+def latency_rows(
+    generator: Generator, scene: Scene, setting: Setting, repeats: int = 9
+) -> list[dict]:
+    """The whole cost of one sound at batch 1: call, stages, first call, compilation, memory.
+
+    Beside the `Stages`, which wait on the device, stands the transfer of the PCM to the host.
+    """
+    columns, parts = setting.columns(generator), stages(generator, scene, setting)
+    c = parts.text()
+    latents = parts.denoise(c, setting.steps)
+    pcm = parts.decode(latents)
     found = benchmark(
-        lambda: _whole(generator, bucket, request),
+        parts.build,
         {
-            'text': lambda: text(weights, _single(generator, scene, setting)[1]),
-            'denoise': lambda: denoise(weights, request, c),
-            'decode': lambda: decode(weights, latents, request.seconds),
-            'encode': lambda: encode(weights, silence),
+            'text': parts.text,
+            'denoise': lambda: parts.denoise(c, setting.steps),
+            'decode': lambda: parts.decode(latents),
+            'encode': parts.encode,
             # a copy first: an array that was fetched once keeps its host copy
             'transfer': lambda: np.asarray(jnp.copy(pcm)),
         },

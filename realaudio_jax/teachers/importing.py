@@ -26,6 +26,7 @@ from realaudio_jax.typing import PyTree
 CONFIG_NAME = 'config.json'
 STEMS = ('model', 'diffusion_pytorch_model')  # of transformers and of diffusers
 PRECISIONS = ('F32', 'F16', 'BF16')
+DTYPES = ('float32', 'bfloat16', 'float16')  # that a network is loaded in
 # Parameters whose last name differs; any other keeps its own.
 LEAF_NAMES = {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight'}
 
@@ -77,6 +78,56 @@ def read_model_config(
             'folder of that model'
         )
     return config
+
+
+def require_dtype(name: str) -> np.dtype:
+    """The precision of a name in DTYPES, or a ValueError."""
+    if name not in DTYPES:
+        raise ValueError(f'dtype is {name!r}; choose one of {", ".join(DTYPES)}')
+    return jnp.dtype(name)
+
+
+def require_pipeline(folder: str | os.PathLike, class_name: str, parts: Sequence[str]) -> None:
+    """One line for a folder that is not a whole pipeline of diffusers.
+
+    Args:
+      folder: of model_index.json.
+      class_name: of the pipeline.
+      parts: folders within it.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: another pipeline, the layout of stable-audio-tools, or parts are missing.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'no folder {folder}; check the name or download the model')
+    if not (folder / 'model_index.json').is_file() and (folder / 'model_config.json').is_file():
+        raise ValueError(
+            f'{folder} is of an older layout (model_config.json of stable-audio-tools); give the '
+            'folders that diffusers reads, with a model_index.json'
+        )
+    read_model_config(folder, class_name, 'model_index.json')
+    missing = [name for name in parts if not (folder / name).is_dir()]
+    if missing:
+        raise ValueError(
+            f'{folder} is half-downloaded: {", ".join(missing)} missing; download it again'
+        )
+
+
+def require_same(folder: str | os.PathLike, *facts: tuple[str, Any, Any]) -> None:
+    """ValueError for parts that do not belong together.
+
+    Args:
+      folder: named in the error.
+      facts: what it is, and its value in two parts.
+    """
+    problems = [f'{name} {a} and {b}' for name, a, b in facts if a != b]
+    if problems:
+        raise ValueError(
+            f'the parts of {folder} are of different models: {"; ".join(problems)}; download it '
+            'again'
+        )
 
 
 def pick(

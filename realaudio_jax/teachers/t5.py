@@ -34,6 +34,7 @@ ACTIVATIONS = {  # (is it gated, what is applied), by the config's feed_forward_
     'gated-gelu': (True, functools.partial(nn.gelu, approximate=True)),
     'gated-silu': (True, nn.silu),
 }
+_TEXT_STEP = 16  # so that texts of similar length share a compiled program
 # From paths here to the original's names, see `importing.original_name`.
 NAMES = (
     (r'^buckets/', 'encoder/block/0/layer/0/SelfAttention/relative_attention_bias/'),
@@ -199,17 +200,19 @@ def import_t5(folder: str | os.PathLike, dtype: Any = np.float32) -> tuple[T5Enc
 
 
 class Tokenizer:
-    """Ids of texts from a `tokenizer.json`, each ended by </s> and padded by <pad>.
+    """Ids of texts from a `tokenizer.json`, each with its end and padded by <pad>.
 
     Args:
       folder: of tokenizer.json and tokenizer_config.json.
+      end: the token that ends a text; None adds none.
+      longest: most tokens of a text, where the tokenizer's config allows as many.
 
     Raises:
       FileNotFoundError: there is no such folder or file.
       ValueError: it is damaged, or of the older layout without tokenizer.json.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, end: str | None = '</s>', longest: int = 512):
         folder = pathlib.Path(folder)
         path = folder / TOKENIZER_NAME
         if not path.is_file() and (folder / 'spiece.model').is_file():
@@ -224,18 +227,21 @@ class Tokenizer:
             raise ValueError(f'{path} is damaged ({error}); download it again') from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        special = [self._tokenizer.token_to_id(name) for name in ('<pad>', '</s>')]
+        names = ('<pad>',) if end is None else ('<pad>', end)
+        special = [self._tokenizer.token_to_id(name) for name in names]
         if None in special:
-            raise ValueError(f'{path} lacks <pad> or </s>: it is the tokenizer of another model')
-        self._padding, self._end = special
+            raise ValueError(
+                f'{path} lacks {" or ".join(names)}: it is the tokenizer of another model'
+            )
+        self._padding, self._end = special[0], None if end is None else special[1]
         config = importing.read_json(folder / 'tokenizer_config.json')
         # Where there is no limit the original writes 10^30.
-        self.max_tokens = int(min(config.get('model_max_length', 512), 512))
+        self.max_tokens = int(min(config.get('model_max_length', longest), longest))
 
     def encode(
         self, texts: Sequence[str], tokens: int | None = None
     ) -> tuple[Int[np.ndarray, 'B T'], Bool[np.ndarray, 'B T']]:
-        """Ids of each text, </s> included, padded to `tokens`.
+        """Ids of each text, its end included, padded to `tokens`.
 
         Args:
           texts: any number of texts.
@@ -257,7 +263,7 @@ class Tokenizer:
             text = text.encode('utf-8', 'replace').decode('utf-8')
             # One by one: a batch would start threads, which do not survive a fork.
             found = self._tokenizer.encode(text).ids
-            if not found or found[-1] != self._end:
+            if self._end is not None and (not found or found[-1] != self._end):
                 found = [*found, self._end]
             if len(found) > tokens:
                 start = ' '.join(text[:60].split())
@@ -267,3 +273,11 @@ class Tokenizer:
             ids[i, : len(found)] = found
             mask[i, : len(found)] = True
         return ids, mask
+
+
+def trimmed(
+    ids: Int[np.ndarray, 'B T'], mask: Bool[np.ndarray, 'B T']
+) -> tuple[Int[np.ndarray, 'B N'], Bool[np.ndarray, 'B N']]:
+    """Drops padding beyond the longest text, to a multiple of _TEXT_STEP tokens, one at least."""
+    tokens = max(1, -(-int(mask.sum(axis=1).max()) // _TEXT_STEP)) * _TEXT_STEP
+    return ids[:, :tokens], mask[:, :tokens]

@@ -11,7 +11,7 @@ import tiny_audioldm2
 
 from realaudio_jax import samplers
 from realaudio_jax.noise import ddim_step
-from realaudio_jax.teachers.audioldm2 import mel, model, pipeline, schedule, vocoder
+from realaudio_jax.teachers.audioldm2 import layers, mel, model, pipeline, schedule, vocoder
 
 PROMPTS = ['a dog barks', 'rain and wind then a door slams']
 
@@ -81,6 +81,27 @@ def test_transposed_convolution_equals_its_definition():
         for j in range(16):
             wanted[:, i * 5 + j] += x[:, i] @ kernel[j]
     np.testing.assert_allclose(found, wanted[:, 5:-5], atol=1e-5)
+
+
+def test_convolution_of_a_doubled_plane_equals_its_definition():
+    """Every cell twice in both directions, zeros around, and each product in turn."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 3, 4, 2)), rng.normal(size=(3, 3, 2, 5))
+    found = layers.conv_of_doubled(jnp.float32(x), jnp.float32(kernel))
+    padded = np.pad(x.repeat(2, 1).repeat(2, 2), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    wanted = sum(padded[:, i : i + 6, j : j + 8] @ kernel[i, j] for i in range(3) for j in range(3))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_group_norm_equals_its_definition():
+    rng = np.random.default_rng(0)
+    x, scale, bias = rng.normal(2.0, size=(2, 3, 4, 6)), rng.normal(size=6), rng.normal(size=6)
+    params = {'scale': jnp.float32(scale), 'bias': jnp.float32(bias)}
+    found = layers.GroupNorm(2, 0.1).apply({'params': params}, jnp.float32(x))
+    groups = x.reshape(2, 3, 4, 2, 3)
+    centred = groups - groups.mean((1, 2, 4), keepdims=True)
+    unit = centred / np.sqrt((centred**2).mean((1, 2, 4), keepdims=True) + 0.1)
+    np.testing.assert_allclose(found, unit.reshape(x.shape) * scale + bias, atol=1e-5)
 
 
 def test_mel_frames_of_a_sine():

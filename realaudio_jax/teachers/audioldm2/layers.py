@@ -9,6 +9,7 @@ Residual block: He et al. 2016 (1603.05027), fig. 4e; its use in diffusion: Ho e
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from realaudio_jax.teachers import layers
@@ -23,9 +24,37 @@ NAMES = (
 )
 
 
-def group_norm(groups: int, epsilon: float, name: str) -> nn.GroupNorm:
-    """Wu & He 2018 (1803.08494); the variance as mean (x - mean)^2, which parity needs."""
-    return nn.GroupNorm(groups, epsilon=epsilon, use_fast_variance=False, name=name)
+class GroupNorm(nn.Module):
+    """(x - mean) / sqrt(variance + epsilon), over cells and a group's channels; scale and bias.
+
+    The variance is mean (x - mean)^2, which parity needs. Sums run over cells first, so that a row
+    of channels is read as it lies: twice as fast on CPU as over both at once. Source: Wu & He 2018
+    (1803.08494).
+    """
+
+    groups: int
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B N M C']) -> Float[Array, 'B N M C']:
+        channels = x.shape[-1]
+        scale = self.param('scale', nn.initializers.ones, (channels,))
+        bias = self.param('bias', nn.initializers.zeros, (channels,))
+
+        def of_groups(values):  # the mean of every channel's group, [B N M C] to [B 1 1 C]
+            means = jnp.mean(values, axis=(1, 2)).reshape(len(values), self.groups, -1)
+            means = jnp.repeat(jnp.mean(means, axis=-1), channels // self.groups, axis=1)
+            return means[:, None, None]
+
+        y = x.astype(jnp.float32)
+        y = y - of_groups(y)
+        rate = jax.lax.rsqrt(of_groups(jnp.square(y)) + self.epsilon) * scale[None, None, None]
+        return (y * rate + bias[None, None, None]).astype(x.dtype)
+
+
+def group_norm(groups: int, epsilon: float, name: str) -> GroupNorm:
+    """The norm of a plane."""
+    return GroupNorm(groups, epsilon, name=name)
 
 
 def conv(features: int, name: str, window: int = 3) -> nn.Conv:
@@ -67,10 +96,56 @@ class Upsample(nn.Module):
     def __call__(
         self, x: Float[Array, 'B N M C'], size: tuple[int, int] | None = None
     ) -> Float[Array, 'B N2 M2 C']:
-        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        if size is not None:  # an odd plane was halved upwards on the way down
-            x = x[:, : size[0], : size[1]]
-        return conv(x.shape[-1], 'conv')(x)
+        return DoubledConv(name='conv')(x, size)
+
+
+class DoubledConv(nn.Module):
+    """The convolution of `Upsample`, with the doubling."""
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, 'B N M C'], size: tuple[int, int] | None = None
+    ) -> Float[Array, 'B N2 M2 C']:
+        shape = (3, 3, x.shape[-1], x.shape[-1])
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+        bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+        if size in (None, (2 * x.shape[1], 2 * x.shape[2])):
+            y = conv_of_doubled(x, kernel)
+        else:  # an odd plane was halved upwards on the way down, and zeros follow where it ends
+            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, : size[0], : size[1]]
+            y = _convolve(x, kernel, ((1, 1), (1, 1)))
+        return y + bias[None, None, None]
+
+
+def conv_of_doubled(
+    x: Float[Array, 'B N M C'], kernel: Float[Array, '3 3 C F']
+) -> Float[Array, 'B 2*N 2*M F']:
+    """The convolution of a plane whose every cell is doubled in both directions.
+
+    Of the three cells that a tap row or column sees, two are the same: an even cell of the result
+    is w_0 x[n - 1] + (w_1 + w_2) x[n], an odd one (w_0 + w_1) x[n] + w_2 x[n + 1], in each
+    direction. So each quarter of the result is a convolution of 2 x 2 taps over the plane as it
+    was: 4 / 9 of the products.
+    """
+    batch, rows, columns, _ = x.shape
+
+    def halves(taps):  # of three along the first axis: for even cells, for odd cells
+        first, middle, last = taps
+        return jnp.stack([first, middle + last]), jnp.stack([first + middle, last])
+
+    quarters = [
+        _convolve(x, jnp.swapaxes(both, 0, 1), ((1 - row, row), (1 - column, column)))
+        for row, tall in enumerate(halves(kernel))
+        for column, both in enumerate(halves(jnp.swapaxes(tall, 0, 1)))
+    ]
+    y = jnp.stack(quarters, axis=3).reshape(batch, rows, columns, 2, 2, -1)
+    return jnp.swapaxes(y, 2, 3).reshape(batch, 2 * rows, 2 * columns, -1)
+
+
+def _convolve(x, kernel, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
 
 
 class Downsample(nn.Module):

@@ -22,7 +22,7 @@ import numpy as np
 
 from realaudio_jax import samplers
 from realaudio_jax.models.roberta import ClapText
-from realaudio_jax.noise import Denoise, as_denoise, per_item
+from realaudio_jax.noise import Denoise, as_denoise
 from realaudio_jax.teachers.audioldm2.language_model import LanguageModel, generate
 from realaudio_jax.teachers.audioldm2.mel import log_mel_frames
 from realaudio_jax.teachers.audioldm2.projection import Projection, places
@@ -231,21 +231,15 @@ def bind(networks: Networks, params: PyTree, conditioning: Conditioning) -> Deno
 def as_teacher(networks: Networks) -> Callable[..., Denoise]:
     """The U-Net as a recipe's `teacher(params, conditioning, guidance_scale [B])`, guided.
 
-    The prompt and the empty one are one batch, so a program holds the U-Net once. Guidance is the
-    same on any prediction, see `samplers.classifier_free_guidance`.
+    The prompt and the empty one are one batch, see `samplers.side_by_side_guidance`.
     """
     schedule = networks.schedule
 
     def teacher(params, conditioning, guidance_scale):
-        join = lambda a, b: jnp.concatenate([a, b])  # noqa: E731
-        apply = network(
-            networks, params, jax.tree.map(join, conditioning.empty, conditioning.prompt)
+        both = jax.tree.map(
+            lambda a, b: jnp.concatenate([a, b]), conditioning.empty, conditioning.prompt
         )
-
-        def guided(x_t, t):
-            empty, asked = jnp.split(apply(join(x_t, x_t), join(t, t)), 2)
-            return empty + per_item(guidance_scale, x_t) * (asked - empty)
-
+        guided = samplers.side_by_side_guidance(network(networks, params, both), guidance_scale)
         return as_denoise(schedule.path, guided, schedule.prediction)
 
     return teacher

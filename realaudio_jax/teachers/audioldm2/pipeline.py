@@ -33,7 +33,6 @@ from realaudio_jax.typing import Array, Float, PyTree
 CLASS_NAME = 'AudioLDM2Pipeline'
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16, 'float16': jnp.float16}
 STEPS, GUIDANCE = 50, 3.5  # of the reported comparison; the original's default scale
-_TEXT_STEP = 16  # prompts are padded to a multiple, so that few programs serve all
 
 _condition = jax.jit(model.condition, static_argnums=0)
 _sample = jax.jit(model.sample, static_argnums=(0, 5))
@@ -70,8 +69,8 @@ class AudioLDM2:
           ValueError: a prompt has more tokens than either encoder takes.
         """
         texts = [*prompts, *[''] * len(prompts)]
-        clap_ids, clap_mask = _cut(*self.clap_tokenizer.encode(texts))
-        ids, mask = _cut(*self.tokenizer.encode(texts))
+        clap_ids, clap_mask = t5.trimmed(*self.clap_tokenizer.encode(texts))
+        ids, mask = t5.trimmed(*self.tokenizer.encode(texts))
         own = mask[: len(prompts)].sum(axis=1) if length is None else [length] * len(prompts)
         return model.Tokens(clap_ids, clap_mask, ids, mask, np.tile(own, 2).astype(np.int32))
 
@@ -214,9 +213,3 @@ def read_networks(folder: str | os.PathLike) -> tuple[model.Networks, dict]:
             },
         ),
     }
-
-
-def _cut(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drops padding beyond the longest text, to a multiple of 16 tokens."""
-    tokens = -(-int(mask.sum(axis=1).max()) // _TEXT_STEP) * _TEXT_STEP
-    return ids[:, :tokens], mask[:, :tokens]

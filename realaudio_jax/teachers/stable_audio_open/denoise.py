@@ -9,11 +9,12 @@ tokens are all zero, or from a negative prompt.
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.noise import CosinePath, Denoise, as_denoise
-from realaudio_jax.samplers import classifier_free_guidance, dpm_solver_pp_2m_sde, item_noise
+from realaudio_jax.samplers import dpm_solver_pp_2m_sde, item_noise, side_by_side_guidance
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, Projection
 from realaudio_jax.teachers.stable_audio_open.transformer import Transformer
 from realaudio_jax.typing import Array, Float, Key, PyTree
@@ -62,11 +63,21 @@ def as_teacher(networks: Networks) -> Callable[..., Denoise]:
     """The networks as a recipe's `teacher(params, conditioning, guidance_scale)`, guided."""
 
     def teacher(params, conditioning, guidance_scale):
-        conditional = bind(networks, params, conditioning)
-        unconditional = bind(networks, params, conditioning.unconditional())
-        return classifier_free_guidance(conditional, unconditional, guidance_scale)
+        return guided(networks, params, conditioning, conditioning.unconditional(), guidance_scale)
 
     return teacher
+
+
+def guided(
+    networks: Networks,
+    params: PyTree,
+    conditioning: Conditioning,
+    away: Conditioning,
+    guidance_scale: float | Float[Array, ''] | Float[Array, 'B'],
+) -> Denoise:
+    """A teacher guided from `away` towards `conditioning`, both in one batch."""
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), away, conditioning)
+    return side_by_side_guidance(bind(networks, params, both), guidance_scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +125,7 @@ def sample(
       negative: what to guide away from; None is `conditioning.unconditional()`.
     """
     away = conditioning.unconditional() if negative is None else negative
-    denoise = classifier_free_guidance(
-        bind(networks, params, conditioning), bind(networks, params, away), guidance_scale
-    )
+    denoise = guided(networks, params, conditioning, away, guidance_scale)
     return dpm_solver_pp_2m_sde(denoise, PATH, x, times, noise)
 
 

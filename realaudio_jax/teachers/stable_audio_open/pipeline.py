@@ -8,7 +8,6 @@ import functools
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,7 @@ from realaudio_jax.typing import Array, Float, PyTree
 CLASS_NAME = 'StableAudioPipeline'
 SCHEDULER = 'CosineDPMSolverMultistepScheduler'
 PREDICTORS = ('transformer', 'projection')  # the networks that a denoise function is made of
-DTYPES = ('float32', 'bfloat16', 'float16')
+PARTS = ('transformer', 'projection_model', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,21 +244,19 @@ def load(folder: str | os.PathLike, dtype: str = 'float32') -> StableAudioOpen:
     Args:
       folder: with model_index.json, transformer/, projection_model/, vae/, text_encoder/,
         tokenizer/ and scheduler/.
-      dtype: of all networks, one of DTYPES.
+      dtype: of all networks, one of `importing.DTYPES`.
 
     Raises:
       FileNotFoundError: no such folder, or parts of it are missing.
       ValueError: another model, an older layout, damage, a precision not known; in one line.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f'dtype is {dtype!r}; choose one of {", ".join(DTYPES)}')
-    folder, kind = pathlib.Path(folder), jnp.dtype(dtype)
-    _require_layout(folder)
+    folder, kind = pathlib.Path(folder), importing.require_dtype(dtype)
+    importing.require_pipeline(folder, CLASS_NAME, PARTS)
     transformer, transformer_params = import_transformer(folder / 'transformer', kind)
     projection, projection_params = import_projection(folder / 'projection_model', kind)
     autoencoder, autoencoder_params = import_autoencoder(folder / 'vae', kind)
     text_encoder, text_params = t5.import_t5(folder / 'text_encoder', kind)
-    _require_same(
+    importing.require_same(
         folder,
         ('latent channels', transformer.channels, autoencoder.channels),
         ('width of the tokens', transformer.context_input, projection.width),
@@ -292,31 +289,3 @@ def read_schedule(folder: str | os.PathLike) -> Schedule:
     fields = {'sigma_min': 'lowest', 'sigma_max': 'highest'}
     levels = importing.pick(config, folder, fields, fixed)
     return Schedule(**{name: float(value) for name, value in levels.items()})
-
-
-def _require_layout(folder: pathlib.Path) -> None:
-    """One line for a folder that is not a whole pipeline of diffusers."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f'no folder {folder}; check the name or download the model')
-    if not (folder / 'model_index.json').is_file() and (folder / 'model_config.json').is_file():
-        raise ValueError(
-            f'{folder} is of an older layout (model_config.json of stable-audio-tools); give the '
-            'folders that diffusers reads, with a model_index.json'
-        )
-    importing.read_model_config(folder, CLASS_NAME, 'model_index.json')
-    parts = ('transformer', 'projection_model', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
-    missing = [name for name in parts if not (folder / name).is_dir()]
-    if missing:
-        raise ValueError(
-            f'{folder} is half-downloaded: {", ".join(missing)} missing; download it again'
-        )
-
-
-def _require_same(folder: pathlib.Path, *facts: tuple[str, Any, Any]) -> None:
-    """ValueError for parts that do not belong together."""
-    problems = [f'{name} {a} and {b}' for name, a, b in facts if a != b]
-    if problems:
-        raise ValueError(
-            f'the parts of {folder} are of different models: {"; ".join(problems)}; download it '
-            'again'
-        )

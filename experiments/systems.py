@@ -1,0 +1,185 @@
+"""A system of the benchmark table, as the parts that are timed one by one, and this model as one.
+
+A system with random weights takes the time and the memory of the real one. Each part returns with
+device arrays not yet ready, as `metrics.latency` expects.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import platform
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realaudio_jax.data.scenes import Scene
+from realaudio_jax.generator import load
+from realaudio_jax.io import resample
+from realaudio_jax.metrics import cost
+from realaudio_jax.metrics.evaluation import make_sounds
+from realaudio_jax.metrics.setting import Setting, bucket_of
+from realaudio_jax.timeline import Timeline
+from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
+
+PROMPT, EVENTS = 'a dog barks in the rain', 'bark@0.2-0.4'
+RANDOM = 'random'
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A model and how its parts are called.
+
+    Attributes:
+      name: in the table.
+      weights: where from.
+      steps: of the whole sampler.
+      guided: whether each step takes two evaluations.
+      parameters: of the networks that a sound takes.
+      sample_rate: Hz; channels: of the sound; made_s: seconds made, which may exceed those asked.
+      text: () -> conditioning.
+      sample: (conditioning, steps) -> latents after so many steps, each as long as any.
+      decode: latents -> sound.
+      encode: () -> latents of a sound of the same length.
+      whole: () -> sound in one program; None chains the parts.
+      sounds: (scenes, seed) -> float [S 2] at 48 kHz for each; None with random weights.
+      flag: that names the folder of its weights.
+      device: what computes it; None is JAX's.
+      peak: () -> bytes of that device that it has used at most, where JAX does not know.
+    """
+
+    name: str
+    weights: str
+    steps: int
+    guided: bool
+    parameters: int
+    sample_rate: int
+    channels: int
+    made_s: float
+    text: Callable[[], Any]
+    sample: Callable[[Any, int], Any]
+    decode: Callable[[Any], Any]
+    encode: Callable[[], Any]
+    whole: Callable[[], Any] | None = None
+    sounds: Callable[[Sequence[Scene], int], Iterable[np.ndarray]] | None = None
+    flag: str = 'release'
+    device: str | None = None
+    peak: Callable[[], int | None] = lambda: None
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """Evaluations of the denoiser."""
+        return 2 if self.guided else 1
+
+    def run(self) -> Any:
+        """A sound from its prompt."""
+        if self.whole is not None:
+            return self.whole()
+        return self.decode(self.sample(self.text(), self.steps))
+
+
+def this_model(release: str, seconds: float, student: bool, steps: int) -> System:
+    """A release's student, or its teacher with guidance."""
+    generator, setting = load(release), Setting('student' if student else 'teacher', steps)
+    events = Timeline.parse(EVENTS, seconds).events
+    scene = Scene(np.zeros((0, 2), np.float32), PROMPT, tuple(events), (), seconds, None)
+    parts = cost.stages(generator, scene, setting)
+    build = functools.cache(parts.build)  # not before it is called
+    return System(
+        name='this model' if student else 'its teacher',
+        weights=generator.config.get('name', release),
+        steps=steps,
+        guided=not student,
+        parameters=count(generator.programs.weights_for(bucket_of(setting, seconds, 1))),
+        sample_rate=SAMPLE_RATE,
+        channels=2,
+        made_s=seconds,
+        text=parts.text,
+        sample=parts.denoise,
+        decode=parts.decode,
+        encode=parts.encode,
+        whole=lambda: build()(),
+        sounds=lambda scenes, seed: make_sounds(generator, scenes, setting, seed).floats(),
+    )
+
+
+def published_sounds(loaded: Any, sample_rate: int, steps: int, **kwargs) -> Callable:
+    """`System.sounds` of a published model, from its `generate`."""
+
+    def sounds(scenes, seed):
+        for i, scene in enumerate(scenes):
+            sound = loaded.generate([scene.caption], scene.seconds, steps, seed=seed + i, **kwargs)
+            sound = sound[0].reshape(sound.shape[1], -1)
+            sound = resample(sound, sample_rate, SAMPLE_RATE)
+            yield np.broadcast_to(sound, (len(sound), 2))
+
+    return sounds
+
+
+class CannotMeasure(ValueError):
+    """What keeps a row from being measured, for its place in the table."""
+
+
+def require_memory(needed: float) -> None:
+    """CannotMeasure where parameters of so many bytes, and half as much again, are not free.
+
+    Unknown, and so not checked, where neither the device nor /proc/meminfo tells.
+    """
+    stats = jax.local_devices()[0].memory_stats() or {}
+    meminfo = pathlib.Path('/proc/meminfo')
+    if 'bytes_limit' in stats:
+        free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+    elif meminfo.is_file():
+        free = 1024 * int(re.search(r'MemAvailable:\s*(\d+)', meminfo.read_text())[1])
+    else:
+        return
+    if 1.5 * needed > free:
+        raise CannotMeasure(
+            f'too little memory: needs about {1.5 * needed / 1e9:.1f} GB, {free / 1e9:.1f} are free'
+        )
+
+
+def device_name() -> str:
+    """Of the device that JAX computes on; of a CPU its model and how many cores are ours."""
+    device = jax.local_devices()[0]
+    if device.platform != 'cpu':
+        return device.device_kind
+    info = pathlib.Path('/proc/cpuinfo')
+    found = re.search(r'model name\s*: (.+)', info.read_text()) if info.is_file() else None
+    name = found[1].strip() if found else platform.processor() or 'CPU'
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return f'{name}, {cores} cores'
+
+
+def count(params: PyTree) -> int:
+    """Numbers in a tree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def weight_bytes(folder: str) -> int:
+    """Size of the weights in a folder."""
+    return sum(path.stat().st_size for path in pathlib.Path(folder).rglob('*.safetensors'))
+
+
+def random_params(shapes: PyTree, dtype: str) -> PyTree:
+    """Parameters of small random size: outputs stay finite, and no time is saved on zeros."""
+    require_memory(count(shapes) * jnp.dtype(dtype).itemsize)
+    block = np.random.default_rng(0).standard_normal(2**20, np.float32) * np.float32(0.02)
+
+    def one(leaf) -> Array:  # the block again and again: a billion draws would take a minute
+        values = np.resize(block, leaf.shape)
+        return jnp.asarray(values if len(leaf.shape) > 1 else 1.0 + values, dtype)
+
+    return jax.tree.map(one, shapes)
+
+
+# By the name of a row: (folders, seconds, dtype) -> the system at its steps in the table.
+Builder = Callable[[dict[str, str | None], float, str], System]
+OWN: dict[str, Builder] = {
+    'student': lambda folders, seconds, dtype: this_model(folders['release'], seconds, True, 4),
+    'teacher': lambda folders, seconds, dtype: this_model(folders['release'], seconds, False, 50),
+}

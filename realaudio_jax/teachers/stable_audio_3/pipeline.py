@@ -1,0 +1,223 @@
+"""Stable Audio 3 from its folder: text in, sound out.
+
+Published for the small models: up to 120 s of 44.1 kHz stereo, 8 steps, no guidance. The folder is
+what `scripts/convert_stable_audio_3_to_diffusers.py` of diffusers makes of the authors' file.
+"""
+
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realaudio_jax.teachers import importing, t5
+from realaudio_jax.teachers.stable_audio_3.conditioners import Conditioning, import_duration
+from realaudio_jax.teachers.stable_audio_3.denoise import Networks, Schedule, sample, start
+from realaudio_jax.teachers.stable_audio_3.same import SAME, import_autoencoder
+from realaudio_jax.teachers.stable_audio_3.transformer import import_transformer
+from realaudio_jax.teachers.t5gemma import T5GemmaEncoder, import_t5gemma
+from realaudio_jax.typing import Array, Float, PyTree
+
+CLASS_NAME = 'StableAudio3Pipeline'
+SCHEDULER = 'FlowMatchEulerDiscreteScheduler'
+PARTS = ('transformer', 'duration_embedder', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
+PREDICTORS = ('transformer', 'duration')  # the networks that a denoise function is made of
+TEXT_TOKENS = 256  # most of a prompt, and what every text is padded to
+MAX_SECONDS = 120.0  # of the small models; the folder does not say
+
+
+class StableAudio3:
+    """The whole published model; `load` reads it from its folder.
+
+    Args:
+      networks: transformer and duration embedder.
+      autoencoder, text_encoder: the other modules.
+      params: of all four, by the names transformer, duration, autoencoder and text_encoder; the
+        networks compute in the precision of these.
+      tokenizer: of the text encoder.
+      schedule: noise levels to sample at.
+      max_seconds: longest sound.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        autoencoder: SAME,
+        text_encoder: T5GemmaEncoder,
+        params: PyTree,
+        tokenizer: t5.Tokenizer,
+        schedule: Schedule,
+        max_seconds: float = MAX_SECONDS,
+    ):
+        self.networks, self.autoencoder, self.text_encoder = networks, autoencoder, text_encoder
+        self.params, self.tokenizer, self.schedule = params, tokenizer, schedule
+        self.max_seconds = min(max_seconds, networks.duration.high)
+        self._encode_text = jax.jit(self.text_encoder.apply)
+        apply = self.autoencoder.apply
+        self._encode = jax.jit(functools.partial(apply, method='encode'))
+        self._decode = jax.jit(functools.partial(apply, method='decode'))
+        self._sample = jax.jit(functools.partial(sample, self.networks))
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.autoencoder.sample_rate
+
+    def frames(self, seconds: float) -> int:
+        """Latent frames of a sound, the last one full."""
+        return math.ceil(seconds * self.sample_rate / self.autoencoder.samples_per_latent)
+
+    def encode_text(self, texts: Sequence[str]) -> tuple[Array, np.ndarray]:
+        """States [B, T, I] of the text encoder, and the mask [B, T] of real tokens.
+
+        T is little more than the longest text has: the transformer knows of the padding.
+
+        Raises:
+          ValueError: a text has more tokens than the tokenizer allows.
+        """
+        ids, mask = t5.trimmed(*self.tokenizer.encode(texts))
+        return self._encode_text({'params': self.params['text_encoder']}, ids, mask), mask
+
+    def encode_audio(self, audio: Float[np.ndarray, 'B S A']) -> Float[Array, 'B L C']:
+        """The latents of sound at `sample_rate`, padded with silence to whole frames.
+
+        Raises:
+          ValueError: longer than the model makes.
+        """
+        self.require_seconds(audio.shape[1] / self.sample_rate)
+        params = {'params': self.params['autoencoder']}
+        return self._encode(params, jnp.asarray(audio, self._kind)).astype(jnp.float32)
+
+    def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S A']:
+        """The sound of latents, at `sample_rate`."""
+        sound = self._decode({'params': self.params['autoencoder']}, latents.astype(self._kind))
+        return sound.astype(jnp.float32)
+
+    def conditioning(self, texts: Sequence[str], seconds: float) -> Conditioning:
+        """What `texts` ask for, of a sound of so many seconds."""
+        states, mask = self.encode_text(texts)
+        return Conditioning(
+            text=states,
+            text_mask=jnp.asarray(mask),
+            seconds=jnp.full(len(texts), seconds, jnp.float32),
+        )
+
+    def require_seconds(self, seconds: float) -> None:
+        """ValueError for a duration that the model does not make."""
+        if not 0 < seconds <= self.max_seconds + 1e-6:
+            raise ValueError(
+                f'a clip of {seconds:g} s: choose above 0 and up to {self.max_seconds:g} s, '
+                'the longest of this model'
+            )
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seconds: float = 10.0,
+        steps: int | None = None,
+        guidance: float = 1.0,
+        seed: int = 0,
+        negative: str | None = None,
+        blank: bool = False,
+    ) -> Float[np.ndarray, 'B S A']:
+        """Sound of `prompts` in [-1, 1], one for each.
+
+        Args:
+          prompts: texts.
+          seconds: duration.
+          steps: of the sampler; None is 8, or 100 for a model that is not distilled.
+          guidance: scale; 1 is none, for which the distilled models are made.
+          seed: item i uses fold_in(key(0), seed + i).
+          negative: a text to guide away from; None is nothing said.
+          blank: tell the transformer that nothing is to be kept. The authors' own runtime does,
+            this pipeline of diffusers does not, and trained weights tell the two apart.
+
+        Raises:
+          ValueError: a prompt is too long, or `seconds` or `steps` is out of range.
+        """
+        self.require_seconds(seconds)
+        times = jnp.asarray(self.schedule.times(self.schedule.steps if steps is None else steps))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(
+            jax.random.key(0), seed + jnp.arange(len(prompts))
+        )
+        x, keys = start(keys, (self.frames(seconds), self.networks.transformer.channels))
+        conditioning = self.conditioning(prompts, seconds)
+        scale, away = None, None
+        if guidance != 1.0:
+            scale = float(guidance)
+            away = self.conditioning([negative or ''] * len(prompts), seconds)
+        if blank:
+            local = jnp.zeros((*x.shape[:2], self.networks.transformer.local_input))
+            conditioning = conditioning.replace(local=local)
+            away = None if away is None else away.replace(local=local)
+        params = {name: self.params[name] for name in PREDICTORS}
+        keys = keys if self.schedule.stochastic else None
+        latents = self._sample(params, conditioning, x, times, keys, scale, away)
+        samples = int(seconds * self.sample_rate)
+        return np.clip(np.asarray(self.decode(latents)[:, :samples]), -1.0, 1.0)
+
+    @property
+    def _kind(self) -> np.dtype:
+        """Of the autoencoder's arithmetic."""
+        return self.params['autoencoder']['decoder']['proj']['kernel'].dtype
+
+
+def load(
+    folder: str | os.PathLike, dtype: str = 'float32', max_seconds: float = MAX_SECONDS
+) -> StableAudio3:
+    """The model from its folder in the layout of diffusers.
+
+    Args:
+      folder: with model_index.json, transformer/, duration_embedder/, vae/, text_encoder/,
+        tokenizer/ and scheduler/.
+      dtype: of all networks, one of `importing.DTYPES`.
+      max_seconds: longest sound; 380 for the medium model.
+
+    Raises:
+      FileNotFoundError: no such folder, or parts of it are missing.
+      ValueError: another model, an older layout, damage, a precision not known; in one line.
+    """
+    folder, kind = pathlib.Path(folder), importing.require_dtype(dtype)
+    importing.require_pipeline(folder, CLASS_NAME, PARTS)
+    tokenizer = t5.Tokenizer(folder / 'tokenizer', end=None, longest=TEXT_TOKENS)
+    transformer, transformer_params = import_transformer(folder / 'transformer', kind)
+    duration, duration_params = import_duration(folder / 'duration_embedder', kind)
+    autoencoder, autoencoder_params = import_autoencoder(folder / 'vae', kind)
+    text_encoder, text_params = import_t5gemma(folder / 'text_encoder', kind)
+    importing.require_same(
+        folder,
+        ('latent channels', transformer.channels, autoencoder.channels),
+        ('width of the text', transformer.context_input, text_encoder.width),
+        ('width of the duration', transformer.duration_input, duration.width),
+    )
+    params = {
+        'transformer': transformer_params,
+        'duration': duration_params,
+        'autoencoder': autoencoder_params,
+        'text_encoder': text_params,
+    }
+    transformer = transformer.clone(text_tokens=tokenizer.max_tokens)
+    return StableAudio3(
+        Networks(transformer, duration), autoencoder, text_encoder, params, tokenizer,
+        read_schedule(folder / 'scheduler'), max_seconds,
+    )  # fmt: skip
+
+
+def read_schedule(folder: str | os.PathLike) -> Schedule:
+    """How a scheduler's config says to sample.
+
+    Raises:
+      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+    """
+    config = importing.read_model_config(folder, SCHEDULER, 'scheduler_config.json')
+    fixed = {
+        'num_train_timesteps': 1, 'shift': 1.0, 'use_dynamic_shifting': False,
+        'shift_terminal': None, 'invert_sigmas': False, 'use_karras_sigmas': False,
+        'use_exponential_sigmas': False, 'use_beta_sigmas': False,
+    }  # fmt: skip
+    fields = {'stochastic_sampling': 'stochastic'}
+    return Schedule(**importing.pick(config, folder, fields, fixed))
