@@ -73,12 +73,13 @@ class Noise:
         return self.left.pop(0)
 
 
-def pipeline(folder: pathlib.Path):
-    """A whole pipeline, saved to `folder`; its scheduler takes its noise from `Noise`."""
-    sys.modules.setdefault('torchsde', types.ModuleType('torchsde'))  # for the tree, not used here
+def pipeline(folder: pathlib.Path, patch: pytest.MonkeyPatch):
+    """A whole pipeline, saved to `folder`; while `patch` lasts it takes its noise from `Noise`."""
+    if 'torchsde' not in sys.modules:  # for the tree, not used here
+        patch.setitem(sys.modules, 'torchsde', types.ModuleType('torchsde'))
     from diffusers.schedulers import scheduling_cosine_dpmsolver_multistep as scheduling
 
-    scheduling.BrownianTreeNoiseSampler = Noise
+    patch.setattr(scheduling, 'BrownianTreeNoiseSampler', Noise)
     tiny_teacher.write_tokenizer(folder / 'words', max_tokens=9)
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(folder / 'words' / 'tokenizer.json'), pad_token='<pad>',

@@ -86,8 +86,9 @@ def test_projection(tmp_path, text_width):
 
 @pytest.fixture(scope='module')
 def both(tmp_path_factory):
-    original, folder = stable_audio.pipeline(tmp_path_factory.mktemp('pipeline'))
-    return original, load(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        original, folder = stable_audio.pipeline(tmp_path_factory.mktemp('pipeline'), patch)
+        yield original, load(folder)
 
 
 @pytest.mark.parametrize('negative', [None, 'wind'])
