@@ -5,7 +5,7 @@ Each makes a sound from as many latent frames as its own pipeline would.
 
 import dataclasses
 import functools
-import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from realaudio_jax.teachers.stable_audio_3 import same
 from realaudio_jax.teachers.stable_audio_3 import transformer as transformer_3
 from realaudio_jax.teachers.stable_audio_open import conditioners, denoise, oobleck, transformer
 from realaudio_jax.teachers.stable_audio_open import pipeline as stable_audio_open
+from realaudio_jax.typing import PyTree
 
 TOKENS = 16  # of a prompt where there is no tokenizer; two of the three pad to a multiple of it
 OPEN_TOKENS, OPEN_GUIDANCE = 128, 7.0  # Stable Audio Open pads every prompt
@@ -37,7 +38,7 @@ def audioldm2_system(
     """AudioLDM 2 from its folder, or with random weights (of the published size by default)."""
     loaded = None
     if folder:
-        systems.require_memory(systems.weight_bytes(folder))
+        systems.require_memory_for(folder)
         loaded = audioldm2.load(folder, dtype)
         networks, params, tokens = loaded.networks, loaded.params, loaded.tokens([systems.PROMPT])
     else:
@@ -56,7 +57,7 @@ def audioldm2_system(
     sample = jax.jit(audioldm2_model.sample, static_argnums=(0, 5))
     return systems.System(
         name='AudioLDM 2',
-        weights=pathlib.Path(folder).name if folder else systems.RANDOM,
+        weights=systems.weights_name(folder),
         steps=steps,
         guided=True,
         parameters=systems.count(params),
@@ -120,7 +121,7 @@ def stable_audio_open_system(
     """
     loaded = None
     if folder:
-        systems.require_memory(systems.weight_bytes(folder))
+        systems.require_memory_for(folder)
         loaded = stable_audio_open.load(folder, dtype)
         networks = OpenNetworks(
             loaded.networks, loaded.autoencoder, loaded.text_encoder, loaded.schedule
@@ -138,18 +139,11 @@ def stable_audio_open_system(
         params = systems.random_params(shapes, dtype)
         ids, real = np.ones((1, OPEN_TOKENS), np.int32), np.ones((1, OPEN_TOKENS), bool)
     autoencoder, frames = networks.autoencoder, networks.frames(seconds, whole)
-    kind = params['transformer']['embed']['kernel'].dtype
-    samples = frames * autoencoder.samples_per_latent
     shape = (frames, networks.predictors.transformer.channels)
     start, fresh = denoise.noises(jax.random.key(0)[None], steps, shape)
-    silence = jnp.zeros((1, samples, autoencoder.audio_channels), kind)
     encode_text = jax.jit(networks.text_encoder.apply)
     sample = jax.jit(functools.partial(denoise.sample, networks.predictors))
-    decode, encode = (
-        jax.jit(functools.partial(autoencoder.apply, method=name)) for name in ('decode', 'encode')
-    )
     own = {name: params[name] for name in stable_audio_open.PREDICTORS}
-    coder = {'params': params['autoencoder']}
 
     def text():
         states = encode_text({'params': params['text_encoder']}, ids, real)
@@ -163,19 +157,14 @@ def stable_audio_open_system(
     kept = {'frames': None if whole else frames}
     return systems.System(
         name=networks.name(seconds, whole),
-        weights=pathlib.Path(folder).name if folder else systems.RANDOM,
+        weights=systems.weights_name(folder),
         steps=steps,
         guided=True,
-        parameters=systems.count(params),
-        sample_rate=autoencoder.sample_rate,
-        channels=autoencoder.audio_channels,
-        made_s=samples / autoencoder.sample_rate,
         text=text,
         sample=some,
-        decode=lambda latents: decode(coder, latents.astype(kind)),
-        encode=lambda: encode(coder, silence),
         sounds=loaded and systems.published_sounds(loaded, loaded.sample_rate, steps, **kept),
         flag='stable_audio_open',
+        **_parameters_and_coder(params, autoencoder, frames),
     )
 
 
@@ -215,7 +204,7 @@ def stable_audio_3_system(
     """Stable Audio 3 small from its folder, or with random weights; it is not guided."""
     loaded = None
     if folder:
-        systems.require_memory(systems.weight_bytes(folder))
+        systems.require_memory_for(folder)
         loaded = stable_audio_3.load(folder, dtype)
         networks = SmallNetworks(
             loaded.networks, loaded.autoencoder, loaded.text_encoder, loaded.schedule
@@ -233,18 +222,11 @@ def stable_audio_3_system(
         params = systems.random_params(shapes, dtype)
         ids, real = np.ones((1, TOKENS), np.int32), np.ones((1, TOKENS), bool)
     autoencoder, frames = networks.autoencoder, networks.frames(seconds)
-    kind = params['transformer']['embed']['kernel'].dtype
-    samples = frames * autoencoder.samples_per_latent
     shape = (frames, networks.predictors.transformer.channels)
     start, keys = denoise_3.start(jax.random.key(0)[None], shape)
-    silence = jnp.zeros((1, samples, autoencoder.audio_channels), kind)
     encode_text = jax.jit(networks.text_encoder.apply)
     sample = jax.jit(functools.partial(denoise_3.sample, networks.predictors))
-    decode, encode = (
-        jax.jit(functools.partial(autoencoder.apply, method=name)) for name in ('decode', 'encode')
-    )
     own = {name: params[name] for name in stable_audio_3.PREDICTORS}
-    coder = {'params': params['autoencoder']}
 
     def text():
         states = encode_text({'params': params['text_encoder']}, ids, real)
@@ -252,20 +234,36 @@ def stable_audio_3_system(
 
     return systems.System(
         name='Stable Audio 3 small',
-        weights=pathlib.Path(folder).name if folder else systems.RANDOM,
+        weights=systems.weights_name(folder),
         steps=steps,
         guided=False,
-        parameters=systems.count(params),
-        sample_rate=autoencoder.sample_rate,
-        channels=autoencoder.audio_channels,
-        made_s=samples / autoencoder.sample_rate,
         text=text,
         sample=lambda c, taken: sample(own, c, start, networks.schedule.times(taken), keys),
-        decode=lambda latents: decode(coder, latents.astype(kind)),
-        encode=lambda: encode(coder, silence),
         sounds=loaded and systems.published_sounds(loaded, loaded.sample_rate, steps),
         flag='stable_audio_3',
+        **_parameters_and_coder(params, autoencoder, frames),
     )
+
+
+def _parameters_and_coder(
+    params: PyTree, autoencoder: oobleck.Oobleck | same.SAME, frames: int
+) -> dict[str, Any]:
+    """What follows for a `System` from its parameters and an autoencoder of `frames` latents."""
+    kind = params['transformer']['embed']['kernel'].dtype
+    samples = frames * autoencoder.samples_per_latent
+    silence = jnp.zeros((1, samples, autoencoder.audio_channels), kind)
+    coder = {'params': params['autoencoder']}
+    decode, encode = (
+        jax.jit(functools.partial(autoencoder.apply, method=name)) for name in ('decode', 'encode')
+    )
+    return {
+        'parameters': systems.count(params),
+        'sample_rate': autoencoder.sample_rate,
+        'channels': autoencoder.audio_channels,
+        'made_s': samples / autoencoder.sample_rate,
+        'decode': lambda latents: decode(coder, latents.astype(kind)),
+        'encode': lambda: encode(coder, silence),
+    }
 
 
 # By the name of a row, as `systems.OWN`.

@@ -36,7 +36,7 @@ from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
 from realaudio_jax.release import save_params, write_config
 from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
 from realaudio_jax.teachers import load_teacher
-from realaudio_jax.training.batches import Absence, to_batch, with_absence, with_onset_weight
+from realaudio_jax.training.batches import Absence, prepare, to_batch
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.state import apply_gradients, create_state
@@ -73,11 +73,6 @@ class Stage:
 def subject_of(generator: Generator, config) -> Subject:
     """The teacher of a release, and its student."""
     model, params = generator.networks.denoiser, generator.params['teacher']
-
-    def prepare(batch, key):
-        batch = with_absence(batch, key, Absence(**config.absence))
-        return with_onset_weight(batch, config.onset_weight)
-
     return Subject(
         teacher=as_teacher(model),
         student=as_student(model),
@@ -85,7 +80,9 @@ def subject_of(generator: Generator, config) -> Subject:
         teacher_params=params,
         student_params=params,
         to_batch=to_batch,
-        prepare=prepare,
+        prepare=functools.partial(
+            prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight
+        ),
     )
 
 

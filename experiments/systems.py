@@ -160,9 +160,15 @@ def count(params: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def weight_bytes(folder: str) -> int:
-    """Size of the weights in a folder."""
-    return sum(path.stat().st_size for path in pathlib.Path(folder).rglob('*.safetensors'))
+def require_memory_for(folder: str) -> None:
+    """`require_memory` of the weights in a folder."""
+    files = pathlib.Path(folder).rglob('*.safetensors')
+    require_memory(sum(path.stat().st_size for path in files))
+
+
+def weights_name(folder: str | None) -> str:
+    """Of weights, in the table: their folder's name, or RANDOM without one."""
+    return pathlib.Path(folder).name if folder else RANDOM
 
 
 def random_params(shapes: PyTree, dtype: str) -> PyTree:

@@ -6,7 +6,6 @@ time as `experiments.baselines`. Only `experiments.benchmark --torch` imports th
 
 import functools
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -182,7 +181,7 @@ def _system(pipe, name, folder, steps, guided=True, **parts) -> systems.System:
     calls = {name: part if not callable(part) else _finished(part) for name, part in parts.items()}
     return systems.System(
         name=name,
-        weights=pathlib.Path(folder).name if folder else systems.RANDOM,
+        weights=systems.weights_name(folder),
         steps=steps,
         guided=guided,
         parameters=sum(p.numel() for module in modules for p in module.parameters()),
@@ -221,7 +220,7 @@ def _ready(pipe: Any, compiled: bool) -> None:
 
 
 def _published(kind: Any, folder: str, dtype: str) -> Any:
-    systems.require_memory(systems.weight_bytes(folder))
+    systems.require_memory_for(folder)
     return kind.from_pretrained(folder, dtype=getattr(torch, dtype))
 
 

@@ -26,7 +26,7 @@ from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
 from realaudio_jax.release import load_params, read_tensors, save_params
-from realaudio_jax.training.batches import Absence, to_batch, with_absence, with_onset_weight
+from realaudio_jax.training.batches import Absence, prepare, to_batch, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.state import TrainState, apply_gradients, create_state
@@ -63,8 +63,7 @@ def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) ->
 def train_step(state, batch, key, *, model, tx, config):
     """One update. Returns (state, metrics)."""
     key_absence, key_loss = jax.random.split(key)
-    batch = with_absence(batch, key_absence, Absence(**config.absence))
-    batch = with_onset_weight(batch, config.onset_weight)
+    batch = prepare(batch, key_absence, Absence(**config.absence), config.onset_weight)
 
     def loss_fn(params):
         return jnp.mean(diffusion_loss(model, params, batch, key_loss))
@@ -156,7 +155,7 @@ def train(
     evaluate = jax.jit(
         lambda params, batch: jnp.mean(diffusion_loss(model, params, batch, jax.random.key(0)))
     )
-    held_out_onsets = with_onset_weight(held_out_batch, 1e3)
+    held_out_onsets = with_onset_weight(held_out_batch, 1e3)  # hardly anything else counts
 
     key = jax.random.key(config.seed)
     writer = MetricWriter(workdir)

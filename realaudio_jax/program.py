@@ -216,7 +216,7 @@ def sample_latents(
     elif bucket.sampler == 'dpm_solver_pp_2m':
         latents = samplers.dpm_solver_pp_2m(scaled, path, start, grid)
     elif bucket.sampler == 'ping_pong':
-        keys = jax.vmap(functools.partial(jax.random.fold_in, key_fresh))(request.seed)
+        keys = samplers.item_keys(key_fresh, request.seed)
         latents = samplers.multistep_consistency(scaled, path, start, grid, keys)
     else:
         raise ValueError(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.noise import Denoise, NoisePath, ddim_step, diffuse, log_snr, per_item
-from realaudio_jax.typing import Array, Float, Key
+from realaudio_jax.typing import Array, Float, Int, Key
 
 Grid = Float[Array, ' bounds'] | Float[np.ndarray, ' bounds'] | Sequence[float]
 
@@ -167,6 +167,11 @@ def multistep_consistency(
 
     x, _ = jax.lax.scan(step, x, (grid[:-1], grid[1:], jnp.arange(len(grid) - 1)))
     return x
+
+
+def item_keys(key: Key[Array, ''], seeds: Int[Array, ' B']) -> Key[Array, ' B']:
+    """A key for each item, a function of its seed alone: fold_in(key, seed)."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, seeds)
 
 
 def item_noise(keys: Key[Array, ' B'], shape: tuple[int, ...]) -> Float[Array, 'B ...']:

@@ -7,18 +7,27 @@ from realaudio_jax.typing import Array, Float
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * scale (Zhang & Sennrich 2019, arXiv 1910.07467, eq. 4)."""
+    """x / rms(x) * scale (Zhang & Sennrich 2019, arXiv 1910.07467, eq. 4), in float32.
+
+    Attributes:
+      epsilon: added to the mean square.
+      offset: what the parameter is stored less: 1 in Gemma's layers.
+    """
 
     epsilon: float = 1e-6
+    offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: Float[Array, '*b D']) -> Float[Array, '*b D']:
-        scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
-        return (
-            x
-            * (jnp.mean(jnp.square(x), -1, keepdims=True) + self.epsilon) ** -0.5
+        start = nn.initializers.constant(1.0 - self.offset)
+        scale = self.param('scale', start, (x.shape[-1],)).astype(jnp.float32) + self.offset
+        y = x.astype(jnp.float32)
+        y = (
+            y
+            * (jnp.mean(jnp.square(y), -1, keepdims=True) + self.epsilon) ** -0.5
             * jnp.expand_dims(scale, tuple(range(x.ndim - 1)))
         )
+        return y.astype(x.dtype)
 
 
 class DepthwiseConv(nn.Module):

@@ -6,6 +6,9 @@ import numpy as np
 
 from realaudio_jax.typing import Array, Bool, Float
 
+# A score so low that softmax gives 0; finite, so that a row with no key at all stays a number.
+HIDDEN = -1e9
+
 
 def split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B H N F']:
     """Features of a token cut into heads, heads before tokens; F = D / H."""
@@ -56,7 +59,7 @@ def attention_weights(
         None leaves them.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    # In float32: half precision holds neither the sum of many exponentials nor a mask's -1e9.
+    # In float32: half precision holds neither the sum of many exponentials nor HIDDEN.
     scores = batched_product(query * scale, jnp.swapaxes(key, -1, -2)).astype(jnp.float32)
     if cap is not None:
         scores = cap * jnp.tanh(scores / cap)
@@ -74,11 +77,8 @@ def batched_product(
 
 
 def mask_bias(mask: Bool[Array, 'B M']) -> Float[Array, 'B 1 1 M']:
-    """0 at keys that are seen, and where `mask` is False so low that softmax gives 0.
-
-    Finite, so that a row with no key at all stays a number.
-    """
-    return jnp.where(mask, 0.0, -1e9)[:, None, None]
+    """0 at keys that are seen, HIDDEN where `mask` is False."""
+    return jnp.where(mask, 0.0, HIDDEN)[:, None, None]
 
 
 def rotary_table(

@@ -176,8 +176,8 @@ def read_encoder(folder: str | os.PathLike, class_name: str = CLASS_NAME) -> T5E
     return T5Encoder(**arguments)
 
 
-def parameter_shapes(encoder: T5Encoder) -> PyTree:
-    """The encoder's parameters as `jax.ShapeDtypeStruct`."""
+def parameter_shapes(encoder: nn.Module) -> PyTree:
+    """The parameters of an encoder of token ids and their mask, as `jax.ShapeDtypeStruct`."""
     ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
     return jax.eval_shape(encoder.init, jax.random.key(0), ids, mask)['params']

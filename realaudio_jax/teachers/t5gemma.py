@@ -16,21 +16,24 @@ import os
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.models.layers import RMSNorm
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import (
+    HIDDEN,
     attend,
     mask_bias,
     rotary_table,
     rotate_halves,
     split_heads,
 )
+from realaudio_jax.teachers.t5 import parameter_shapes
 from realaudio_jax.typing import Array, Bool, Float, Int, PyTree
 
 CLASS_NAME = 'T5GemmaEncoderModel'
+NORM_OFFSET = 1.0  # the scale of every norm is stored less one
 KINDS = ('sliding_attention', 'full_attention')  # of layers, in turn
 # From paths here to the original's names, see `importing.original_name`.
 NAMES = (
@@ -45,19 +48,6 @@ NAMES = (
     (r'/behind_', '/post_'),
 )
 _dense = functools.partial(nn.Dense, use_bias=False)
-
-
-class Norm(nn.Module):
-    """x / rms(x) * (1 + scale), in float32."""
-
-    epsilon: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
-        scale = self.param('scale', nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), -1, keepdims=True) + self.epsilon)
-        return (y * (1 + scale)[None, None]).astype(x.dtype)
 
 
 class Layer(nn.Module):
@@ -79,7 +69,7 @@ class Layer(nn.Module):
         bias: Float[Array, '#B 1 #T T'],
     ) -> Float[Array, 'B T D']:
         width = x.shape[-1]
-        norm = functools.partial(Norm, self.epsilon)
+        norm = functools.partial(RMSNorm, self.epsilon, NORM_OFFSET)
         y = norm(name='before_attention')(x)
         query, key, value = (
             split_heads(_dense(heads * self.head_width, name=name)(y), heads)
@@ -146,13 +136,13 @@ class T5GemmaEncoder(nn.Module):
         if self.window < ids.shape[1] - 1:
             place = np.arange(ids.shape[1])
             seen = np.abs(place[:, None] - place[None]) <= self.window
-            near = near + jnp.where(seen, 0.0, -1e9)[None, None]
+            near = near + jnp.where(seen, 0.0, HIDDEN)[None, None]
         for i in range(self.layers):
             x = Layer(
                 self.heads, self.key_heads, self.head_width, self.hidden,
                 self.query_scalar**-0.5, self.cap, self.epsilon, name=f'layer_{i}',
             )(x, rotary, bias if i % 2 else near)  # fmt: skip
-        return Norm(self.epsilon, name='norm')(x)
+        return RMSNorm(self.epsilon, NORM_OFFSET, name='norm')(x)
 
 
 def read_encoder(folder: str | os.PathLike) -> T5GemmaEncoder:
@@ -184,13 +174,6 @@ def read_encoder(folder: str | os.PathLike) -> T5GemmaEncoder:
     arguments = importing.pick(config, folder, fields, fixed)
     floats = {name: float(arguments.pop(name)) for name in ('query_scalar', 'cap', 'epsilon')}
     return T5GemmaEncoder(**arguments, **floats, longest=float(rotary['rope_theta']))
-
-
-def parameter_shapes(encoder: T5GemmaEncoder) -> PyTree:
-    """The encoder's parameters as `jax.ShapeDtypeStruct`."""
-    ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    mask = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
-    return jax.eval_shape(encoder.init, jax.random.key(0), ids, mask)['params']
 
 
 def import_t5gemma(

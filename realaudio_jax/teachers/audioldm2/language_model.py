@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 
 from realaudio_jax.teachers import importing
-from realaudio_jax.teachers.layers import attend, split_heads
+from realaudio_jax.teachers.layers import HIDDEN, attend, split_heads
 from realaudio_jax.typing import Array, Bool, Float, Int, PyTree
 
 CLASS_NAMES = ('GPT2Model', 'GPT2LMHeadModel')  # as published, and as current libraries save it
@@ -153,7 +153,7 @@ def generate(
 
     def bias(queries):  # a place sees itself and what is before it
         seen = mask[:, None, None] & (order[None, :] <= queries[:, None])[None, None]
-        return jnp.where(seen, 0.0, -1e9).astype(jnp.float32)
+        return jnp.where(seen, 0.0, HIDDEN).astype(jnp.float32)
 
     cache = model.empty_cache(batch, places, prompt.dtype)
     states, cache = model.apply(params, prompt, positions, bias(order[:length]), cache)

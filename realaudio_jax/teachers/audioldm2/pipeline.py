@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.models import roberta
-from realaudio_jax.samplers import item_noise
+from realaudio_jax.samplers import item_keys, item_noise
 from realaudio_jax.teachers import importing, t5
 from realaudio_jax.teachers.audioldm2 import (
     language_model,
@@ -80,7 +80,7 @@ class AudioLDM2:
 
     def noise(self, seeds: Sequence[int], seconds: float) -> Float[Array, 'B L C']:
         """Standard normal noise for a clip, each item a function of its own seed."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.asarray(seeds))
+        keys = item_keys(jax.random.key(0), jnp.asarray(seeds))
         frames = self.networks.latent_frames(seconds)
         return item_noise(keys, (frames, int(np.prod(self.networks.cells))))
 

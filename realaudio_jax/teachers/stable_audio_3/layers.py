@@ -1,30 +1,14 @@
-"""What several networks of Stable Audio 3 share: norm, Fourier features, attention."""
+"""What several networks of Stable Audio 3 share: Fourier features, attention."""
 
 import math
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.teachers.layers import attention_weights, batched_product
+from realaudio_jax.teachers.layers import HIDDEN, attention_weights, batched_product
 from realaudio_jax.typing import Array, Float
 
 LOWEST, HIGHEST = 0.5, 10_000.0  # frequencies of all Fourier features, as published
-
-
-class Norm(nn.Module):
-    """x / rms(x) * scale (Zhang & Sennrich 2019, arXiv 1910.07467, eq. 4), in float32."""
-
-    epsilon: float = 1e-6
-
-    @nn.compact
-    def __call__(self, x: Float[Array, '*b D']) -> Float[Array, '*b D']:
-        scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
-        y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), -1, keepdims=True) + self.epsilon)
-        scale = jnp.expand_dims(scale.astype(jnp.float32), tuple(range(x.ndim - 1)))
-        return (y * scale).astype(x.dtype)
 
 
 def fourier_features(x: Float[Array, 'B'], count: int) -> Float[Array, 'B N']:
@@ -94,6 +78,6 @@ def mix_near(
     i = start + np.arange(block)[None, :, None]
     j = start + np.arange(-reach, block + reach)[None, None]
     seen = (abs(i - j) <= reach) & (j >= 0) & (j < length)
-    bias = jnp.tile(jnp.where(seen, 0.0, -1e9), (query.shape[1], 1, 1))[None]
+    bias = jnp.tile(jnp.where(seen, 0.0, HIDDEN), (query.shape[1], 1, 1))[None]
     y = mix(blocks(query), with_neighbours(key), with_neighbours(value), bias)
     return y.reshape(*value.shape[:2], count * block, -1)[:, :, :length]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
 from realaudio_jax.teachers.stable_audio_3.conditioners import Conditioning, import_duration
 from realaudio_jax.teachers.stable_audio_3.denoise import Networks, Schedule, sample, start
@@ -141,9 +142,7 @@ class StableAudio3:
         """
         self.require_seconds(seconds)
         times = jnp.asarray(self.schedule.times(self.schedule.steps if steps is None else steps))
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(
-            jax.random.key(0), seed + jnp.arange(len(prompts))
-        )
+        keys = item_keys(jax.random.key(0), seed + jnp.arange(len(prompts)))
         x, keys = start(keys, (self.frames(seconds), self.networks.transformer.channels))
         conditioning = self.conditioning(prompts, seconds)
         scale, away = None, None

@@ -30,9 +30,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.models.layers import RMSNorm
 from realaudio_jax.teachers import importing
-from realaudio_jax.teachers.layers import merge_heads, rotary_table, rotate_halves, split_heads
-from realaudio_jax.teachers.stable_audio_3.layers import Norm, fourier_features, mix
+from realaudio_jax.teachers.layers import (
+    HIDDEN,
+    merge_heads,
+    rotary_table,
+    rotate_halves,
+    split_heads,
+)
+from realaudio_jax.teachers.stable_audio_3.layers import fourier_features, mix
 from realaudio_jax.typing import Array, Bool, Float, Leaf, PyTree
 
 CLASS_NAME = 'StableAudio3DiTModel'
@@ -96,9 +103,9 @@ class Block(nn.Module):
 
     def setup(self):
         width, maps = self.heads * self.head_width, 1 + self.differential
-        self.self_norm, self.cross_norm, self.mlp_norm = Norm(), Norm(), Norm()
-        self.self_query_norm, self.self_key_norm = Norm(), Norm()
-        self.cross_query_norm, self.cross_key_norm = Norm(), Norm()
+        self.self_norm, self.cross_norm, self.mlp_norm = RMSNorm(), RMSNorm(), RMSNorm()
+        self.self_query_norm, self.self_key_norm = RMSNorm(), RMSNorm()
+        self.cross_query_norm, self.cross_key_norm = RMSNorm(), RMSNorm()
         self.self_in = _dense((2 * maps + 1) * width)
         self.cross_query = _dense(maps * width)
         self.cross_context = _dense((maps + 1) * width)
@@ -232,10 +239,9 @@ class Transformer(nn.Module):
         tokens = self.context_out(tokens)
         keys, values = zip(*(block.context(tokens) for block in self.blocks), strict=True)
         count = self.text_tokens - jnp.sum(text_mask, axis=1, keepdims=True)
-        hidden = jnp.float32(-1e9)  # as in `mask_bias`
         bias = [
-            jnp.where(text_mask, 0.0, hidden),
-            jnp.where(count > 0, jnp.log(jnp.maximum(count, 1).astype(jnp.float32)), hidden),
+            jnp.where(text_mask, 0.0, HIDDEN),
+            jnp.where(count > 0, jnp.log(jnp.maximum(count, 1).astype(jnp.float32)), HIDDEN),
             jnp.zeros((len(text), 1)),
         ]
         bias = jnp.concatenate(bias, axis=1)[:, None, None]

@@ -17,6 +17,7 @@ from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.data.latent_cache import weights_fingerprint
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.release import load_params, read_config
+from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
 from realaudio_jax.teachers.stable_audio_open import distilling
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, import_projection
@@ -221,9 +222,7 @@ class StableAudioOpen:
             )
         if student is not None:
             student.require(steps, guidance)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(
-            jax.random.key(0), seed + jnp.arange(len(prompts))
-        )
+        keys = item_keys(jax.random.key(0), seed + jnp.arange(len(prompts)))
         x, noise = noises(keys, steps, (frames, self.networks.transformer.channels))
         conditioning = self.conditioning(prompts, 0.0, seconds)
         if student is not None:
