@@ -12,6 +12,8 @@ arXiv 2211.06687, section 3.2).
 
 import functools
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,7 +26,6 @@ CLASS_NAME = 'ClapModel'
 # From paths here to the names in a published ClapModel, see `teachers.importing.original_name`.
 NAMES = (
     (r'^(embeddings|pooler|layer_\d+)/', r'text_model/\1/'),
-    (r'^linear', 'text_projection/linear'),
     (r'/layer_(\d+)/(query|key|value)/', r'/encoder/layer/\1/attention/self/\2/'),
     (r'/layer_(\d+)/attention_(dense|LayerNorm)/', r'/encoder/layer/\1/attention/output/\2/'),
     (r'/layer_(\d+)/output_', r'/encoder/layer/\1/output/'),
@@ -79,6 +80,19 @@ class Embeddings(nn.Module):
         return _norm('LayerNorm', self.epsilon)(x)
 
 
+class Projection(nn.Module):
+    """W_2 relu(W_1 x) at unit length: the way of either tower into the shared space."""
+
+    dimension: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B D']) -> Float[Array, 'B E']:
+        x = nn.relu(nn.Dense(self.dimension, name='linear1')(x))
+        x = nn.Dense(self.dimension, name='linear2')(x)
+        length = jnp.linalg.norm(x.astype(jnp.float32), axis=-1, keepdims=True)
+        return x / jnp.maximum(length, 1e-12).astype(x.dtype)
+
+
 class ClapText(nn.Module):
     """Token ids to CLAP's embedding; the defaults are RoBERTa-base with 512 dimensions.
 
@@ -125,10 +139,7 @@ class ClapText(nn.Module):
         for i in range(self.layers):
             x = Layer(self.heads, self.hidden, self.epsilon, name=f'layer_{i}')(x, bias)
         x = jnp.tanh(nn.Dense(self.width, name='pooler')(x[:, 0]))
-        x = nn.relu(nn.Dense(self.dimension, name='linear1')(x))
-        x = nn.Dense(self.dimension, name='linear2')(x)
-        length = jnp.linalg.norm(x.astype(jnp.float32), axis=-1, keepdims=True)
-        return x / jnp.maximum(length, 1e-12).astype(x.dtype)
+        return Projection(self.dimension, name='text_projection')(x)
 
 
 def read_clap_text(folder: str | os.PathLike) -> ClapText:
@@ -138,7 +149,19 @@ def read_clap_text(folder: str | os.PathLike) -> ClapText:
       FileNotFoundError: no such folder or config.
       ValueError: another model, or a variant that is not ported.
     """
-    config = importing.read_model_config(folder, CLASS_NAME)
+    return clap_text(importing.read_model_config(folder, CLASS_NAME), folder)
+
+
+def clap_text(config: Mapping[str, Any], source: str | os.PathLike) -> ClapText:
+    """The text tower of a whole CLAP's config; what the config leaves out has its default.
+
+    Args:
+      config: as its JSON reads.
+      source: named in the error.
+
+    Raises:
+      ValueError: a variant that is not ported.
+    """
     fields = {
         'vocab_size': 'vocabulary', 'max_position_embeddings': 'positions', 'hidden_size': 'width',
         'intermediate_size': 'hidden', 'num_hidden_layers': 'layers',
@@ -146,11 +169,10 @@ def read_clap_text(folder: str | os.PathLike) -> ClapText:
         'layer_norm_eps': 'epsilon',
     }  # fmt: skip
     fixed = {'hidden_act': 'gelu', 'projection_hidden_act': 'relu', 'type_vocab_size': 1}
-    # A key at its default may be left out of a nested config.
     defaults = {key: getattr(ClapText, argument) for key, argument in fields.items()}
-    return ClapText(
-        **importing.pick(defaults | config.get('text_config', {}), folder, fields, fixed)
-    )
+    shared = {k: config[k] for k in ('projection_dim', 'projection_hidden_act') if k in config}
+    given = defaults | config.get('text_config', {}) | shared
+    return ClapText(**importing.pick(given, source, fields, fixed))
 
 
 def _norm(name: str, epsilon: float) -> nn.LayerNorm:

@@ -17,7 +17,6 @@ longer clip the original takes 10 s at random; here every whole window counts.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -32,7 +31,6 @@ from realaudio_jax.metrics.embedders import Embedder, embed_stream
 from realaudio_jax.metrics.ports import frontends
 from realaudio_jax.metrics.ports.htsat import AudioConfig, Htsat
 from realaudio_jax.metrics.ports.weights import (
-    LEAVES,
     Source,
     digest,
     find_weights,
@@ -40,7 +38,10 @@ from realaudio_jax.metrics.ports.weights import (
     parameter_shapes,
     read_arrays,
 )
-from realaudio_jax.models.text_encoder import TextEncoder, Tokenizer
+from realaudio_jax.models import roberta
+from realaudio_jax.models.roberta import ClapText, Projection
+from realaudio_jax.models.text_encoder import Tokenizer
+from realaudio_jax.teachers.importing import original_name
 from realaudio_jax.typing import Array, Bool, Float, Int, PyTree
 
 LICENCE = 'Apache-2.0'
@@ -57,64 +58,22 @@ FRONT_END = {
     'truncation': 'rand_trunc', 'padding': 'repeatpad',
 }  # fmt: skip
 BUFFERS = r'.*(position_ids|token_type_ids|relative_position_index|num_batches_tracked)'
-# What this port does not know is refused, not ignored.
+# What the audio tower does not know is refused, not ignored.
 FIXED = {
-    'audio_config': {
-        'enable_fusion': False, 'hidden_act': 'gelu', 'patch_embed_input_channels': 1,
-        'flatten_patch_embeds': True, 'enable_patch_layer_norm': True, 'num_mel_bins': BANDS,
-    },
-    'text_config': {'hidden_act': 'gelu'},
+    'enable_fusion': False, 'hidden_act': 'gelu', 'patch_embed_input_channels': 1,
+    'flatten_patch_embeds': True, 'enable_patch_layer_norm': True, 'num_mel_bins': BANDS,
 }  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class TextConfig:
-    """RoBERTa's sizes by their names in config.json; the defaults are clap-htsat-unfused."""
-
-    vocab_size: int = 50_265
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    max_position_embeddings: int = 514
-    layer_norm_eps: float = 1e-12
-    pad_token_id: int = 1
-
-
-class Projection(nn.Module):
-    """W_2 relu(W_1 x) at unit length."""
-
-    dimension: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, 'B D']) -> Float[Array, 'B E']:
-        x = nn.relu(nn.Dense(self.dimension, name='linear1')(x))
-        x = nn.Dense(self.dimension, name='linear2')(x)
-        return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 class ClapNetwork(nn.Module):
     """Both towers; the defaults are clap-htsat-unfused."""
 
     audio_config: AudioConfig = AudioConfig()
-    text_config: TextConfig = TextConfig()
-    projection_dim: int = DIMENSION
+    text_model: ClapText = ClapText()
 
     def setup(self):
-        text = self.text_config
         self.audio_model = Htsat(self.audio_config, name='audio_model.audio_encoder')
-        self.text_model = TextEncoder(
-            vocabulary=text.vocab_size,
-            positions=text.max_position_embeddings - text.pad_token_id - 1,
-            width=text.hidden_size,
-            heads=text.num_attention_heads,
-            hidden=text.intermediate_size,
-            layers=text.num_hidden_layers,
-            epsilon=text.layer_norm_eps,
-        )
-        self.pooler = nn.Dense(text.hidden_size, name='text_model.pooler.dense')
-        self.audio_projection = Projection(self.projection_dim)
-        self.text_projection = Projection(self.projection_dim)
+        self.audio_projection = Projection(self.text_model.dimension)
         # Of the contrastive loss: read, so that the file is read whole, but not used.
         self.logit_scale_a = self.param('logit_scale_a', nn.initializers.zeros, ())
         self.logit_scale_t = self.param('logit_scale_t', nn.initializers.zeros, ())
@@ -125,8 +84,7 @@ class ClapNetwork(nn.Module):
 
     def text(self, ids: Int[Array, 'B T'], mask: Bool[Array, 'B T']) -> Float[Array, 'B E']:
         """Unit vectors of texts; padding stands at the end."""
-        first = self.text_model(ids, mask)[:, 0]
-        return self.text_projection(jnp.tanh(self.pooler(first)))
+        return self.text_model(ids, mask)
 
     def __call__(
         self, log_mel: Float[Array, 'B N 64'], ids: Int[Array, 'M T'], mask: Bool[Array, 'M T']
@@ -192,13 +150,12 @@ def load_clap(weights_dir: str | os.PathLike) -> Clap:
     path = find_weights(folder, (WEIGHTS,), 'CLAP')
     network = network_of(config, folder)
     _check_front_end(folder)
-    pad = network.text_config.pad_token_id
     params = fit(
         read_arrays(path),
         network_shapes(network),
         f'{path} as CLAP',
         BUFFERS,
-        functools.partial(_text_source, pad=pad),
+        _text_source,
     )
     name = f'CLAP {config.get("_name_or_path") or folder.resolve().name} ({digest(path)})'
     tokenizer = Tokenizer(folder / TOKENIZER, special=('<pad>', '<s>', '</s>'))
@@ -223,7 +180,7 @@ def load_clap(weights_dir: str | os.PathLike) -> Clap:
     embedder = Embedder(
         name=name,
         sample_rate=SAMPLE_RATE,
-        dimension=network.projection_dim,
+        dimension=network.text_model.dimension,
         window_s=float(WINDOW_S),
         licence=LICENCE,
         source=SOURCE,
@@ -241,24 +198,18 @@ def network_of(config: dict, source: str | os.PathLike = CONFIG) -> ClapNetwork:
     """
     if config.get('model_type') != 'clap':
         raise ValueError(f'{source} describes a {config.get("model_type")!r}, not a CLAP')
+    audio = config.get('audio_config', {})
     problems = [
-        f'{part}.{key} is {config[part][key]!r}, not {wanted!r}'
-        for part, fixed in FIXED.items()
-        for key, wanted in fixed.items()
-        if config.get(part, {}).get(key, wanted) != wanted
+        f'audio_config.{key} is {audio[key]!r}, not {wanted!r}'
+        for key, wanted in FIXED.items()
+        if audio.get(key, wanted) != wanted
     ]
-    if config.get('projection_hidden_act', 'relu') != 'relu':
-        problems.append(f'projection_hidden_act is {config["projection_hidden_act"]!r}')
     if problems:
         raise ValueError(
             f'{source} is a CLAP that is not supported: {"; ".join(problems)}; '
             'give an unfused one, such as laion/clap-htsat-unfused'
         )
-    return ClapNetwork(
-        _sizes(AudioConfig, config.get('audio_config', {})),
-        _sizes(TextConfig, config.get('text_config', {})),
-        config.get('projection_dim', DIMENSION),
-    )
+    return ClapNetwork(_audio_config(audio), roberta.clap_text(config, source))
 
 
 def network_shapes(network: ClapNetwork) -> PyTree:
@@ -275,44 +226,19 @@ def log_mel(audio: Float[Array, 'B S']) -> Float[Array, 'B N 64']:
     return frontends.decibels(power @ basis)
 
 
-TEXT_NAMES = {
-    'token': 'embeddings.word_embeddings',
-    'embedding_norm': 'embeddings.LayerNorm',
-    'attention/out': 'attention.output.dense',
-    'attention_norm': 'attention.output.LayerNorm',
-    'expand': 'intermediate.dense',
-    'contract': 'output.dense',
-    'output_norm': 'output.LayerNorm',
-}
-
-
-def _text_source(path: str, pad: int) -> Source | None:
-    """Where the parameters of our text encoder stand in a RoBERTa.
-
-    Its positions are counted from the padding token's id plus one; its only segment is added to
-    them; q, k and v are one matrix.
-    """
+def _text_source(path: str) -> Source | None:
+    """Where a parameter of the text tower stands in a ClapModel."""
     if not path.startswith('text_model/'):
         return None
-    owner, leaf = path.removeprefix('text_model/').rsplit('/', 1)
-    prefix = 'text_model.'
-    if owner.startswith('layer_'):
-        layer, owner = owner.split('/', 1)
-        prefix += f'encoder.layer.{layer.removeprefix("layer_")}.'
-    kind = LEAVES.get(leaf, leaf)
-    if owner == 'position':
-        names = [f'{prefix}embeddings.{n}_embeddings.weight' for n in ('position', 'token_type')]
-        return tuple(names), lambda position, segment: position[pad + 1 :] + segment[:1]
-    if owner == 'attention/qkv':
-        names = [f'{prefix}attention.self.{n}.{kind}' for n in ('query', 'key', 'value')]
-        return tuple(names), lambda *parts: np.concatenate(parts, -1)
-    return (f'{prefix}{TEXT_NAMES[owner]}.{kind}',), lambda x: x
+    name = original_name(path.removeprefix('text_model/'), roberta.NAMES)
+    return (name,), lambda x: x
 
 
-def _sizes(kind, given):
-    names = {field.name for field in dataclasses.fields(kind)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in names}
-    return kind(**values)
+def _audio_config(given):
+    names = {field.name for field in dataclasses.fields(AudioConfig)}
+    return AudioConfig(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in names}
+    )
 
 
 def _read_json(path):

@@ -10,9 +10,8 @@ import safetensors.numpy
 from realaudio_jax.metrics.ports import clap
 
 # Of transformers' ClapModel(ClapConfig()): 153,492,890 parameters and the 2 x 64 statistics of its
-# batch norm, less two rows of positions that no token reaches (1536) and the only segment (768),
-# which is added to the others.
-FULL = 153_492_890 + 128 - 1536 - 768
+# batch norm.
+FULL = 153_492_890 + 128
 
 
 def test_the_published_size():
