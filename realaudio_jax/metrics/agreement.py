@@ -16,7 +16,7 @@ def cosine(a: Float[AnyArray, 'B D'], b: Float[AnyArray, 'B D']) -> Float[np.nda
     Raises:
         ValueError: a row is all zeros, so that it has no direction.
     """
-    return (_unit(a) * _unit(b)).sum(1)
+    return (_unit(a) * _unit(b)).sum(1).clip(-1, 1)  # one may come out as 1 + 2e-16
 
 
 def prompt_agreement(
