@@ -193,8 +193,8 @@ def sample_latents(
 ) -> Float[Array, 'B L C']:
     """Runs the sampler from item noise (or noised init latents) to clean latents.
 
-    Every item has its own strength, so the sampler runs in units of it: u from 1 to 0, t = u
-      strength.
+    Every item has its own strength, so the sampler runs in units of it: u from 1 to 0,
+    t = u strength.
     """
     key_start, key_fresh = jax.random.split(jax.random.key(0))
     start = item_noise(key_start, request.seed, bucket.length)
@@ -343,9 +343,8 @@ class ProgramCache:
     """Compiled programs, one per bucket.
 
     Compilation is ahead of time: a call with a known bucket neither traces nor compiles.
-      Executables also
-    go through JAX's persistent compilation cache where that is enabled, so that a second process
-    loads them from disk.
+    Executables also go through JAX's persistent compilation cache where that is enabled, so that a
+    second process loads them from disk.
 
     Args:
       networks: the modules.
