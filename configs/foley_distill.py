@@ -44,7 +44,8 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.ema_decay = 0.98
     config.log_every = 10  # updates
     config.save_every = 100
-    config.eval_scenes = 16
+    config.calibration_scenes = 48  # of the training split, for the lead of onsets
+    config.eval_scenes = 48
     config.eval_seconds = 5.0
     config.report_prompts = 4
     if variant == 'release':
@@ -62,6 +63,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.consistency.updates = 2
         config.log_every = 1
         config.save_every = 2
+        config.calibration_scenes = 2
         config.eval_scenes = 4
         config.eval_seconds = 1.0
         config.report_prompts = 1

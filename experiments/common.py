@@ -33,6 +33,12 @@ def define_config(default: str, values: flags.FlagValues = flags.FLAGS) -> flags
     )
 
 
+def default_name(prompt: str, events: str | None, seed: int) -> str:
+    """A file name from what was asked for: 'a-dog-barks-0', without suffix."""
+    words = re.findall(r'\w+', f'{prompt} {"" if prompt.strip() else events or ""}'.lower())
+    return f'{"-".join(words)[:60].rstrip("-") or "sound"}-{seed}'
+
+
 def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses the command line.
 

@@ -19,13 +19,15 @@ from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.data.latent_cache import RandomCrop
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.prepared import latent_scenes, scene_source, teacher_scenes
+from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.distillation import progressive
 from realaudio_jax.distillation.consistency import Consistency
 from realaudio_jax.distillation.progressive import Progressive
 from realaudio_jax.distillation.recipe import Recipe
 from realaudio_jax.distillation.subject import Subject
-from realaudio_jax.generator import Generator, enable_compilation_cache
+from realaudio_jax.generator import LEAD_KEY, Generator, enable_compilation_cache
 from realaudio_jax.io import write_audio
+from realaudio_jax.metrics.calibration import calibrate_onsets
 from realaudio_jax.metrics.coherence import coherence_rows
 from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.evaluation import evaluate, make_sounds
@@ -203,7 +205,12 @@ def main(argv):
             'guidance_range': list(config.guidance_range),
         }
     }
+    release[LEAD_KEY] = 0.0
     components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
+    source = scene_source(_RECORDINGS.value, config.foley_weight)
+    known = make_scenes(config.seed, source, config.calibration_scenes, config.eval_seconds)
+    few = Setting('student', min(4, max(config.consistency.segments)))
+    calibrate_onsets(workdir / 'release', list(known), few, config.seed)
     judge(config, workdir, _RECORDINGS.value, _EMBEDDER_WEIGHTS.value)
     print(f'done: open {workdir / "report.html"}; the student is in {workdir / "release"}')
 

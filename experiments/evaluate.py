@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments.common import run
 from realaudio_jax.generator import load
+from realaudio_jax.metrics.controls import class_rows, loudness_rows
 from realaudio_jax.metrics.cost import latency_rows
 from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.figures import DISTANCES
@@ -25,6 +26,7 @@ from realaudio_jax.metrics.judges import (
     load_embedders,
     load_judges,
 )
+from realaudio_jax.metrics.probe import probe_of_recordings
 from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.training.loop import Progress
@@ -47,6 +49,12 @@ _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.')
 _STEPS = flags.DEFINE_list('steps', ['4'], 'Step counts of the student.')
 _DIVERSITY = flags.DEFINE_integer(
     'diversity_prompts', 0, 'Scenes of which several sounds are made, for their diversity.'
+)
+_PROBE = flags.DEFINE_integer(
+    'probe_clips', 0, 'Sounds of each ESC-10 class by its name alone, for a linear probe.'
+)
+_LOUDNESS = flags.DEFINE_integer(
+    'loudness_scenes', 0, 'Scenes whose loudness curve is asked for, and compared.'
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise, halves and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate', 'Where results.json and results.md go.')
@@ -75,14 +83,26 @@ def judge_release(
     seed,
     metrics=('fad',),
     diversity_prompts=0,
+    probe_clips=0,
+    loudness_scenes=0,
+    workdir='runs/evaluate',
 ) -> list[dict]:
     """The student at each step count and the guided teacher at 4 and 50, floor and ceiling."""
     generator = load(release)
     tower, embedders = load_judges(generator.folder, embedder_weights)
+    probe = None
+    if probe_clips:
+        if not (recordings and embedder_weights):
+            raise ValueError('--probe_clips needs --recordings and --embedder_weights')
+        kept = pathlib.Path(workdir) / 'embeddings'
+        probe = probe_of_recordings(recordings, embedders[0], kept)
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
     settings = [Setting('student', n) for n in steps]
     settings += [Setting('teacher', 4), Setting('teacher', 50)]
-    with Progress(count * (len(settings) + 2), 'evaluate') as progress:
+    curved = scenes[:loudness_scenes]
+    total = count * (len(settings) + 2) + len(settings) * len(curved)
+    total += len(settings) * probe_clips * (len(probe.classes) if probe else 0)
+    with Progress(total, 'evaluate') as progress:
         finished = {}
 
         def say(label, done, total):
@@ -93,6 +113,12 @@ def judge_release(
             generator, scenes, settings, tower, embedders, others, seed=seed, progress=say,
             latency_repeats=0, distances=metrics, diversity_prompts=diversity_prompts,
         )  # fmt: skip
+        if curved:
+            rows += loudness_rows(generator, curved, settings, seed, say)
+        if probe:
+            rows += class_rows(
+                generator, settings, probe, embedders[0], probe_clips, seed=seed, progress=say
+            )
     for setting in settings:
         rows += latency_rows(generator, scenes[0], setting)
     return rows
@@ -112,6 +138,7 @@ def main(argv):
         rows = judge_release(
             _RELEASE.value, _RECORDINGS.value, _WEIGHTS.value, _SCENES.value, _SECONDS.value,
             [int(s) for s in _STEPS.value], _SEED.value, _METRICS.value, _DIVERSITY.value,
+            _PROBE.value, _LOUDNESS.value, _WORKDIR.value,
         )  # fmt: skip
     write_results(_WORKDIR.value, rows, 'Evaluation')
     print(wide_table(rows))

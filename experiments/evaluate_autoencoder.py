@@ -15,8 +15,10 @@ from realaudio_jax.components import AUTOENCODER_NAME, autoencoder_template, fin
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.io import resample
 from realaudio_jax.metrics.embedders import embed_clips
-from realaudio_jax.metrics.figures import REAL, distance_rows, mean_row
+from realaudio_jax.metrics.figures import REAL, distance_rows, mean_row, statistic_row
 from realaudio_jax.metrics.judges import load_judges
+from realaudio_jax.metrics.pitch import pitch_error_cents
+from realaudio_jax.metrics.ports.crepe import load_crepe
 from realaudio_jax.metrics.reconstruction import (
     band_energy_error,
     bandwidth_kept,
@@ -37,21 +39,34 @@ _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the releas
 _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder with metadata.csv.', required=True)
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
+_PITCH = flags.DEFINE_string('pitch_weights', None, 'Folder of CREPE tiny, for pitch errors.')
 _CLIPS = flags.DEFINE_integer('clips', 200, 'Recordings at most.', lower_bound=4)
+_LOSSLESS = flags.DEFINE_bool(
+    'lossless',
+    False,
+    'Only recordings stored without loss: the highest octaves of others are gone.',
+)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate_autoencoder', 'Where the tables go.')
 
 RATES = (48_000, 44_100)
 DISTANCES = ('fad', 'kad')
 LENGTHS = (1, 2, 5, 10)  # s; recordings are padded to one of these, so few programs are compiled
+LOSSLESS = ('.flac', '.wav', '.aif', '.aiff')
 OPUS_TARGETS = (12, 16, 24, 32)  # kbit/s, from the lowest that libsndfile writes
 
 
-def held_back(recordings: str, count: int) -> list[np.ndarray]:
+def held_back(recordings: str, count: int, lossless: bool = False) -> list[np.ndarray]:
     """Recordings kept out of training as stereo at 48 kHz, at most 10 s of each, evenly chosen."""
     source = Recordings(recordings, 'held_out')
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
+    candidates = [
+        i
+        for i, record in enumerate(source.clips)
+        if not lossless or pathlib.Path(record.file).suffix.lower() in LOSSLESS
+    ]
+    last = max(len(candidates) - 1, 0)
+    chosen = np.unique(np.linspace(0, last, min(count, len(candidates))).astype(int))
     clips = []
-    for i in chosen:
+    for i in (candidates[k] for k in chosen):
         audio = source.load(int(i), 0.0, MAX_SECONDS).audio
         if len(audio) >= MIN_SECONDS * SAMPLE_RATE:
             clips.append(audio if audio.ndim == 2 else np.repeat(audio[:, None], 2, axis=1))
@@ -79,7 +94,7 @@ def load_autoencoder(release, path):
     return reconstruct
 
 
-def judge(originals, others, sample_rate, embedders, windows, columns) -> list[dict]:
+def judge(originals, others, sample_rate, embedders, windows, columns, pitch=None) -> list[dict]:
     """Distances to the set of originals, and how far each sound is from its own."""
     rows = []
     for embedder, real in zip(embedders, windows, strict=True):
@@ -99,6 +114,10 @@ def judge(originals, others, sample_rate, embedders, windows, columns) -> list[d
     bands = [band_energy_error(a, b, sample_rate) for a, b in pairs]
     for band in bands[0]:
         rows.append(mean_row(f'energy error {band}', [abs(found[band]) for found in bands], 'dB'))
+    if pitch:
+        errors = finite(pitch_error_cents(a, b, sample_rate, pitch) for a, b in pairs)
+        if errors:  # of the pitched recordings
+            rows.append(statistic_row('pitch error, median', np.median, errors, 'cents'))
     return [row | columns for row in rows]
 
 
@@ -107,12 +126,15 @@ def finite(values) -> list[float]:
     return [value for value in values if np.isfinite(value)]
 
 
-def evaluate(release, autoencoder, recordings, embedder_weights, count) -> list[dict]:
+def evaluate(
+    release, autoencoder, recordings, embedder_weights, count, lossless=False, pitch_weights=None
+) -> list[dict]:
     """One row set for each of: real against real, the autoencoder at both rates, Opus."""
     tower, embedders = load_judges(find_release(release), embedder_weights)
     embedders = ([tower.embedder] if tower else []) + embedders
     reconstruct = load_autoencoder(release, autoencoder)
-    clips = held_back(recordings, count)
+    pitch = load_crepe(pitch_weights)[0] if pitch_weights else None
+    clips = held_back(recordings, count, lossless)
     if len(clips) < 4:
         raise ValueError(f'{recordings} holds back {len(clips)} recordings; 4 or more are needed')
     rows = []
@@ -127,7 +149,7 @@ def evaluate(release, autoencoder, recordings, embedder_weights, count) -> list[
                 done += 1
                 progress.update(done)
             columns = {'model': f'autoencoder {rate / 1000:g} kHz', 'sample_rate': rate}
-            rows += judge(originals, others, rate, embedders, windows, columns)
+            rows += judge(originals, others, rate, embedders, windows, columns, pitch)
             if rate != SAMPLE_RATE:
                 continue
             for embedder, w in zip(embedders, windows, strict=True):
@@ -140,7 +162,8 @@ def evaluate(release, autoencoder, recordings, embedder_weights, count) -> list[
                     done += 1
                     progress.update(done)
                 columns = {'model': f'Opus, {target} kbit/s', 'sample_rate': rate}
-                rows += judge(originals, [a for a, _ in opus], rate, embedders, windows, columns)
+                made = [audio for audio, _ in opus]
+                rows += judge(originals, made, rate, embedders, windows, columns, pitch)
                 lengths = np.array([len(a) for a in originals])
                 kbit = np.average([k for _, k in opus], weights=lengths)
                 row = {'name': 'bit rate', 'value': kbit, 'unit': 'kbit/s', 'n': len(opus)}
@@ -151,8 +174,9 @@ def evaluate(release, autoencoder, recordings, embedder_weights, count) -> list[
 def main(argv):
     del argv
     rows = evaluate(
-        _RELEASE.value, _AUTOENCODER.value, _RECORDINGS.value, _WEIGHTS.value, _CLIPS.value
-    )
+        _RELEASE.value, _AUTOENCODER.value, _RECORDINGS.value, _WEIGHTS.value, _CLIPS.value,
+        _LOSSLESS.value, _PITCH.value,
+    )  # fmt: skip
     write_results(pathlib.Path(_WORKDIR.value), rows, 'Reconstruction of held-back recordings')
     print(wide_table(rows))
 

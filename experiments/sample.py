@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 import realaudio_jax
-from experiments.common import run
+from experiments.common import default_name, run
 from realaudio_jax.generator import SAMPLE_RATES
 from realaudio_jax.io import WRITABLE, read_audio
 from realaudio_jax.program import Bucket, ProgramCache, Request
@@ -42,7 +42,7 @@ _STRENGTH = flags.DEFINE_float(
 _KEEP = flags.DEFINE_string('keep', None, "Spans of the init audio that stay, s: '0-1.5,3-4'.")
 _GUIDANCE = flags.DEFINE_float('guidance', None, "Guidance scale; none: the release's own.")
 _MODEL = flags.DEFINE_enum('model', 'student', ['student', 'teacher'], 'Which denoiser.')
-_OUT = flags.DEFINE_string('out', None, 'WAV or FLAC; none: a name from prompt and seed.')
+_OUT = flags.DEFINE_string('out', None, 'WAV, FLAC or OGG; none: a name from prompt and seed.')
 _SPECTROGRAM = flags.DEFINE_string('spectrogram', None, 'PNG to draw the sound into.')
 
 
@@ -60,12 +60,6 @@ class TimedPrograms:
         result = jax.block_until_ready(self._programs(bucket, request, init_audio))
         self.ready_s, self.run_s = compiled - begin, time.perf_counter() - compiled
         return result
-
-
-def default_name(prompt: str, events: str | None, seed: int) -> str:
-    """A file name from what was asked for: 'a-dog-barks-0.wav'."""
-    words = re.findall(r'\w+', f'{prompt} {"" if prompt.strip() else events or ""}'.lower())
-    return f'{"-".join(words)[:60].rstrip("-") or "sound"}-{seed}.wav'
 
 
 def check_output(name: str, suffixes: tuple[str, ...]) -> pathlib.Path:
@@ -129,7 +123,9 @@ def main(argv):
     prompt, seconds, seed = _PROMPT.value, _SECONDS.value, _SEED.value
     if not (prompt.strip() or _EVENTS.value or _INIT_AUDIO.value):
         raise ValueError("nothing to make: give --prompt='a dog barks', --events or --init_audio")
-    out = check_output(_OUT.value or default_name(prompt, _EVENTS.value, seed), WRITABLE)
+    out = check_output(
+        _OUT.value or f'{default_name(prompt, _EVENTS.value, seed)}.wav', tuple(WRITABLE)
+    )
     drawing = check_output(_SPECTROGRAM.value, ('.png',)) if _SPECTROGRAM.value else None
     keep = parse_spans(_KEEP.value)
     begin = time.perf_counter()

@@ -35,6 +35,8 @@ from realaudio_jax.typing import (
 )
 
 SAMPLE_RATES = (48_000, 44_100)
+# Of a release's config: s by which its sounds begin early, and by which onsets are asked for later.
+LEAD_KEY = 'onset_lead_s'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Sound:
         return len(self.pcm) / self.sample_rate
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes 16-bit WAV or FLAC, whole or not at all."""
+        """Writes 16-bit WAV or FLAC, or Ogg Vorbis, whole or not at all."""
         write_audio(path, self.pcm, self.sample_rate)
 
 
@@ -255,6 +257,9 @@ class Generator:
             event_mask.append(one_mask)
         arrays = [timeline.arrays(slots.events) for timeline in timelines]
         joined = {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
+        onset, middle = joined['onset_s'], (joined['onset_s'] + joined['offset_s']) / 2
+        later = onset + np.float32(self.config.get(LEAD_KEY, 0.0))
+        joined['onset_s'] = np.minimum(later, middle)  # a short event keeps half of its time
         loudness = np.zeros((batch, length), np.float32)
         for row, timeline in zip(loudness, timelines, strict=True):
             if timeline.loudness_db is not None:

@@ -15,7 +15,7 @@ import soxr
 from realaudio_jax.typing import SAMPLE_RATE
 
 READABLE = ('.wav', '.flac', '.ogg', '.mp3')
-WRITABLE = ('.wav', '.flac')
+WRITABLE = {'.wav': 'PCM_16', '.flac': 'PCM_16', '.ogg': 'VORBIS'}  # and how
 
 
 @contextlib.contextmanager
@@ -154,10 +154,10 @@ def read_audio(
 
 
 def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) -> None:
-    """Writes 16-bit WAV or FLAC, whole or not at all.
+    """Writes 16-bit WAV or FLAC, or Ogg Vorbis, whole or not at all.
 
     Args:
-      path: ends in .wav or .flac.
+      path: ends in one of `WRITABLE`.
       audio: [S] or [S, A], int16, or float in [-1, 1] (clipped).
       sample_rate: Hz.
 
@@ -166,8 +166,10 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) ->
       OSError: the disk is full or the folder cannot be written.
     """
     path = pathlib.Path(path)
-    if path.suffix.lower() not in WRITABLE:
-        raise ValueError(f'cannot write {path.name}: choose a name ending in .wav or .flac')
+    kind = WRITABLE.get(path.suffix.lower())
+    if kind is None:
+        endings = ' or '.join(WRITABLE)
+        raise ValueError(f'cannot write {path.name}: choose a name ending in {endings}')
     audio = np.asarray(audio)
     if audio.dtype != np.int16:
         if not np.isfinite(audio).all():
@@ -175,6 +177,6 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) ->
         audio = np.round(np.clip(audio, -1.0, 1.0) * 32767.0).astype(np.int16)
     with atomic_path(path) as temporary:
         try:
-            soundfile.write(temporary, audio, sample_rate, subtype='PCM_16')
+            soundfile.write(temporary, audio, sample_rate, subtype=kind)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise OSError(None, str(error)) from error

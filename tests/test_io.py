@@ -23,6 +23,16 @@ def only(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_ogg_is_near_and_much_smaller(tmp_path):
+    sound = tone()
+    for suffix in ('.ogg', '.wav'):
+        io.write_audio(tmp_path / f'a{suffix}', sound, 48_000)
+    back, rate = soundfile.read(tmp_path / 'a.ogg')
+    assert rate == 48_000 and back.shape == sound.shape
+    assert np.abs(back - sound).max() < 0.05 * np.abs(sound).max()
+    assert (tmp_path / 'a.ogg').stat().st_size < 0.3 * (tmp_path / 'a.wav').stat().st_size
+
+
 @pytest.mark.parametrize('suffix', ['.wav', '.flac'])
 def test_what_is_written_is_read(tmp_path, suffix):
     path = tmp_path / 'new' / f'a{suffix}'

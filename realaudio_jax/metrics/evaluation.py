@@ -27,6 +27,7 @@ from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Float, Int16
 
 RECONSTRUCTION = 'reconstruction against real'
+BATCH = 8  # sounds per call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,54 +47,76 @@ def make_sounds(
     scenes: Sequence[Scene],
     setting: Setting,
     seed: int = 0,
-    batch: int = 8,
+    batch: int = BATCH,
     progress: Callable[[int], None] | None = None,
+    loudness_db: Sequence[np.ndarray] | None = None,
 ) -> Made:
-    """A sound for the caption and timeline of each scene; scene i has seed `seed + i`.
+    """A sound for the caption and timeline of each scene; see `make_texts`.
 
     Args:
-        generator: the release.
         scenes: all of one duration.
-        setting: how.
-        seed: of the first scene's noise.
-        batch: sounds per call; the last call is filled up with the last scene.
-        progress: called with the number of sounds made.
+        loudness_db: a curve for each scene, see `Timeline`; None asks for none.
 
     Raises:
         ValueError: scenes of several durations, or none.
-        FloatingPointError: a sound is not finite.
     """
     seconds = one_duration(scenes)
+    curves = loudness_db or [None] * len(scenes)
+    timelines = [Timeline(s.events, curve) for s, curve in zip(scenes, curves, strict=True)]
+    captions = [scene.caption for scene in scenes]
+    return make_texts(generator, captions, timelines, seconds, setting, seed, batch, progress)
+
+
+def make_texts(
+    generator: Generator,
+    prompts: Sequence[str],
+    timelines: Sequence[Timeline],
+    seconds: float,
+    setting: Setting,
+    seed: int = 0,
+    batch: int = BATCH,
+    progress: Callable[[int], None] | None = None,
+) -> Made:
+    """A sound for each prompt and its timeline; sound i has seed `seed + i`.
+
+    Args:
+        generator: the release.
+        prompts, timelines: what is asked for; one timeline for each prompt.
+        seconds: of each sound.
+        setting: how.
+        seed: of the first sound's noise.
+        batch: sounds per call; the last call is filled up with the last prompt.
+        progress: called with the number of sounds made.
+
+    Raises:
+        FloatingPointError: a sound is not finite.
+    """
     bucket = bucket_of(setting, seconds, batch)
     guidance = setting.columns(generator)['guidance']
     samples = round(seconds * SAMPLE_RATE)
     sounds, latents = [], []
-    for first in range(0, len(scenes), batch):
-        part = list(scenes[first : first + batch])
-        full = part + part[-1:] * (batch - len(part))
+    for first in range(0, len(prompts), batch):
+        rows = [min(first + i, len(prompts) - 1) for i in range(batch)]
         request = generator.request(
-            [scene.caption for scene in full],
-            [Timeline(scene.events) for scene in full],
-            seconds,
-            [seed + first + min(i, len(part) - 1) for i in range(batch)],
-            guidance,
-            bucket.length,
-        )
+            [prompts[i] for i in rows], [timelines[i] for i in rows], seconds,
+            [seed + i for i in rows], guidance, bucket.length,
+        )  # fmt: skip
         pcm, health, z = jax.device_get(generator.programs(bucket, request))
-        for i in range(len(part)):
+        count = min(batch, len(prompts) - first)
+        for i in range(count):
             if not health.finite[i]:
                 raise FloatingPointError(
                     f'{setting.model} at {setting.steps} steps: the sound for '
-                    f'{part[i].caption!r} is not finite; lower the guidance scale'
+                    f'{prompts[first + i]!r} is not finite; lower the guidance scale'
                 )
-        sounds.extend(pcm[i, :samples].copy() for i in range(len(part)))
-        latents.append(z[: len(part), : latent_frames(seconds)])
+        sounds.extend(pcm[i, :samples].copy() for i in range(count))
+        latents.append(z[:count, : latent_frames(seconds)])
         if progress:
             progress(len(sounds))
     return Made(sounds, np.concatenate(latents))
 
 
-def reconstruct(generator: Generator, scenes: Sequence[Scene], batch: int = 8) -> Made:
+def reconstruct(generator: Generator, scenes: Sequence[Scene], batch: int = BATCH) -> Made:
     """The scenes through the release's autoencoder, and nothing else; limited as a program does."""
     seconds = one_duration(scenes)
     length, samples = latent_frames(np.ceil(seconds)), round(seconds * SAMPLE_RATE)
@@ -126,7 +149,7 @@ def evaluate(
     others: Sequence[Scene] | None = None,
     reference: Setting | None = REFERENCE,
     seed: int = 0,
-    batch: int = 8,
+    batch: int = BATCH,
     latency_repeats: int = 9,
     resamples: int = 200,
     distances: Sequence[str] = ('fad',),

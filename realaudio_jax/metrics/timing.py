@@ -32,6 +32,7 @@ CLEAR_S = 0.05  # between an offset and the next sound, for the offset to be jud
 SPURIOUS_DB = 10.0  # rise of an onset that nobody asked for
 TAIL_S = 0.1  # after a requested offset, before an onset counts as one
 OUTSIDE_FLOOR_DB = -60.0
+LEAD_COLLAR_MS = 40.0  # a latent frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,22 @@ def clip_timing(
     backwards = band_energy(np.asarray(audio)[::-1], sample_rate)[0][::-1]
     offsets = _offset_errors(backwards, bandwidths, events)
     return ClipTiming(onsets, offsets, spurious, _outside(energy, events), tuple(found))
+
+
+def onset_lead(errors_ms: Float[AnyArray, 'E']) -> float:
+    """How far ahead of their requests onsets are heard, in seconds: minus the median near error.
+
+    Errors beyond `LEAD_COLLAR_MS` are other sounds taken for the one requested, and have no say.
+
+    Args:
+        errors_ms: of `events.onset_errors`; NaN where an onset was missed.
+
+    Returns:
+        Negative where onsets are late on the whole; 0 where none is near its request.
+    """
+    errors = np.asarray(errors_ms, np.float64)
+    near = errors[np.abs(errors) < LEAD_COLLAR_MS]  # NaN is not
+    return -float(np.median(near)) / 1000 if near.size else 0.0
 
 
 def loudness_correlation(

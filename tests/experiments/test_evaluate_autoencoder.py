@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import soundfile
 
 from realaudio_jax.metrics.figures import REAL
 
@@ -11,7 +12,7 @@ def run(experiment, monkeypatch):
     module = experiment('evaluate_autoencoder')
     rng = np.random.default_rng(0)
     clips = [0.1 * rng.normal(size=(n, 2)).astype(np.float32) for n in LENGTHS]
-    monkeypatch.setattr(module, 'held_back', lambda folder, count: clips[:count])
+    monkeypatch.setattr(module, 'held_back', lambda folder, count, lossless: clips[:count])
     return module
 
 
@@ -46,3 +47,17 @@ def test_reconstructions_have_the_length_of_their_original(run, tiny_release, ra
 def test_too_few_recordings_are_named(run, tower_release):
     with pytest.raises(ValueError, match='holds back 2 recordings'):
         run.evaluate(str(tower_release), None, 'recordings', None, 2)
+
+
+def test_only_recordings_stored_without_loss_are_taken(experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv('REALAUDIO_CACHE', str(tmp_path / 'cache'))
+    run = experiment('evaluate_autoencoder')
+    rng = np.random.default_rng(0)
+    # is_held_out depends on the name of the take alone; 60 names hold back some of each kind
+    names = [f'{i}.{"flac" if i % 2 else "ogg"}' for i in range(60)]
+    for name in names:
+        soundfile.write(tmp_path / name, 0.1 * rng.normal(size=(48_000, 2)), 48_000)
+    lines = [f'{name},thing {name}' for name in names]
+    (tmp_path / 'metadata.csv').write_text('\n'.join(['file,label', *lines]))
+    every, lossless = (len(run.held_back(str(tmp_path), 99, only)) for only in (False, True))
+    assert 0 < lossless < every

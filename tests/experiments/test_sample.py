@@ -112,7 +112,7 @@ def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
         (dict(init_audio='ok.wav', keep='0-x'), "--keep has '0-x'"),
         (dict(init_audio='ok.wav', keep='0-2'), 'cannot keep 0 to 2 s'),
         (dict(init_audio='ok.wav', strength=float('nan')), 'strength is nan'),
-        (dict(out='a.mp3'), 'cannot write a.mp3: choose a name ending in .wav or .flac'),
+        (dict(out='a.mp3'), 'cannot write a.mp3: choose a name ending in .wav or .flac or .ogg'),
         (dict(out='ok.wav/a.wav'), 'no folder you may write to'),
         (dict(spectrogram='a.jpg'), 'cannot write a.jpg: choose a name ending in .png'),
         (dict(prompt=' '), 'nothing to make'),

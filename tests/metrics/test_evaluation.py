@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from realaudio_jax.data.latent_cache import frame_loudness
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.controls import class_rows, loudness_rows
 from realaudio_jax.metrics.cost import latency_row, latency_rows
 from realaudio_jax.metrics.evaluation import (
     RECONSTRUCTION,
@@ -12,9 +14,11 @@ from realaudio_jax.metrics.evaluation import (
     one_duration,
 )
 from realaudio_jax.metrics.figures import REAL
+from realaudio_jax.metrics.probe import LinearProbe
 from realaudio_jax.metrics.results import wide_table
 from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.metrics.tower import load_tower
+from realaudio_jax.timeline import Timeline
 
 STUDENT, TEACHER = Setting('student', 1), Setting('teacher', 2, guidance=1.5)
 
@@ -101,6 +105,44 @@ def test_the_cost_of_a_sound_is_split_into_its_stages(generator, scenes):
         assert rows[f'time of {stage}']['value'] > 0 and rows[f'time of {stage}']['n'] == 2
     assert rows['time of transfer']['value'] < rows['time per sound']['value']
     assert rows['first call']['value'] > 0 and rows['peak memory, host']['value'] > 50
+
+
+@pytest.fixture
+def requests(generator, monkeypatch):
+    """What the generator is asked for: (prompts, timelines, seconds) of every call."""
+    seen, request = [], generator.request
+
+    def spy(prompts, timelines, seconds, *rest):
+        seen.append((prompts, timelines, seconds))
+        return request(prompts, timelines, seconds, *rest)
+
+    monkeypatch.setattr(generator, 'request', spy)
+    return seen
+
+
+def test_a_class_is_asked_for_by_its_name_alone(generator, requests):
+    embedder = load_tower(generator.folder).embedder
+    nothing = np.zeros(embedder.dimension)
+    always_bell = LinearProbe(
+        ('bell', 'rain'), np.zeros((embedder.dimension, 2)), np.array([1.0, 0.0]),
+        nothing, nothing + 1, accuracy=0.9, clips=20, groups=5,
+    )  # fmt: skip
+    real, found = class_rows(generator, [STUDENT], always_bell, embedder, per_class=3, seconds=1.0)
+    assert real['value'] == pytest.approx(90) and (real['model'], real['n']) == (REAL, 20)
+    assert (found['value'], found['n'], found['model']) == (50, 6, 'student')
+    ((prompts, timelines, seconds),) = requests
+    assert prompts[:6] == ['bell'] * 3 + ['rain'] * 3 and seconds == 1
+    assert all(timeline == Timeline() for timeline in timelines)
+
+
+def test_the_loudness_of_a_scene_is_asked_for_and_compared(generator, scenes, requests):
+    real, found = loudness_rows(generator, scenes, [STUDENT])
+    assert real['value'] > 0.8 and real['model'] == REAL and -1 <= found['value'] < 0.8
+    ((prompts, timelines, _),) = requests
+    assert prompts[:5] == [scene.caption for scene in scenes]
+    for timeline, scene in zip(timelines, scenes, strict=False):
+        assert timeline.events == scene.events
+        np.testing.assert_array_equal(timeline.loudness_db, frame_loudness(scene.audio))
 
 
 def test_mixed_durations_and_single_scenes_are_refused(generator, scenes):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from realaudio_jax.metrics.detection import event_counts, f1_of_counts
-from realaudio_jax.metrics.timing import clip_timing, loudness_correlation
+from realaudio_jax.metrics.timing import clip_timing, loudness_correlation, onset_lead
 from realaudio_jax.timeline import Event
 
 RATE = 16_000
@@ -79,3 +79,10 @@ def test_loudness_follows_its_curve():
     assert loudness_correlation(wanted, followed * 0.1, RATE) > 0.98
     assert loudness_correlation(wanted, followed[::-1], RATE) < 0.5
     assert np.isnan(loudness_correlation(np.full(100, -20.0), followed, RATE))
+
+
+def test_the_lead_is_the_median_of_near_errors_alone():
+    errors = np.array([-12.0, -9.0, -8.0, np.nan, 200.0, -45.0, 3.0])
+    assert onset_lead(errors) == pytest.approx(0.0085)
+    assert onset_lead(-errors) == pytest.approx(-0.0085)
+    assert onset_lead(np.array([np.nan, 90.0])) == onset_lead(np.empty(0)) == 0

@@ -1,0 +1,36 @@
+"""Measures how early the sounds of a release begin, on training scenes, and corrects its config.
+
+python -m experiments.calibrate_onsets --release=DIR --recordings=DIR
+
+`experiments.distill` does the same at its end. Run again, it changes the value by what is left.
+"""
+
+from absl import flags
+
+from experiments.common import run
+from realaudio_jax.components import find_release
+from realaudio_jax.data.prepared import scene_source
+from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.metrics.calibration import calibrate_onsets
+from realaudio_jax.metrics.setting import Setting
+
+_RELEASE = flags.DEFINE_string('release', None, 'Folder of the release.', required=True)
+_RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder with metadata.csv; none: foley.')
+_FOLEY_WEIGHT = flags.DEFINE_float('foley_weight', 0.4, 'Share of foley among the recordings.')
+_SCENES = flags.DEFINE_integer('scenes', 128, 'Training scenes.', lower_bound=1)
+_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Of each.')
+_STEPS = flags.DEFINE_integer('steps', 4, 'Of the student.')
+_SEED = flags.DEFINE_integer('seed', 1_000_000, 'Of scenes and noise.')
+
+
+def main(argv):
+    del argv
+    source = scene_source(_RECORDINGS.value, _FOLEY_WEIGHT.value, 'train')
+    scenes = list(make_scenes(_SEED.value, source, _SCENES.value, _SECONDS.value))
+    folder = find_release(_RELEASE.value)
+    lead = calibrate_onsets(folder, scenes, Setting('student', _STEPS.value), _SEED.value)
+    print(f'{folder}: onsets are asked for {1000 * lead:.1f} ms later from now on')
+
+
+if __name__ == '__main__':
+    run(main)

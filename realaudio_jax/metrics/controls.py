@@ -1,0 +1,107 @@
+"""Does a model do what it is told? A class by its name alone, and a loudness curve.
+
+Both make sounds of their own, beside those of `metrics.evaluation`: a scene's caption and timeline
+say too much at once for a figure of one control.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from realaudio_jax.data.latent_cache import frame_loudness
+from realaudio_jax.data.scenes import Scene
+from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.embedders import Embedder, embed_clips
+from realaudio_jax.metrics.evaluation import make_sounds, make_texts
+from realaudio_jax.metrics.figures import REAL, mean_row
+from realaudio_jax.metrics.probe import LinearProbe
+from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.metrics.timing import loudness_correlation
+from realaudio_jax.timeline import Timeline
+from realaudio_jax.typing import SAMPLE_RATE
+
+PROBE_SECONDS = 5.0  # of the clips that the probe of ESC-10 was fitted to
+CLASS_FOUND, CURVE_FOLLOWED = 'class found by the probe', 'loudness correlation'
+Say = Callable[[str, int, int], None]
+
+
+def class_rows(
+    generator: Generator,
+    settings: Sequence[Setting],
+    probe: LinearProbe,
+    embedder: Embedder,
+    per_class: int,
+    seconds: float = PROBE_SECONDS,
+    seed: int = 0,
+    progress: Say | None = None,
+) -> list[dict]:
+    """How often the probe finds the class that was the whole prompt.
+
+    Args:
+        generator: the release.
+        settings: rows, after one of real clips, each judged by a probe that did not see its group.
+        probe: fitted to vectors of `embedder`.
+        embedder: the judge.
+        per_class: sounds of each class.
+        seconds: of each sound.
+        seed: of the first sound's noise, and of the intervals.
+        progress: called with (what is made, done, total).
+    """
+    labels = [label for label in probe.classes for _ in range(per_class)]
+    name = {'unit': '%', 'embedder': embedder.name}
+    rows = [
+        {'name': CLASS_FOUND, 'value': 100 * probe.accuracy, 'n': probe.clips, 'model': REAL} | name
+    ]
+    for setting in settings:
+        made = make_texts(
+            generator, labels, [Timeline()] * len(labels), seconds, setting, seed,
+            progress=_told(progress, setting, 'classes', len(labels)),
+        )  # fmt: skip
+        windows = embed_clips(embedder, made.floats(), SAMPLE_RATE)
+        hits = probe.hits(np.stack([w.mean(0) for w in windows]), labels)
+        rows.append(
+            mean_row(CLASS_FOUND, 100.0 * hits, '%', seed) | name | setting.columns(generator)
+        )
+    return rows
+
+
+def loudness_rows(
+    generator: Generator,
+    scenes: Sequence[Scene],
+    settings: Sequence[Setting],
+    seed: int = 0,
+    progress: Say | None = None,
+) -> list[dict]:
+    """Correlation of the loudness curves of scenes, as requested, with those of the sounds made.
+
+    Scenes whose curve is flat are left out, and so are sounds whose curve is.
+
+    Args:
+        generator: the release.
+        scenes: whose captions, timelines and curves are asked for.
+        settings: rows, after one of the scenes' own sound (less than 1: a meter smooths it).
+        seed: of the first sound's noise, and of the intervals.
+        progress: called with (what is made, done, total).
+    """
+    curves = [frame_loudness(scene.audio) for scene in scenes]
+
+    def row(sounds):
+        found = [
+            loudness_correlation(curve, sound, SAMPLE_RATE)
+            for curve, sound in zip(curves, sounds, strict=True)
+        ]
+        return mean_row(CURVE_FOLLOWED, [x for x in found if np.isfinite(x)], seed=seed)
+
+    rows = [row(scene.audio for scene in scenes) | {'model': REAL}]
+    for setting in settings:
+        made = make_sounds(
+            generator, scenes, setting, seed, loudness_db=curves,
+            progress=_told(progress, setting, 'loudness', len(scenes)),
+        )  # fmt: skip
+        rows.append(row(made.floats()) | setting.columns(generator))
+    return rows
+
+
+def _told(progress: Say | None, setting: Setting, what: str, total: int):
+    label = f'{setting.model} {setting.steps}, {what}'
+    return progress and (lambda done: progress(label, done, total))

@@ -1,0 +1,62 @@
+"""A release that begins early is found out, and asks for later onsets from then on."""
+
+import numpy as np
+import pytest
+
+from realaudio_jax.data.mixtures import FoleySource
+from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.generator import LEAD_KEY, Generator
+from realaudio_jax.metrics import calibration
+from realaudio_jax.metrics.evaluation import Made
+from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.release import read_config, write_config
+from realaudio_jax.timeline import Timeline
+
+STUDENT = Setting('student', 1)
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    return list(make_scenes(0, FoleySource(), 8, 2.0))
+
+
+@pytest.fixture
+def folder(tiny_release, tmp_path):
+    for file in tiny_release.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / 'config.json').unlink()
+    write_config(tmp_path, read_config(tiny_release))
+    return tmp_path
+
+
+def played(lead_s):
+    """A generator whose every sound is the scene's own, `lead_s` too early."""
+
+    def make(generator, scenes, setting, seed):
+        shift = round(48_000 * (lead_s - generator.config.get(LEAD_KEY, 0.0)))
+        early = [np.roll(scene.audio, -shift, axis=0) for scene in scenes]
+        return Made([np.int16(32767 * x) for x in early], np.zeros((len(scenes), 1, 1)))
+
+    return make
+
+
+def test_the_lead_is_measured_and_kept(folder, scenes, monkeypatch):
+    monkeypatch.setattr(calibration, 'make_sounds', played(0.012))
+    before = read_config(folder)
+    assert calibration.calibrate_onsets(folder, scenes, STUDENT) == pytest.approx(0.012, abs=2e-3)
+    after = read_config(folder)
+    assert after.pop(LEAD_KEY) == pytest.approx(0.012, abs=2e-3) and after == before
+    again = calibration.calibrate_onsets(folder, scenes, STUDENT)
+    assert again == pytest.approx(0.012, abs=2e-3)  # what is left is nothing
+    monkeypatch.setattr(calibration, 'make_sounds', played(-0.02))
+    assert calibration.calibrate_onsets(folder, scenes, STUDENT) == 0
+
+
+def test_onsets_are_asked_for_later_but_short_events_keep_half(folder):
+    write_config(folder, read_config(folder) | {LEAD_KEY: 0.01})
+    timeline = Timeline.parse('bell@0.5-0.8; tick@0.9-0.906', 1.0)
+    request = Generator(folder).request(['rain'], timeline, 1.0, [0], 2.0, 26)
+    np.testing.assert_allclose(request.onset_s[0, :2], [0.51, 0.903], rtol=1e-6)
+    np.testing.assert_allclose(request.offset_s[0, :2], [0.8, 0.906], rtol=1e-6)
+    assert not np.asarray(request.onset_s)[0, 2:].any()
+    assert timeline.events[0].onset_s == 0.5  # what was asked for is not touched
