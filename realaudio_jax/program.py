@@ -107,7 +107,10 @@ class Slots:
     text_tokens: int
 
 
-SLOTS = (Slots(4, 8, 32), Slots(MAX_EVENTS, MAX_EVENT_TOKENS, MAX_TEXT_TOKENS))  # that are compiled
+# That are compiled: half the room is half the time of the text encoder.
+SLOTS = (
+    Slots(2, 8, 16), Slots(4, 8, 32), Slots(MAX_EVENTS, MAX_EVENT_TOKENS, MAX_TEXT_TOKENS),
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,10 @@
 """Every mistake of a user gets its line, and no sound is made of networks that are damaged."""
 
+import os
 import pathlib
+import platform
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -90,9 +94,12 @@ def test_room_is_as_small_as_the_request_allows(generator):
     def timeline(count, text='bark'):
         return Timeline(tuple(Event(text, 0.1 * i, 1.0) for i in range(count)))
 
-    small, large = SLOTS
+    small, middle, large = SLOTS
     assert generator.slots(['dog'], [timeline(0)]) == small
-    assert generator.slots(['dog ' * 30, 'dog'], [timeline(4)]) == small
+    assert generator.slots(['dog ' * 14, 'dog'], [timeline(2)]) == small
+    assert generator.slots(['dog ' * 15], [timeline(0)]) == middle
+    assert generator.slots(['dog'], [timeline(3)]) == middle
+    assert generator.slots(['dog ' * 30, 'dog'], [timeline(4)]) == middle
     assert generator.slots(['dog', 'dog ' * 31], [timeline(4)]) == large
     assert generator.slots(['dog ' * 500], [timeline(0)]) == large
     assert generator.slots(['dog'], [timeline(1), timeline(5)]) == large
@@ -195,7 +202,8 @@ def test_timelines_may_differ_between_the_items_of_a_request(generator):
 
 
 def test_load_names_what_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(generator_lib, 'enable_compilation_cache', lambda: None)
+    for name in ('enable_compilation_cache', 'keep_freed_memory'):
+        monkeypatch.setattr(generator_lib, name, lambda: None)
     with pytest.raises(FileNotFoundError) as caught:
         load('fowley')
     assert 'fowley' in str(caught.value) and 'foley' in str(caught.value).replace('fowley', '')
@@ -208,3 +216,29 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch):
     assert generator_lib.cache_dir() == pathlib.Path('/some/where')
     monkeypatch.delenv('REALAUDIO_CACHE')
     assert generator_lib.cache_dir() == pathlib.Path.home() / '.cache' / 'realaudio_jax'
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the allocator of glibc alone')
+def test_memory_that_was_freed_is_not_mapped_anew():
+    """Page faults of five arrays of 40 MB, one after another, in processes of their own."""
+    code = """if True:
+        import resource, sys
+        import numpy as np
+        from realaudio_jax.generator import keep_freed_memory
+        if sys.argv[1] == 'kept':
+            keep_freed_memory()
+        faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(5_000_000)
+        before = faults()
+        for _ in range(5):
+            np.ones(5_000_000)
+        print(faults() - before)
+    """
+
+    def count(how):
+        run = [sys.executable, '-c', code, how]
+        small_pages = os.environ | {'NUMPY_MADVISE_HUGEPAGE': '0'}
+        done = subprocess.run(run, capture_output=True, text=True, check=True, env=small_pages)
+        return int(done.stdout)
+
+    assert count('kept') < 1_000 < 40_000 < count('mapped')

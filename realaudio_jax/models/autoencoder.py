@@ -65,6 +65,7 @@ _SHARP_BINS = 320  # 8 kHz
 _OVERLAP_REACH = 2  # frames on either side; windows further away barely meet
 SHARPENING = 4  # iterations of the first half of eq. 3 along frequency
 CONSISTENCY = 1  # and of the second: a second one costs a fifth of decoding
+NOISE_PERIOD = 64  # latent frames, 2.56 s
 TEMPERATURE = 0.9  # of n in eq. 2; at 1 a few heavy tails make textures too rough
 
 
@@ -220,44 +221,62 @@ def synthesize(
     """
     n_fft, hop = audio_lib.stft_size(sample_rate)
     batch, length, _ = levels.shape
-    levels = levels.reshape(batch, length * STRIDE, 2, BANDS)
+    levels = jnp.moveaxis(levels.reshape(batch, length * STRIDE, 2, BANDS), 2, 1)
     level = jnp.exp(jnp.clip(levels, *_LEVEL_RANGE)) - _LEVEL_FLOOR
     power = jnp.square(jnp.maximum(level, 1e-5))
     frame_mask = sample_mask = None
     if latent_mask is not None:
-        frame_mask = jnp.repeat(latent_mask, STRIDE, axis=1)
-        power = power * frame_mask[..., None, None]
-        frame_mask = jnp.repeat(frame_mask[:, None], 2, axis=1)
+        frame_mask = jnp.repeat(jnp.repeat(latent_mask, STRIDE, axis=1)[:, None], 2, axis=1)
+        power = power * frame_mask[..., None]
         sample_mask = jnp.repeat(frame_mask, hop, axis=-1)
-    size = jnp.moveaxis(_bin_magnitudes(_frame_powers(power), n_fft // 2 + 1), 2, 1)
+    size = _bin_magnitudes(_frame_powers(power), n_fft // 2 + 1)
 
-    noise = _frame_signs(length + 1, 2 * hop * STRIDE).reshape(-1, 2).T
-    phase = audio_lib.stft(noise, n_fft, hop)[None, :, : length * STRIDE]
+    real, imaginary = _noise_phases(length * STRIDE, n_fft, hop)
     for i in range(CONSISTENCY + 1):
-        # Two real products: a complex division takes longer than the transform.
-        gain = size / audio_lib.magnitude(phase, 1e-6)
-        spectrum = jax.lax.complex(phase.real * gain, phase.imag * gain)
+        spectrum = jax.lax.complex(size * real, size * imaginary)
         channels = audio_lib.istft(spectrum, n_fft, hop, frame_mask)
         if i < CONSISTENCY:
             if sample_mask is not None:
                 channels = channels * sample_mask
-            phase = audio_lib.stft(channels, n_fft, hop)
+            real, imaginary = _phases(audio_lib.stft(channels, n_fft, hop))
     channels = channels * (sample_rate / SAMPLE_RATE)
     return audio_lib.left_right(jnp.moveaxis(channels, 1, -1))
 
 
-def _frame_powers(wanted: Float[Array, 'B N 2 M']) -> Float[Array, 'B N 2 M']:
+def _phases(spectrum: Array) -> tuple[Float[Array, '*b'], Float[Array, '*b']]:
+    """Real and imaginary part of X / |X|."""
+    # Two real products: a complex division takes longer than the transform.
+    gain = 1.0 / audio_lib.magnitude(spectrum, 1e-6)
+    return spectrum.real * gain, spectrum.imag * gain
+
+
+def _noise_phases(
+    frames: int, n_fft: int, hop: int
+) -> tuple[Float[Array, '1 2 N K'], Float[Array, '1 2 N K']]:
+    """`_phases` of one fixed take of white noise that comes round every NOISE_PERIOD.
+
+    Transforming 10 s of it would take as long as an iteration of eq. 3.
+    """
+    noise = _frame_signs(NOISE_PERIOD, 2 * hop * STRIDE).reshape(-1, 2).T
+    around = jnp.concatenate([noise[:, -n_fft:], noise, noise[:, :n_fft]], axis=1)
+    margin, period = n_fft // hop, NOISE_PERIOD * STRIDE
+    spectrum = audio_lib.stft(around, n_fft, hop)[:, margin : margin + period]
+    times = -(-frames // period)
+    return tuple(jnp.tile(part, (1, times, 1))[None, :, :frames] for part in _phases(spectrum))
+
+
+def _frame_powers(wanted: Float[Array, 'B 2 N M']) -> Float[Array, 'B 2 N M']:
     """Powers that leave the wanted ones after the overlap of frames; eq. 3 along time, once.
 
     More updates make attacks sharper still, and textures rough: after four the distance to
     recordings is larger than after none.
     """
-    count = wanted.shape[1]
+    count = wanted.shape[2]
 
     def overlapped(x):
-        edges = [(0, 0), (_OVERLAP_REACH, _OVERLAP_REACH), (0, 0), (0, 0)]
+        edges = [(0, 0), (0, 0), (_OVERLAP_REACH, _OVERLAP_REACH), (0, 0)]
         x = jnp.pad(x, edges)
-        return sum(w * x[:, i : i + count] for i, w in enumerate(_frame_overlap()))
+        return sum(w * x[:, :, i : i + count] for i, w in enumerate(_frame_overlap()))
 
     return wanted * overlapped(wanted / (overlapped(wanted) + 1e-12))
 
@@ -271,7 +290,7 @@ def _frame_overlap() -> list[float]:
     return (products / products.sum()).tolist()
 
 
-def _bin_magnitudes(wanted: Float[Array, 'B N 2 M'], bins: int) -> Float[Array, 'B N 2 K']:
+def _bin_magnitudes(wanted: Float[Array, 'B 2 N M'], bins: int) -> Float[Array, 'B 2 N K']:
     """Magnitudes that have the wanted powers in their bands; eq. 3 along frequency."""
     shapes = _band_shapes()[:, :bins]
     # Only the bands below 8 kHz are sharpened: wider ones hold no single partial to be found.
@@ -285,7 +304,12 @@ def _bin_magnitudes(wanted: Float[Array, 'B N 2 M'], bins: int) -> Float[Array, 
     for _ in range(SHARPENING):
         ratio = wanted[..., :low] / (sharp @ averages.T + 1e-12)
         sharp = sharp * (ratio @ shapes + others)
-    return jnp.sqrt(jnp.concatenate([sharp, above], axis=-1) + 1e-12)
+    # Padded and added, which is part of the next pass; side by side would be a pass of its own.
+    sharp, above = (
+        jnp.pad(x, [(0, 0)] * 3 + [edges])
+        for x, edges in ((sharp, (0, bins - _SHARP_BINS)), (above, (_SHARP_BINS, 0)))
+    )
+    return jnp.sqrt(sharp + above + 1e-12)
 
 
 def _frame_noise(length: int, count: int) -> Float[Array, 'L R']:
