@@ -5,10 +5,9 @@
 With `:release` it is the run that made `student.safetensors` of the shipped release: more updates
 of the same recipes and more evaluation scenes.
 
-Cost of `:release` with recordings and YAMNet on two CPU cores beside other work: some 25 minutes,
-of which progressive stages 8, consistency 6 (1.4 s an update), evaluation 5. The default once took
-832 s in a clean clone with twice the progressive updates, 120 of consistency, 512 scenes and 32 to
-evaluate; it was shortened for ten minutes and not timed since. Result: README.
+Cost of the default on two CPU cores: @MAIN@ s from foley alone, 397 s with recordings and YAMNet
+(training 200 s of it); the machine has been half as fast on other days. `:release` took some 25
+minutes beside other work. Result: README.
 """
 
 import ml_collections
