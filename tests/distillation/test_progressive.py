@@ -90,7 +90,7 @@ def test_a_student_that_takes_two_perfect_teacher_steps_has_no_loss(each_path):
     )
     for i in range(4):
         assert np.max(loss(1.0, jax.random.key(i))) < 1e-8
-    assert np.min(loss(1.1, jax.random.key(9))) > 1e-6
+    assert np.min(loss(1.1, jax.random.key(9))) > 1e-7
 
 
 RECIPES = {
