@@ -2,6 +2,8 @@
 
 python -m experiments.distill --config=configs/foley_distill.py --recordings=DIR --workdir=DIR
 python -m experiments.distill --config=configs/distill_stable_audio_open.py --teacher=DIR
+
+and likewise distill_audioldm2.py and distill_stable_audio_3.py.
 """
 
 import dataclasses

@@ -67,9 +67,9 @@ SCHEDULER = {
 STEMS = {'unet': 'diffusion_pytorch_model', 'vae': 'diffusion_pytorch_model'}
 
 
-def write(folder: pathlib.Path) -> pathlib.Path:
-    """Writes the pipeline's folder and returns it."""
-    for name, config in CONFIGS.items():
+def write(folder: pathlib.Path, **unet) -> pathlib.Path:
+    """Writes the pipeline's folder and returns it; `unet` changes the U-Net's config."""
+    for name, config in (CONFIGS | {'unet': CONFIGS['unet'] | unet}).items():
         write_json(folder / name / 'config.json', config)
     write_json(folder / 'model_index.json', {'_class_name': 'AudioLDM2Pipeline'})
     write_json(folder / 'scheduler' / 'scheduler_config.json', SCHEDULER)

@@ -11,9 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.teachers.distilling import Student
 from realaudio_jax.typing import Float
 
-DISTILLABLE = ('stable_audio_open',)
+DISTILLABLE = ('stable_audio_open', 'audioldm2', 'stable_audio_3')
 
 
 @runtime_checkable
@@ -35,6 +36,9 @@ class Distillable(Protocol):
 
     def subject(self, **absence: float) -> Subject:
         """The teacher and a student for a run; how often each condition is dropped."""
+
+    def load_student(self, folder: str | os.PathLike) -> Student:
+        """What a run left in `folder`; see `distilling.load_student`."""
 
 
 def load_teacher(name: str, folder: str | os.PathLike) -> Distillable:

@@ -28,7 +28,7 @@ def exact_student(params, c, guidance, step_size):
     return denoise
 
 
-def test_the_exact_flow_has_no_loss():
+def test_the_exact_flow_has_no_loss(each_path):
     """The loss is what the teacher's step of length delta lacks: it falls faster than delta^2."""
     run = jax.jit(
         lambda delta, scale, key: recipe(exact_student, teacher_step=delta).loss(

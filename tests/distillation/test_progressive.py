@@ -71,7 +71,7 @@ def test_target_is_the_explicit_steps_of_the_one_before(ratio, from_teacher):
     np.testing.assert_allclose(metrics['loss'], np.mean(got), rtol=1e-6)
 
 
-def test_a_student_that_takes_two_perfect_teacher_steps_has_no_loss():
+def test_a_student_that_takes_two_perfect_teacher_steps_has_no_loss(each_path):
     """For Gaussian data DDIM is linear, so the student that equals two steps is known exactly."""
 
     def student(params, c, guidance, step_size):
@@ -90,7 +90,7 @@ def test_a_student_that_takes_two_perfect_teacher_steps_has_no_loss():
     )
     for i in range(4):
         assert np.max(loss(1.0, jax.random.key(i))) < 1e-8
-    assert np.min(loss(1.1, jax.random.key(9))) > 1e-6
+    assert np.min(loss(1.1, jax.random.key(9))) > 1e-7
 
 
 RECIPES = {

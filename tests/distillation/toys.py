@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.noise import CosinePath
+from realaudio_jax.noise import CosinePath, DiscreteDDPMPath, RectifiedFlowPath
 
-PATH = CosinePath()
+PATHS = {
+    'cosine': CosinePath(),
+    'straight': RectifiedFlowPath(),
+    'discrete': DiscreteDDPMPath(np.cumprod(1 - np.linspace(0.04, 0.14, 1000) ** 2)),
+}
+PATH = PATHS['cosine']  # the fixture `each_path` sets others
 B, L, C = 3, 7, 5
 SPREAD = 0.6  # standard deviation of the data
 

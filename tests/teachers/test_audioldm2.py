@@ -146,6 +146,19 @@ def test_sampling_is_ddim_with_the_guided_denoise_function(ours):
         model.bind(networks, ours.params, conditioning)(x, jnp.ones((2, 8)))
 
 
+def test_noise_below_the_first_step_is_taken_for_it(ours):
+    """Recipes and students ask at any time; the U-Net knows the table, and what lies between."""
+    prompt = ours.condition(PROMPTS).prompt
+    x = ours.noise([1, 2], 0.15)
+    network = jax.jit(lambda params, t: model.network(ours.networks, params, prompt)(x, t))
+    first, *others = (
+        network(ours.params, jnp.full(2, step / 1000)) for step in (1.0, 0.4, 0.0, 1.5)
+    )
+    np.testing.assert_array_equal(others[0], first)
+    np.testing.assert_array_equal(others[1], first)
+    assert np.abs(others[2] - first).max() > 1e-4
+
+
 def test_encode_gives_latents_that_decode_takes(ours):
     """Mean, and a draw from the posterior."""
     sound = jnp.sin(jnp.arange(2560.0) / 5)[None]

@@ -13,7 +13,7 @@ Source: Liu et al. 2023 (2308.05734).
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.struct
 import jax
@@ -146,8 +146,13 @@ class Conditioning:
         return self.replace(prompt=self.empty)
 
 
-def parameter_shapes(networks: Networks) -> PyTree:
-    """Every network's parameters as `jax.ShapeDtypeStruct`, by the names of `Networks`."""
+def parameter_shapes(networks: Networks, names: Sequence[str] | None = None) -> PyTree:
+    """Parameters as `jax.ShapeDtypeStruct`, by the names of `Networks`.
+
+    Args:
+      networks: of a teacher or a student.
+      names: of the networks wanted; None is all.
+    """
     n = networks
     f32, i32 = np.float32, np.int32
     rows, channels = n.cells
@@ -155,19 +160,20 @@ def parameter_shapes(networks: Networks) -> PyTree:
     text = _shape(f32, 1, 2, n.t5.width)
     generated = _shape(f32, 1, 2, n.projection.width)
     cache = jax.eval_shape(lambda: n.language_model.empty_cache(1, 2))
+    told = (_shape(f32, 1), _shape(f32, 1)) if n.unet.distilled else ()
     inputs = {
         'clap': (_shape(i32, 1, 2), _shape(bool, 1, 2)),
         't5': (_shape(i32, 1, 2), _shape(bool, 1, 2)),
         'projection': (_shape(f32, 1, n.clap.dimension), text),
         'language_model': (generated, _shape(i32, 1, 2), _shape(f32, 1, 1, 2, 2), cache),
         'unet': (_shape(f32, 1, smallest, rows, channels), _shape(f32, 1), generated, text,
-                 _shape(bool, 1, 2)),
+                 _shape(bool, 1, 2), *told),
         'autoencoder': (_shape(f32, 1, n.autoencoder.factor, n.bands),),
         'vocoder': (_shape(f32, 1, 2, n.bands),),
     }  # fmt: skip
     return {
-        name: jax.eval_shape(getattr(n, name).init, jax.random.key(0), *args)['params']
-        for name, args in inputs.items()
+        name: jax.eval_shape(getattr(n, name).init, jax.random.key(0), *inputs[name])['params']
+        for name in (inputs if names is None else names)
     }
 
 
@@ -198,33 +204,58 @@ def condition(networks: Networks, params: PyTree, tokens: Tokens) -> Conditionin
     return Conditioning(prompts, jax.tree.map(lambda x: x[count:], every))
 
 
-def network(networks: Networks, params: PyTree, prompt: Prompt) -> Callable:
+def network(
+    networks: Networks,
+    params: PyTree,
+    prompt: Prompt,
+    guidance_scale: Float[Array, 'B'] | None = None,
+    step_size: Float[Array, 'B'] | None = None,
+) -> Callable:
     """The U-Net as `network(x_t [B L C], t [B]) -> prediction`, prompt bound.
 
-    Between steps of the table the U-Net sees fractions, which it was not trained on.
+    Between steps of the table the U-Net sees fractions, which it was not trained on; before the
+    first step, where there is less noise than it knows, it sees the first.
+
+    Args:
+      networks, params: of a teacher, or of a student.
+      prompt: what to make.
+      guidance_scale: embedded scale of a student; None for a teacher.
+      step_size: of a student, in [0, 1]; None for a teacher.
     """
+    kind = _dtype(params['unet'])
+    states = prompt.generated.astype(kind), prompt.text.astype(kind), prompt.text_mask
 
     def apply(x_t, t):
         if t.ndim != 1:
             raise ValueError(f'AudioLDM 2 takes one time for each item, not {t.shape}')
-        step = networks.schedule.path.step(t)
+        step = jnp.maximum(networks.schedule.path.step(t), 0.0)
         # float32 times miss the steps of the table by up to 1e-4.
         whole = jnp.round(step)
         step = jnp.where(jnp.abs(step - whole) < 1e-3, whole, step)
-        planes = x_t.reshape(*x_t.shape[:2], *networks.cells).astype(_dtype(params['unet']))
+        planes = x_t.reshape(*x_t.shape[:2], *networks.cells).astype(kind)
         noise = networks.unet.apply(
-            {'params': params['unet']}, planes, step, prompt.generated, prompt.text,
-            prompt.text_mask,
-        )  # fmt: skip
+            {'params': params['unet']}, planes, step, *states, guidance_scale, step_size
+        )
         return noise.astype(x_t.dtype).reshape(x_t.shape)
 
     return apply
 
 
-def bind(networks: Networks, params: PyTree, conditioning: Conditioning) -> Denoise:
-    """The U-Net as `denoise(x_t [B L C], t [B]) -> x_0`, not guided."""
+def bind(
+    networks: Networks,
+    params: PyTree,
+    conditioning: Conditioning,
+    guidance_scale: Float[Array, 'B'] | None = None,
+    step_size: Float[Array, 'B'] | None = None,
+) -> Denoise:
+    """The U-Net as `denoise(x_t [B L C], t [B]) -> x_0`: a teacher not guided, or a student.
+
+    Args:
+      networks, params, guidance_scale, step_size: see `network`.
+      conditioning: of which the prompt is seen.
+    """
     schedule = networks.schedule
-    apply = network(networks, params, conditioning.prompt)
+    apply = network(networks, params, conditioning.prompt, guidance_scale, step_size)
     return as_denoise(schedule.path, apply, schedule.prediction)
 
 

@@ -15,10 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.data.latent_cache import weights_fingerprint
+from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.models import roberta
 from realaudio_jax.samplers import item_keys, item_noise
 from realaudio_jax.teachers import importing, t5
 from realaudio_jax.teachers.audioldm2 import (
+    distilling,
     language_model,
     layers,
     model,
@@ -28,14 +31,17 @@ from realaudio_jax.teachers.audioldm2 import (
     vae,
     vocoder,
 )
+from realaudio_jax.teachers.distilling import Student, load_student, padded, sample_student
 from realaudio_jax.typing import Array, Float, PyTree
 
 CLASS_NAME = 'AudioLDM2Pipeline'
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16, 'float16': jnp.float16}
 STEPS, GUIDANCE = 50, 3.5  # of the reported comparison; the original's default scale
+PREDICTORS = ('unet',)  # the networks that a denoise function is made of
 
 _condition = jax.jit(model.condition, static_argnums=0)
 _sample = jax.jit(model.sample, static_argnums=(0, 5))
+_encode = jax.jit(model.encode, static_argnums=0)
 _decode = jax.jit(model.decode, static_argnums=0)
 
 
@@ -57,6 +63,19 @@ class AudioLDM2:
     ):
         self.networks, self.params = networks, params
         self.tokenizer, self.clap_tokenizer = tokenizer, clap_tokenizer
+        student = functools.partial(model.bind, distilling.student_networks(networks))
+        self._sample_student = jax.jit(
+            functools.partial(sample_student, student, networks.schedule.path), static_argnums=3
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.networks.sample_rate
+
+    def require_seconds(self, seconds: float) -> None:
+        """ValueError for a duration that the model does not make."""
+        self.networks.latent_frames(seconds)
 
     def tokens(self, prompts: Sequence[str], length: int | None = None) -> model.Tokens:
         """Token ids of prompts and then of as many empty ones, for `model.condition`.
@@ -95,9 +114,47 @@ class AudioLDM2:
         scale = jnp.full(len(noise), guidance_scale, jnp.float32)
         return _sample(self.networks, self.params, conditioning, noise, scale, steps)
 
+    def encode(self, sound: Float[np.ndarray, 'B S']) -> Float[Array, 'B L C']:
+        """The mean latents of sound, padded with silence to whole frames; see `model.encode`."""
+        frames = self.networks.latent_frames(sound.shape[1] / self.sample_rate)
+        behind = frames * self.networks.latent_samples - sound.shape[1]
+        sound = np.pad(sound, [(0, 0), (0, behind)])
+        return _encode(self.networks, self.params, jnp.asarray(sound, jnp.float32))
+
     def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S']:
         """Samples of latents, see `model.decode`."""
         return _decode(self.networks, self.params, latents)
+
+    def encode_scenes(
+        self, audio: Float[np.ndarray, 'B S 2'], captions: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Arrays for `distilling.to_batch`: latents, and what is made of captions and of ''."""
+        latents, c = self.encode(audio.mean(axis=-1)), self.condition(captions)
+        text, mask = padded(c.prompt.text, c.prompt.text_mask, self.tokenizer.max_tokens)
+        real = np.asarray(c.empty.text_mask).any(axis=0)
+        states = {
+            'latents': latents,
+            'generated': c.prompt.generated,
+            'text': text,
+            'empty_generated': c.empty.generated,
+            'empty_text': np.asarray(c.empty.text)[:, real],
+        }
+        states = {name: np.asarray(array, np.float16) for name, array in states.items()}
+        return {**states, 'text_mask': mask}
+
+    def fingerprint(self) -> str:
+        """Changes with any weight of the autoencoder and of what reads a prompt."""
+        read = ('autoencoder', 'clap', 't5', 'projection', 'language_model')
+        return weights_fingerprint([self.params[name] for name in read])
+
+    def load_student(self, folder: str | os.PathLike) -> Student:
+        """A student that `experiments/distill` left; see `teachers.distilling.load_student`."""
+        return load_student(folder, 'audioldm2', distilling.student_shapes(self.networks))
+
+    def subject(self, text: float = 0.0) -> Subject:
+        """The U-Net and a student of it; see `distilling.subject`."""
+        params = {name: self.params[name] for name in PREDICTORS}
+        return distilling.subject(self.networks, params, text)
 
     def generate(
         self,
@@ -107,6 +164,7 @@ class AudioLDM2:
         guidance_scale: float = GUIDANCE,
         seed: int = 0,
         noise: Float[Array, 'B L C'] | None = None,
+        student: Student | None = None,
     ) -> Float[np.ndarray, 'B S']:
         """Mono sound in [-1, 1] at `networks.sample_rate`.
 
@@ -117,17 +175,26 @@ class AudioLDM2:
           guidance_scale: 1 for none.
           seed: of the first item; the next ones follow.
           noise: where to start; from the seeds where it is None.
+          student: sample this instead of the teacher, at one evaluation a step.
 
         Raises:
           ValueError: a prompt too long, or a duration or number of steps that is not supported.
         """
         frames = self.networks.latent_frames(seconds)  # checked before anything is computed
-        samples = round(seconds * self.networks.sample_rate)
+        samples = round(seconds * self.sample_rate)
+        if student is not None:
+            student.require(steps, guidance_scale)
         if noise is None:
             noise = self.noise(range(seed, seed + len(prompts)), seconds)
         elif noise.shape[1] != frames:
             raise ValueError(f'{seconds} s are {frames} latent frames, not {noise.shape[1]}')
-        latents = self.sample(self.condition(prompts), noise, guidance_scale, steps)
+        conditioning = self.condition(prompts)
+        if student is None:
+            latents = self.sample(conditioning, noise, guidance_scale, steps)
+        else:
+            latents = self._sample_student(
+                student.params, conditioning, noise, steps, float(guidance_scale)
+            )
         return np.asarray(self.decode(latents))[:, :samples]
 
 

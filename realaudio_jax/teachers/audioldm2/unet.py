@@ -2,7 +2,8 @@
 
 A U-Net over planes of time by mel band, whose attending levels follow each residual block with
 three transformers (Rombach et al. 2022, 2112.10752, section 3.3): one attends to the plane alone,
-one to what the language model generated from the prompt, one to the states of FLAN-T5.
+one to what the language model generated from the prompt, one to the states of FLAN-T5. `distilled`
+adds, at zero, what a student is told besides: guidance scale and length of its step.
 """
 
 import functools
@@ -12,6 +13,7 @@ import os
 import flax.linen as nn
 import jax.numpy as jnp
 
+from realaudio_jax.models.denoiser import student_embedding
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.audioldm2.layers import (
     Downsample,
@@ -103,6 +105,7 @@ class Stage(nn.Module):
       groups, epsilon: of the norms.
       resample: 'down', 'up' or None: what follows.
       bare: residual blocks at the end that no transformers follow (the middle has one).
+      again: computes its blocks again for the gradient rather than keep what they computed.
     """
 
     features: int
@@ -114,6 +117,7 @@ class Stage(nn.Module):
     epsilon: float
     resample: str | None = None
     bare: int = 0
+    again: bool = False
 
     @nn.compact
     def __call__(
@@ -133,13 +137,15 @@ class Stage(nn.Module):
           skips: planes to join, the last first; None on the way down.
           size: of the plane after going up.
         """
+        kinds = ResnetBlock, SpatialTransformer
+        residual, attending = map(nn.remat, kinds) if self.again else kinds
         passed = []
         for i in range(self.blocks):
             if skips is not None:
                 x = jnp.concatenate([x, skips[-1 - i]], axis=-1)
-            x = ResnetBlock(self.features, self.groups, self.epsilon, name=f'resnets_{i}')(x, level)
+            x = residual(self.features, self.groups, self.epsilon, name=f'resnets_{i}')(x, level)
             for j, which in enumerate(self.sees if i < self.blocks - self.bare else ()):
-                x = SpatialTransformer(
+                x = attending(
                     self.heads,
                     self.depth,
                     self.groups,
@@ -166,6 +172,7 @@ class UNet(nn.Module):
       blocks: residual blocks of a level on the way down; one more on the way up.
       depth: blocks of each transformer.
       groups, epsilon: of the norms.
+      distilled: is it a student, told guidance scale and step size.
     """
 
     latent_channels: int = 8
@@ -177,6 +184,7 @@ class UNet(nn.Module):
     depth: int = 1
     groups: int = 32
     epsilon: float = 1e-5
+    distilled: bool = False
 
     @nn.compact
     def __call__(
@@ -186,6 +194,8 @@ class UNet(nn.Module):
         generated: Float[Array, 'B G E'],
         text: Float[Array, 'B T W'],
         text_mask: Bool[Array, 'B T'],
+        guidance_scale: Float[Array, 'B'] | None = None,
+        step_size: Float[Array, 'B'] | None = None,
     ) -> Float[Array, 'B N M C']:
         """The noise.
 
@@ -194,6 +204,7 @@ class UNet(nn.Module):
           step: of the DDPM table, from 0; fractions are allowed.
           generated: states that the language model made of the prompt.
           text: states of FLAN-T5; text_mask: real tokens.
+          guidance_scale, step_size: of a student; a teacher has none.
         """
         contexts = ((generated, None), (text, text_mask))
         width = self.channels[0]
@@ -201,6 +212,9 @@ class UNet(nn.Module):
             step_features(step, width).astype(x.dtype)
         )
         level = nn.Dense(4 * width, name='time_linear_2')(nn.silu(level))
+        if self.distilled:
+            told = student_embedding(4 * width, guidance_scale, step_size)
+            level = level + told.astype(level.dtype)
 
         def stage(i, **kwargs):
             sees = self.sees[i] if self.attends[i] else ()
@@ -211,6 +225,7 @@ class UNet(nn.Module):
                 depth=self.depth,
                 groups=self.groups,
                 epsilon=self.epsilon,
+                again=self.distilled,  # a student is trained
                 **{'sees': sees, **kwargs},
             )
 

@@ -6,6 +6,7 @@ steps, which on this path are DDIM, with guidance.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -27,15 +28,23 @@ class Networks:
     duration: Duration
 
 
-def bind(networks: Networks, params: PyTree, conditioning: Conditioning) -> Denoise:
+def bind(
+    networks: Networks,
+    params: PyTree,
+    conditioning: Conditioning,
+    guidance_scale: Float[Array, 'B'] | None = None,
+    step_size: Float[Array, 'B'] | None = None,
+) -> Denoise:
     """The networks as `denoise(x_t, t) -> x_0`, parameters and conditioning bound.
 
     What does not depend on x_t and t is computed here, once.
 
     Args:
-      networks: of the model.
+      networks: a teacher's, or those of `distilling.student_networks`.
       params: their parameters; the networks compute in the precision of these.
       conditioning: what to make.
+      guidance_scale: embedded scale of a student; None for a teacher.
+      step_size: of a student, in [0, 1]; None for a teacher.
     """
     transformer, variables = networks.transformer, {'params': params['transformer']}
     kind = params['transformer']['embed']['kernel'].dtype
@@ -48,11 +57,33 @@ def bind(networks: Networks, params: PyTree, conditioning: Conditioning) -> Deno
 
     def predict(x_t, t):
         velocity = transformer.apply(
-            variables, x_t.astype(kind), t, context, local, method='predict'
-        )
+            variables, x_t.astype(kind), t, context, local, guidance_scale, step_size,
+            method='predict',
+        )  # fmt: skip
         return velocity.astype(x_t.dtype)
 
     return as_denoise(PATH, predict, 'velocity')
+
+
+def as_teacher(networks: Networks) -> Callable[..., Denoise]:
+    """The networks as a recipe's `teacher(params, conditioning, guidance_scale)`, guided."""
+
+    def teacher(params, conditioning, guidance_scale):
+        return guided(networks, params, conditioning, conditioning.unconditional(), guidance_scale)
+
+    return teacher
+
+
+def guided(
+    networks: Networks,
+    params: PyTree,
+    conditioning: Conditioning,
+    away: Conditioning,
+    guidance_scale: float | Float[Array, ''] | Float[Array, 'B'],
+) -> Denoise:
+    """A teacher guided from `away` towards `conditioning`, one after the other."""
+    asked, other = (bind(networks, params, c) for c in (conditioning, away))
+    return classifier_free_guidance(asked, other, guidance_scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +137,11 @@ def sample(
       guidance_scale: None is no guidance.
       negative: what to guide away from; None is `conditioning.unconditional()`.
     """
-    denoise = bind(networks, params, conditioning)
-    if guidance_scale is not None:
+    if guidance_scale is None:
+        denoise = bind(networks, params, conditioning)
+    else:
         away = conditioning.unconditional() if negative is None else negative
-        denoise = classifier_free_guidance(denoise, bind(networks, params, away), guidance_scale)
+        denoise = guided(networks, params, conditioning, away, guidance_scale)
     return multistep_consistency(denoise, PATH, x, times, keys)
 
 

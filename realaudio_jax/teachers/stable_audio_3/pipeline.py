@@ -14,10 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.data.latent_cache import weights_fingerprint
+from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
+from realaudio_jax.teachers.distilling import Student, load_student, padded, sample_student
+from realaudio_jax.teachers.stable_audio_3 import distilling
 from realaudio_jax.teachers.stable_audio_3.conditioners import Conditioning, import_duration
-from realaudio_jax.teachers.stable_audio_3.denoise import Networks, Schedule, sample, start
+from realaudio_jax.teachers.stable_audio_3.denoise import (
+    PATH,
+    Networks,
+    Schedule,
+    bind,
+    sample,
+    start,
+)
 from realaudio_jax.teachers.stable_audio_3.same import SAME, import_autoencoder
 from realaudio_jax.teachers.stable_audio_3.transformer import import_transformer
 from realaudio_jax.teachers.t5gemma import T5GemmaEncoder, import_t5gemma
@@ -62,6 +73,10 @@ class StableAudio3:
         self._encode = jax.jit(functools.partial(apply, method='encode'))
         self._decode = jax.jit(functools.partial(apply, method='decode'))
         self._sample = jax.jit(functools.partial(sample, self.networks))
+        student = functools.partial(bind, distilling.student_networks(self.networks))
+        self._sample_student = jax.jit(
+            functools.partial(sample_student, student, PATH), static_argnums=3
+        )
 
     @property
     def sample_rate(self) -> int:
@@ -107,6 +122,31 @@ class StableAudio3:
             seconds=jnp.full(len(texts), seconds, jnp.float32),
         )
 
+    def encode_scenes(
+        self, audio: Float[np.ndarray, 'B S 2'], captions: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Arrays for `distilling.to_batch`: latents, text, seconds."""
+        text, mask = padded(*self.encode_text(captions), self.tokenizer.max_tokens)
+        return {
+            'latents': np.asarray(self.encode_audio(audio), np.float16),
+            'text': np.asarray(text, np.float16),
+            'text_mask': mask,
+            'seconds': np.full(len(audio), audio.shape[1] / self.sample_rate, np.float32),
+        }
+
+    def fingerprint(self) -> str:
+        """Changes with any weight of the autoencoder and the text encoder."""
+        return weights_fingerprint((self.params['autoencoder'], self.params['text_encoder']))
+
+    def load_student(self, folder: str | os.PathLike) -> Student:
+        """A student that `experiments/distill` left; see `teachers.distilling.load_student`."""
+        return load_student(folder, 'stable_audio_3', distilling.student_shapes(self.networks))
+
+    def subject(self, text: float = 0.0) -> Subject:
+        """Transformer and duration embedder, and a student of both; see `distilling.subject`."""
+        params = {name: self.params[name] for name in PREDICTORS}
+        return distilling.subject(self.networks, params, text)
+
     def require_seconds(self, seconds: float) -> None:
         """ValueError for a duration that the model does not make."""
         if not 0 < seconds <= self.max_seconds + 1e-6:
@@ -124,6 +164,7 @@ class StableAudio3:
         seed: int = 0,
         negative: str | None = None,
         blank: bool = False,
+        student: Student | None = None,
     ) -> Float[np.ndarray, 'B S A']:
         """Sound of `prompts` in [-1, 1], one for each.
 
@@ -136,17 +177,24 @@ class StableAudio3:
           negative: a text to guide away from; None is nothing said.
           blank: tell the transformer that nothing is to be kept. The authors' own runtime does,
             this pipeline of diffusers does not, and trained weights tell the two apart.
+          student: sample this instead of the teacher, by DDIM in even steps, which must be given;
+            without `negative` and `blank`.
 
         Raises:
           ValueError: a prompt is too long, or `seconds` or `steps` is out of range.
         """
         self.require_seconds(seconds)
-        times = jnp.asarray(self.schedule.times(self.schedule.steps if steps is None else steps))
+        steps = self.schedule.steps if steps is None else steps
+        if student is not None:
+            student.require(steps, guidance, negative)
+            if blank:
+                raise ValueError('a student was trained without `blank`; leave it out')
+        times = jnp.asarray(self.schedule.times(steps))
         keys = item_keys(jax.random.key(0), seed + jnp.arange(len(prompts)))
         x, keys = start(keys, (self.frames(seconds), self.networks.transformer.channels))
         conditioning = self.conditioning(prompts, seconds)
         scale, away = None, None
-        if guidance != 1.0:
+        if guidance != 1.0 and student is None:
             scale = float(guidance)
             away = self.conditioning([negative or ''] * len(prompts), seconds)
         if blank:
@@ -155,7 +203,10 @@ class StableAudio3:
             away = None if away is None else away.replace(local=local)
         params = {name: self.params[name] for name in PREDICTORS}
         keys = keys if self.schedule.stochastic else None
-        latents = self._sample(params, conditioning, x, times, keys, scale, away)
+        if student is None:
+            latents = self._sample(params, conditioning, x, times, keys, scale, away)
+        else:
+            latents = self._sample_student(student.params, conditioning, x, steps, float(guidance))
         samples = int(seconds * self.sample_rate)
         return np.clip(np.asarray(self.decode(latents)[:, :samples]), -1.0, 1.0)
 

@@ -17,7 +17,8 @@ The context is the text, a learned token at every further text position up to `t
 duration. As cross-attention knows no position, all those equal tokens are one key here, its score
 raised by the logarithm of their number: the same sum of exponentials with up to 255 keys fewer.
 Keys and values of the context do not depend on the noise level, so `condition` makes them once for
-all steps.
+all steps. `distilled` adds, at zero, what a student is told besides: guidance scale and length of
+its step.
 """
 
 import functools
@@ -30,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.models.denoiser import student_embedding
 from realaudio_jax.models.layers import RMSNorm
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import (
@@ -156,6 +158,18 @@ class Block(nn.Module):
         return x + self.mlp_out(up * nn.silu(gate)) * nn.sigmoid(1 - gate_m)
 
 
+class StudentEmbedding(nn.Module):
+    """`student_embedding` as a module."""
+
+    width: int
+
+    @nn.compact
+    def __call__(
+        self, guidance_scale: Float[Array, 'B'], step_size: Float[Array, 'B']
+    ) -> Float[Array, 'B D']:
+        return student_embedding(self.width, guidance_scale, step_size)
+
+
 class Transformer(nn.Module):
     """Noisy latents to velocity; the defaults are the published small model's.
 
@@ -175,6 +189,7 @@ class Transformer(nn.Module):
       memory: tokens.
       differential: two maps for each head, see `layers.mix`.
       text_tokens: positions of a text that the original pads to.
+      distilled: is it a student, told guidance scale and step size.
     """
 
     channels: int = 256
@@ -189,6 +204,7 @@ class Transformer(nn.Module):
     memory: int = 64
     differential: bool = False
     text_tokens: int = 256
+    distilled: bool = False
 
     def setup(self):
         width = self.heads * self.head_width
@@ -202,10 +218,14 @@ class Transformer(nn.Module):
         small = nn.initializers.normal(0.02)
         self.padding = self.param('padding', nn.initializers.zeros, (self.context_input,))
         self.memory_tokens = self.param('memory_tokens', small, (self.memory, width))
+        # A student is trained: what the blocks computed is computed again rather than kept.
+        kind = nn.remat(Block) if self.distilled else Block
         self.blocks = [
-            Block(self.heads, self.head_width, self.hidden, self.differential)
+            kind(self.heads, self.head_width, self.hidden, self.differential)
             for _ in range(self.depth)
         ]
+        if self.distilled:
+            self.student = StudentEmbedding(width)
 
     def __call__(
         self,
@@ -215,10 +235,12 @@ class Transformer(nn.Module):
         text_mask: Bool[Array, 'B T'],
         duration: Float[Array, 'B I'],
         local: Float[Array, 'B L J'] | None = None,
+        guidance_scale: Float[Array, 'B'] | None = None,
+        step_size: Float[Array, 'B'] | None = None,
     ) -> Float[Array, 'B L C']:
         """`predict` of `condition`."""
         context = self.condition(text, text_mask, duration)
-        return self.predict(x_t, t, context, local)
+        return self.predict(x_t, t, context, local, guidance_scale, step_size)
 
     def condition(
         self,
@@ -253,6 +275,8 @@ class Transformer(nn.Module):
         t: Float[Array, 'B'],
         context: Context,
         local: Float[Array, 'B L J'] | None = None,
+        guidance_scale: Float[Array, 'B'] | None = None,
+        step_size: Float[Array, 'B'] | None = None,
     ) -> Float[Array, 'B L C']:
         """The velocity.
 
@@ -262,9 +286,12 @@ class Transformer(nn.Module):
           context: of `condition`.
           local: the latents of a sound to be kept and the mask of where, each frame; None is not
             the same as all zero.
+          guidance_scale, step_size: of a student; a teacher has none.
         """
         level = fourier_features(t, self.level_features).astype(x_t.dtype)
         told = context.duration + self.level_out(nn.silu(self.level_in(level)))
+        if self.distilled:
+            told = told + self.student(guidance_scale, step_size).astype(told.dtype)
         modulation = self.modulation_out(nn.silu(self.modulation_in(told)))
 
         x = self.embed(x_t + self.preprocess(x_t))
@@ -309,7 +336,8 @@ def parameter_shapes(model: Transformer) -> PyTree:
         one(2, model.channels), one(), one(2, model.context_input), one(2, dtype=jnp.bool_),
         one(model.duration_input), one(2, model.local_input),
     )  # fmt: skip
-    return jax.eval_shape(model.init, jax.random.key(0), *inputs)['params']
+    student = (one(), one()) if model.distilled else ()
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs, *student)['params']
 
 
 def import_transformer(

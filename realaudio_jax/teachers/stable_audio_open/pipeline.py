@@ -3,7 +3,6 @@
 Published: a window of 2,097,152 samples of 44.1 kHz stereo (47.55 s), 100 steps, guidance 7.
 """
 
-import dataclasses
 import functools
 import os
 import pathlib
@@ -13,15 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.data.latent_cache import weights_fingerprint
 from realaudio_jax.distillation.subject import Subject
-from realaudio_jax.release import load_params, read_config
 from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
+from realaudio_jax.teachers.distilling import Student, load_student, sample_student
 from realaudio_jax.teachers.stable_audio_open import distilling
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, import_projection
-from realaudio_jax.teachers.stable_audio_open.denoise import Networks, Schedule, noises, sample
+from realaudio_jax.teachers.stable_audio_open.denoise import (
+    PATH,
+    Networks,
+    Schedule,
+    bind,
+    noises,
+    sample,
+)
 from realaudio_jax.teachers.stable_audio_open.oobleck import Oobleck, import_autoencoder
 from realaudio_jax.teachers.stable_audio_open.transformer import import_transformer
 from realaudio_jax.typing import Array, Float, PyTree
@@ -30,24 +35,6 @@ CLASS_NAME = 'StableAudioPipeline'
 SCHEDULER = 'CosineDPMSolverMultistepScheduler'
 PREDICTORS = ('transformer', 'projection')  # the networks that a denoise function is made of
 PARTS = ('transformer', 'projection_model', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
-
-
-@dataclasses.dataclass(frozen=True)
-class Student:
-    """A distilled transformer and projection, and what they were trained for."""
-
-    params: PyTree
-    steps: tuple[int, ...]
-    guidance_range: tuple[float, float]
-
-    def require(self, steps: int, guidance: float) -> None:
-        """ValueError for steps or guidance that the student does not know."""
-        low, high = self.guidance_range
-        if steps not in self.steps or not low <= guidance <= high:
-            raise ValueError(
-                f'{steps} steps with guidance {guidance:g}: the student was trained for '
-                f'{", ".join(map(str, self.steps))} steps and guidance {low:g} to {high:g}'
-            )
 
 
 class StableAudioOpen:
@@ -78,8 +65,9 @@ class StableAudioOpen:
         self._encode = jax.jit(functools.partial(apply, method='encode'))
         self._decode = jax.jit(functools.partial(apply, method='decode'))
         self._sample = jax.jit(functools.partial(sample, self.networks))
+        student = functools.partial(bind, distilling.student_networks(self.networks))
         self._sample_student = jax.jit(
-            functools.partial(distilling.sample_student, self.networks), static_argnums=3
+            functools.partial(sample_student, student, PATH), static_argnums=3
         )
 
     @property
@@ -160,17 +148,8 @@ class StableAudioOpen:
         return weights_fingerprint((self.params['autoencoder'], self.params['text_encoder']))
 
     def load_student(self, folder: str | os.PathLike) -> Student:
-        """A student that `experiments/distill` left in `folder`.
-
-        Raises:
-          FileNotFoundError, ValueError: not such a folder; see `release.load_params`.
-        """
-        facts = read_config(folder).get('student', {})
-        if not {'steps', 'guidance_range'} <= set(facts):
-            raise ValueError(f'{folder} describes no student; give the folder that a run left')
-        shapes = distilling.student_shapes(self.networks)
-        params = load_params(pathlib.Path(folder) / STUDENT_NAME, shapes)
-        return Student(params, tuple(facts['steps']), tuple(facts['guidance_range']))
+        """A student that `experiments/distill` left; see `teachers.distilling.load_student`."""
+        return load_student(folder, 'stable_audio_open', distilling.student_shapes(self.networks))
 
     def subject(self, text: float = 0.0) -> Subject:
         """The transformer and its projection, and a student of both; see `distilling.subject`."""
@@ -205,7 +184,8 @@ class StableAudioOpen:
           guidance: scale.
           seed: item i uses fold_in(key(0), seed + i).
           negative: a text to guide away from; None is nothing said.
-          student: sample this instead of the teacher, at one evaluation a step.
+          student: sample this instead of the teacher, at one evaluation a step and without
+            `negative`.
           frames: latent frames to make; None is the whole window, as the original. Fewer take less
             time and are not what the model was trained on.
 
@@ -221,7 +201,7 @@ class StableAudioOpen:
                 f'frames is {frames}: {seconds:g} s need {least} to {self.frames} latent frames'
             )
         if student is not None:
-            student.require(steps, guidance)
+            student.require(steps, guidance, negative)
         keys = item_keys(jax.random.key(0), seed + jnp.arange(len(prompts)))
         x, noise = noises(keys, steps, (frames, self.networks.transformer.channels))
         conditioning = self.conditioning(prompts, 0.0, seconds)

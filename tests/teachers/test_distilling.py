@@ -1,0 +1,134 @@
+"""Students of tiny random teachers: where each begins, and whose folder is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_audioldm2
+import tiny_stable_audio_3
+import tiny_teacher
+
+from realaudio_jax import release
+from realaudio_jax.components import STUDENT_NAME
+from realaudio_jax.teachers import DISTILLABLE, Distillable, distilling, load_teacher
+
+WRITERS = {
+    'stable_audio_open': tiny_teacher.write_stable_audio_open,
+    'audioldm2': tiny_audioldm2.write,
+    'stable_audio_3': tiny_stable_audio_3.write,
+}
+CAPTIONS = ['rain', 'a dog barks over wind and then a door slams']
+
+
+@pytest.fixture(scope='module', params=DISTILLABLE)
+def named(request, tmp_path_factory):
+    """A name and the model."""
+    folder = WRITERS[request.param](tmp_path_factory.mktemp(request.param) / 'model')
+    return request.param, load_teacher(request.param, folder)
+
+
+@pytest.fixture(scope='module')
+def batch(named):
+    """0.3 s of noise and two captions, as the experiment would store them."""
+    _, model = named
+    samples = int(0.3 * model.sample_rate)
+    audio = np.random.default_rng(0).normal(size=(2, samples, 2)).astype(np.float32)
+    arrays = model.encode_scenes(0.1 * audio, CAPTIONS)
+    assert all(len(rows) == 2 for rows in arrays.values())
+    return model.subject().to_batch(arrays)
+
+
+def test_a_student_begins_as_its_teacher(named, batch):
+    """At times between the steps of a table too, at both ends, and whatever it is told."""
+    _, model = named
+    assert isinstance(model, Distillable)
+    subject = model.subject()
+    c, x = jax.tree.map(jnp.asarray, (batch.conditioning, batch.latents))
+    x = x + jax.random.normal(jax.random.key(0), x.shape)
+    teacher = jax.jit(lambda p, t, scale: subject.teacher(p, c, scale)(x, t))
+    student = jax.jit(lambda p, t, *told: subject.student(p, c, *told)(x, t))
+
+    def close(found, wanted):
+        return np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+    ones, told = jnp.ones(2), (jnp.array([2.0, 5.0]), jnp.array([0.5, 0.125]))
+    for t in (jnp.array([0.31357, 0.9]), jnp.array([0.0, 1.0])):
+        wanted = teacher(subject.teacher_params, t, ones)
+        assert np.isfinite(wanted).all()
+        assert close(student(subject.student_params, t, *told), wanted)
+    assert not close(teacher(subject.teacher_params, t, 3 * ones), wanted)
+
+    def told_apart(path, leaf):
+        found = any(name in str(path) for name in ('step_size', 'guidance_scale'))
+        return jax.random.normal(jax.random.key(1), leaf.shape) if found else leaf
+
+    changed = jax.tree_util.tree_map_with_path(told_apart, subject.student_params)
+    results = [
+        student(changed, t, guidance, step)
+        for guidance, step in ((told[0], told[1]), (3 * ones, told[1]), (told[0], ones))
+    ]
+    assert not close(results[0], wanted)
+    assert not close(results[1], results[0]) and not close(results[2], results[0])
+
+
+def test_absence_asks_for_nothing_in_some_items(named, batch):
+    """An item dropped is that of `unconditional()`, any other is as it was."""
+    _, model = named
+    many = jax.tree.map(lambda leaf: np.repeat(leaf, 100, axis=0), batch)
+    nothing = many.conditioning.unconditional()
+
+    def dropped(text):
+        found = model.subject(text=text).prepare(many, jax.random.key(0)).conditioning
+        same, empty = (
+            [
+                (np.asarray(a) == np.asarray(b)).reshape(len(a), -1).all(axis=1)
+                for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(c), strict=True)
+            ]
+            for c in (many.conditioning, nothing)
+        )
+        same, empty = np.all(same, axis=0), np.all(empty, axis=0)
+        np.testing.assert_array_equal(same, ~empty)
+        return empty.mean()
+
+    assert dropped(0.0) == 0 and dropped(1.0) == 1 and 0.15 < dropped(0.25) < 0.35
+
+
+def test_folders_that_hold_no_student_of_the_model(named, tmp_path):
+    name, model = named
+    other = DISTILLABLE[DISTILLABLE.index(name) - 1]
+    facts = {'steps': [1, 2], 'guidance_range': [1.0, 3.0]}
+    for config, says in (
+        ({'teacher': name}, 'describes no student'),
+        ({'teacher': other, 'student': facts}, f'a student of {other}, not of {name}; give'),
+        ({'student': facts}, f'a student of a release, not of {name}'),
+        ({'teacher': name, 'student': facts}, 'missing'),
+    ):
+        release.write_config(tmp_path, config)
+        release.save_params(tmp_path / STUDENT_NAME, model.subject().teacher_params)
+        with pytest.raises(ValueError, match=says) as error:
+            model.load_student(tmp_path)
+        assert '\n' not in str(error.value)
+
+
+def test_a_student_takes_no_negative_prompt():
+    student = distilling.Student({}, (2,), (1.0, 3.0))
+    student.require(2, 3.0)
+    for steps, guidance, negative, says in (
+        (4, 2.0, None, '4 steps with guidance 2: the student was trained for 2 steps'),
+        (2, 3.5, None, 'guidance 3.5: the student was trained for 2 steps and guidance 1 to 3'),
+        (2, 2.0, 'rain', 'takes no negative prompt'),
+    ):
+        with pytest.raises(ValueError, match=says):
+            student.require(steps, guidance, negative)
+
+
+def test_captions_at_one_length():
+    states = np.arange(12.0, dtype=np.float32).reshape(2, 3, 2)
+    mask = np.array([[True, False, False], [True, True, False]])
+    found, real = distilling.padded(jnp.asarray(states), mask, 2)
+    np.testing.assert_array_equal(found, states[:, :2])
+    np.testing.assert_array_equal(real, mask[:, :2])
+    found, real = distilling.padded(jnp.asarray(states), mask, 500)
+    assert found.shape == (2, 128, 2) and real.sum() == 3
+    with pytest.raises(ValueError, match='2 tokens, 1 at most; shorten it'):
+        distilling.padded(jnp.asarray(states), mask, 1)
