@@ -10,14 +10,17 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
+from realaudio_jax.generator import keep_freed_memory
 from realaudio_jax.training.loop import main_guard
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
     """Runs an absl main; a user's mistake, in a flag or later, is one line and status 1.
 
-    Libraries log from warnings up; `-v=0` shows what they say besides.
+    Libraries log from warnings up; `-v=0` shows what they say besides. Memory that is freed is kept:
+    a step of training and a big network's call take as many fresh pages as a sound does.
     """
+    keep_freed_memory()
     app.run(main_guard(main), flags_parser=main_guard(parse_flags))
 
 

@@ -27,12 +27,7 @@ from realaudio_jax.distillation.consistency import Consistency
 from realaudio_jax.distillation.progressive import Progressive
 from realaudio_jax.distillation.recipe import Recipe
 from realaudio_jax.distillation.subject import Subject
-from realaudio_jax.generator import (
-    LEAD_KEY,
-    Generator,
-    enable_compilation_cache,
-    keep_freed_memory,
-)
+from realaudio_jax.generator import LEAD_KEY, Generator, enable_compilation_cache
 from realaudio_jax.io import write_audio
 from realaudio_jax.metrics.calibration import calibrate_onsets
 from realaudio_jax.metrics.coherence import coherence_rows
@@ -188,7 +183,6 @@ def main(argv):
     name = f'distill_{config.teacher}' if config.get('teacher') else 'foley_distill'
     workdir = pathlib.Path(_WORKDIR.value or f'runs/{name}')
     enable_compilation_cache()
-    keep_freed_memory()
     if config.get('teacher') and not _TEACHER.value:
         raise ValueError(f'this config distils {config.teacher}: give its folder with --teacher')
     if _TEACHER.value:
