@@ -17,8 +17,8 @@ from realaudio_jax.training.loop import main_guard
 def run(main: Callable[[Sequence[str]], Any]) -> None:
     """Runs an absl main; a user's mistake, in a flag or later, is one line and status 1.
 
-    Libraries log from warnings up; `-v=0` shows what they say besides. Memory that is freed is kept:
-    a step of training and a big network's call take as many fresh pages as a sound does.
+    Libraries log from warnings up; `-v=0` shows what they say besides. Memory that is freed is
+    kept: a step of training or a big network's call would take as many fresh pages as a sound.
     """
     keep_freed_memory()
     app.run(main_guard(main), flags_parser=main_guard(parse_flags))
