@@ -337,6 +337,25 @@ def invert_ddim_step(
     return (x_s - ratio * x_t) / (path.alpha(s) - ratio * path.alpha(t))
 
 
+def weighted_error(
+    prediction: Float[Array, 'B L C'],
+    target: Float[Array, 'B L C'],
+    path: NoisePath,
+    t: Float[Array, 'B'],
+    mask: Float[Array, 'B L'],
+    largest: float = 10.0,
+) -> Float[Array, 'B']:
+    """min(max(SNR, 1), largest) |x_0 - target|^2, the mean over real frames.
+
+    The truncated signal-to-noise weight of Salimans & Ho 2022 (arXiv 2202.00512, eq. 9), bounded
+    above because steps here may start close to t = 0.
+    """
+    snr = jnp.square(path.alpha(t) / jnp.maximum(path.sigma(t), 1e-4))
+    weight = jnp.clip(snr, 1.0, largest)
+    error = jnp.mean(jnp.square(prediction - target), axis=-1) * mask
+    return weight * jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1.0)
+
+
 def _noise_ratio(path: NoisePath, t: Array, s: Array) -> Array:
     """sigma_s / sigma_t, and 1 where t = 0: a frame that is already clean stays as it is."""
     sigma_t = path.sigma(t)

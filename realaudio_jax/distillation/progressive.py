@@ -28,9 +28,14 @@ from realaudio_jax.distillation.recipe import (
     Teacher,
     draw_guidance,
     noise_like,
+)
+from realaudio_jax.noise import (
+    NoisePath,
+    ddim_step,
+    diffuse,
+    invert_ddim_step,
     weighted_error,
 )
-from realaudio_jax.noise import NoisePath, ddim_step, diffuse, invert_ddim_step
 from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 
 

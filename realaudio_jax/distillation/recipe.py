@@ -18,9 +18,8 @@ from typing import Any, Protocol
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 
-from realaudio_jax.noise import Denoise, NoisePath
+from realaudio_jax.noise import Denoise
 from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 
 Student = Callable[[PyTree, Any, Float[Array, 'B'], Float[Array, 'B']], Denoise]
@@ -62,25 +61,6 @@ def draw_guidance(
     """Guidance scales, uniform in [low, high] (Meng et al. 2022, arXiv 2210.03142, sec. 3.1)."""
     low, high = low_high
     return jax.random.uniform(key, (batch,), minval=low, maxval=high)
-
-
-def weighted_error(
-    prediction: Float[Array, 'B L C'],
-    target: Float[Array, 'B L C'],
-    path: NoisePath,
-    t: Float[Array, 'B'],
-    mask: Float[Array, 'B L'],
-    largest: float = 10.0,
-) -> Float[Array, 'B']:
-    """min(max(SNR, 1), largest) |x_0 - target|^2, the mean over real frames.
-
-    The truncated signal-to-noise weight of Salimans & Ho 2022 (arXiv 2202.00512, eq. 9), bounded
-    above because steps here may start close to t = 0.
-    """
-    snr = jnp.square(path.alpha(t) / jnp.maximum(path.sigma(t), 1e-4))
-    weight = jnp.clip(snr, 1.0, largest)
-    error = jnp.mean(jnp.square(prediction - target), axis=-1) * mask
-    return weight * jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1.0)
 
 
 def noise_like(key: Key[Array, ''], x: Float[Array, 'B L C']) -> Float[Array, 'B L C']:
