@@ -5,7 +5,7 @@
 With `:release` it is the run that made `student.safetensors` of the shipped release: more updates
 of the same recipes and more evaluation scenes.
 
-Cost of the default on two CPU cores: 409 s from foley alone (with 16 evaluation scenes), 397 s with
+Cost of the default on two CPU cores: 427 s from foley alone, 397 s with
 recordings and YAMNet (training 200 s of it); the machine has been half as fast on other days.
 `:release` took some 25 minutes beside other work. Result: README.
 """
