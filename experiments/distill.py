@@ -191,10 +191,10 @@ def main(argv):
     generator = Generator(components.find_release(_RELEASE.value))
     front_end = components.load_front_end(_RELEASE.value)
     with Progress(config.scenes, 'scenes') as progress:
+        source = scene_source(_RECORDINGS.value, config.foley_weight, log=progress.say)
         scenes = latent_scenes(
-            front_end, scene_source(_RECORDINGS.value, config.foley_weight, log=progress.say),
-            f'train {_RECORDINGS.value}', config.scenes, config.scene_seconds, config.seed,
-            workdir / 'latents', lambda done, _: progress.update(done),
+            front_end, source, f'train {_RECORDINGS.value}', config.scenes, config.scene_seconds,
+            config.seed, workdir / 'latents', lambda done, _: progress.update(done),
         )  # fmt: skip
     crop = RandomCrop(scenes.frames, min(5.0, config.scene_seconds))
     data = batches(scenes, config.batch_size, config.seed, transform=crop)
@@ -209,7 +209,6 @@ def main(argv):
     }
     release[LEAD_KEY] = 0.0
     components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
-    source = scene_source(_RECORDINGS.value, config.foley_weight)
     known = make_scenes(config.seed, source, config.calibration_scenes, config.eval_seconds)
     few = Setting('student', min(4, max(config.consistency.segments)))
     calibrate_onsets(workdir / 'release', list(known), few, config.seed)

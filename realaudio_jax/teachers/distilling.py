@@ -9,6 +9,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.distillation import recipe
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.distillation.subject import Subject
-from realaudio_jax.noise import NoisePath, time_grid
+from realaudio_jax.noise import Denoise, NoisePath, time_grid
 from realaudio_jax.release import load_params, read_config
 from realaudio_jax.samplers import ddim
 from realaudio_jax.typing import Array, Bool, Float, Key, PyTree
@@ -70,6 +71,30 @@ def load_student(folder: str | os.PathLike, teacher: str, shapes: PyTree) -> Stu
         )
     params = load_params(pathlib.Path(folder) / STUDENT_NAME, shapes)
     return Student(params, tuple(facts['steps']), tuple(facts['guidance_range']))
+
+
+def student_networks(networks: Any, name: str) -> Any:
+    """A teacher's networks, of which the one of that name is told what a student is told besides.
+
+    Args:
+      networks: a dataclass of modules.
+      name: of the one that has `distilled`.
+    """
+    return dataclasses.replace(networks, **{name: getattr(networks, name).clone(distilled=True)})
+
+
+def guided_teacher(guided: Callable[..., Denoise], networks: Any) -> recipe.Teacher:
+    """A recipe's teacher, guided away from the condition "nothing said".
+
+    Args:
+      guided: (networks, params, conditioning, away, guidance_scale) -> denoise.
+      networks: of the teacher.
+    """
+
+    def teacher(params, conditioning, guidance_scale):
+        return guided(networks, params, conditioning, conditioning.unconditional(), guidance_scale)
+
+    return teacher
 
 
 def student_params(params: PyTree, shapes: PyTree) -> PyTree:

@@ -1,12 +1,12 @@
 """A student of AudioLDM 2: the same U-Net, told guidance scale and step size besides."""
 
-import dataclasses
 import functools
 
 import numpy as np
 
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.teachers import distilling
 from realaudio_jax.teachers.audioldm2.model import (
     Conditioning,
     Networks,
@@ -18,10 +18,7 @@ from realaudio_jax.teachers.audioldm2.model import (
 from realaudio_jax.teachers.distilling import make_subject, whole_batch
 from realaudio_jax.typing import PyTree
 
-
-def student_networks(networks: Networks) -> Networks:
-    """The networks with what a student is told besides."""
-    return dataclasses.replace(networks, unet=networks.unet.clone(distilled=True))
+student_networks = functools.partial(distilling.student_networks, name='unet')
 
 
 def student_shapes(networks: Networks) -> PyTree:

@@ -6,7 +6,6 @@ steps, which on this path are DDIM, with guidance.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -63,15 +62,6 @@ def bind(
         return velocity.astype(x_t.dtype)
 
     return as_denoise(PATH, predict, 'velocity')
-
-
-def as_teacher(networks: Networks) -> Callable[..., Denoise]:
-    """The networks as a recipe's `teacher(params, conditioning, guidance_scale)`, guided."""
-
-    def teacher(params, conditioning, guidance_scale):
-        return guided(networks, params, conditioning, conditioning.unconditional(), guidance_scale)
-
-    return teacher
 
 
 def guided(

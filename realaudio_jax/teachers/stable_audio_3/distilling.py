@@ -1,22 +1,19 @@
 """A student of Stable Audio 3: the same networks, told guidance scale and step size besides."""
 
-import dataclasses
 import functools
 
 import numpy as np
 
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.distillation.subject import Subject
-from realaudio_jax.teachers.distilling import make_subject, whole_batch
+from realaudio_jax.teachers import distilling
+from realaudio_jax.teachers.distilling import guided_teacher, make_subject, whole_batch
 from realaudio_jax.teachers.stable_audio_3 import conditioners, transformer
 from realaudio_jax.teachers.stable_audio_3.conditioners import Conditioning
-from realaudio_jax.teachers.stable_audio_3.denoise import PATH, Networks, as_teacher, bind
+from realaudio_jax.teachers.stable_audio_3.denoise import PATH, Networks, bind, guided
 from realaudio_jax.typing import PyTree
 
-
-def student_networks(networks: Networks) -> Networks:
-    """The networks with what a student is told besides."""
-    return dataclasses.replace(networks, transformer=networks.transformer.clone(distilled=True))
+student_networks = functools.partial(distilling.student_networks, name='transformer')
 
 
 def student_shapes(networks: Networks) -> PyTree:
@@ -40,6 +37,6 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
 def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:
     """`make_subject` of a teacher's networks and their parameters."""
     return make_subject(
-        as_teacher(networks), functools.partial(bind, student_networks(networks)), PATH,
+        guided_teacher(guided, networks), functools.partial(bind, student_networks(networks)), PATH,
         params, student_shapes(networks), to_batch, text,
     )  # fmt: skip

@@ -7,7 +7,6 @@ tokens are all zero, or from a negative prompt.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -57,15 +56,6 @@ def bind(
         return v.astype(x_t.dtype)
 
     return as_denoise(PATH, predict, 'v')
-
-
-def as_teacher(networks: Networks) -> Callable[..., Denoise]:
-    """The networks as a recipe's `teacher(params, conditioning, guidance_scale)`, guided."""
-
-    def teacher(params, conditioning, guidance_scale):
-        return guided(networks, params, conditioning, conditioning.unconditional(), guidance_scale)
-
-    return teacher
 
 
 def guided(
