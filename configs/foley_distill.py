@@ -19,6 +19,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.scenes = 384  # encoded once
     config.scene_seconds = 5.0
     config.foley_weight = 0.4  # share of sounds from procedural foley, where there are recordings
+    config.crop_seconds = 5.0  # the shortest crops; whole scenes at least half of a batch
     config.batch_size = 16
     config.guidance_range = (1.0, 4.0)  # scales folded into the student
     config.absence = ml_collections.ConfigDict(
@@ -54,7 +55,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.eval_scenes = 64
     elif variant == 'test':
         config.scenes = 4
-        config.scene_seconds = 1.0
+        config.scene_seconds = config.crop_seconds = 1.0
         config.batch_size = 2
         config.progressive.steps = (4, 2)
         config.progressive.updates = 2

@@ -30,7 +30,8 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.scenes = 2_500  # encoded once
     config.scene_seconds = 10.0
     config.foley_weight = 0.4  # share of sounds from procedural foley
-    config.batch_seconds = 160.0  # seconds of sound in a batch, whatever the length of its crops
+    config.batch_seconds = 160.0  # seconds of sound in a batch, crops filled up to whole scenes
+    config.crop_seconds = 0.5  # the shortest crops; half of a batch are whole scenes
     config.model = ml_collections.ConfigDict(dict(width=256, depth=8, heads=4))
     config.absence = ml_collections.ConfigDict(
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)

@@ -18,7 +18,7 @@ from absl import flags
 from experiments.common import define_config, run
 from realaudio_jax import components
 from realaudio_jax.components import STUDENT_NAME
-from realaudio_jax.data.latent_cache import RandomCrop
+from realaudio_jax.data.latent_cache import RandomCrops
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.prepared import latent_scenes, scene_source, teacher_scenes
 from realaudio_jax.data.scenes import make_scenes
@@ -60,6 +60,9 @@ _TEACHER = flags.DEFINE_string(
 )
 _EMBEDDER_WEIGHTS = flags.DEFINE_string(
     'embedder_weights', None, 'Folder of YAMNet weights, for an independent judge.'
+)
+_WORKERS = flags.DEFINE_integer(
+    'workers', 0, 'Processes that mix scenes; 0: none besides this.', lower_bound=0
 )
 
 
@@ -195,9 +198,9 @@ def main(argv):
         scenes = latent_scenes(
             front_end, source, f'train {_RECORDINGS.value}', config.scenes, config.scene_seconds,
             config.seed, workdir / 'latents', lambda done, _: progress.update(done),
+            _WORKERS.value,
         )  # fmt: skip
-    crop = RandomCrop(scenes.frames, min(5.0, config.scene_seconds))
-    data = batches(scenes, config.batch_size, config.seed, transform=crop)
+    data = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
     student = distill(config, subject_of(generator, config), data, workdir)
     if student is None:
         return

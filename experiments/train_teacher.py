@@ -19,8 +19,7 @@ from realaudio_jax.components import (
     load_front_end,
 )
 from realaudio_jax.data.front_end import FrontEnd
-from realaudio_jax.data.latent_cache import RandomCrop
-from realaudio_jax.data.loader import batches
+from realaudio_jax.data.latent_cache import RandomCrops
 from realaudio_jax.data.prepared import latent_scenes, scene_source
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
@@ -45,6 +44,9 @@ _INIT_CODE = flags.DEFINE_string(
     'init_code', None, 'The autoencoder.safetensors whose latents --init knows, if it is another.'
 )
 _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
+_WORKERS = flags.DEFINE_integer(
+    'workers', 0, 'Processes that mix scenes; 0: none besides this.', lower_bound=0
+)
 
 
 def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) -> Array:
@@ -120,13 +122,15 @@ def warm_start(model: Denoiser, front_end: FrontEnd, init, init_code) -> PyTree:
 
 
 def train(
-    config, workdir: pathlib.Path, recordings, release, autoencoder, init=None, init_code=None
-) -> PyTree | None:
+    config, workdir: pathlib.Path, recordings, release, autoencoder, init=None, init_code=None,
+    workers: int = 0,
+) -> PyTree | None:  # fmt: skip
     """The run; writes teacher.safetensors. Returns the averaged parameters, None if stopped."""
     front_end = load_front_end(release, autoencoder)
     scenes = functools.partial(
-        latent_scenes, front_end, seconds=config.scene_seconds, folder=workdir / 'latents'
-    )
+        latent_scenes, front_end, seconds=config.scene_seconds, folder=workdir / 'latents',
+        workers=workers,
+    )  # fmt: skip
     with Progress(config.scenes, 'scenes') as progress:
         train_scenes = scenes(
             scene_source(recordings, config.foley_weight), f'train {recordings}',
@@ -138,8 +142,7 @@ def train(
     )  # fmt: skip
 
     batch_size = max(1, int(config.batch_seconds / config.scene_seconds))
-    crop = RandomCrop(train_scenes.frames, count=3)
-    data = batches(train_scenes, batch_size, config.seed, transform=crop)
+    data = RandomCrops(train_scenes, batch_size, config.seed, config.crop_seconds)
     model = Denoiser(**config.model)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, config.steps, 1e-5
@@ -195,7 +198,7 @@ def main(argv):
     del argv
     train(
         _CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value, _RELEASE.value,
-        _AUTOENCODER.value, _INIT.value, _INIT_CODE.value,
+        _AUTOENCODER.value, _INIT.value, _INIT_CODE.value, _WORKERS.value,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Scenes as latents and text states, computed once and kept as a folder of npy arrays."""
 
+import functools
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.data.scenes import Scene
@@ -18,9 +20,11 @@ from realaudio_jax.typing import (
     MAX_EVENT_TOKENS,
     MAX_EVENTS,
     MAX_TEXT_TOKENS,
-    MIN_SECONDS,
     SAMPLE_RATE,
+    Array,
     Float,
+    Int,
+    Key,
     PyTree,
 )
 
@@ -197,17 +201,10 @@ def build_latent_scenes(
     return LatentScenes(final)
 
 
-def crop_lengths(max_frames: int, min_seconds: float = MIN_SECONDS, count: int = 8) -> list[int]:
-    """Up to `count` even lengths in latent frames from min_seconds to max_frames, evenly in log."""
-    shortest = min(2 * int(np.ceil(min_seconds * LATENT_RATE / 2)), max_frames)
-    lengths = np.geomspace(shortest, max_frames, count)
-    return sorted({max(2, 2 * int(length / 2 + 1e-6)) for length in lengths})
-
-
 def crop_batch(
-    batch: dict[str, np.ndarray], starts: Sequence[int] | np.ndarray, frames: int
-) -> dict[str, np.ndarray]:
-    """Cuts every item of a batch to `frames` latent frames, and its timeline with it.
+    batch: dict[str, Array], starts: Int[Array, 'B'], lengths: Int[Array, 'B'], frames: int
+) -> dict[str, Array]:
+    """Cuts every item of a batch to a length of its own, and its timeline with it; pure.
 
     Events that end before the crop or begin after it are dropped; those that reach over its edges
     are clipped to it (an onset before the crop becomes 0). A caption no longer holds where a whole
@@ -215,47 +212,57 @@ def crop_batch(
 
     Args:
       batch: arrays of `LatentScenes`, first axis B.
-      starts: [B] first latent frame of each crop.
-      frames: length of all crops.
+      starts: first latent frame of each crop.
+      lengths: latent frames of each crop, at most `frames`.
+      frames: that the arrays returned have; what lies beyond a crop is padding, whatever it holds.
 
     Returns:
-      the batch with latents [B, frames, C], loudness_db [B, frames], times in seconds from the
-      start of the crop, zeros in dropped events, and seconds = frames / 25.
+      the batch in float32 with latents [B, frames, C], loudness_db [B, frames], times in seconds
+      from the start of the crop, zeros in dropped events, and seconds = lengths / 25.
     """
-    starts = np.asarray(starts)
-    span = starts[:, None] + np.arange(frames)[None, :]
-    rows = np.arange(len(starts))[:, None]
-    seconds, first = frames / LATENT_RATE, (starts / LATENT_RATE)[:, None]
+    span = starts[:, None] + jnp.arange(frames)[None, :]
+    span = jnp.minimum(span, batch['latents'].shape[1] - 1)
+    seconds, first = (lengths / LATENT_RATE)[:, None], (starts / LATENT_RATE)[:, None]
     onset, offset = batch['onset_s'] - first, batch['offset_s'] - first
     kept = batch['event_mask'] & (offset > 0) & (onset < seconds)
     complete = (kept == batch['event_mask']).all(axis=1)
-    zero = np.float32(0.0)
-    return {
+    cropped = {
         **batch,
-        'latents': batch['latents'][rows, span].astype(np.float32),
-        'loudness_db': batch['loudness_db'][rows, span],
-        'text': batch['text'].astype(np.float32),
+        'latents': jnp.take_along_axis(batch['latents'], span[..., None], axis=1),
+        'loudness_db': jnp.take_along_axis(batch['loudness_db'], span, axis=1),
         'text_mask': batch['text_mask'] & complete[:, None],
-        'event_text': np.where(kept[:, :, None], batch['event_text'], 0).astype(np.float32),
-        'onset_s': np.where(kept, onset.clip(0.0, seconds), zero).astype(np.float32),
-        'offset_s': np.where(kept, offset.clip(0.0, seconds), zero).astype(np.float32),
-        'gain_db': np.where(kept, batch['gain_db'], zero),
+        'event_text': jnp.where(kept[:, :, None], batch['event_text'], 0),
+        'onset_s': jnp.where(kept, onset.clip(0.0, seconds), 0),
+        'offset_s': jnp.where(kept, offset.clip(0.0, seconds), 0),
+        'gain_db': jnp.where(kept, batch['gain_db'], 0),
         'event_mask': kept,
-        'seconds': np.full(len(starts), seconds, np.float32),
+        'seconds': seconds[:, 0],
     }
+    return {k: x if x.dtype == bool else x.astype(jnp.float32) for k, x in cropped.items()}
+
+
+def random_lengths(key: Key[Array, ''], size: int, shortest: int, longest: int) -> Int[Array, 'B']:
+    """Even lengths of crops: half of them the longest, the others evenly in the logarithm."""
+    keys = jax.random.split(key)
+    low, high = jnp.log(jnp.array([shortest, longest + 2.0]))
+    drawn = jnp.exp(jax.random.uniform(keys[0], (size,), minval=low, maxval=high)).astype(int)
+    whole = jax.random.bernoulli(keys[1], 0.5, (size,))
+    return jnp.where(whole, longest, jnp.minimum(drawn, longest)) // 2 * 2
 
 
 def random_starts(
-    rng: np.random.Generator, batch: dict[str, np.ndarray], frames: int
-) -> np.ndarray:
-    """[B] even first frames of crops; half of them chosen so that some event begins inside."""
-    lasts = np.maximum(0, (batch['seconds'] * LATENT_RATE + 1e-3).astype(int) - frames)
-    starts = rng.integers(lasts + 1)
-    for i, mask in enumerate(batch['event_mask']):
-        if mask.any() and rng.random() < 0.5:
-            onset = int(rng.choice(batch['onset_s'][i][mask]) * LATENT_RATE)
-            starts[i] = np.clip(onset - rng.integers(frames), 0, lasts[i])
-    return starts // 2 * 2
+    key: Key[Array, ''], batch: dict[str, Array], lengths: Int[Array, 'B']
+) -> Int[Array, 'B']:
+    """Even first frames of crops; half of them chosen so that some event begins inside."""
+    keys = jax.random.split(key, 4)
+    last = jnp.maximum(0, (batch['seconds'] * LATENT_RATE + 1e-3).astype(int) - lengths)
+    anywhere = jax.random.randint(keys[0], last.shape, 0, last + 1)
+    mask = batch['event_mask']
+    event = jax.random.categorical(keys[1], jnp.where(mask, 0.0, -jnp.inf))[:, None]
+    onset = jnp.take_along_axis(batch['onset_s'], event, axis=1)[:, 0] * LATENT_RATE
+    before = onset.astype(int) - jax.random.randint(keys[2], last.shape, 0, lengths - 1)
+    by_event = mask.any(axis=1) & jax.random.bernoulli(keys[3], 0.5, last.shape)
+    return jnp.where(by_event, jnp.clip(before, 0, last), anywhere) // 2 * 2
 
 
 class LatentScenes:
@@ -293,47 +300,60 @@ class LatentScenes:
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         return {name: np.array(array[i]) for name, array in self.arrays.items()}
 
-    def rows(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    def rows(self, indices: Sequence[int] | np.ndarray) -> dict[str, Array]:
         """A batch of whole scenes, in float32."""
-        batch = {name: np.array(array[np.asarray(indices)]) for name, array in self.arrays.items()}
-        return crop_batch(batch, np.zeros(len(batch['seconds']), int), self.frames) | {
-            'seconds': batch['seconds']
-        }
-
-    def sample_batch(
-        self, rng: np.random.Generator, batch_size: int, seconds: float | None = None
-    ) -> dict[str, np.ndarray]:
-        """Random crops of random scenes, all of one length.
-
-        Args:
-          rng: chooses scenes, places and length.
-          batch_size: B.
-          seconds: length of the crops; None draws one of `crop_lengths`, the longest half the time.
-
-        Returns:
-          see `crop_batch`.
-        """
-        indices = rng.integers(len(self), size=batch_size)
-        batch = {name: np.array(array[indices]) for name, array in self.arrays.items()}
-        return RandomCrop(self.frames, seconds)(batch, rng)
+        chosen = np.asarray(indices)
+        batch = {name: jnp.asarray(array[chosen]) for name, array in self.arrays.items()}
+        starts, lengths = (jnp.full(len(chosen), n) for n in (0, self.frames))
+        return crop_batch(batch, starts, lengths, self.frames) | {'seconds': batch['seconds']}
 
 
-class RandomCrop:
-    """`transform(batch, rng)` for `loader.batches`: crops of one random length for each batch."""
+class RandomCrops:
+    """Endless batches of random crops of random scenes, drawn on the device that holds the scenes.
 
-    def __init__(self, max_frames: int, seconds: float | None = None, count: int = 8):
-        if seconds is not None and not 0 < round(seconds * LATENT_RATE) <= max_frames:
+    Crops are of many lengths in arrays of one, so that what takes them compiles once. Batch i is a
+    function of (seed, i) alone; `get_state` and `set_state` save and restore the place, as those of
+    `loader.Batches` do.
+
+    Args:
+      scenes: all of them go to the device, 110 kB for one of 10 s.
+      batch_size: B.
+      seed: of everything random.
+      min_seconds: of crops, see `random_lengths`; as long as the scenes, and all crops are so.
+
+    Raises:
+      ValueError: min_seconds is longer than the scenes, or no time at all.
+    """
+
+    def __init__(self, scenes: LatentScenes, batch_size: int, seed: int, min_seconds: float):
+        longest = scenes.frames // 2 * 2
+        shortest = min(2 * round(min_seconds * LATENT_RATE / 2), longest)
+        if shortest < 2 or min_seconds * LATENT_RATE > scenes.frames + 1e-3:
             raise ValueError(
-                f'crops of {seconds:g} s from scenes of {max_frames / LATENT_RATE:g} s; take less'
+                f'crops of {min_seconds:g} s at least from scenes of '
+                f'{scenes.frames / LATENT_RATE:g} s; take shorter ones, of 0.08 s or more'
             )
-        self.lengths = crop_lengths(max_frames, count=count)
-        self.frames = None if seconds is None else max(2, round(seconds * LATENT_RATE / 2) * 2)
+        self._scenes = {name: jnp.asarray(array) for name, array in scenes.arrays.items()}
+        self._key, self._next = jax.random.key(seed), 0
+        self._draw = jax.jit(functools.partial(_draw, batch_size, shortest, longest))
 
-    def __call__(
-        self, batch: dict[str, np.ndarray], rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
-        frames = self.frames
-        if frames is None:
-            longest = rng.random() < 0.5
-            frames = self.lengths[-1] if longest else int(rng.choice(self.lengths))
-        return crop_batch(batch, random_starts(rng, batch, frames), frames)
+    def __iter__(self) -> 'RandomCrops':
+        return self
+
+    def __next__(self) -> dict[str, Array]:
+        self._next += 1
+        return self._draw(self._scenes, jax.random.fold_in(self._key, self._next))
+
+    def get_state(self) -> dict[str, int]:
+        return {'next': self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self._next = state['next']
+
+
+def _draw(size: int, shortest: int, longest: int, scenes: dict[str, Array], key) -> dict:
+    keys = jax.random.split(key, 3)
+    chosen = jax.random.randint(keys[0], (size,), 0, len(scenes['seconds']))
+    batch = {name: array[chosen] for name, array in scenes.items()}
+    lengths = random_lengths(keys[1], size, shortest, longest)
+    return crop_batch(batch, random_starts(keys[2], batch, lengths), lengths, longest)

@@ -44,6 +44,7 @@ def latent_scenes(
     seed: int,
     folder: pathlib.Path,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 0,
 ) -> LatentScenes:
     """Mixes and encodes `count` scenes, or opens what an earlier run with the same arguments left.
 
@@ -54,10 +55,11 @@ def latent_scenes(
       count, seconds, seed: of the scenes.
       folder: where caches lie.
       progress: called with (done, count).
+      workers: processes that mix them, see `scenes.make_scenes`.
     """
     key = fingerprint(name, count, seconds, seed, front_end.fingerprint())
     return build_latent_scenes(
-        make_scenes(seed, source, count, seconds),
+        make_scenes(seed, source, count, seconds, workers=workers),
         count,
         seconds,
         front_end.encode_audio,

@@ -4,8 +4,13 @@ After Scaper (Salamon et al., WASPAA 2017): events are drawn over an optional ba
 times, levels and durations, and the annotation is what was placed, not what was detected.
 """
 
+import collections
+import concurrent.futures
 import dataclasses
-from collections.abc import Iterator
+import functools
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -265,8 +270,48 @@ def _by_onset(event: Event) -> tuple[float, float]:
 
 
 def make_scenes(
-    seed: int, source: Source, count: int, seconds: float = 10.0, config: SceneConfig | None = None
+    seed: int,
+    source: Source,
+    count: int,
+    seconds: float = 10.0,
+    config: SceneConfig | None = None,
+    workers: int = 0,
 ) -> Iterator[Scene]:
-    """Yields `count` scenes; scene i depends on (seed, i) alone, so any part can be made again."""
-    for i in range(count):
-        yield make_scene(np.random.default_rng([seed, i]), source, seconds, config)
+    """Yields `count` scenes; scene i depends on (seed, i) alone, so any part can be made again.
+
+    Args:
+      seed, source, seconds, config: see `make_scene`.
+      count: how many.
+      workers: processes that make them, a few scenes ahead; 0 makes them here, when asked for.
+    """
+    make = functools.partial(_numbered_scene, seed, source, seconds, config)
+    if not workers:
+        yield from map(make, range(count))
+        return
+    # Spawned: a process that has started JAX's threads must not be forked.
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, context, initializer=_keep, initargs=(make,)
+    ) as pool:
+        ahead, numbers = collections.deque(), iter(range(count))
+        for i in itertools.chain(numbers, [None]):
+            if i is not None:
+                ahead.append(pool.submit(_numbered, i))
+            while ahead and (i is None or len(ahead) > 4 * workers):
+                yield ahead.popleft().result()
+
+
+def _numbered_scene(seed, source, seconds, config, i: int) -> Scene:
+    return make_scene(np.random.default_rng([seed, i]), source, seconds, config)
+
+
+_make: Callable[[int], Scene]  # of a worker: the source is sent to it once
+
+
+def _keep(make: Callable[[int], Scene]) -> None:
+    global _make
+    _make = make
+
+
+def _numbered(i: int) -> Scene:
+    return _make(i)

@@ -162,13 +162,17 @@ class Recordings:
                 records.append(record)
         if not records:
             raise ValueError(f'{metadata}: no readable recordings in split {split!r}')
-        self.folder, self.split = Path(folder), split
+        self.folder, self.split, self._cache_dir = Path(folder), split, cache_dir
         self.clips: list[Record] = records
         self.labels = tuple(sorted({record.label for record in records}))
         self.kinds = tuple(k for k in ('event', 'ambience') if any(r.kind == k for r in records))
         self._weights = {kind: self._pick_weights(kind) for kind in self.kinds}
         lengths = np.array([min(record.seconds, 5.0) for record in records])
         self._crop_cumulative = np.cumsum(lengths / lengths.sum())
+
+    def __reduce__(self):
+        """Another process opens the cache by itself; what was left out has been said here."""
+        return _reopened, (self.folder, self.split, self._cache_dir)
 
     def _record(self, row: dict[str, str], entry: dict) -> Record:
         seconds = entry['frames'] / SAMPLE_RATE
@@ -279,3 +283,7 @@ class Recordings:
         at = int(rng.integers(len(out) - frames + 1))
         gain = 10 ** (rng.uniform(-12.0, 6.0) / 20)
         out[at : at + frames] += crops.random_stereo(rng, audio) * np.float32(gain)
+
+
+def _reopened(folder: Path, split: str, cache_dir: str | Path | None) -> Recordings:
+    return Recordings(folder, split, cache_dir, log=lambda line: None)

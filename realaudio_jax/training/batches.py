@@ -3,7 +3,6 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import Conditioning, frame_mask
@@ -28,7 +27,7 @@ class Absence:
     init: float = 0.15
 
 
-def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
+def to_batch(arrays: dict[str, Array]) -> Batch:
     """A recipe's batch from arrays of `LatentScenes`, everything present and nothing given.
 
     Args:
@@ -44,12 +43,12 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
         gain_db=arrays['gain_db'],
         event_mask=arrays['event_mask'],
         loudness_db=arrays['loudness_db'],
-        loudness_mask=np.ones(len(latents), bool),
+        loudness_mask=jnp.ones(len(latents), bool),
         seconds=arrays['seconds'],
-        init=np.zeros_like(latents),
-        init_mask=np.zeros(latents.shape[:2], np.float32),
+        init=jnp.zeros_like(latents),
+        init_mask=jnp.zeros(latents.shape[:2]),
     )
-    mask = np.asarray(frame_mask(jnp.asarray(arrays['seconds']), latents.shape[1]), np.float32)
+    mask = frame_mask(arrays['seconds'], latents.shape[1]).astype(jnp.float32)
     return Batch(latents=latents, mask=mask, conditioning=conditioning)
 
 

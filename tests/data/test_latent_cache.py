@@ -1,5 +1,8 @@
 import errno
+import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -7,13 +10,12 @@ from realaudio_jax.data import latent_cache
 from realaudio_jax.data.latent_cache import (
     FRAME_SAMPLES,
     LatentScenes,
+    RandomCrops,
     build_latent_scenes,
     crop_batch,
-    crop_lengths,
     fingerprint,
     frame_loudness,
 )
-from realaudio_jax.data.loader import batches
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import MAX_EVENTS
@@ -135,7 +137,9 @@ def test_loudness_is_the_rms_of_the_middle_with_a_floor():
 
 
 def test_a_crop_moves_and_clips_the_events(cached):
-    cropped = crop_batch(cached.rows([1, 3]), [6, 14], 10)  # from 0.24 s and 0.56 s, for 0.4 s
+    cropped = crop_batch(
+        cached.rows([1, 3]), jnp.array([6, 14]), jnp.array([10, 10]), 10
+    )  # from 0.24 s and 0.56 s, for 0.4 s
     assert cropped['latents'].shape == (2, 10, C)
     np.testing.assert_allclose(
         cropped['latents'][0, :, 0], np.arange(6, 16) / 100 + 0.001, atol=1e-3
@@ -146,41 +150,62 @@ def test_a_crop_moves_and_clips_the_events(cached):
     np.testing.assert_allclose(cropped['offset_s'][:, :2], [[0.16, 0.0], [0.0, 0.4]], atol=1e-6)
     assert not cropped['event_text'][0, 1].any() and cropped['gain_db'][1, 0] == 0.0
     assert not cropped['text_mask'].any()  # both captions name a sound that is gone
-    whole = crop_batch(cached.rows([1, 3]), [0, 0], FRAMES)
+    whole = crop_batch(cached.rows([1, 3]), jnp.array([0, 0]), jnp.array([FRAMES, FRAMES]), FRAMES)
     assert np.array_equal(whole['text_mask'], cached.rows([1, 3])['text_mask'])
     assert whole['text_mask'].any()
 
 
-def test_crop_lengths_are_even_and_between_the_limits():
-    lengths = crop_lengths(250)
-    assert lengths[0] == 14 and lengths[-1] == 250 and len(lengths) == 8
-    assert all(length % 2 == 0 for length in lengths)
-    assert crop_lengths(10) == [10]
+def test_lengths_are_even_and_half_of_them_the_longest():
+    lengths = np.asarray(latent_cache.random_lengths(jax.random.key(0), 4000, 12, 250))
+    assert lengths.min() == 12 and lengths.max() == 250 and (lengths % 2 == 0).all()
+    assert 0.47 < (lengths == 250).mean() < 0.53
+    others = np.log(lengths[lengths < 250])
+    assert abs(np.median(others) - np.log(12 * 250) / 2) < 0.05
+    assert (latent_cache.random_lengths(jax.random.key(0), 50, 250, 250) == 250).all()
 
 
-def test_samples_are_random_crops_of_one_even_length(cached):
-    rng, seen = np.random.default_rng(0), set()
+def test_batches_are_random_crops_of_random_scenes(cached):
+    data, seen = RandomCrops(cached, 6, 0, 0.4), set()
     for _ in range(40):
-        batch = cached.sample_batch(rng, 6)
-        frames = batch['latents'].shape[1]
-        seen.add(frames)
-        assert frames % 2 == 0 and batch['loudness_db'].shape == (6, frames)
+        batch = {name: np.asarray(x) for name, x in next(data).items()}
+        assert batch['latents'].shape == (6, FRAMES, C) and batch['loudness_db'].shape[1] == FRAMES
         assert batch['latents'].dtype == batch['event_text'].dtype == np.float32
-        assert (batch['seconds'] == np.float32(frames / 25)).all()
+        seen |= set(np.round(batch['seconds'] * 25).astype(int))
         assert (batch['offset_s'] <= batch['seconds'][:, None] + 1e-6).all()
         mask = batch['event_mask']
         assert (batch['offset_s'] > batch['onset_s'])[mask].all()
         # the latents say where the crop begins; the bell rings 0.8 s into the scene
-        start = np.round((batch['latents'][:, 0, 0] % 0.01 * -1 + batch['latents'][:, 0, 0]) * 100)
+        start = np.floor(100 * batch['latents'][:, 0, 0] + 0.02)
+        assert (start % 2 == 0).all()
         bell = mask[:, 1] & (batch['onset_s'][:, 1] > 0)
         np.testing.assert_allclose(batch['onset_s'][bell, 1] + start[bell] / 25, 0.8, atol=0.05)
-    assert len(seen) > 2 and FRAMES in seen
-    assert cached.sample_batch(rng, 2, 0.8)['latents'].shape[1] == 20
-    with pytest.raises(ValueError, match='take less'):
-        cached.sample_batch(rng, 2, 9.0)
+    assert min(seen) == 10 and max(seen) == FRAMES and len(seen) > 4
+    for wrong in (9.0, 0.01):
+        with pytest.raises(ValueError, match='take shorter'):
+            RandomCrops(cached, 2, 0, wrong)
 
 
-def test_the_loader_takes_cached_scenes(cached):
-    stream = batches(cached, 3, 0, latent_cache.RandomCrop(cached.frames))
-    batch = next(stream)
-    assert batch['latents'].shape[0] == 3 and batch['latents'].dtype == np.float32
+def test_half_of_the_crops_are_chosen_by_an_event(cached):
+    """Of 10-frame crops of a 30-frame scene, chance alone puts the first onset into few."""
+    batch = {name: jnp.asarray(array[[1] * 2000]) for name, array in cached.arrays.items()}
+    batch['event_mask'] = batch['event_mask'].at[:, 0].set(False)  # the bell at 0.8 s is left
+    lengths = jnp.full(2000, 10)
+    starts = np.asarray(latent_cache.random_starts(jax.random.key(0), batch, lengths))
+    assert starts.min() == 0 and starts.max() == 20
+    heard = ((starts / 25 <= 0.8) & (0.8 < starts / 25 + 0.4)).mean()
+    assert 0.67 < heard < 0.76  # half of them, and 9 of 21 of the others
+    batch['event_mask'] = jnp.zeros_like(batch['event_mask'])
+    starts = np.asarray(latent_cache.random_starts(jax.random.key(0), batch, lengths))
+    assert abs(starts.mean() - 9.5) < 0.5
+
+
+def test_batches_go_on_where_they_were(cached):
+    data = RandomCrops(cached, 3, 5, 0.4)
+    next(data)
+    state, second = data.get_state(), next(data)
+    again = RandomCrops(cached, 3, 5, 0.4)
+    again.set_state(json.loads(json.dumps(state)))
+    jax.tree.map(np.testing.assert_array_equal, second, next(again))
+    other = RandomCrops(cached, 3, 6, 0.4)
+    other.set_state(state)
+    assert not np.array_equal(second['onset_s'], next(other)['onset_s'])

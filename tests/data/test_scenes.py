@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from realaudio_jax.data import scenes
+from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import SceneConfig, make_scene, make_scenes
 from realaudio_jax.data.sources import Clip, Recordings
 from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE
@@ -128,3 +129,12 @@ def test_silent_sources_give_an_error_not_an_endless_loop():
 
     with pytest.raises(ValueError, match='silent'):
         make_scene(np.random.default_rng(0), Silent(), 2.0)
+
+
+def test_workers_make_the_same_scenes_in_the_same_order():
+    alone = list(make_scenes(3, FoleySource(), 3, 1.0))
+    shared = list(make_scenes(3, FoleySource(), 3, 1.0, workers=2))
+    assert len(shared) == 3
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one.audio, other.audio)
+        assert (one.caption, one.events) == (other.caption, other.events)

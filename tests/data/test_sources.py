@@ -1,4 +1,5 @@
 import csv
+import pickle
 
 import numpy as np
 import pytest
@@ -191,3 +192,12 @@ def test_foley_is_a_source():
     event, ambience = source.pick(rng, 'event', 2.0), source.pick(rng, 'ambience', 1.5)
     assert event.label in source.labels and len(event.audio) <= 2 * SAMPLE_RATE
     assert len(ambience.audio) == 1.5 * SAMPLE_RATE and ambience.kind == 'ambience'
+
+
+def test_another_process_opens_the_cache_and_is_not_sent_it(small, tmp_path):
+    recordings = Recordings(small, 'all', tmp_path / 'cache', lambda line: None)
+    sent = pickle.dumps(recordings)
+    assert len(sent) < 2000
+    again = pickle.loads(sent)
+    assert again.clips == recordings.clips
+    np.testing.assert_array_equal(again.load(0).audio, recordings.load(0).audio)

@@ -14,7 +14,7 @@ def arrays(batch=B):
     rng = np.random.default_rng(0)
     seconds = np.full(batch, L / 25, np.float32)
     seconds[1::3] = 5 / 25  # ends within the third of four tokens
-    return {
+    made = {
         'latents': rng.normal(size=(batch, L, C)).astype(np.float32),
         'text': rng.normal(size=(batch, T, W)).astype(np.float32),
         'text_mask': np.ones((batch, T), bool),
@@ -26,10 +26,11 @@ def arrays(batch=B):
         'loudness_db': np.zeros((batch, L), np.float32),
         'seconds': seconds,
     }
+    return {name: jax.numpy.asarray(array) for name, array in made.items()}
 
 
 def draw(absence, seed=0, batch=B):
-    start = jax.tree.map(jax.numpy.asarray, to_batch(arrays(batch)))
+    start = to_batch(arrays(batch))
     return start, with_absence(start, jax.random.key(seed), absence)
 
 
