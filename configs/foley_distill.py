@@ -21,6 +21,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.foley_weight = 0.4  # share of sounds from procedural foley, where there are recordings
     config.crop_seconds = 5.0  # the shortest crops; whole scenes at least half of a batch
     config.batch_size = 16
+    config.dtype = ml_collections.config_dict.placeholder(str)  # of training's products; float32
     config.guidance_range = (1.0, 4.0)  # scales folded into the student
     config.absence = ml_collections.ConfigDict(
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
@@ -53,6 +54,21 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.progressive.updates = 32
         config.consistency.updates = 260
         config.eval_scenes = 64
+    elif variant == 'gpu':
+        config.scenes = 12_000
+        config.scene_seconds = 10.0
+        config.foley_weight = 0.3
+        config.crop_seconds = 1.0
+        config.batch_size = 128
+        config.dtype = 'bfloat16'
+        config.absence.timeline = 0.3
+        config.progressive.updates = 150
+        config.consistency.updates = 3_000
+        config.ema_decay = 0.995
+        config.log_every = 100
+        config.save_every = 100_000
+        config.eval_scenes = 64
+        config.eval_seconds = 10.0
     elif variant == 'test':
         config.scenes = 4
         config.scene_seconds = config.crop_seconds = 1.0
@@ -68,5 +84,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.eval_seconds = 1.0
         config.report_prompts = 1
     elif variant:
-        raise ValueError(f'no variant {variant!r} of this config; there are :release and :test')
+        raise ValueError(
+            f'no variant {variant!r} of this config; there are :release, :gpu and :test'
+        )
     return config.lock()

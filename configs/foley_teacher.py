@@ -45,7 +45,18 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.log_every = 50  # steps
     config.eval_every = 200
     config.save_every = 200
-    if variant == 'test':
+    if variant == 'gpu':
+        config.scenes = 12_000
+        config.foley_weight = 0.3
+        config.batch_seconds = 2_560.0
+        config.model.dtype = 'bfloat16'
+        config.absence.timeline = 0.3
+        config.steps = 8_000
+        config.warmup_steps = 200
+        config.ema_decay = 0.999
+        config.log_every = config.eval_every = 500
+        config.save_every = 4_000
+    elif variant == 'test':
         config.scenes = 4
         config.scene_seconds = 2.0
         config.batch_seconds = 4.0
@@ -55,5 +66,5 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.warmup_steps = 1
         config.log_every = config.eval_every = config.save_every = 2
     elif variant:
-        raise ValueError(f'no variant {variant!r} of this config; there is :test')
+        raise ValueError(f'no variant {variant!r} of this config; there are :gpu and :test')
     return config.lock()

@@ -2,7 +2,10 @@
 
 python -m experiments.benchmark --workdir=DIR
 python -m experiments.benchmark --torch --audioldm2=DIR --stable_audio_open=DIR --evaluations=0
+python -m experiments.benchmark --rows=base --dtype=bfloat16
 python -m experiments.benchmark --rows=student,teacher --scenes=128 --recordings=DIR --clap=DIR
+
+`base` is this model at paper size with random weights, for a GPU; it is not among the default rows.
 
 Each row is measured in a process of its own, so that its peak memory is its own. Without a folder a
 baseline has random weights, which cost the same time and memory. `--torch` adds each baseline
@@ -37,7 +40,8 @@ from realaudio_jax.metrics.ports.clap import load_clap
 from realaudio_jax.metrics.scene_judge import SceneJudge
 from realaudio_jax.typing import SAMPLE_RATE
 
-ROWS = systems.OWN | baselines.ROWS
+DEFAULT_ROWS = systems.OWN | baselines.ROWS
+ROWS = DEFAULT_ROWS | systems.LARGE
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _AUDIOLDM2 = flags.DEFINE_string('audioldm2', None, 'Folder of AudioLDM 2; none: random weights.')
 _OPEN = flags.DEFINE_string(
@@ -46,7 +50,7 @@ _OPEN = flags.DEFINE_string(
 _SMALL = flags.DEFINE_string(
     'stable_audio_3', None, 'Folder of Stable Audio 3 small; none: random weights.'
 )
-_ROWS = flags.DEFINE_list('rows', list(ROWS), f'Of {", ".join(ROWS)}.')
+_ROWS = flags.DEFINE_list('rows', list(DEFAULT_ROWS), f'Of {", ".join(ROWS)}.')
 _TORCH = flags.DEFINE_bool('torch', False, 'Also the baselines through diffusers.')
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of the sound.')
 _EVALUATIONS = flags.DEFINE_integer(
@@ -55,7 +59,10 @@ _EVALUATIONS = flags.DEFINE_integer(
 _LIMIT = flags.DEFINE_float('limit_s', 60.0, 'Samplers that take longer are extrapolated.')
 _REPEATS = flags.DEFINE_integer('repeats', 9, 'Calls of each part, 1 if slow.', lower_bound=1)
 _DTYPE = flags.DEFINE_enum(
-    'dtype', 'float32', ['float32', 'bfloat16', 'float16'], 'Precision of the baselines.'
+    'dtype',
+    'float32',
+    ['float32', 'bfloat16', 'float16'],
+    'Precision of the baselines, and of base.',
 )
 _SCENES = flags.DEFINE_integer(
     'scenes', 0, 'Scenes for FAD and CLAP score; 0: neither.', lower_bound=0

@@ -43,7 +43,7 @@ from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
-from realaudio_jax.training.state import apply_gradients, create_state
+from realaudio_jax.training.state import apply_gradients, create_state, with_learning_rate
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import SAMPLE_RATE, PyTree
 
@@ -79,7 +79,8 @@ class Stage:
 
 def subject_of(generator: Generator, config) -> Subject:
     """The teacher of a release, and its student."""
-    model, params = generator.networks.denoiser, generator.params['teacher']
+    model = generator.networks.denoiser.clone(dtype=config.dtype)
+    params = generator.params['teacher']
     return Subject(
         teacher=as_teacher(model),
         student=as_student(model),
@@ -122,24 +123,19 @@ def train_step(
         return jnp.mean(loss), metrics
 
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
-    state.opt_state.hyperparams['learning_rate'] = learning_rate
-    return apply_gradients(state, grads, tx, ema_decay), metrics
+    return apply_gradients(state, grads, tx, ema_decay, learning_rate), metrics
 
 
-def make_optimizer() -> optax.GradientTransformation:
-    """Adam with clipping; its learning rate is set by the loop."""
-
-    def build(learning_rate):
-        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate, b2=0.99))
-
-    return optax.inject_hyperparams(build)(learning_rate=0.0)
+def optimizer(learning_rate) -> optax.GradientTransformation:
+    """Adam with clipping."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate, b2=0.99))
 
 
 def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | None:
     """All stages. Returns the averaged student, None if stopped."""
     stages = plan(config, subject)
     total = sum(stage.updates for stage in stages)
-    tx = make_optimizer()
+    tx = with_learning_rate(optimizer)
     step_fn = jax.jit(
         functools.partial(train_step, tx=tx, prepare=subject.prepare, ema_decay=config.ema_decay)
     )
@@ -196,9 +192,9 @@ def main(argv):
     with Progress(config.scenes, 'scenes') as progress:
         source = scene_source(_RECORDINGS.value, config.foley_weight, log=progress.say)
         scenes = latent_scenes(
-            front_end, source, f'train {_RECORDINGS.value}', config.scenes, config.scene_seconds,
-            config.seed, workdir / 'latents', lambda done, _: progress.update(done),
-            _WORKERS.value,
+            front_end, source, f'train {_RECORDINGS.value}, foley {config.foley_weight}',
+            config.scenes, config.scene_seconds, config.seed, workdir / 'latents',
+            lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
     data = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
     student = distill(config, subject_of(generator, config), data, workdir)
@@ -233,8 +229,8 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
         source = scene_source(recordings, config.foley_weight, split)
         with Progress(count, f'scenes, {split}') as progress:
             return teacher_scenes(
-                teacher, source, f'{split} {recordings}', count, config.scene_seconds,
-                config.seed + (split != 'train'), workdir / 'latents',
+                teacher, source, f'{split} {recordings}, foley {config.foley_weight}', count,
+                config.scene_seconds, config.seed + (split != 'train'), workdir / 'latents',
                 lambda done, _: progress.update(done),
             )  # fmt: skip
 

@@ -17,12 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import base_autoencoder, base_teacher
+from realaudio_jax.components import autoencoder_template, denoiser_template
 from realaudio_jax.data.scenes import Scene
-from realaudio_jax.generator import load
+from realaudio_jax.generator import Generator, load
 from realaudio_jax.io import resample
 from realaudio_jax.metrics import cost
 from realaudio_jax.metrics.evaluation import make_sounds
 from realaudio_jax.metrics.setting import Setting, bucket_of
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
 
@@ -85,15 +89,52 @@ class System:
 def this_model(release: str, seconds: float, student: bool, steps: int) -> System:
     """A release's student, or its teacher with guidance."""
     generator, setting = load(release), Setting('student' if student else 'teacher', steps)
+    system = generator_system(generator, seconds, setting)
+    return dataclasses.replace(
+        system,
+        name='this model' if student else 'its teacher',
+        weights=generator.config.get('name', release),
+        sounds=lambda scenes, seed: make_sounds(generator, scenes, setting, seed).floats(),
+    )
+
+
+def paper_size(release: str, seconds: float, dtype: str, steps: int, variant: str = '') -> System:
+    """A student of configs/base_teacher.py and base_autoencoder.py with random weights.
+
+    Args:
+      release: gives the text encoder.
+      seconds: of sound.
+      dtype: of the weights, and of the denoiser's products.
+      steps: of the sampler.
+      variant: of the two configs.
+    """
+    generator = load(release)
+    networks = dataclasses.replace(
+        generator.networks,
+        autoencoder=Autoencoder(**base_autoencoder.get_config(variant).model.to_dict()),
+        denoiser=Denoiser(**base_teacher.get_config(variant).model, dtype=dtype),
+    )
+    params = {
+        'text_encoder': generator.params['text_encoder'],
+        'autoencoder': random_params(autoencoder_template(networks.autoencoder), dtype),
+        'student': random_params(denoiser_template(networks.denoiser), dtype),
+    }
+    other = generator.with_networks(networks, params)
+    system = generator_system(other, seconds, Setting('student', steps))
+    return dataclasses.replace(system, name='this model, paper size')
+
+
+def generator_system(generator: Generator, seconds: float, setting: Setting) -> System:
+    """The parts of a generator's program."""
     events = Timeline.parse(EVENTS, seconds).events
     scene = Scene(np.zeros((0, 2), np.float32), PROMPT, tuple(events), (), seconds, None)
     parts = cost.stages(generator, scene, setting)
     build = functools.cache(parts.build)  # not before it is called
     return System(
-        name='this model' if student else 'its teacher',
-        weights=generator.config.get('name', release),
-        steps=steps,
-        guided=not student,
+        name=setting.model,
+        weights=RANDOM,
+        steps=setting.steps,
+        guided=setting.model == 'teacher',
         parameters=count(generator.programs.weights_for(bucket_of(setting, seconds, 1))),
         sample_rate=SAMPLE_RATE,
         channels=2,
@@ -103,7 +144,6 @@ def this_model(release: str, seconds: float, student: bool, steps: int) -> Syste
         decode=parts.decode,
         encode=parts.encode,
         whole=lambda: build()(),
-        sounds=lambda scenes, seed: make_sounds(generator, scenes, setting, seed).floats(),
     )
 
 
@@ -188,4 +228,8 @@ Builder = Callable[[dict[str, str | None], float, str], System]
 OWN: dict[str, Builder] = {
     'student': lambda folders, seconds, dtype: this_model(folders['release'], seconds, True, 4),
     'teacher': lambda folders, seconds, dtype: this_model(folders['release'], seconds, False, 50),
+}
+# Timed only where it is named: too large for a small machine.
+LARGE: dict[str, Builder] = {
+    'base': lambda folders, seconds, dtype: paper_size(folders['release'], seconds, dtype, 4)
 }

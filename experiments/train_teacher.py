@@ -28,7 +28,12 @@ from realaudio_jax.release import load_params, read_tensors, save_params
 from realaudio_jax.training.batches import Absence, prepare, to_batch, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
-from realaudio_jax.training.state import TrainState, apply_gradients, create_state
+from realaudio_jax.training.state import (
+    TrainState,
+    apply_gradients,
+    create_state,
+    with_learning_rate,
+)
 from realaudio_jax.training.warm_start import change_code, deepen
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Array, PyTree
@@ -62,7 +67,7 @@ def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) ->
     return jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1.0)
 
 
-def train_step(state, batch, key, *, model, tx, config):
+def train_step(state, batch, key, learning_rate, *, model, tx, config):
     """One update. Returns (state, metrics)."""
     key_absence, key_loss = jax.random.split(key)
     batch = prepare(batch, key_absence, Absence(**config.absence), config.onset_weight)
@@ -71,22 +76,22 @@ def train_step(state, batch, key, *, model, tx, config):
         return jnp.mean(diffusion_loss(model, params, batch, key_loss))
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
-    state = apply_gradients(state, grads, tx, config.ema_decay)
+    state = apply_gradients(state, grads, tx, config.ema_decay, learning_rate)
     return state, {'loss': loss, 'gradient_norm': optax.tree.norm(grads)}
 
 
-def optimizer(schedule, name: str) -> optax.GradientTransformation:
+def optimizer(learning_rate, name: str) -> optax.GradientTransformation:
     """AdamW, or Muon (Jordan 2024) for the matrices of the blocks and AdamW for everything else.
 
     Muon's updates are brought to the size of Adam's (Liu et al. 2025, arXiv 2502.16982, eq. 4), so
     one learning rate serves both.
     """
     if name == 'adamw':
-        step = optax.adamw(schedule, b2=0.99)
+        step = optax.adamw(learning_rate, b2=0.99)
     elif name == 'muon':
         step = optax.contrib.muon(
-            schedule, weight_decay=1e-4, adam_b2=0.99, adam_weight_decay=1e-4, consistent_rms=0.2,
-            muon_weight_dimension_numbers=_matrices_of_blocks,
+            learning_rate, weight_decay=1e-4, adam_b2=0.99, adam_weight_decay=1e-4,
+            consistent_rms=0.2, muon_weight_dimension_numbers=_matrices_of_blocks,
         )  # fmt: skip
     else:
         raise ValueError(f'no optimizer {name!r}; use adamw or muon')
@@ -131,13 +136,14 @@ def train(
         latent_scenes, front_end, seconds=config.scene_seconds, folder=workdir / 'latents',
         workers=workers,
     )  # fmt: skip
+    drawn_from = f'{recordings}, foley {config.foley_weight}'
     with Progress(config.scenes, 'scenes') as progress:
         train_scenes = scenes(
-            scene_source(recordings, config.foley_weight), f'train {recordings}',
+            scene_source(recordings, config.foley_weight), f'train {drawn_from}',
             count=config.scenes, seed=config.seed, progress=lambda done, _: progress.update(done),
         )  # fmt: skip
     held_out = scenes(
-        scene_source(recordings, config.foley_weight, 'held_out'), f'held out {recordings}',
+        scene_source(recordings, config.foley_weight, 'held_out'), f'held out {drawn_from}',
         count=min(64, config.scenes), seed=config.seed + 1,
     )  # fmt: skip
 
@@ -147,7 +153,8 @@ def train(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, config.steps, 1e-5
     )
-    tx = optimizer(schedule, config.optimizer)
+    rates = np.asarray(jax.vmap(schedule)(jnp.arange(config.steps)))
+    tx = with_learning_rate(functools.partial(optimizer, name=config.optimizer))
     held_out_batch = to_batch(held_out.rows(np.arange(len(held_out))))
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
     if init:
@@ -168,7 +175,7 @@ def train(
         with Progress(config.steps, 'teacher', start) as progress:
             for step in range(start, config.steps):
                 batch = to_batch(next(data))
-                state, metrics = step_fn(state, batch, jax.random.fold_in(key, step))
+                state, metrics = step_fn(state, batch, jax.random.fold_in(key, step), rates[step])
                 done = step + 1
                 if done % config.log_every == 0:
                     require_finite(metrics['loss'], step, checkpointer)

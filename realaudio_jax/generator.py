@@ -1,5 +1,6 @@
 """The public face: load a release and make sound with it."""
 
+import copy
 import ctypes
 import dataclasses
 import os
@@ -105,6 +106,19 @@ class Generator:
         mesh = make_mesh(model_parallel)
         params = jax.device_put(params, param_sharding(mesh, params))
         self.programs = ProgramCache(self.networks, params, mesh)
+
+    def with_networks(self, networks: Networks, params: PyTree) -> 'Generator':
+        """This release around other networks, such as random ones of another size.
+
+        Args:
+          networks: the modules.
+          params: as `params` gives them; 'student' and 'teacher' only where they are used.
+        """
+        other, mesh = copy.copy(self), self.programs.mesh
+        other.networks = networks
+        params = jax.device_put(params, param_sharding(mesh, params))
+        other.programs = ProgramCache(networks, params, mesh)
+        return other
 
     @property
     def params(self) -> PyTree:

@@ -101,22 +101,24 @@ def rotate(x: Float[Array, 'B N H F'], seconds: Float[Array, 'B N']) -> Float[Ar
     period = 0.04 * (20.0 / 0.04) ** (jnp.arange(half) / max(half - 1, 1))
     angle = (2 * jnp.pi * seconds[..., None] / period[None, None])[:, :, None]
     a, b = x[..., :half], x[..., half:]
-    return jnp.concatenate(
+    turned = jnp.concatenate(
         [a * jnp.cos(angle) - b * jnp.sin(angle), a * jnp.sin(angle) + b * jnp.cos(angle)], axis=-1
     )
+    return turned.astype(x.dtype)
 
 
 def _scores(query: Float[Array, 'B N H F'], key: Float[Array, 'B M H F']) -> Array:
-    """Scaled products, [B, H, N, M], as batched matrix products over B and H."""
+    """Scaled products in float32, [B, H, N, M], as batched matrix products over B and H."""
     query, key = jnp.moveaxis(query, 2, 1), jnp.moveaxis(key, 2, 1)
-    return query @ jnp.swapaxes(key, -1, -2) * query.shape[-1] ** -0.5
+    products = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+    return products * query.shape[-1] ** -0.5
 
 
 def _attend(
     scores: Float[Array, 'B H N M'], value: Float[Array, 'B M H F'], mask: Bool[Array, 'B M']
 ) -> Float[Array, 'B N D']:
     scores = jnp.where(mask[:, None, None], scores, -1e9)
-    out = jax.nn.softmax(scores, axis=-1) @ jnp.moveaxis(value, 2, 1)
+    out = jax.nn.softmax(scores, axis=-1).astype(value.dtype) @ jnp.moveaxis(value, 2, 1)
     out = jnp.moveaxis(out, 1, 2)
     return out.reshape(*out.shape[:2], -1)
 
@@ -140,24 +142,25 @@ class ConditionMemory(nn.Module):
 
     width: int
     heads: int
+    dtype: str | None = None
 
     @nn.compact
     def __call__(self, c: Conditioning) -> Memory:
         batch = c.text.shape[0]
+        dense = functools.partial(nn.Dense, self.width, dtype=self.dtype)
         null = self.param('null', nn.initializers.normal(0.02), (self.width,))
-        text = nn.Dense(self.width, name='text')(c.text)
-        null = jnp.broadcast_to(null[None, None], (batch, 1, self.width))
+        text = dense(name='text')(c.text)
+        null = jnp.broadcast_to(null[None, None], (batch, 1, self.width)).astype(text.dtype)
         text = RMSNorm(name='text_norm')(jnp.concatenate([null, text], axis=1))
         times = jnp.stack([c.onset_s, c.offset_s, c.offset_s - c.onset_s], axis=-1)
         times = fourier_features(times, 8, 20.0).reshape(*c.onset_s.shape, -1)
         facts = jnp.concatenate([times, c.gain_db[..., None] / 20.0], axis=-1)
-        events = nn.Dense(self.width, name='event_text')(c.event_text)
-        events = events + nn.Dense(self.width, name='event_facts')(facts)
-        events = RMSNorm(name='event_norm')(nn.Dense(self.width, name='event')(nn.silu(events)))
+        events = dense(name='event_text')(c.event_text) + dense(name='event_facts')(facts)
+        events = RMSNorm(name='event_norm')(dense(name='event')(nn.silu(events)))
         everything = jnp.concatenate([text, events], axis=1)
-        key = _split_heads(nn.Dense(self.width, use_bias=False, name='key')(everything), self.heads)
+        key = _split_heads(dense(use_bias=False, name='key')(everything), self.heads)
         key = RMSNorm(name='key_norm')(key)
-        value = nn.Dense(self.width, use_bias=False, name='value')(everything)
+        value = dense(use_bias=False, name='value')(everything)
         mask = jnp.concatenate([jnp.ones((batch, 1), bool), c.text_mask, c.event_mask], axis=1)
         count = text.shape[1]
         return Memory(
@@ -173,6 +176,7 @@ class Block(nn.Module):
 
     heads: int
     expansion: float = 2.0
+    dtype: str | None = None
 
     @nn.compact
     def __call__(
@@ -184,32 +188,33 @@ class Block(nn.Module):
         mask: Bool[Array, 'B N'],
     ) -> Float[Array, 'B N D']:
         width = x.shape[-1]
+        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
         table = self.param('table', nn.initializers.zeros, (8 * width,))
-        parts = jnp.split(modulation + table[None, None], 8, axis=-1)
+        parts = jnp.split((modulation + table[None, None]).astype(x.dtype), 8, axis=-1)
         shift_1, scale_1, gate_1, gate_2, shift_3, scale_3, gate_3, scale_2 = parts
 
         y = RMSNorm(name='self_norm')(x) * (1 + scale_1) + shift_1
-        qkv = nn.Dense(3 * width, use_bias=False, name='self_qkv')(y)
+        qkv = dense(3 * width, name='self_qkv')(y)
         query, key, value = (_split_heads(a, self.heads) for a in jnp.split(qkv, 3, axis=-1))
         query = rotate(RMSNorm(name='self_query_norm')(query), seconds)
         key = rotate(RMSNorm(name='self_key_norm')(key), seconds)
         y = _attend(_scores(query, key), value, mask)
-        x = x + (1 + gate_1) * nn.Dense(width, use_bias=False, name='self_out')(y)
+        x = x + (1 + gate_1) * dense(width, name='self_out')(y)
 
         y = RMSNorm(name='cross_norm')(x) * (1 + scale_2)
-        query = _split_heads(nn.Dense(width, use_bias=False, name='cross_query')(y), self.heads)
+        query = _split_heads(dense(width, name='cross_query')(y), self.heads)
         query = RMSNorm(name='cross_query_norm')(query)
         scores = [
             _scores(query, memory.text_key),
             _scores(rotate(query, seconds), memory.event_key),
         ]
         y = _attend(jnp.concatenate(scores, axis=-1), memory.value, memory.mask)
-        x = x + (1 + gate_2) * nn.Dense(width, use_bias=False, name='cross_out')(y)
+        x = x + (1 + gate_2) * dense(width, name='cross_out')(y)
 
         y = RMSNorm(name='mlp_norm')(x) * (1 + scale_3) + shift_3
         hidden = int(self.expansion * width)
-        gate, up = jnp.split(nn.Dense(2 * hidden, use_bias=False, name='mlp_in')(y), 2, axis=-1)
-        y = nn.Dense(width, use_bias=False, name='mlp_out')(nn.silu(gate) * up)
+        gate, up = jnp.split(dense(2 * hidden, name='mlp_in')(y), 2, axis=-1)
+        y = dense(width, name='mlp_out')(nn.silu(gate) * up)
         return x + (1 + gate_3) * y
 
 
@@ -282,12 +287,15 @@ class Denoiser(nn.Module):
       depth: blocks.
       heads: of every attention; width must be a multiple of 2 * heads.
       expansion: hidden width of the gated MLP over `width`.
+      dtype: of the blocks' products and of what flows between them, such as 'bfloat16'; None is
+        that of the parameters. Times, noise levels, norms, softmax and the prediction stay float32.
     """
 
     width: int = 256
     depth: int = 5
     heads: int = 4
     expansion: float = 2.0
+    dtype: str | None = None
 
     @nn.compact
     def __call__(
@@ -314,7 +322,8 @@ class Denoiser(nn.Module):
         raster = event_raster(c, event_channels, length)
         given = c.init_mask[..., None]
         x = jnp.concatenate([x_t, raster, given * c.init, given], axis=-1)
-        x = nn.Dense(self.width, name='embed')(x.reshape(batch, tokens, -1))
+        embed = nn.Dense(self.width, dtype=self.dtype, name='embed')
+        x = embed(x.reshape(batch, tokens, -1))
 
         per_token = t[:, None] if t.ndim == 1 else t[:, ::PATCH]
         level = jnp.concatenate(
@@ -331,14 +340,14 @@ class Denoiser(nn.Module):
         mask = frame_mask(c.seconds, length)[:, ::PATCH]
         seconds = (jnp.arange(tokens) + 0.5) * (PATCH / LATENT_RATE)
         seconds = jnp.broadcast_to(seconds[None], (batch, tokens))
-        memory = ConditionMemory(self.width, self.heads, name='memory')(c)
+        memory = ConditionMemory(self.width, self.heads, self.dtype, name='memory')(c)
         for i in range(self.depth):
-            x = Block(self.heads, self.expansion, name=f'block_{i}')(
+            x = Block(self.heads, self.expansion, self.dtype, name=f'block_{i}')(
                 x, modulation, memory, seconds, mask
             )
         out_modulation = nn.Dense(2 * self.width, kernel_init=zeros, name='out_modulation')(level)
         scale, shift = jnp.split(out_modulation, 2, axis=-1)
-        x = RMSNorm(name='out_norm')(x) * (1 + scale) + shift
+        x = RMSNorm(name='out_norm')(x.astype(scale.dtype)) * (1 + scale) + shift
         x = nn.Dense(PATCH * LATENT_CHANNELS, kernel_init=zeros, name='out')(x)
         return x.reshape(batch, length, LATENT_CHANNELS)
 

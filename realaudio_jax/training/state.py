@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -65,8 +66,25 @@ def ema_decay_at(step: Int[Array, ''], decay: float) -> Float[Array, '']:
     return jnp.minimum(jnp.float32(decay), (1.0 + step) / (10.0 + step))
 
 
+def with_learning_rate(
+    build: Callable[[Any], optax.GradientTransformation],
+) -> optax.GradientTransformation:
+    """An optimizer whose learning rate is an argument of each update, see `apply_gradients`.
+
+    A schedule inside the compiled step would make another program of every length of run.
+
+    Args:
+        build: learning rate to optimizer.
+    """
+    return optax.inject_hyperparams(build)(learning_rate=0.0)
+
+
 def apply_gradients(
-    state: TrainState, grads: PyTree, tx: optax.GradientTransformation, ema_decay: float
+    state: TrainState,
+    grads: PyTree,
+    tx: optax.GradientTransformation,
+    ema_decay: float,
+    learning_rate: Float[Array, ''] | float | None = None,
 ) -> TrainState:
     """One update: params += tx(grads); ema = d * ema + (1 - d) * params, d from `ema_decay_at`.
 
@@ -75,11 +93,15 @@ def apply_gradients(
         grads: gradients, the structure of `state.params`.
         tx: the optimizer that made `state.opt_state`.
         ema_decay: final decay of the average, 0 to 1.
+        learning_rate: of this update, for an optimizer made by `with_learning_rate`.
 
     Returns:
         The state after the update, its step one larger.
     """
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    opt_state = state.opt_state
+    if learning_rate is not None:
+        opt_state.hyperparams['learning_rate'] = jnp.asarray(learning_rate, jnp.float32)
+    updates, opt_state = tx.update(grads, opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = ema_decay_at(state.step, ema_decay)
 

@@ -232,3 +232,18 @@ def test_flags_that_cannot_be_served(benchmark, tmp_path, monkeypatch):
     )
     wanted = '--torch needs torch: pip install "realaudio_jax[reference]"'
     assert refused('--rows=student', '--torch') == wanted
+
+
+def test_the_model_at_paper_size_is_timed_as_a_release_is(benchmark):
+    systems = benchmark.systems
+    system = systems.paper_size('foley', 1.0, 'bfloat16', 4, variant='test')
+    pcm, health, latents = system.run()
+    assert pcm.shape[1] >= 48_000 and health.finite.all() and latents.shape[1:] == (26, 64)
+    chained = system.decode(system.sample(system.text(), 4))
+    np.testing.assert_allclose(
+        chained[0].astype(int), pcm[0][: len(chained[0])].astype(int), atol=400
+    )
+    assert system.weights == systems.RANDOM and not system.guided
+    release = systems.this_model('foley', 1.0, True, 4)
+    assert system.parameters < release.parameters  # the text encoder and two tiny networks
+    assert 'base' in benchmark.ROWS and 'base' not in benchmark.DEFAULT_ROWS

@@ -253,3 +253,37 @@ def test_paper_size():
     c = empty_conditioning(B, 250)
     out = jax.eval_shape(model.apply, params, c.init, ONES, c, ONES, ONES)
     assert out.shape == (B, 250, C)
+
+
+def products(jaxpr, found):
+    """Operand types of the matrix products in a jaxpr and in what it calls."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == 'dot_general':
+            found.append({x.aval.dtype.name for x in equation.invars})
+        for value in equation.params.values():
+            inner = getattr(value, 'jaxpr', value)
+            if hasattr(inner, 'eqns'):
+                products(inner, found)
+    return found
+
+
+def test_half_precision_reaches_the_products_of_blocks_and_the_prediction_stays_float32(params):
+    half, c = MODEL.clone(dtype='bfloat16'), conditioning()
+
+    def predict(model, params):
+        level = jnp.asarray(TIME)
+        return model.apply(params, rand(B, L, C), level, c, jnp.ones(B), jnp.zeros(B))
+
+    exact, rounded = predict(MODEL, params), predict(half, params)
+    assert rounded.dtype == exact.dtype == jnp.float32
+    distance = jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact)
+    assert 1e-4 < distance < 0.03
+    count = lambda model: products(jax.make_jaxpr(lambda p: predict(model, p))(params).jaxpr, [])  # noqa: E731
+    assert {'bfloat16'} not in count(MODEL)
+    # of a block: four of attention to itself, five of that to text and events, two of the MLP
+    assert count(half).count({'bfloat16'}) >= 11 * MODEL.depth
+    assert not [types for types in count(half) if len(types) > 1]
+    fewer = count(half.clone(depth=1))
+    assert count(half).count({'float32'}) == fewer.count({'float32'})  # none of them in a block
+    grads = jax.grad(lambda p: jnp.sum(jnp.square(predict(half, p))))(params)
+    assert all(x.dtype == jnp.float32 and np.isfinite(x).all() for x in jax.tree.leaves(grads))
