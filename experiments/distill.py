@@ -37,7 +37,7 @@ from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
-from realaudio_jax.release import save_params, write_config
+from realaudio_jax.release import load_params, save_params, write_config
 from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
@@ -61,6 +61,9 @@ _TEACHER = flags.DEFINE_string(
 _EMBEDDER_WEIGHTS = flags.DEFINE_string(
     'embedder_weights', None, 'Folder of YAMNet weights, for an independent judge.'
 )
+_STUDENT = flags.DEFINE_string(
+    'student', None, 'A student.safetensors to go on from; none: the student begins as its teacher.'
+)
 _WORKERS = flags.DEFINE_integer(
     'workers', 0, 'Processes that mix scenes; 0: none besides this.', lower_bound=0
 )
@@ -77,8 +80,8 @@ class Stage:
     target_is_average: bool  # else the student as it was when the stage began
 
 
-def subject_of(generator: Generator, config) -> Subject:
-    """The teacher of a release, and its student."""
+def subject_of(generator: Generator, config, student: str | None = None) -> Subject:
+    """The teacher of a release, and its student: from a file, or as the teacher."""
     model = generator.networks.denoiser.clone(dtype=config.dtype)
     params = generator.params['teacher']
     return Subject(
@@ -86,7 +89,7 @@ def subject_of(generator: Generator, config) -> Subject:
         student=as_student(model),
         path=PATH,
         teacher_params=params,
-        student_params=params,
+        student_params=load_params(student, params) if student else params,
         to_batch=to_batch,
         prepare=functools.partial(
             prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight
@@ -197,7 +200,8 @@ def main(argv):
             lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
     data = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
-    student = distill(config, subject_of(generator, config), data, workdir)
+    subject = subject_of(generator, config, _STUDENT.value)
+    student = distill(config, subject, data, workdir)
     if student is None:
         return
     release = generator.config | {

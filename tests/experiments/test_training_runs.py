@@ -125,7 +125,7 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(
     monkeypatch.setattr(run, '_CONFIG', type('Flag', (), {'value': config}))
     for name, value in (
         ('_WORKDIR', tmp_path), ('_RECORDINGS', None), ('_RELEASE', tiny_release),
-        ('_EMBEDDER_WEIGHTS', None), ('_TEACHER', None), ('_WORKERS', 0),
+        ('_EMBEDDER_WEIGHTS', None), ('_TEACHER', None), ('_WORKERS', 0), ('_STUDENT', None),
     ):  # fmt: skip
         monkeypatch.setattr(run, name, type('Flag', (), {'value': value}))
     run.main([])
