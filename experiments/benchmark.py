@@ -214,7 +214,7 @@ def row_here(system_name: str, runtime: str) -> list[dict]:
         )  # fmt: skip
     elif runtime == 'jax':
         needed = ([] if system.sounds else [f'--{system.flag}']) + ['--scenes']
-        remedy = f'needs {" and ".join(needed)}'
+        remedy = f'needs {" and ".join(needed)}' if system.flag else 'needs trained weights'
         rows += [{'name': name, 'value': remedy} for name in ('FAD', 'CLAP score')]
     return [row | settings for row in rows]
 

@@ -51,7 +51,7 @@ class System:
       encode: () -> latents of a sound of the same length.
       whole: () -> sound in one program; None chains the parts.
       sounds: (scenes, seed) -> float [S 2] at 48 kHz for each; None with random weights.
-      flag: that names the folder of its weights.
+      flag: that names the folder of its weights; empty where there are none to be had.
       device: what computes it; None is JAX's.
       peak: () -> bytes of that device that it has used at most, where JAX does not know.
     """
@@ -121,7 +121,7 @@ def paper_size(release: str, seconds: float, dtype: str, steps: int, variant: st
     }
     other = generator.with_networks(networks, params)
     system = generator_system(other, seconds, Setting('student', steps))
-    return dataclasses.replace(system, name='this model, paper size')
+    return dataclasses.replace(system, name='this model, paper size', flag='')
 
 
 def generator_system(generator: Generator, seconds: float, setting: Setting) -> System:

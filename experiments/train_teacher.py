@@ -151,7 +151,7 @@ def train(
     data = RandomCrops(train_scenes, batch_size, config.seed, config.crop_seconds)
     model = Denoiser(**config.model)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps, config.steps, 1e-5
+        0.0, config.learning_rate, min(config.warmup_steps, config.steps // 2), config.steps, 1e-5
     )
     rates = np.asarray(jax.vmap(schedule)(jnp.arange(config.steps)))
     tx = with_learning_rate(functools.partial(optimizer, name=config.optimizer))
