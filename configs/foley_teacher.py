@@ -20,8 +20,8 @@ took 40 minutes beside other work: held-out loss after 200 to 1,000 steps 0.361,
 `:gpu` is the same run at sixteen times the batch, in bfloat16. It has been begun, not finished: 90
 steps from the release's teacher on an NVIDIA H200 (2026-11-26) brought the held-out loss from
 0.3435 after 30 steps to 0.3399 and 0.3383 after 60 and 90; a step took 21 ms for 2,560 s of sound,
-which is more than a thousand times what two CPU cores train in that time. Before the first step stood 75 s of
-compiling, and 237 s of mixing 7,000 scenes with ten workers.
+more than a thousand times what two CPU cores train in that time. Before the first step stood 75 s
+of compiling, and 237 s of mixing 7,000 scenes with ten workers.
 
 Muon against AdamW, 60 steps each from the same start, held-out loss at 20 and 40 steps: 0.438 and
 0.432 against 0.460 and 0.453.

@@ -52,6 +52,7 @@ _SMALL = flags.DEFINE_string(
 )
 _ROWS = flags.DEFINE_list('rows', list(DEFAULT_ROWS), f'Of {", ".join(ROWS)}.')
 _TORCH = flags.DEFINE_bool('torch', False, 'Also the baselines through diffusers.')
+_COMPILED = flags.DEFINE_bool('torch_compiled', True, 'With --torch: compiled too, not just eager.')
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of the sound.')
 _EVALUATIONS = flags.DEFINE_integer(
     'evaluations', 4, 'Evaluations measured where all would take long; 0: all.', lower_bound=0
@@ -287,9 +288,9 @@ def main(argv):
         raise ValueError(f'{wrong}; there are {", ".join(ROWS)}')
     if _TORCH.value:
         require_torch()
-    rows = []
+    rows, with_torch = [], RUNTIMES[: 3 if _COMPILED.value else 2]
     for name in _ROWS.value:
-        for runtime in RUNTIMES if _TORCH.value and name in baselines.ROWS else RUNTIMES[:1]:
+        for runtime in with_torch if _TORCH.value and name in baselines.ROWS else RUNTIMES[:1]:
             start = time.monotonic()
             print(f'measuring {name} ({runtime}) ...', end=' ', file=sys.stderr, flush=True)
             rows += measure_row(name, runtime, workdir)
