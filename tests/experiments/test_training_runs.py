@@ -14,6 +14,7 @@ from realaudio_jax.components import (
     denoiser_template,
     find_release,
 )
+from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.release import load_params, read_config
@@ -114,6 +115,16 @@ def test_muon_turns_the_matrices_of_blocks_alone(experiment):
         assert np.ptp(np.abs(leaf)) < 0.1  # the size of a first Adam step is the same everywhere
     with pytest.raises(ValueError, match="no optimizer 'sgd'"):
         optimizer(1.0, 'sgd')
+
+
+def test_a_student_goes_on_from_an_earlier_one(experiment, tiny_release):
+    generator = Generator(tiny_release)
+    subject_of, config = experiment('distill').subject_of, config_of('foley_distill')
+    first = subject_of(generator, config)
+    second = subject_of(generator, config, str(tiny_release / 'student.safetensors'))
+    assert first.student_params is first.teacher_params is second.teacher_params
+    same = jax.tree.map(np.array_equal, second.student_params, generator.params['student'])
+    assert all(jax.tree.leaves(same))
 
 
 def test_distill_run_leaves_a_release_a_table_and_a_report(

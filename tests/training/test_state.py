@@ -3,7 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from realaudio_jax.training.state import apply_gradients, create_state, ema_decay_at
+from realaudio_jax.training.state import (
+    apply_gradients,
+    create_state,
+    ema_decay_at,
+    with_learning_rate,
+)
 
 
 def _params():
@@ -54,3 +59,15 @@ def test_the_whole_state_can_be_donated():
     step = jax.jit(lambda s, g: apply_gradients(s, g, tx, ema_decay=0.9), donate_argnums=0)
     state = step(state, jax.tree.map(jnp.ones_like, state.params))
     assert int(state.step) == 1
+
+
+def test_the_learning_rate_is_an_argument_of_each_update():
+    tx = with_learning_rate(optax.sgd)
+    state = create_state(_params(), tx)
+    grads = jax.tree.map(jnp.ones_like, state.params)
+    step = jax.jit(lambda state, rate: apply_gradients(state, grads, tx, 0.0, rate))
+    for rate in (0.5, 0.125):
+        state = step(state, rate)
+    expected = np.arange(15.0).reshape(3, 5) - 0.625
+    np.testing.assert_allclose(state.params['dense']['kernel'], expected, rtol=1e-6)
+    assert step._cache_size() == 1  # one program for every rate
