@@ -11,6 +11,7 @@ import tiny
 from realaudio_jax.components import denoiser_template, empty_conditioning
 from realaudio_jax.models.denoiser import (
     PATH,
+    Block,
     Conditioning,
     Denoiser,
     bind,
@@ -270,9 +271,9 @@ def products(jaxpr, found):
 def test_half_precision_reaches_the_products_of_blocks_and_the_prediction_stays_float32(params):
     half, c = MODEL.clone(dtype='bfloat16'), conditioning()
 
-    def predict(model, params):
+    def predict(model, params, **kwargs):
         level = jnp.asarray(TIME)
-        return model.apply(params, rand(B, L, C), level, c, jnp.ones(B), jnp.zeros(B))
+        return model.apply(params, rand(B, L, C), level, c, jnp.ones(B), jnp.zeros(B), **kwargs)
 
     exact, rounded = predict(MODEL, params), predict(half, params)
     assert rounded.dtype == exact.dtype == jnp.float32
@@ -285,5 +286,9 @@ def test_half_precision_reaches_the_products_of_blocks_and_the_prediction_stays_
     assert not [types for types in count(half) if len(types) > 1]
     fewer = count(half.clone(depth=1))
     assert count(half).count({'float32'}) == fewer.count({'float32'})  # none of them in a block
+    of_blocks = lambda module, _: isinstance(module, Block)  # noqa: E731
+    for model, dtype in ((half, jnp.bfloat16), (MODEL, jnp.float32)):
+        seen = predict(model, params, capture_intermediates=of_blocks)[1]['intermediates']
+        assert [x.dtype for x in jax.tree.leaves(seen)] == [dtype] * MODEL.depth
     grads = jax.grad(lambda p: jnp.sum(jnp.square(predict(half, p))))(params)
     assert all(x.dtype == jnp.float32 and np.isfinite(x).all() for x in jax.tree.leaves(grads))
