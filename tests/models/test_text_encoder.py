@@ -117,11 +117,13 @@ def test_padding_changes_nothing(tiny_params, batch):
     other = np.where(mask, ids, (ids + 5) % 29).astype(np.int32)
     np.testing.assert_array_equal(encode(tiny_params, other, mask), states)
     longer = encode(tiny_params, np.pad(ids, ((0, 0), (0, 3))), np.pad(mask, ((0, 0), (0, 3))))
-    np.testing.assert_allclose(longer[:, :7], states, atol=1e-6)
+    # another length is another order of summing: a few units in the last place, on any processor
+    np.testing.assert_allclose(longer[:, :7], states, rtol=3e-6, atol=3e-6)
     np.testing.assert_allclose(
         text_encoder.sentence_embedding(jnp.asarray(longer), np.pad(mask, ((0, 0), (0, 3)))),
         text_encoder.sentence_embedding(jnp.asarray(states), mask),
-        atol=1e-6,
+        rtol=3e-6,
+        atol=3e-6,
     )
 
 
