@@ -288,7 +288,7 @@ def main(argv):
         raise ValueError(f'{wrong}; there are {", ".join(ROWS)}')
     if _TORCH.value:
         require_torch()
-    rows, with_torch = [], RUNTIMES[: 3 if _COMPILED.value else 2]
+    rows, with_torch = [], RUNTIMES if _COMPILED.value else RUNTIMES[:2]
     for name in _ROWS.value:
         for runtime in with_torch if _TORCH.value and name in baselines.ROWS else RUNTIMES[:1]:
             start = time.monotonic()

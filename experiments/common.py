@@ -36,6 +36,13 @@ def define_config(default: str, values: flags.FlagValues = flags.FLAGS) -> flags
     )
 
 
+def define_workers() -> flags.FlagHolder:
+    """The flag --workers, of the experiments that mix scenes."""
+    return flags.DEFINE_integer(
+        'workers', 0, 'Processes that mix scenes; 0: none besides this.', lower_bound=0
+    )
+
+
 def default_name(prompt: str, events: str | None, seed: int) -> str:
     """A file name from what was asked for: 'a-dog-barks-0', without suffix."""
     words = re.findall(r'\w+', f'{prompt} {"" if prompt.strip() else events or ""}'.lower())

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import optax
 from absl import flags
 
-from experiments.common import define_config, run
+from experiments.common import define_config, define_workers, run
 from realaudio_jax import components
 from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.data.latent_cache import RandomCrops
 from realaudio_jax.data.loader import batches
-from realaudio_jax.data.prepared import latent_scenes, scene_source, teacher_scenes
+from realaudio_jax.data.prepared import latent_scenes, scene_source, source_name, teacher_scenes
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.distillation import progressive
 from realaudio_jax.distillation.consistency import Consistency
@@ -64,9 +64,7 @@ _EMBEDDER_WEIGHTS = flags.DEFINE_string(
 _STUDENT = flags.DEFINE_string(
     'student', None, 'A student.safetensors to go on from; none: the student begins as its teacher.'
 )
-_WORKERS = flags.DEFINE_integer(
-    'workers', 0, 'Processes that mix scenes; 0: none besides this.', lower_bound=0
-)
+_WORKERS = define_workers()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +193,7 @@ def main(argv):
     with Progress(config.scenes, 'scenes') as progress:
         source = scene_source(_RECORDINGS.value, config.foley_weight, log=progress.say)
         scenes = latent_scenes(
-            front_end, source, f'train {_RECORDINGS.value}, foley {config.foley_weight}',
+            front_end, source, source_name(_RECORDINGS.value, config.foley_weight),
             config.scenes, config.scene_seconds, config.seed, workdir / 'latents',
             lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
@@ -233,7 +231,7 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
         source = scene_source(recordings, config.foley_weight, split)
         with Progress(count, f'scenes, {split}') as progress:
             return teacher_scenes(
-                teacher, source, f'{split} {recordings}, foley {config.foley_weight}', count,
+                teacher, source, source_name(recordings, config.foley_weight, split), count,
                 config.scene_seconds, config.seed + (split != 'train'), workdir / 'latents',
                 lambda done, _: progress.update(done),
             )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments.common import define_config, run
+from experiments.common import define_config, define_workers, run
 from realaudio_jax.components import (
     autoencoder_template,
     denoiser_template,
@@ -20,7 +20,7 @@ from realaudio_jax.components import (
 )
 from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.data.latent_cache import RandomCrops
-from realaudio_jax.data.prepared import latent_scenes, scene_source
+from realaudio_jax.data.prepared import latent_scenes, scene_source, source_name
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
@@ -49,9 +49,7 @@ _INIT_CODE = flags.DEFINE_string(
     'init_code', None, 'The autoencoder.safetensors whose latents --init knows, if it is another.'
 )
 _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
-_WORKERS = flags.DEFINE_integer(
-    'workers', 0, 'Processes that mix scenes; 0: none besides this.', lower_bound=0
-)
+_WORKERS = define_workers()
 
 
 def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) -> Array:
@@ -136,14 +134,15 @@ def train(
         latent_scenes, front_end, seconds=config.scene_seconds, folder=workdir / 'latents',
         workers=workers,
     )  # fmt: skip
-    drawn_from = f'{recordings}, foley {config.foley_weight}'
     with Progress(config.scenes, 'scenes') as progress:
         train_scenes = scenes(
-            scene_source(recordings, config.foley_weight), f'train {drawn_from}',
+            scene_source(recordings, config.foley_weight),
+            source_name(recordings, config.foley_weight),
             count=config.scenes, seed=config.seed, progress=lambda done, _: progress.update(done),
         )  # fmt: skip
     held_out = scenes(
-        scene_source(recordings, config.foley_weight, 'held_out'), f'held out {drawn_from}',
+        scene_source(recordings, config.foley_weight, 'held_out'),
+        source_name(recordings, config.foley_weight, 'held_out'),
         count=min(64, config.scenes), seed=config.seed + 1,
     )  # fmt: skip
 

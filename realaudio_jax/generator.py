@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from realaudio_jax.components import (
     AUTOENCODER_NAME,
@@ -86,26 +87,24 @@ class Generator:
     def __init__(self, folder: pathlib.Path, model_parallel: int = 1):
         self.folder = folder
         self.config = read_config(folder)
-        self.networks = Networks(
+        networks = Networks(
             text_encoder=text_lib.TextEncoder(),
             autoencoder=Autoencoder(**self.config.get('autoencoder', {})),
             denoiser=Denoiser(**self.config['denoiser']),
         )
         self.tokenizer = text_lib.Tokenizer(folder / text_lib.TOKENIZER_NAME)
-        denoiser = denoiser_template(self.networks.denoiser)
+        denoiser = denoiser_template(networks.denoiser)
         params = {
             'text_encoder': load_params(
                 folder / text_lib.WEIGHTS_NAME, text_lib.parameter_shapes()
             ),
             'autoencoder': load_params(
-                folder / AUTOENCODER_NAME, autoencoder_template(self.networks.autoencoder)
+                folder / AUTOENCODER_NAME, autoencoder_template(networks.autoencoder)
             ),
             'student': load_params(folder / STUDENT_NAME, denoiser),
             'teacher': load_params(folder / TEACHER_NAME, denoiser),
         }
-        mesh = make_mesh(model_parallel)
-        params = jax.device_put(params, param_sharding(mesh, params))
-        self.programs = ProgramCache(self.networks, params, mesh)
+        self._hold(networks, params, make_mesh(model_parallel))
 
     def with_networks(self, networks: Networks, params: PyTree) -> 'Generator':
         """This release around other networks, such as random ones of another size.
@@ -114,11 +113,14 @@ class Generator:
           networks: the modules.
           params: as `params` gives them; 'student' and 'teacher' only where they are used.
         """
-        other, mesh = copy.copy(self), self.programs.mesh
-        other.networks = networks
-        params = jax.device_put(params, param_sharding(mesh, params))
-        other.programs = ProgramCache(networks, params, mesh)
+        other = copy.copy(self)
+        other._hold(networks, params, self.programs.mesh)
         return other
+
+    def _hold(self, networks: Networks, params: PyTree, mesh: Mesh) -> None:
+        self.networks = networks
+        params = jax.device_put(params, param_sharding(mesh, params))
+        self.programs = ProgramCache(networks, params, mesh)
 
     @property
     def params(self) -> PyTree:

@@ -35,6 +35,11 @@ def scene_source(
     return MixedSource([FoleySource(), recorded], [foley_weight, 1.0 - foley_weight])
 
 
+def source_name(recordings: str | None, foley_weight: float, split: str = 'train') -> str:
+    """What `scene_source` of the same arguments is called in a cache's key."""
+    return f'{split} {recordings}, foley {foley_weight}'
+
+
 def latent_scenes(
     front_end: FrontEnd,
     source: Source,

@@ -8,7 +8,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
-import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator
 
@@ -293,12 +292,13 @@ def make_scenes(
     with concurrent.futures.ProcessPoolExecutor(
         workers, context, initializer=_keep, initargs=(make,)
     ) as pool:
-        ahead, numbers = collections.deque(), iter(range(count))
-        for i in itertools.chain(numbers, [None]):
-            if i is not None:
-                ahead.append(pool.submit(_numbered, i))
-            while ahead and (i is None or len(ahead) > 4 * workers):
+        ahead = collections.deque()
+        for i in range(count):
+            ahead.append(pool.submit(_numbered, i))
+            if len(ahead) > 4 * workers:
                 yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _numbered_scene(seed, source, seconds, config, i: int) -> Scene:
