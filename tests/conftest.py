@@ -7,9 +7,14 @@ import shutil
 import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-_DEVICES = '--xla_force_host_platform_device_count=4'
-if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}'.strip()
+# More devices than cores share one pool of threads: where their products too wait for threads of
+# it, a program over all devices never ends with jax 0.11 on two cores. One thread for a product.
+for flag in (
+    '--xla_force_host_platform_device_count=4',
+    '--xla_cpu_multi_thread_eigen=false',
+):
+    if flag not in os.environ.get('XLA_FLAGS', ''):
+        os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'.strip()
 # One cache of compiled programs for this run alone: its workers, the notebooks' kernels and the
 # second half of a resumed training compile nothing that another has compiled.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
