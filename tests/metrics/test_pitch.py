@@ -31,6 +31,13 @@ def test_mono_at_another_rate(params):
     assert pitch_error_cents(before, after, RATE // 2, params) == pytest.approx(50, abs=4)
 
 
+@pytest.mark.parametrize('share, cents', [(0.65, 0), (0.35, 1200)])
+def test_every_part_of_a_sound_counts(params, share, cents):
+    kept = round(share * 1.2 * RATE)
+    half_shifted = np.concatenate([tone(330)[:kept], tone(660)[kept:]])
+    assert pitch_error_cents(tone(330), half_shifted, RATE, params) == pytest.approx(cents, abs=4)
+
+
 def test_noise_and_clicks_are_not_pitched(params):
     noise = np.random.default_rng(0).normal(size=(RATE, 2)).astype(np.float32) * 0.1
     assert np.isnan(pitch_error_cents(noise, noise, RATE, params))
