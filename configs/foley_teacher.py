@@ -15,7 +15,16 @@ Cost: 47 minutes on two CPU cores shared with other work, 2.1 s a step where it 
 a second one, `--init` from the first and `--config.steps=1000`, had the weight of onsets below and
 took 40 minutes beside other work: held-out loss after 200 to 1,000 steps 0.361, 0.351, 0.345,
 0.341, 0.340, at onsets 0.646, 0.633, 0.618, 0.608, 0.604. Onset error at 50 steps fell from 22 to
-15 ms, missed onsets from 15% to 6%. The figures of its sound are in the README.
+15 ms, missed onsets from 15% to 6%. A third one (2026-11-27), from the second, dropped the timeline
+more than twice as often, since text alone had been learnt least, and mixed other scenes:
+
+    python -m experiments.train_teacher --config=configs/foley_teacher.py --recordings=DIR \
+        --init=SECOND/teacher.safetensors --config.absence.timeline=0.35 \
+        --config.foley_weight=0.3 --config.steps=1500 --workers=2
+
+1.6 s a step, 61 minutes with other work beside. Held-out loss (of scenes with that share of foley)
+after 100, 500, 900, 1,300 and 1,500 steps: 0.358, 0.351, 0.343, 0.339, 0.338, at onsets 0.582,
+0.563, 0.554, 0.547, 0.546. The figures of its sound are in the README.
 
 `:gpu` is the same run at sixteen times the batch, in bfloat16. It has been begun, not finished: 90
 steps from the release's teacher on an NVIDIA H200 (2026-11-26) brought the held-out loss from
