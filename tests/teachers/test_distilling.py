@@ -10,6 +10,7 @@ import tiny_teacher
 
 from realaudio_jax import release
 from realaudio_jax.components import STUDENT_NAME
+from realaudio_jax.noise import CosinePath
 from realaudio_jax.teachers import DISTILLABLE, Distillable, distilling, load_teacher
 
 WRITERS = {
@@ -132,3 +133,13 @@ def test_captions_at_one_length():
     assert found.shape == (2, 128, 2) and real.sum() == 3
     with pytest.raises(ValueError, match='2 tokens, 1 at most; shorten it'):
         distilling.padded(jnp.asarray(states), mask, 1)
+
+
+@pytest.mark.parametrize('steps', [1, 4])
+def test_a_student_is_told_the_length_of_its_steps_and_the_scale(steps):
+    def student(params, conditioning, scale, step_size):
+        return lambda x_t, t: jnp.zeros_like(x_t) + (scale + step_size)[:, None, None]
+
+    x = jnp.ones((2, 3, 4))
+    found = distilling.sample_student(student, CosinePath(), {}, {}, x, steps, 3.0)
+    np.testing.assert_allclose(found, np.full(x.shape, 3.0 + 1 / steps), rtol=1e-5)
