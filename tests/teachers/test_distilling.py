@@ -12,6 +12,7 @@ from realaudio_jax import release
 from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.noise import CosinePath
 from realaudio_jax.teachers import DISTILLABLE, Distillable, distilling, load_teacher
+from realaudio_jax.teachers.audioldm2 import distilling as audioldm2
 
 WRITERS = {
     'stable_audio_open': tiny_teacher.write_stable_audio_open,
@@ -143,3 +144,17 @@ def test_a_student_is_told_the_length_of_its_steps_and_the_scale(steps):
     x = jnp.ones((2, 3, 4))
     found = distilling.sample_student(student, CosinePath(), {}, {}, x, steps, 3.0)
     np.testing.assert_allclose(found, np.full(x.shape, 3.0 + 1 / steps), rtol=1e-5)
+
+
+def test_the_padding_of_an_empty_prompt_is_masked():
+    sizes = {
+        'latents': (1, 2, 3),
+        'generated': (1, 2, 6),
+        'empty_generated': (1, 2, 6),
+        'text': (1, 4, 5),
+        'empty_text': (1, 1, 5),
+    }
+    arrays = {name: np.ones(size, np.float32) for name, size in sizes.items()}
+    empty = audioldm2.to_batch({**arrays, 'text_mask': np.ones((1, 4), bool)}).conditioning.empty
+    np.testing.assert_array_equal(empty.text_mask, [[True, False, False, False]])
+    np.testing.assert_array_equal(empty.text[0].any(axis=1), [True, False, False, False])
