@@ -17,7 +17,7 @@ from realaudio_jax.components import TOWER_NAME, find_release
 from realaudio_jax.data.latent_cache import fingerprint
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.mel_cache import mel_scenes
-from realaudio_jax.data.prepared import scene_source
+from realaudio_jax.data.prepared import scene_source, source_name
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.metrics.tower import load_text_embedder
 from realaudio_jax.models.audio_tower import (
@@ -88,8 +88,8 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
     for split, count in (('train', config.scenes), ('held_out', config.held_out)):
         source = scene_source(recordings, config.foley_weight, split)
         seed = config.seed + (split == 'held_out')
-        key = fingerprint('mel', split, str(recordings), config.foley_weight, count,
-                          config.scene_seconds, seed)  # fmt: skip
+        name = source_name(recordings, config.foley_weight, split)
+        key = fingerprint('mel', name, count, config.scene_seconds, seed)
         with Progress(count, f'{split} scenes') as progress:
             sets[split] = mel_scenes(
                 make_scenes(seed, source, count, config.scene_seconds), count,
