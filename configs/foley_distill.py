@@ -20,7 +20,7 @@ The third (2026-11-27) went on from the second, with the third teacher of config
         --config.progressive.updates=0 --config.consistency.updates=900 \
         --config.eval_seconds=10 --embedder_weights=DIR
 
-Cost of the default on two CPU cores: 427 s from foley alone, 397 to 486 s with
+Cost of the default on two CPU cores: 427 to 459 s from foley alone, 397 to 486 s with
 recordings and YAMNet (training 200 s of it); the machine has been half as fast on other days.
 `:release` took some 25 minutes beside other work, the second run 15. It brought the student from
 1.44, 1.30, 1.94 and 2.60 of the teacher's Frechet distance at 10 s, with 8, 4, 2 and 1 steps, to
