@@ -1,4 +1,5 @@
-"""Distils a teacher to a few steps: progressive stages, then consistency across step counts.
+"""Distils a teacher to a few steps: progressive stages, consistency across step counts, and the
+energy score of the sound made.
 
 python -m experiments.distill --config=configs/foley_distill.py --recordings=DIR --workdir=DIR
 python -m experiments.distill --config=configs/distill_stable_audio_open.py --teacher=DIR
@@ -18,14 +19,16 @@ from absl import flags
 from experiments.common import define_config, define_workers, run
 from realaudio_jax import components
 from realaudio_jax.components import STUDENT_NAME
-from realaudio_jax.data.latent_cache import RandomCrops
-from realaudio_jax.data.loader import batches
+from realaudio_jax.data.answers import teacher_answers
+from realaudio_jax.data.latent_cache import LatentScenes, RandomCrops
+from realaudio_jax.data.loader import InTurn, batches
 from realaudio_jax.data.prepared import latent_scenes, scene_source, source_name, teacher_scenes
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.distillation import progressive
 from realaudio_jax.distillation.consistency import Consistency
+from realaudio_jax.distillation.energy import Energy
 from realaudio_jax.distillation.progressive import Progressive
-from realaudio_jax.distillation.recipe import Recipe
+from realaudio_jax.distillation.recipe import Recipe, Sum
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.generator import LEAD_KEY, Generator, enable_compilation_cache
 from realaudio_jax.io import write_audio
@@ -95,8 +98,25 @@ def subject_of(generator: Generator, config, student: str | None = None) -> Subj
     )
 
 
+def crops(config, subject: Subject, scenes: LatentScenes, workdir: pathlib.Path) -> InTurn:
+    """Crops of the scenes; for the energy score, of what the guided teacher makes of them."""
+    c = config.energy
+    recorded = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
+    before = sum(stage.updates for stage in plan(config, subject)) - c.updates
+    answered = recorded
+    if c.updates:
+        with Progress(len(scenes), "teacher's answers") as progress:
+            answers = teacher_answers(
+                scenes, subject.teacher, subject.teacher_params, subject.path,
+                config.guidance_range, c.answer_steps, Absence(**c.absence), config.seed,
+                workdir / 'latents', progress.update,
+            )  # fmt: skip
+        answered = RandomCrops(answers, c.batch_size, config.seed + 1, config.crop_seconds)
+    return InTurn(recorded, before, answered)
+
+
 def plan(config, subject: Subject) -> list[Stage]:
-    """Progressive stages, then consistency."""
+    """Progressive stages, then consistency; then, where the config has it, the energy score."""
     shared = dict(
         student=subject.student, teacher=subject.teacher, path=subject.path,
         guidance_range=config.guidance_range,
@@ -107,8 +127,17 @@ def plan(config, subject: Subject) -> list[Stage]:
         c = config.progressive
         stages.append(Stage(f'progressive {steps}', recipe, c.updates, c.learning_rate, False))
     c = config.consistency
-    recipe = Consistency(jnp.float32(c.teacher_step), segments=tuple(c.segments), **shared)
-    return [*stages, Stage('consistency', recipe, c.updates, c.learning_rate, True)]
+    consistency = Consistency(jnp.float32(c.teacher_step), segments=tuple(c.segments), **shared)
+    stages.append(Stage('consistency', consistency, c.updates, c.learning_rate, True))
+    if 'energy' in config:
+        c = config.energy
+        score = Energy(student=subject.student, path=subject.path, segments=tuple(c.segments))
+        recipe = Sum(
+            {'energy': jnp.float32(1.0), 'consistency': jnp.float32(c.consistency_weight)},
+            {'energy': score, 'consistency': consistency},
+        )
+        stages.append(Stage('energy', recipe, c.updates, c.learning_rate, True))
+    return stages
 
 
 def train_step(
@@ -197,8 +226,8 @@ def main(argv):
             config.scenes, config.scene_seconds, config.seed, workdir / 'latents',
             lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
-    data = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
     subject = subject_of(generator, config, _STUDENT.value)
+    data = crops(config, subject, scenes, workdir)
     student = distill(config, subject, data, workdir)
     if student is None:
         return

@@ -44,6 +44,33 @@ class Batches:
         self._iterator.set_state(state)
 
 
+class InTurn:
+    """Batches of one iterator, then of another; its place is the places of both.
+
+    Args:
+      first, second: have `get_state` and `set_state`, as `Batches` and `RandomCrops` do.
+      count: batches of the first.
+    """
+
+    def __init__(self, first: Any, count: int, second: Any):
+        self._both, self._count, self._done = (first, second), count, 0
+
+    def __iter__(self) -> 'InTurn':
+        return self
+
+    def __next__(self) -> Any:
+        self._done += 1
+        return next(self._both[self._done > self._count])
+
+    def get_state(self) -> dict[str, Any]:
+        return {'done': self._done, 'places': [part.get_state() for part in self._both]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._done = state['done']
+        for part, place in zip(self._both, state['places'], strict=True):
+            part.set_state(place)
+
+
 def batches(
     data_source: RandomAccess,
     batch_size: int,

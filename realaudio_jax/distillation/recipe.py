@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from realaudio_jax.noise import Denoise
 from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
@@ -35,11 +36,13 @@ class Batch:
       latents: data, unit variance.
       mask: what the error of a frame counts: 0 where it is padding, 1 or more where it is sound.
       conditioning: whatever the networks take; recipes only pass it on.
+      guidance: scale that the latents were made with, [B]; None is 1 for all: they are recorded.
     """
 
     latents: Leaf['B L C']
     mask: Leaf['B L']
     conditioning: Any
+    guidance: Any = None
 
 
 class Recipe(Protocol):
@@ -53,6 +56,35 @@ class Recipe(Protocol):
         batch: Batch,
         key: Key[Array, ''],
     ) -> tuple[Float[Array, 'B'], Metrics]: ...
+
+
+@flax.struct.dataclass
+class Sum:
+    """Several recipes at once, on one batch, as a `Recipe`: the weighted sum of their losses.
+
+    Attributes:
+      weights, recipes: by the names under which their metrics appear.
+    """
+
+    weights: Any
+    recipes: Any  # not checked: a pytree's fields hold other things while JAX takes it apart
+
+    def loss(
+        self,
+        student_params: PyTree,
+        target_params: PyTree,
+        teacher_params: PyTree,
+        batch: Batch,
+        key: Key[Array, ''],
+    ) -> tuple[Float[Array, 'B'], Metrics]:
+        """Each recipe draws from a key of its own."""
+        total, metrics = jnp.zeros(len(batch.latents)), {}
+        keys = jax.random.split(key, len(self.recipes))
+        for own, (name, recipe) in zip(keys, self.recipes.items(), strict=True):
+            loss, found = recipe.loss(student_params, target_params, teacher_params, batch, own)
+            total += self.weights[name] * loss
+            metrics |= {f'{name}_{k}': value for k, value in found.items()}
+        return total, metrics | {'loss': jnp.mean(total)}
 
 
 def draw_guidance(

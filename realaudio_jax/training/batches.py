@@ -31,7 +31,8 @@ def to_batch(arrays: dict[str, Array]) -> Batch:
     """A recipe's batch from arrays of `LatentScenes`, everything present and nothing given.
 
     Args:
-      arrays: latents [B, L, C] and the rest, L even.
+      arrays: latents [B, L, C] and the rest, L even; guidance [B] and loudness_mask [B] where a
+        teacher made the latents, see `data.answers`.
     """
     latents = arrays['latents']
     conditioning = Conditioning(
@@ -43,17 +44,20 @@ def to_batch(arrays: dict[str, Array]) -> Batch:
         gain_db=arrays['gain_db'],
         event_mask=arrays['event_mask'],
         loudness_db=arrays['loudness_db'],
-        loudness_mask=jnp.ones(len(latents), bool),
+        loudness_mask=arrays.get('loudness_mask', jnp.ones(len(latents), bool)),
         seconds=arrays['seconds'],
         init=jnp.zeros_like(latents),
         init_mask=jnp.zeros(latents.shape[:2]),
     )
     mask = frame_mask(arrays['seconds'], latents.shape[1]).astype(jnp.float32)
-    return Batch(latents=latents, mask=mask, conditioning=conditioning)
+    return Batch(latents, mask, conditioning, arrays.get('guidance'))
 
 
 def with_absence(batch: Batch, key: Key[Array, ''], absence: Absence) -> Batch:
-    """Drops conditions and gives regions at random, per item; pure, for use inside a step."""
+    """Drops conditions and gives regions at random, per item; pure, for use inside a step.
+
+    Where a teacher made the latents, what it was not told was decided then, and stays so.
+    """
     size, length = batch.mask.shape
     keys = jax.random.split(key, 6)
     text, timeline, loudness, init = (
@@ -65,7 +69,8 @@ def with_absence(batch: Batch, key: Key[Array, ''], absence: Absence) -> Batch:
         )
     )
     c = batch.conditioning
-    c = c.replace(loudness_mask=c.loudness_mask & loudness).without(text, timeline)
+    if batch.guidance is None:
+        c = c.replace(loudness_mask=c.loudness_mask & loudness).without(text, timeline)
     # A given region is everything before or after a random time, or all but a span between two.
     low, high = jnp.sort(jax.random.uniform(keys[4], (2, size)), axis=0) * c.seconds[None]
     kind = jax.random.randint(keys[5], (size,), 0, 3)

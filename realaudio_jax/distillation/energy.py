@@ -1,0 +1,147 @@
+"""Energy score: what few steps make is distributed as sound is, in every window of it.
+
+A student that regresses on single answers gives their mean where it cannot tell them apart: few
+steps sound blurred. A proper score is lowest where the whole distribution is right. With y, y' two
+results of the student's own sampler from independent noise, x the sound asked for by the same
+condition, and |.| the Euclidean norm in a window,
+
+    loss = (|y - x| + |y' - x|) / 2 - |y - y'| / 2                                           (1)
+
+is the energy score (Gneiting & Raftery 2007, sec. 4.3; for spectra: Gritsenko et al. 2020, arXiv
+2008.01160; for denoisers: De Bortoli et al. 2025, arXiv 2502.02483), without bias at two samples.
+The first terms draw towards the sound, the last pushes results apart. No critic is trained, and the
+teacher is not called.
+
+The norm of a whole sound is nearly the same for all pairs: it would say little of its parts. So (1)
+is the mean over windows of several lengths, and of groups of channels beside all of them.
+
+Samplers of 1, 2, 4 steps are trained alike: all steps but the last are walked without a gradient,
+as the student would walk them. What leads up to the last step is the business of `Consistency`,
+beside which this stands in a `Sum`. `Batch.guidance` tells with which scale x was made: 1 for
+recordings, more for what a guided teacher made of the same condition.
+"""
+
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from realaudio_jax.distillation.recipe import Batch, Metrics, Student, noise_like
+from realaudio_jax.noise import NoisePath, ddim_step
+from realaudio_jax.typing import Array, Float, Int, Key, PyTree
+
+# (latent frames, channels) of the windows; None: all channels.
+WINDOWS = ((1, None), (4, None), (16, None), (1, 8), (4, 8))
+
+
+@flax.struct.dataclass
+class Energy:
+    """Energy score of the student's own samples as a `Recipe`.
+
+    Attributes:
+      student: see `recipe`.
+      path: the noise path.
+      segments: counts of steps to serve; one is drawn per update, for all items.
+      windows: (latent frames, channels) of the windows, None for all channels.
+    """
+
+    student: Student = flax.struct.field(pytree_node=False)
+    path: NoisePath = flax.struct.field(pytree_node=False)
+    segments: tuple[int, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4))
+    windows: tuple[tuple[int, int | None], ...] = flax.struct.field(
+        pytree_node=False, default=WINDOWS
+    )
+
+    def loss(
+        self,
+        student_params: PyTree,
+        target_params: PyTree,
+        teacher_params: PyTree,
+        batch: Batch,
+        key: Key[Array, ''],
+    ) -> tuple[Float[Array, 'B'], Metrics]:
+        """Equation 1 for one random count of steps; see `recipe`. It takes neither of the others.
+
+        The targets' and the teacher's parameters are not used.
+        """
+        del target_params, teacher_params
+        key_count, key_window, *keys = jax.random.split(key, 4)
+        steps = jnp.asarray(self.segments)[jax.random.randint(key_count, (), 0, len(self.segments))]
+        x = batch.latents
+        noise = jnp.stack([noise_like(k, x) for k in keys])
+        y, other = jax.vmap(lambda z: self._sample(student_params, batch, z, steps))(noise)
+        loss = energy_score(y, other, x, batch.mask, self.windows, key_window)
+        return loss, {'loss': jnp.mean(loss)}
+
+    def _sample(
+        self, params: PyTree, batch: Batch, x: Float[Array, 'B L C'], steps: Int[Array, '']
+    ) -> Float[Array, 'B L C']:
+        """The student's DDIM sampler; the gradient is that of its last step."""
+        size = len(x)
+        length = jnp.full((size,), 1.0 / steps)
+        guidance = jnp.ones(size) if batch.guidance is None else batch.guidance
+
+        def step(params, x, to_go):
+            """From t = to_go / steps, one step on."""
+            t, s = to_go * length, (to_go - 1) * length
+            denoise = self.student(params, batch.conditioning, guidance, length)
+            return ddim_step(self.path, x, denoise(x, t), t, s).astype(x.dtype)
+
+        frozen = jax.lax.stop_gradient(params)
+        before = jax.lax.fori_loop(0, steps - 1, lambda i, x: step(frozen, x, steps - i), x)
+        return step(params, jax.lax.stop_gradient(before), 1)
+
+
+def energy_score(
+    y: Float[Array, 'B L C'],
+    other: Float[Array, 'B L C'],
+    x: Float[Array, 'B L C'],
+    mask: Float[Array, 'B L'],
+    windows: tuple[tuple[int, int | None], ...],
+    key: Key[Array, ''],
+) -> Float[Array, 'B']:
+    """Equation 1, the mean over windows, each norm over the root of its size.
+
+    Args:
+      y, other: two samples.
+      x: what they should be distributed as.
+      mask: what a frame counts; those of 0 are in no norm.
+      windows: (latent frames, channels), None for all channels.
+      key: of where the first window begins.
+    """
+    heard = (mask > 0)[..., None]
+    y, other, x = y * heard, other * heard, x * heard
+    total = jnp.zeros(len(x))
+    for i, (frames, channels) in enumerate(windows):
+        shift = jax.random.randint(jax.random.fold_in(key, i), (), 0, frames)
+        a, b, c = (cut(v, frames, channels or x.shape[-1], shift) for v in (y, other, x))
+        score = (_norm(a - c) + _norm(b - c) - _norm(a - b)) / 2
+        weight = jnp.sum(cut(mask[..., None], frames, 1, shift), axis=-1)  # [B, windows, 1]
+        total += jnp.sum(jnp.mean(score, axis=-1) * weight[..., 0], axis=-1)
+    return total / (len(windows) * jnp.maximum(jnp.sum(mask, axis=-1), 1.0))
+
+
+def cut(
+    x: Float[Array, 'B L C'], frames: int, channels: int, shift: Int[Array, '']
+) -> Float[Array, 'B N G F']:
+    """Windows of an array, without overlap: N along time, G along channels, F values each.
+
+    Zeros fill up what is missing of the first, of the last, and of the last group of channels.
+
+    Args:
+      x: the array.
+      frames, channels: of a window.
+      shift: frames that the first window lacks, less than `frames`.
+    """
+    batch, length, width = x.shape
+    count, groups = math.ceil((length + frames - 1) / frames), math.ceil(width / channels)
+    fill = ((0, 0), (0, count * frames - length), (0, groups * channels - width))
+    x = jnp.roll(jnp.pad(x, fill), shift, axis=1)
+    x = x.reshape(batch, count, frames, groups, channels)
+    return jnp.moveaxis(x, 3, 2).reshape(batch, count, groups, frames * channels)
+
+
+def _norm(x: Float[Array, '... F']) -> Float[Array, '...']:
+    """Root mean square, smooth at zero."""
+    return jnp.sqrt(jnp.mean(jnp.square(x), axis=-1) + 1e-6)

@@ -1,0 +1,86 @@
+"""A teacher's answers: its sound for the conditions it was told, made once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from realaudio_jax.components import load_front_end
+from realaudio_jax.data.answers import teacher_answers
+from realaudio_jax.data.latent_cache import RandomCrops
+from realaudio_jax.data.mixtures import FoleySource
+from realaudio_jax.data.prepared import latent_scenes
+from realaudio_jax.models.denoiser import PATH
+from realaudio_jax.training.batches import Absence, prepare, to_batch
+
+COUNT = 12
+
+
+@pytest.fixture(scope='module')
+def scenes(tiny_release, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('scenes')
+    front_end = load_front_end(tiny_release)
+    return latent_scenes(front_end, FoleySource(), 'foley', COUNT, 1.0, 0, folder)
+
+
+def telling(params, conditioning, guidance):
+    """A teacher whose sound says what it was told: text, events, loudness, scale."""
+    c = conditioning
+    facts = [c.text_mask.any(1), c.event_mask.any(1), c.loudness_mask, guidance / 4]
+    told = jnp.stack([params * fact for fact in facts], axis=-1)
+    return lambda x, t: jnp.zeros_like(x).at[..., :4].set(told[:, None])
+
+
+def ask(scenes, folder, seed=0, teacher=telling, absence=Absence(text=0.3, timeline=0.4), **other):  # noqa: B008
+    settings = {'guidance_range': (1.0, 4.0), 'steps': 3} | other
+    return teacher_answers(
+        scenes, teacher, jnp.float32(1.0), PATH, settings['guidance_range'], settings['steps'],
+        absence, seed, folder, other.get('progress'),
+    )  # fmt: skip
+
+
+def test_answers_are_of_what_is_kept_beside_them(scenes, tmp_path):
+    answers = ask(scenes, tmp_path)
+    arrays = answers.arrays
+    text, events, loudness, scale = np.moveaxis(arrays['latents'][:, 0, :4], -1, 0)
+    np.testing.assert_array_equal(text, arrays['text_mask'].any(1))
+    np.testing.assert_array_equal(events, arrays['event_mask'].any(1))
+    assert not loudness.any() and not arrays['loudness_mask'].any()
+    np.testing.assert_allclose(4 * scale, arrays['guidance'], rtol=2e-3)
+    assert 1 <= arrays['guidance'].min() < 2 < arrays['guidance'].max() <= 4
+    before = scenes.arrays
+    assert 0 < text.sum() < before['text_mask'].any(1).sum()
+    assert 0 < events.sum() < before['event_mask'].any(1).sum()
+    np.testing.assert_array_equal(arrays['onset_s'], before['onset_s'])
+    assert answers.captions == scenes.captions
+
+
+def test_answers_are_made_once_for_the_same_question(scenes, tmp_path):
+    done = []
+    first = ask(scenes, tmp_path, progress=done.append)
+    assert done == [10, COUNT]
+    again = ask(scenes, tmp_path, progress=done.append)
+    assert done == [10, COUNT] and again.folder == first.folder
+    others = [
+        ask(scenes, tmp_path, seed=1),
+        ask(scenes, tmp_path, steps=2),
+        ask(scenes, tmp_path, guidance_range=(2.0, 2.0)),
+        ask(scenes, tmp_path, absence=Absence(text=0.0, timeline=0.0)),
+    ]
+    assert len({found.folder for found in [first, *others]}) == 5
+    assert (others[2].arrays['guidance'] == 2).all()
+    with pytest.raises(ValueError, match='guidance 3'):
+        ask(scenes, tmp_path, guidance_range=(3.0, 2.0))
+
+
+def test_a_batch_of_answers_knows_its_scale_and_loses_no_more(scenes, tmp_path):
+    """Absence was decided when they were made; only given regions are drawn anew."""
+    answers = ask(scenes, tmp_path, absence=Absence(text=0.0, timeline=0.0))
+    batch = to_batch(next(RandomCrops(answers, 8, 0, 1.0)))
+    every = Absence(text=1.0, timeline=1.0, loudness=1.0, init=1.0)
+    got = prepare(batch, jax.random.key(0), every, 1.0)
+    np.testing.assert_array_equal(got.conditioning.text_mask, batch.conditioning.text_mask)
+    np.testing.assert_array_equal(got.conditioning.event_mask, batch.conditioning.event_mask)
+    assert not got.conditioning.loudness_mask.any() and got.conditioning.init_mask.any()
+    np.testing.assert_allclose(4 * got.latents[:, 0, 3], got.guidance, rtol=2e-3)
+    assert to_batch(next(RandomCrops(scenes, 8, 0, 1.0))).guidance is None
