@@ -79,6 +79,7 @@ class Stage:
     updates: int
     learning_rate: float
     target_is_average: bool  # else the student as it was when the stage began
+    share: float = 1.0  # of the student at the end in what the stage gives; the rest: at its begin
 
 
 def subject_of(generator: Generator, config, student: str | None = None) -> Subject:
@@ -136,7 +137,7 @@ def plan(config, subject: Subject) -> list[Stage]:
             {'energy': jnp.float32(1.0), 'consistency': jnp.float32(c.consistency_weight)},
             {'energy': score, 'consistency': consistency},
         )
-        stages.append(Stage('energy', recipe, c.updates, c.learning_rate, True))
+        stages.append(Stage('energy', recipe, c.updates, c.learning_rate, True, c.share))
     return stages
 
 
@@ -203,7 +204,17 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
                         return None
             begin = end
     writer.close()
-    return state['student'].ema_params
+    return interpolate(state['previous'], state['student'].ema_params, stages[-1])
+
+
+def interpolate(before: PyTree, after: PyTree, stage: Stage) -> PyTree:
+    """Weights between those before and after a stage (Wortsman et al. 2022, arXiv 2109.01903).
+
+    What a stage gains is kept longer than what it loses: here timing, see the config.
+    """
+    if not stage.updates or stage.share == 1:
+        return after
+    return jax.tree.map(lambda a, b: (1 - stage.share) * a + stage.share * b, before, after)
 
 
 def main(argv):

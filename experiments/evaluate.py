@@ -9,6 +9,7 @@ that cannot be read are left out, and the table says which and why. docs/metrics
 figure means.
 """
 
+import datetime
 import pathlib
 
 from absl import flags
@@ -133,13 +134,14 @@ def main(argv):
             _GENERATED.value, _REFERENCE.value, _EMBEDDER.value, _RELEASE.value, _WEIGHTS.value,
             _METRICS.value, _SEED.value, _WORKDIR.value,
         )  # fmt: skip
-        rows = [row | {'seed': _SEED.value} for row in rows]
     else:
         rows = judge_release(
             _RELEASE.value, _RECORDINGS.value, _WEIGHTS.value, _SCENES.value, _SECONDS.value,
             [int(s) for s in _STEPS.value], _SEED.value, _METRICS.value, _DIVERSITY.value,
             _PROBE.value, _LOUDNESS.value, _WORKDIR.value,
         )  # fmt: skip
+    common = {'seed': _SEED.value, 'date': datetime.date.today().isoformat()}
+    rows = [row | common for row in rows]
     write_results(_WORKDIR.value, rows, 'Evaluation')
     print(wide_table(rows))
 

@@ -13,7 +13,10 @@ from realaudio_jax.components import (
     autoencoder_template,
     denoiser_template,
     find_release,
+    load_front_end,
 )
+from realaudio_jax.data.mixtures import FoleySource
+from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
@@ -154,3 +157,26 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(
     assert len(list((tmp_path / 'samples').glob('*.wav'))) == 6
     page = (tmp_path / 'report.html').read_text()
     assert '<audio' in page and 'student, 4 steps' in page
+
+
+def test_the_energy_stage_goes_part_of_the_way(experiment, tiny_release, tmp_path):
+    """What it gives lies between the student before it and after it, by the config's share."""
+    run, config = experiment('distill'), config_of('foley_distill').unlock()
+    config.progressive.updates = config.consistency.updates = 0
+    front_end = load_front_end(tiny_release)
+    scenes = latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, 0, tmp_path)
+    subject = run.subject_of(Generator(tiny_release), config)
+
+    def student(share):
+        config.energy.share = share
+        data = run.crops(config, subject, scenes, tmp_path)
+        return run.distill(config, subject, data, tmp_path / f'share {share}')
+
+    before, after, between = student(0.0), student(1.0), student(0.7)
+    jax.tree.map(np.testing.assert_array_equal, before, subject.student_params)
+    moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), before, after)
+    assert max(jax.tree.leaves(moved)) > 1e-5
+    for a, b, c in zip(*map(jax.tree.leaves, (before, after, between)), strict=True):
+        np.testing.assert_allclose(c, 0.3 * a + 0.7 * b, atol=1e-6)
+    stages = [json.loads(line)['stage'] for line in (tmp_path / 'share 0.7/metrics.jsonl').open()]
+    assert set(stages) == {'energy'}
