@@ -36,6 +36,8 @@ def test_windows_hold_every_value_once(frames, channels):
         got = np.asarray(cut(x, frames, channels, jnp.int32(shift)))
         assert got.shape[0] == 2 and got.shape[3] == frames * channels
         np.testing.assert_array_equal(np.sort(got[got > 0]), np.sort(x.ravel()))
+        whole = np.asarray(cut(x, frames, 5, jnp.int32(shift))).reshape(2, -1, 5)
+        np.testing.assert_array_equal(whole[:, shift : shift + 7], x)  # neighbours stay so
     first = np.asarray(cut(x, frames, channels, jnp.int32(0)))[:, 0, 0]
     count = min(frames, 7)
     np.testing.assert_array_equal(
