@@ -99,20 +99,22 @@ def subject_of(generator: Generator, config, student: str | None = None) -> Subj
     )
 
 
-def crops(config, subject: Subject, scenes: LatentScenes, workdir: pathlib.Path) -> InTurn:
+def crops(
+    config, subject: Subject, scenes: LatentScenes, workdir: pathlib.Path
+) -> RandomCrops | InTurn:
     """Crops of the scenes; for the energy score, of what the guided teacher makes of them."""
     c = config.energy
     recorded = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
+    if not c.updates:
+        return recorded
+    with Progress(len(scenes), "teacher's answers") as progress:
+        answers = teacher_answers(
+            scenes, subject.teacher, subject.teacher_params, subject.path,
+            config.guidance_range, c.answer_steps, Absence(**c.absence), config.seed,
+            workdir / 'latents', progress.update,
+        )  # fmt: skip
+    answered = RandomCrops(answers, c.batch_size, config.seed + 1, config.crop_seconds)
     before = sum(stage.updates for stage in plan(config, subject)) - c.updates
-    answered = recorded
-    if c.updates:
-        with Progress(len(scenes), "teacher's answers") as progress:
-            answers = teacher_answers(
-                scenes, subject.teacher, subject.teacher_params, subject.path,
-                config.guidance_range, c.answer_steps, Absence(**c.absence), config.seed,
-                workdir / 'latents', progress.update,
-            )  # fmt: skip
-        answered = RandomCrops(answers, c.batch_size, config.seed + 1, config.crop_seconds)
     return InTurn(recorded, before, answered)
 
 

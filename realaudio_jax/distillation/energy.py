@@ -61,10 +61,7 @@ class Energy:
         batch: Batch,
         key: Key[Array, ''],
     ) -> tuple[Float[Array, 'B'], Metrics]:
-        """Equation 1 for one random count of steps; see `recipe`. It takes neither of the others.
-
-        The targets' and the teacher's parameters are not used.
-        """
+        """Equation 1 for one random count of steps; see `recipe`. It asks no other network."""
         del target_params, teacher_params
         key_count, key_window, *keys = jax.random.split(key, 4)
         steps = jnp.asarray(self.segments)[jax.random.randint(key_count, (), 0, len(self.segments))]

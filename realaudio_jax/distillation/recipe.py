@@ -42,7 +42,7 @@ class Batch:
     latents: Leaf['B L C']
     mask: Leaf['B L']
     conditioning: Any
-    guidance: Any = None
+    guidance: Leaf['B'] = None
 
 
 class Recipe(Protocol):
