@@ -10,6 +10,7 @@ and likewise distill_audioldm2.py and distill_stable_audio_3.py.
 import dataclasses
 import functools
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,16 @@ from absl import flags
 from experiments.common import define_config, define_workers, run
 from realaudio_jax import components
 from realaudio_jax.components import STUDENT_NAME
-from realaudio_jax.data.answers import teacher_answers
+from realaudio_jax.data.answers import beside_recordings, teacher_answers
 from realaudio_jax.data.latent_cache import LatentScenes, RandomCrops
 from realaudio_jax.data.loader import InTurn, batches
-from realaudio_jax.data.prepared import latent_scenes, scene_source, source_name, teacher_scenes
+from realaudio_jax.data.prepared import (
+    latent_scenes,
+    scene_source,
+    source_name,
+    teacher_scenes,
+    whole_latents,
+)
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.distillation import progressive
 from realaudio_jax.distillation.consistency import Consistency
@@ -80,6 +87,7 @@ class Stage:
     learning_rate: float
     target_is_average: bool  # else the student as it was when the stage began
     share: float = 1.0  # of the student at the end in what the stage gives; the rest: at its begin
+    frozen: str = ''  # what stays as it was: a regular expression of parameters' names; '': nothing
 
 
 def subject_of(generator: Generator, config, student: str | None = None) -> Subject:
@@ -100,22 +108,28 @@ def subject_of(generator: Generator, config, student: str | None = None) -> Subj
 
 
 def crops(
-    config, subject: Subject, scenes: LatentScenes, workdir: pathlib.Path
-) -> RandomCrops | InTurn:
-    """Crops of the scenes; for the energy score, of what the guided teacher makes of them."""
+    config, subject: Subject, scenes: LatentScenes, recorded: LatentScenes | None,
+    workdir: pathlib.Path,
+) -> RandomCrops | InTurn:  # fmt: skip
+    """Crops of the scenes; for the energy score, of what the guided teacher makes of them.
+
+    Beside those, recordings as they are, if there are any.
+    """
     c = config.energy
-    recorded = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
+    mixed = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
     if not c.updates:
-        return recorded
+        return mixed
     with Progress(len(scenes), "teacher's answers") as progress:
         answers = teacher_answers(
             scenes, subject.teacher, subject.teacher_params, subject.path,
             config.guidance_range, c.answer_steps, Absence(**c.absence), config.seed,
             workdir / 'latents', progress.update,
         )  # fmt: skip
+    if recorded is not None:
+        answers = beside_recordings(answers, recorded, config.guidance_range, config.seed)
     answered = RandomCrops(answers, c.batch_size, config.seed + 1, config.crop_seconds)
     before = sum(stage.updates for stage in plan(config, subject)) - c.updates
-    return InTurn(recorded, before, answered)
+    return InTurn(mixed, before, answered)
 
 
 def plan(config, subject: Subject) -> list[Stage]:
@@ -135,18 +149,23 @@ def plan(config, subject: Subject) -> list[Stage]:
     if 'energy' in config:
         c = config.energy
         score = Energy(student=subject.student, path=subject.path, segments=tuple(c.segments))
+        kept = consistency.replace(segments=tuple(c.consistency_segments))
         recipe = Sum(
             {'energy': jnp.float32(1.0), 'consistency': jnp.float32(c.consistency_weight)},
-            {'energy': score, 'consistency': consistency},
+            {'energy': score, 'consistency': kept},
         )
-        stages.append(Stage('energy', recipe, c.updates, c.learning_rate, True, c.share))
+        stages.append(Stage('energy', recipe, c.updates, c.learning_rate, True, c.share, c.frozen))
     return stages
 
 
 def train_step(
-    state, previous, teacher_params, recipe, batch, key, learning_rate, *, tx, prepare, ema_decay
-):
-    """One update of the student. `previous` is the target where it is not the average."""
+    state, previous, teacher_params, recipe, batch, key, learning_rate, trained, *, tx, prepare,
+    ema_decay,
+):  # fmt: skip
+    """One update of the student. `previous` is the target where it is not the average.
+
+    Gradients are multiplied by `trained`: 0 leaves a parameter as it is.
+    """
     key_batch, key_loss = jax.random.split(key)
     batch = prepare(batch, key_batch)
     target = state.ema_params if previous is None else previous
@@ -156,7 +175,18 @@ def train_step(
         return jnp.mean(loss), metrics
 
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads = jax.tree.map(jnp.multiply, grads, trained)
     return apply_gradients(state, grads, tx, ema_decay, learning_rate), metrics
+
+
+def trained(params: PyTree, frozen: str) -> PyTree:
+    """1 for each parameter that a stage trains, 0 for those whose name has `frozen` in it."""
+
+    def weight(path, _):
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        return jnp.float32(not (frozen and re.search(frozen, name)))
+
+    return jax.tree_util.tree_map_with_path(weight, params)
 
 
 def optimizer(learning_rate) -> optax.GradientTransformation:
@@ -182,6 +212,7 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
         begin = 0
         for stage in stages:
             end = begin + stage.updates
+            free = trained(subject.student_params, stage.frozen)
             with Progress(total, stage.name, int(state['step'])) as progress:
                 for step in range(max(begin, int(state['step'])), end):
                     if step == begin:  # the student so far becomes the teacher of this stage
@@ -191,7 +222,7 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
                     rate = stage.learning_rate * min(1.0, (end - step) / (0.5 * stage.updates))
                     student, metrics = step_fn(
                         state['student'], previous, subject.teacher_params, stage.recipe,
-                        subject.to_batch(next(data)), jax.random.fold_in(key, step), rate,
+                        subject.to_batch(next(data)), jax.random.fold_in(key, step), rate, free,
                     )  # fmt: skip
                     done = step + 1
                     state = {**state, 'student': student, 'step': jnp.int32(done)}
@@ -239,8 +270,15 @@ def main(argv):
             config.scenes, config.scene_seconds, config.seed, workdir / 'latents',
             lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
+    recorded, c = None, config.energy
+    if c.updates and c.recordings and _RECORDINGS.value:
+        with Progress(c.recordings, 'recordings') as progress:
+            recorded = whole_latents(
+                front_end, _RECORDINGS.value, c.recordings, config.scene_seconds, config.seed,
+                workdir / 'latents', lambda done, _: progress.update(done),
+            )  # fmt: skip
     subject = subject_of(generator, config, _STUDENT.value)
-    data = crops(config, subject, scenes, workdir)
+    data = crops(config, subject, scenes, recorded, workdir)
     student = distill(config, subject, data, workdir)
     if student is None:
         return

@@ -1,6 +1,7 @@
-"""What a guided teacher makes of cached scenes: the sound a student's samples are scored against.
+"""The sound a student's samples are scored against: a guided teacher's, and recordings.
 
-Made once, many times cheaper than asking the teacher in every update.
+What the teacher makes of cached scenes is made once, many times cheaper than asking it in every
+update. Of a caption alone, recordings as they are can be a better answer than the teacher's.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 
 from realaudio_jax.data.latent_cache import (
     INDEX_NAME,
+    Latents,
     LatentScenes,
     fingerprint,
     weights_fingerprint,
@@ -112,3 +114,33 @@ def teacher_answers(
         index = json.loads((temporary / INDEX_NAME).read_text()) | {'key': key}
         (temporary / INDEX_NAME).write_text(json.dumps(index))
     return LatentScenes(final)
+
+
+def beside_recordings(
+    answers: LatentScenes,
+    recorded: LatentScenes,
+    guidance_range: tuple[float, float],
+    seed: int,
+) -> Latents:
+    """A teacher's answers and recordings, as one set.
+
+    Guidance asks for more of what a caption names. A recording is all of that, so it is the answer
+    at every scale: each gets one, drawn evenly in the logarithm. Timeline and loudness are not
+    told.
+
+    Args:
+      answers: of `teacher_answers`.
+      recorded: with as many frames, see `prepared.whole_latents`.
+      guidance_range: of scales.
+      seed: of scales.
+    """
+    low, high = guidance_range
+    count = len(recorded)
+    rng = np.random.default_rng(seed + _STREAM)
+    ours = dict(recorded.arrays) | {
+        'event_mask': np.zeros_like(recorded.arrays['event_mask']),
+        'loudness_mask': np.zeros(count, bool),
+        'guidance': np.float32(low * (high / low) ** rng.uniform(size=count)),
+    }
+    both = {name: np.concatenate([a, ours[name]]) for name, a in answers.arrays.items()}
+    return Latents(both, answers.frames)

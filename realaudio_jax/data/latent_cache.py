@@ -5,9 +5,9 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -308,12 +308,19 @@ class LatentScenes:
         return crop_batch(batch, starts, lengths, self.frames) | {'seconds': batch['seconds']}
 
 
+class Latents(NamedTuple):
+    """What `RandomCrops` takes of `LatentScenes`; of several at once, or with arrays added."""
+
+    arrays: Mapping[str, np.ndarray]
+    frames: int
+
+
 class RandomCrops:
     """Endless batches of random crops of random scenes, drawn on the device that holds the scenes.
 
-    Crops are of many lengths in arrays of one, so that what takes them compiles once. Batch i is a
-    function of (seed, i) alone; `get_state` and `set_state` save and restore the place, as those of
-    `loader.Batches` do.
+    Crops are of many lengths in arrays of one, so that what takes them compiles once; none is
+    longer than its scene. Batch i is a function of (seed, i) alone; `get_state` and `set_state`
+    save and restore the place, as those of `loader.Batches` do.
 
     Args:
       scenes: all of them go to the device, 110 kB for one of 10 s.
@@ -325,7 +332,9 @@ class RandomCrops:
       ValueError: min_seconds is longer than the scenes, or no time at all.
     """
 
-    def __init__(self, scenes: LatentScenes, batch_size: int, seed: int, min_seconds: float):
+    def __init__(
+        self, scenes: LatentScenes | Latents, batch_size: int, seed: int, min_seconds: float
+    ):
         longest = scenes.frames // 2 * 2
         shortest = min(2 * round(min_seconds * LATENT_RATE / 2), longest)
         if shortest < 2 or min_seconds * LATENT_RATE > scenes.frames + 1e-3:
@@ -355,5 +364,6 @@ def _draw(size: int, shortest: int, longest: int, scenes: dict[str, Array], key)
     keys = jax.random.split(key, 3)
     chosen = jax.random.randint(keys[0], (size,), 0, len(scenes['seconds']))
     batch = {name: array[chosen] for name, array in scenes.items()}
-    lengths = random_lengths(keys[1], size, shortest, longest)
+    sounding = (batch['seconds'] * LATENT_RATE + 1e-3).astype(int) // 2 * 2
+    lengths = jnp.minimum(random_lengths(keys[1], size, shortest, longest), sounding)
     return crop_batch(batch, random_starts(keys[2], batch, lengths), lengths, longest)

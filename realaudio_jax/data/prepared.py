@@ -11,6 +11,7 @@ from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.data.sources import Recordings, Source
 from realaudio_jax.data.teacher_cache import TeacherScenes, build_teacher_scenes
+from realaudio_jax.data.whole import whole_recordings
 from realaudio_jax.io import resample
 from realaudio_jax.teachers import Distillable
 from realaudio_jax.typing import SAMPLE_RATE
@@ -62,17 +63,39 @@ def latent_scenes(
       progress: called with (done, count).
       workers: processes that mix them, see `scenes.make_scenes`.
     """
+    scenes = make_scenes(seed, source, count, seconds, workers=workers)
+    return _encoded(front_end, scenes, name, count, seconds, seed, folder, progress)
+
+
+def whole_latents(
+    front_end: FrontEnd,
+    recordings: str,
+    count: int,
+    seconds: float,
+    seed: int,
+    folder: pathlib.Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> LatentScenes:
+    """`latent_scenes` for recordings of the training split as they are, see `data.whole`.
+
+    Args:
+      recordings: folder with metadata.csv.
+      front_end, count, seconds, seed, folder, progress: see `latent_scenes`.
+
+    Raises:
+      ValueError: no recording is of such a length.
+    """
+    scenes = whole_recordings(seed, Recordings(recordings), count, seconds)
+    name = f'whole {source_name(recordings, 0.0)}'
+    return _encoded(front_end, scenes, name, count, seconds, seed, folder, progress)
+
+
+def _encoded(front_end, scenes, name, count, seconds, seed, folder, progress) -> LatentScenes:
     key = fingerprint(name, count, seconds, seed, front_end.fingerprint())
     return build_latent_scenes(
-        make_scenes(seed, source, count, seconds, workers=workers),
-        count,
-        seconds,
-        front_end.encode_audio,
-        front_end.encode_text,
-        folder,
-        key,
+        scenes, count, seconds, front_end.encode_audio, front_end.encode_text, folder, key,
         progress=progress,
-    )
+    )  # fmt: skip
 
 
 def teacher_scenes(

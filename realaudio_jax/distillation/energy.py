@@ -15,10 +15,10 @@ teacher is not called.
 The norm of a whole sound is nearly the same for all pairs: it would say little of its parts. So (1)
 is the mean over windows of several lengths, and of groups of channels beside all of them.
 
-Samplers of 1, 2, 4 steps are trained alike: all steps but the last are walked without a gradient,
-as the student would walk them. What leads up to the last step is the business of `Consistency`,
-beside which this stands in a `Sum`. `Batch.guidance` tells with which scale x was made: 1 for
-recordings, more for what a guided teacher made of the same condition.
+Samplers of 1, 2, 4 steps are trained alike, as the student would walk them; the gradient is that
+of the last two steps, so a sampler of two learns where to land between. What leads up to them is
+the business of `Consistency`, beside which this stands in a `Sum`. `Batch.guidance` tells with
+which scale x was made: 1 for recordings, more for what a guided teacher made of the same condition.
 """
 
 import math
@@ -43,12 +43,14 @@ class Energy:
       student: see `recipe`.
       path: the noise path.
       segments: counts of steps to serve; one is drawn per update, for all items.
+      through: how many steps, the last ones, the gradient goes through; 1 or more.
       windows: (latent frames, channels) of the windows, None for all channels.
     """
 
     student: Student = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
     segments: tuple[int, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4))
+    through: int = flax.struct.field(pytree_node=False, default=2)
     windows: tuple[tuple[int, int | None], ...] = flax.struct.field(
         pytree_node=False, default=WINDOWS
     )
@@ -74,7 +76,7 @@ class Energy:
     def _sample(
         self, params: PyTree, batch: Batch, x: Float[Array, 'B L C'], steps: Int[Array, '']
     ) -> Float[Array, 'B L C']:
-        """The student's DDIM sampler; the gradient is that of its last step."""
+        """The student's DDIM sampler; the gradient is that of its last steps."""
         size = len(x)
         length = jnp.full((size,), 1.0 / steps)
         guidance = jnp.ones(size) if batch.guidance is None else batch.guidance
@@ -86,8 +88,11 @@ class Energy:
             return ddim_step(self.path, x, denoise(x, t), t, s).astype(x.dtype)
 
         frozen = jax.lax.stop_gradient(params)
-        before = jax.lax.fori_loop(0, steps - 1, lambda i, x: step(frozen, x, steps - i), x)
-        return step(params, jax.lax.stop_gradient(before), 1)
+        x = jax.lax.fori_loop(0, steps - self.through, lambda i, x: step(frozen, x, steps - i), x)
+        x = jax.lax.stop_gradient(x)
+        for to_go in range(self.through, 0, -1):
+            x = jax.lax.cond(to_go <= steps, lambda x, i=to_go: step(params, x, i), lambda x: x, x)
+        return x
 
 
 def energy_score(

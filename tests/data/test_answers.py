@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from realaudio_jax.components import load_front_end
-from realaudio_jax.data.answers import teacher_answers
+from realaudio_jax.data.answers import beside_recordings, teacher_answers
 from realaudio_jax.data.latent_cache import RandomCrops
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
@@ -84,3 +84,20 @@ def test_a_batch_of_answers_knows_its_scale_and_loses_no_more(scenes, tmp_path):
     assert not got.conditioning.loudness_mask.any() and got.conditioning.init_mask.any()
     np.testing.assert_allclose(4 * got.latents[:, 0, 3], got.guidance, rtol=2e-3)
     assert to_batch(next(RandomCrops(scenes, 8, 0, 1.0))).guidance is None
+
+
+def test_recordings_stand_beside_answers_told_by_their_caption_alone(scenes, tmp_path):
+    answers = ask(scenes, tmp_path)
+    both = beside_recordings(answers, scenes, (1.0, 4.0), 0)
+    assert both.frames == answers.frames and set(both.arrays) == set(answers.arrays)
+    for name, array in both.arrays.items():
+        assert len(array) == 2 * COUNT and array.dtype == answers.arrays[name].dtype
+        np.testing.assert_array_equal(array[:COUNT], answers.arrays[name])
+    recorded = {name: array[COUNT:] for name, array in both.arrays.items()}
+    np.testing.assert_array_equal(recorded['latents'], scenes.arrays['latents'])
+    np.testing.assert_array_equal(recorded['text_mask'], scenes.arrays['text_mask'])
+    assert scenes.arrays['event_mask'].any() and not recorded['event_mask'].any()
+    assert not recorded['loudness_mask'].any()
+    assert 1 <= recorded['guidance'].min() < 2 < recorded['guidance'].max() <= 4
+    batch = to_batch(next(RandomCrops(both, 8, 0, 1.0)))
+    assert batch.guidance.shape == (8,) and batch.conditioning.event_mask.any()

@@ -209,3 +209,15 @@ def test_batches_go_on_where_they_were(cached):
     other = RandomCrops(cached, 3, 6, 0.4)
     other.set_state(state)
     assert not np.array_equal(second['onset_s'], next(other)['onset_s'])
+
+
+def test_no_crop_is_longer_than_its_scene(tmp_path):
+    scenes = [scene(i, frames=(FRAMES, 12)[i % 2]) for i in range(6)]
+    data = RandomCrops(build(tmp_path, Encoders(), 6, scenes=scenes), 8, 0, 0.4)
+    longest = {True: 0.0, False: 0.0}
+    for _ in range(20):
+        batch = next(data)
+        for latents, seconds in zip(batch['latents'], batch['seconds'], strict=True):
+            short = round(float(latents[0, 0] * 1000)) % 2 == 1  # of odd number, see `scene`
+            longest[short] = max(longest[short], float(seconds))
+    assert longest == {True: pytest.approx(12 / 25), False: pytest.approx(FRAMES / 25)}

@@ -8,7 +8,7 @@ import soundfile
 
 from realaudio_jax.components import load_front_end
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
-from realaudio_jax.data.prepared import latent_scenes, scene_source
+from realaudio_jax.data.prepared import latent_scenes, scene_source, whole_latents
 from realaudio_jax.data.sources import Recordings
 
 
@@ -57,3 +57,24 @@ def test_where_scenes_take_their_sounds_from(recordings):
     train, held_out = (scene_source(recordings, 0.0, split) for split in ('train', 'held_out'))
     names = [{clip.file for clip in source.clips} for source in (train, held_out)]
     assert len(names[0] | names[1]) == 60 and not names[0] & names[1]
+
+
+def test_whole_recordings_are_of_the_training_split(tiny_release, tmp_path, monkeypatch):
+    monkeypatch.setenv('REALAUDIO_CACHE', str(tmp_path / 'cache'))
+    folder = tmp_path / 'long'
+    folder.mkdir()
+    lines = ['file,label']
+    for i in range(30):
+        name = f'{chr(97 + i % 26)}{i}x.wav'
+        soundfile.write(folder / name, np.full(4_100 * 8, 0.1 + i / 100), 8_000)
+        lines.append(f'{name},sound {i}')
+    (folder / 'metadata.csv').write_text('\n'.join(lines))
+    held_out = {clip.label for clip in Recordings(folder, 'held_out').clips}
+    front_end = load_front_end(tiny_release)
+    got = whole_latents(front_end, str(folder), 40, 5.0, 0, tmp_path)
+    assert len(got) == 40 and got.frames == 125 and not got.arrays['event_mask'].any()
+    np.testing.assert_allclose(got.arrays['seconds'], 4.1)
+    heard = ' '.join(got.captions).lower()
+    assert held_out and not any(f'{label} ' in f'{heard} ' for label in held_out)
+    again = whole_latents(front_end, str(folder), 40, 5.0, 0, tmp_path)
+    assert again.folder == got.folder

@@ -84,8 +84,8 @@ def test_the_score_is_lowest_where_samples_spread_as_the_data_do():
     assert scores[0] > 1.2 * scores[2] and scores[4] > 1.1 * scores[2]
 
 
-@pytest.mark.parametrize('steps', [1, 2, 4])
-def test_samples_are_the_students_own_and_the_gradient_that_of_the_last_step(steps):
+@pytest.mark.parametrize('steps, through', [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2), (4, 3)])
+def test_samples_are_the_students_own_and_the_gradient_that_of_the_last_steps(steps, through):
     """With networks params * x, sample and gradient of each count are known."""
     batch = toys.batch().replace(guidance=jnp.full(toys.B, 2.5))
     told = []
@@ -98,7 +98,10 @@ def test_samples_are_the_students_own_and_the_gradient_that_of_the_last_step(ste
         return denoise
 
     def recipe_loss(p):
-        recipe = Energy(student=student, path=toys.PATH, segments=(steps,), windows=((1, None),))
+        recipe = Energy(
+            student=student, path=toys.PATH, segments=(steps,), through=through,
+            windows=((1, None),),
+        )  # fmt: skip
         return recipe.loss(p, None, None, batch, jax.random.key(5))[0]
 
     loss = recipe_loss(0.3)
@@ -108,17 +111,17 @@ def test_samples_are_the_students_own_and_the_gradient_that_of_the_last_step(ste
     assert times == [k / steps for k in range(1, steps + 1)]
 
     _, key_window, *keys = jax.random.split(jax.random.key(5), 4)
-    made = []
-    for key in keys:
-        x = np.asarray(jax.random.normal(key, batch.latents.shape), np.float64)
-        for i in range(steps, 1, -1):
+    noise = [jax.random.normal(key, batch.latents.shape) for key in keys]
+
+    def sample(x, p):
+        for i in range(steps, 0, -1):
             t, s = np.full(toys.B, i / steps), np.full(toys.B, (i - 1) / steps)
-            x = toys.ddim(x, 0.3 * x, t, s)
-        made.append(jnp.asarray(x, jnp.float32))  # what the last step, x -> params * x, is given
+            x = toys.ddim(x, (p if i <= through else 0.3) * x, t, s)
+        return x
 
     @jax.jit
     def score(p):
-        y, other = p * made[0], p * made[1]
+        y, other = (sample(x, p) for x in noise)
         return energy_score(y, other, batch.latents, batch.mask, ((1, None),), key_window)
 
     np.testing.assert_allclose(loss, score(0.3), rtol=1e-4)

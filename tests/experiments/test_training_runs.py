@@ -164,12 +164,14 @@ def test_the_energy_stage_goes_part_of_the_way(experiment, tiny_release, tmp_pat
     run, config = experiment('distill'), config_of('foley_distill').unlock()
     config.progressive.updates = config.consistency.updates = 0
     front_end = load_front_end(tiny_release)
-    scenes = latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, 0, tmp_path)
+    scenes, recorded = (
+        latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, seed, tmp_path) for seed in (0, 1)
+    )
     subject = run.subject_of(Generator(tiny_release), config)
 
     def student(share):
         config.energy.share = share
-        data = run.crops(config, subject, scenes, tmp_path)
+        data = run.crops(config, subject, scenes, recorded, tmp_path)
         return run.distill(config, subject, data, tmp_path / f'share {share}')
 
     before, after, between = student(0.0), student(1.0), student(0.7)
@@ -180,3 +182,24 @@ def test_the_energy_stage_goes_part_of_the_way(experiment, tiny_release, tmp_pat
         np.testing.assert_allclose(c, 0.3 * a + 0.7 * b, atol=1e-6)
     stages = [json.loads(line)['stage'] for line in (tmp_path / 'share 0.7/metrics.jsonl').open()]
     assert set(stages) == {'energy'}
+
+
+def test_what_a_stage_freezes_stays_as_it_was(experiment, tiny_release, tmp_path):
+    run, config = experiment('distill'), config_of('foley_distill').unlock()
+    config.progressive.updates = config.consistency.updates = 0
+    config.energy.frozen, config.energy.share = 'mlp_(in|out)/', 1.0
+    subject = run.subject_of(Generator(tiny_release), config)
+    front_end = load_front_end(tiny_release)
+    scenes = latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, 0, tmp_path)
+    data = run.crops(config, subject, scenes, None, tmp_path)
+    after = run.distill(config, subject, data, tmp_path / 'frozen')
+    moved = {
+        jax.tree_util.keystr(path, simple=True, separator='/'): float(abs(a - b).max())
+        for (path, a), b in zip(
+            jax.tree_util.tree_flatten_with_path(after)[0],
+            jax.tree.leaves(subject.student_params), strict=True,
+        )
+    }  # fmt: skip
+    frozen = {name for name, by in moved.items() if 'mlp_in' in name or 'mlp_out' in name}
+    assert len(frozen) == 2 and max(moved[name] for name in frozen) < 1e-7  # of averaging
+    assert max(moved.values()) > 1e-5

@@ -1,0 +1,71 @@
+"""Recordings as they are, and what they are called: what a caption without a timeline asks for.
+
+A mixed scene holds short excerpts at random places. Who asks for 'a rooster' and says no more means
+what somebody recorded under that name: a whole crow, where it stood, and how often it came.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from realaudio_jax.data import captions, crops
+from realaudio_jax.data.scenes import MAX_PEAK, Scene, SceneConfig, faded
+from realaudio_jax.data.sources import Recordings
+from realaudio_jax.typing import SAMPLE_RATE
+
+SHORTEST_SECONDS = 4.0  # what is shorter is mostly a single hit
+
+
+def whole_recordings(
+    seed: int, recordings: Recordings, count: int, seconds: float, config: SceneConfig | None = None
+) -> Iterator[Scene]:
+    """Yields `count` recordings of 4 s up to `seconds`, evenly drawn; scene i depends on (seed, i).
+
+    Args:
+      seed: of the choice, the stereo image, the level and the wording.
+      recordings: where they come from.
+      count: how many.
+      seconds: of the longest.
+      config: gives level and its spread; None is `SceneConfig()`.
+
+    Returns:
+      scenes without events, each as long as its recording. The sounding part has the level of an
+      event in a mixed scene.
+
+    Raises:
+      ValueError: no recording is of such a length.
+    """
+    config = config or SceneConfig()
+    fit = [i for i, r in enumerate(recordings.clips) if SHORTEST_SECONDS <= r.seconds <= seconds]
+    if not fit:
+        raise ValueError(
+            f'{recordings.folder}: no recording of {SHORTEST_SECONDS:g} to {seconds:g} s; '
+            'ask for none'
+        )
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        yield _whole(rng, recordings, fit[rng.integers(len(fit))], config)
+
+
+def _whole(rng: np.random.Generator, recordings: Recordings, i: int, config: SceneConfig) -> Scene:
+    record, clip = recordings.clips[i], recordings.load(i)
+    audio = crops.random_stereo(rng, clip.audio)
+    heard = [audio[int(a * SAMPLE_RATE) : int(b * SAMPLE_RATE)] for a, b in clip.active]
+    gain_db = float(np.clip(rng.normal(0.0, config.gain_sd_db), *config.gain_limits_db))
+    level_db = config.level_dbfs + gain_db - 20 * np.log10(crops.rms(np.concatenate(heard)))
+    audio = faded(audio * np.float32(10 ** (level_db / 20)), 0.002, 0.01)
+    crops.limit(audio, MAX_PEAK)
+    texts = dict.fromkeys((*record.texts, record.label.replace('_', ' ').lower()))
+    text = list(texts)[rng.integers(len(texts))]
+    if record.kind == 'ambience':
+        caption = captions.make_caption(rng, [], text)
+    else:
+        caption = captions.make_caption(rng, [captions.Heard(text, clip.active[0][0])])
+    return Scene(
+        audio=audio,
+        caption=caption,
+        events=(),
+        labels=(record.label,),
+        seconds=len(audio) / SAMPLE_RATE,
+        ambience=text if record.kind == 'ambience' else None,
+    )
