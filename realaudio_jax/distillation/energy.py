@@ -89,7 +89,6 @@ class Energy:
 
         frozen = jax.lax.stop_gradient(params)
         x = jax.lax.fori_loop(0, steps - self.through, lambda i, x: step(frozen, x, steps - i), x)
-        x = jax.lax.stop_gradient(x)
         for to_go in range(self.through, 0, -1):
             x = jax.lax.cond(to_go <= steps, lambda x, i=to_go: step(params, x, i), lambda x: x, x)
         return x
