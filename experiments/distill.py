@@ -47,7 +47,7 @@ from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
-from realaudio_jax.release import load_params, save_params, write_config
+from realaudio_jax.release import load_params, named_leaves, save_params, write_config
 from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
@@ -159,12 +159,12 @@ def plan(config, subject: Subject) -> list[Stage]:
 
 
 def train_step(
-    state, previous, teacher_params, recipe, batch, key, learning_rate, trained, *, tx, prepare,
+    state, previous, teacher_params, recipe, batch, key, learning_rate, free, *, tx, prepare,
     ema_decay,
 ):  # fmt: skip
     """One update of the student. `previous` is the target where it is not the average.
 
-    Gradients are multiplied by `trained`: 0 leaves a parameter as it is.
+    Gradients are multiplied by `free`, see `trained`: 0 leaves a parameter as it is.
     """
     key_batch, key_loss = jax.random.split(key)
     batch = prepare(batch, key_batch)
@@ -175,18 +175,14 @@ def train_step(
         return jnp.mean(loss), metrics
 
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
-    grads = jax.tree.map(jnp.multiply, grads, trained)
+    grads = jax.tree.map(jnp.multiply, grads, free)
     return apply_gradients(state, grads, tx, ema_decay, learning_rate), metrics
 
 
 def trained(params: PyTree, frozen: str) -> PyTree:
     """1 for each parameter that a stage trains, 0 for those whose name has `frozen` in it."""
-
-    def weight(path, _):
-        name = jax.tree_util.keystr(path, simple=True, separator='/')
-        return jnp.float32(not (frozen and re.search(frozen, name)))
-
-    return jax.tree_util.tree_map_with_path(weight, params)
+    free = [not (frozen and re.search(frozen, name)) for name, _ in named_leaves(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), map(jnp.float32, free))
 
 
 def optimizer(learning_rate) -> optax.GradientTransformation:

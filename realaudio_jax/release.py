@@ -95,7 +95,7 @@ def save_params(
     if dtype is not None and dtype not in STORAGE_DTYPES:
         raise ValueError(f'cannot store as {dtype!r}: choose one of {", ".join(STORAGE_DTYPES)}')
     tensors = {}
-    for name, leaf in _named_leaves(params):
+    for name, leaf in named_leaves(params):
         if name in tensors or name.endswith(SCALE_SUFFIX):
             raise ValueError(f'cannot save {path}: rename {name!r}, a repeated or reserved name')
         # Linen trees may hold transposed views; safetensors wants rows in order.
@@ -145,7 +145,7 @@ def load_params(path: str | os.PathLike, template: PyTree) -> PyTree:
         unexpected name and every wrong shape and dtype.
     """
     tensors = read_tensors(path)
-    wanted = _named_leaves(template)
+    wanted = named_leaves(template)
     names = {name for name, _ in wanted}
     problems = [f'missing {name}' for name, _ in wanted if name not in tensors]
     problems += [f'unexpected {name}' for name in sorted(tensors) if name not in names]
@@ -247,7 +247,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     return config
 
 
-def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     """The leaves with their '/'-joined names, in the order of the tree."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [(jax.tree_util.keystr(p, simple=True, separator='/'), leaf) for p, leaf in leaves]

@@ -27,7 +27,7 @@ from realaudio_jax.models.denoiser import PATCH
 from realaudio_jax.noise import NoisePath, time_grid
 from realaudio_jax.samplers import dpm_solver_pp_2m
 from realaudio_jax.training.batches import Absence, to_batch
-from realaudio_jax.typing import PyTree
+from realaudio_jax.typing import Float, PyTree
 
 _BATCH = 10
 _STREAM = 7  # of the seed: apart from that of the scenes
@@ -64,9 +64,6 @@ def teacher_answers(
     Raises:
       ValueError: the range is not 0 < low <= high.
     """
-    low, high = guidance_range
-    if not 0 < low <= high:
-        raise ValueError(f'guidance {low} to {high}: give scales above 0, the smaller one first')
     facts = (guidance_range, steps, dataclasses.astuple(absence), seed)
     key = fingerprint('answers', scenes.folder.name, weights_fingerprint(params), *facts)
     final, count = Path(folder) / key, len(scenes)
@@ -74,7 +71,7 @@ def teacher_answers(
         return LatentScenes(final)
 
     rng = np.random.default_rng(seed + _STREAM)
-    guidance = np.float32(low * (high / low) ** rng.uniform(size=count))
+    guidance = _scales(rng, guidance_range, count)
     no_text = rng.uniform(size=count) < absence.text
     no_timeline = rng.uniform(size=count) < absence.timeline
 
@@ -133,14 +130,25 @@ def beside_recordings(
       recorded: with as many frames, see `prepared.whole_latents`.
       guidance_range: of scales.
       seed: of scales.
+
+    Raises:
+      ValueError: the range is not 0 < low <= high.
     """
-    low, high = guidance_range
-    count = len(recorded)
-    rng = np.random.default_rng(seed + _STREAM)
+    count, rng = len(recorded), np.random.default_rng(seed + _STREAM)
     ours = dict(recorded.arrays) | {
         'event_mask': np.zeros_like(recorded.arrays['event_mask']),
         'loudness_mask': np.zeros(count, bool),
-        'guidance': np.float32(low * (high / low) ** rng.uniform(size=count)),
+        'guidance': _scales(rng, guidance_range, count),
     }
     both = {name: np.concatenate([a, ours[name]]) for name, a in answers.arrays.items()}
     return Latents(both, answers.frames)
+
+
+def _scales(
+    rng: np.random.Generator, guidance_range: tuple[float, float], count: int
+) -> Float[np.ndarray, ' N']:
+    """Guidance scales, even in the logarithm."""
+    low, high = guidance_range
+    if not 0 < low <= high:
+        raise ValueError(f'guidance {low} to {high}: give scales above 0, the smaller one first')
+    return np.float32(low * (high / low) ** rng.uniform(size=count))

@@ -255,7 +255,7 @@ def random_starts(
 ) -> Int[Array, 'B']:
     """Even first frames of crops; half of them chosen so that some event begins inside."""
     keys = jax.random.split(key, 4)
-    last = jnp.maximum(0, (batch['seconds'] * LATENT_RATE + 1e-3).astype(int) - lengths)
+    last = jnp.maximum(0, _frames(batch['seconds']) - lengths)
     anywhere = jax.random.randint(keys[0], last.shape, 0, last + 1)
     mask = batch['event_mask']
     event = jax.random.categorical(keys[1], jnp.where(mask, 0.0, -jnp.inf))[:, None]
@@ -306,6 +306,11 @@ class LatentScenes:
         batch = {name: jnp.asarray(array[chosen]) for name, array in self.arrays.items()}
         starts, lengths = (jnp.full(len(chosen), n) for n in (0, self.frames))
         return crop_batch(batch, starts, lengths, self.frames) | {'seconds': batch['seconds']}
+
+
+def _frames(seconds: Float[Array, 'B']) -> Int[Array, 'B']:
+    """Whole latent frames of sounds."""
+    return (seconds * LATENT_RATE + 1e-3).astype(int)
 
 
 class Latents(NamedTuple):
@@ -364,6 +369,6 @@ def _draw(size: int, shortest: int, longest: int, scenes: dict[str, Array], key)
     keys = jax.random.split(key, 3)
     chosen = jax.random.randint(keys[0], (size,), 0, len(scenes['seconds']))
     batch = {name: array[chosen] for name, array in scenes.items()}
-    sounding = (batch['seconds'] * LATENT_RATE + 1e-3).astype(int) // 2 * 2
-    lengths = jnp.minimum(random_lengths(keys[1], size, shortest, longest), sounding)
+    lengths = random_lengths(keys[1], size, shortest, longest)
+    lengths = jnp.minimum(lengths, _frames(batch['seconds']) // 2 * 2)
     return crop_batch(batch, random_starts(keys[2], batch, lengths), lengths, longest)

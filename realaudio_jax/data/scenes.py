@@ -56,6 +56,10 @@ class SceneConfig:
     cut: float = 0.4
     pan: float = 0.6
 
+    def draw_gain_db(self, rng: np.random.Generator) -> float:
+        """A gain by spread and range."""
+        return float(np.clip(rng.normal(0.0, self.gain_sd_db), *self.gain_limits_db))
+
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
@@ -184,7 +188,7 @@ def _add_sound(
         longest = float(np.exp(rng.uniform(np.log(0.3), np.log(config.max_event_seconds))))
     gain_db = 0.0
     if rng.random() < 0.5:
-        gain_db = float(np.clip(rng.normal(0.0, config.gain_sd_db), *config.gain_limits_db))
+        gain_db = config.draw_gain_db(rng)
     pan = float(rng.uniform(-1.0, 1.0)) if rng.random() < config.pan else 0.0
     events: list[Event] = []
     for i, onset in enumerate(_onsets(rng, count, len(found[first]) / SAMPLE_RATE, seconds)):

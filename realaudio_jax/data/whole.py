@@ -51,8 +51,8 @@ def _whole(rng: np.random.Generator, recordings: Recordings, i: int, config: Sce
     record, clip = recordings.clips[i], recordings.load(i)
     audio = crops.random_stereo(rng, clip.audio)
     heard = [audio[int(a * SAMPLE_RATE) : int(b * SAMPLE_RATE)] for a, b in clip.active]
-    gain_db = float(np.clip(rng.normal(0.0, config.gain_sd_db), *config.gain_limits_db))
-    level_db = config.level_dbfs + gain_db - 20 * np.log10(crops.rms(np.concatenate(heard)))
+    wanted_db = config.level_dbfs + config.draw_gain_db(rng)
+    level_db = wanted_db - 20 * np.log10(crops.rms(np.concatenate(heard)))
     audio = faded(audio * np.float32(10 ** (level_db / 20)), 0.002, 0.01)
     crops.limit(audio, MAX_PEAK)
     texts = dict.fromkeys((*record.texts, record.label.replace('_', ' ').lower()))

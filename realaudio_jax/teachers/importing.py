@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
+from realaudio_jax.release import named_leaves
 from realaudio_jax.typing import PyTree
 
 CONFIG_NAME = 'config.json'
@@ -212,9 +213,8 @@ def import_params(
       ValueError: the weights are missing, damaged or pickled, or do not fit; the message lists
         every missing and unexpected name, every wrong shape and every precision not known.
     """
-    leaves = jax.tree_util.tree_flatten_with_path(template)[0]
-    paths = [jax.tree_util.keystr(p, simple=True, separator='/') for p, _ in leaves]
-    wanted = {path: original_name(path, names) for path in paths}
+    leaves = named_leaves(template)
+    wanted = {path: original_name(path, names) for path, _ in leaves}
     with contextlib.ExitStack() as stack:
         tensors = _open_all(weight_files(folder), stack)
         problems = _merge_aliases(tensors, aliases or {})
@@ -225,7 +225,7 @@ def import_params(
             for name in sorted(tensors)
             if name not in expected and not (ignored and re.search(ignored, name))
         ]
-        for path, (_, leaf) in zip(paths, leaves, strict=True):
+        for path, leaf in leaves:
             if wanted[path] in tensors:
                 problems += _misfits(path, wanted[path], tensors[wanted[path]], leaf, layout)
         if problems:
@@ -234,7 +234,7 @@ def import_params(
                 'folder as its authors publish it'
             )
         params = []
-        for path in paths:
+        for path in wanted:
             array = layout(path, tensors[wanted[path]].read())
             params.append(jnp.asarray(array, dtype or array.dtype))
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(template), params)

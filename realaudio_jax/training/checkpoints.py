@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from realaudio_jax.release import named_leaves
 from realaudio_jax.typing import PyTree
 
 FULL_DISK_SIGNS = ('no space left on device', 'disk quota exceeded')
@@ -189,10 +190,7 @@ def _step_of(state: PyTree) -> int:
 
 
 def _named(state: PyTree) -> list[tuple[str, Any]]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    named = [
-        (jax.tree_util.keystr(path, simple=True, separator='/'), leaf) for path, leaf in leaves
-    ]
+    named = named_leaves(state)
     if len(dict(named)) != len(named):
         raise ValueError("two arrays of the state have the same name; avoid '/' in its keys")
     return named

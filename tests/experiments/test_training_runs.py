@@ -20,7 +20,7 @@ from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, read_config
+from realaudio_jax.release import load_params, named_leaves, read_config
 
 
 def config_of(name: str):
@@ -194,12 +194,11 @@ def test_what_a_stage_freezes_stays_as_it_was(experiment, tiny_release, tmp_path
     data = run.crops(config, subject, scenes, None, tmp_path)
     after = run.distill(config, subject, data, tmp_path / 'frozen')
     moved = {
-        jax.tree_util.keystr(path, simple=True, separator='/'): float(abs(a - b).max())
-        for (path, a), b in zip(
-            jax.tree_util.tree_flatten_with_path(after)[0],
-            jax.tree.leaves(subject.student_params), strict=True,
+        name: float(abs(a - b).max())
+        for (name, a), b in zip(
+            named_leaves(after), jax.tree.leaves(subject.student_params), strict=True
         )
-    }  # fmt: skip
+    }
     frozen = {name for name, by in moved.items() if 'mlp_in' in name or 'mlp_out' in name}
     assert len(frozen) == 2 and max(moved[name] for name in frozen) < 1e-7  # of averaging
     assert max(moved.values()) > 1e-5

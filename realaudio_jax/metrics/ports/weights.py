@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.release import read_tensors
+from realaudio_jax.release import named_leaves, read_tensors
 from realaudio_jax.typing import PyTree
 
 LEAVES = {
@@ -102,9 +102,7 @@ def fit(
     """
     left = {name for name in tensors if not re.fullmatch(unused, name)}
     problems, leaves = [], []
-    flat, structure = jax.tree_util.tree_flatten_with_path(template)
-    for keys, leaf in flat:
-        path = jax.tree_util.keystr(keys, simple=True, separator='/')
+    for path, leaf in named_leaves(template):
         *owners, last = path.split('/')
         names, join = source(path) or (('.'.join([*owners, LEAVES.get(last, last)]),), lambda x: x)
         left.difference_update(names)
@@ -127,7 +125,7 @@ def fit(
     problems += [f'unexpected {name}' for name in sorted(left)]
     if problems:
         raise ValueError(f'{what} does not fit: {"; ".join(problems)}; give the whole checkpoint')
-    return jax.tree_util.tree_unflatten(structure, leaves)
+    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(template), leaves)
 
 
 def parameter_shapes(model, *inputs: tuple[int, ...] | jax.ShapeDtypeStruct) -> PyTree:
