@@ -103,6 +103,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
     )
     config.onset_weight = 4.0  # of the frames around the onset of an event
+    config.rank = 0  # of an adapter, all that is trained then; 0: the whole network
     config.progressive = ml_collections.ConfigDict()
     config.progressive.steps = (
         64,

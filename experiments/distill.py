@@ -18,7 +18,7 @@ import optax
 from absl import flags
 
 from experiments.common import define_config, define_workers, run
-from realaudio_jax import components
+from realaudio_jax import components, low_rank
 from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.data.answers import beside_recordings, teacher_answers
 from realaudio_jax.data.latent_cache import LatentScenes, RandomCrops
@@ -94,12 +94,15 @@ def subject_of(generator: Generator, config, student: str | None = None) -> Subj
     """The teacher of a release, and its student: from a file, or as the teacher."""
     model = generator.networks.denoiser.clone(dtype=config.dtype)
     params = generator.params['teacher']
+    begin, bound = load_params(student, params) if student else params, as_student(model)
+    if config.rank:
+        begin = low_rank.attach(jax.random.key(config.seed), begin, config.rank)
     return Subject(
         teacher=as_teacher(model),
-        student=as_student(model),
+        student=lambda params, *told: bound(low_rank.merge(params), *told),
         path=PATH,
         teacher_params=params,
-        student_params=load_params(student, params) if student else params,
+        student_params=begin,
         to_batch=to_batch,
         prepare=functools.partial(
             prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight
@@ -233,7 +236,8 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
                         return None
             begin = end
     writer.close()
-    return interpolate(state['previous'], state['student'].ema_params, stages[-1])
+    before, after = (low_rank.merge(p) for p in (state['previous'], state['student'].ema_params))
+    return interpolate(before, after, stages[-1])
 
 
 def interpolate(before: PyTree, after: PyTree, stage: Stage) -> PyTree:

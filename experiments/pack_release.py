@@ -1,6 +1,10 @@
 """Joins what the training runs left into a release: the autoencoder float16, the rest int8.
 
 python -m experiments.pack_release --base=foley --autoencoder=FILE --teacher=FILE --out=DIR
+python -m experiments.pack_release --base=foley --student=FILE --rank=20 --out=DIR
+
+With --rank a teacher or student is stored as an adapter beside the base's own file, an eighth of
+its size: exactly, but for int8, where it was trained as adapters of that rank in all.
 """
 
 import pathlib
@@ -9,9 +13,11 @@ from absl import flags
 
 from configs import foley_audio_tower, foley_teacher
 from experiments.common import run
+from realaudio_jax import low_rank
 from realaudio_jax.components import (
     AUTOENCODER_NAME,
     TOWER_KEY,
+    adapter_name,
     autoencoder_template,
     denoiser_template,
     find_release,
@@ -29,6 +35,9 @@ _FILES = {
     stem: flags.DEFINE_string(stem, None, f'Its {stem}.safetensors; none: that of the base.')
     for stem in ('autoencoder', 'teacher', 'student', 'audio_tower')
 }
+_RANK = flags.DEFINE_integer(
+    'rank', 0, 'Of the adapter that a teacher or student is stored as; 0: whole.', lower_bound=0
+)
 BLOCK = 64  # inputs that share a scale, see `release.quantise`
 
 
@@ -54,7 +63,14 @@ def main(argv):
     }
     out = pathlib.Path(_OUT.value)
     autoencoder = params.pop('autoencoder', None)
+    adapters = {}
+    for stem in ('teacher', 'student') if _RANK.value else ():
+        if stem in params:
+            old = load_params(base / f'{stem}.safetensors', denoiser)
+            adapters[stem] = low_rank.factorise(old, params.pop(stem), _RANK.value)
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
+    for stem, adapter in adapters.items():
+        save_params(out / adapter_name(f'{stem}.safetensors'), adapter, dtype='int8', block=BLOCK)
     if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
     size = sum(path.stat().st_size for path in out.iterdir())

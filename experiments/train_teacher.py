@@ -13,14 +13,15 @@ import optax
 from absl import flags
 
 from experiments.common import define_config, define_workers, run
+from realaudio_jax import low_rank
 from realaudio_jax.components import (
     autoencoder_template,
     denoiser_template,
     load_front_end,
 )
 from realaudio_jax.data.front_end import FrontEnd
-from realaudio_jax.data.latent_cache import RandomCrops
-from realaudio_jax.data.prepared import latent_scenes, scene_source, source_name
+from realaudio_jax.data.latent_cache import RandomCrops, joined
+from realaudio_jax.data.prepared import latent_scenes, scene_source, source_name, whole_latents
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
@@ -60,7 +61,8 @@ def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) ->
     eps = jax.random.normal(key_noise, batch.latents.shape)
     x_t = diffuse(PATH, batch.latents, eps, t)
     v = PATH.alpha(t)[:, None, None] * eps - PATH.sigma(t)[:, None, None] * batch.latents
-    prediction = model.apply(params, x_t, t, batch.conditioning, jnp.ones(size), jnp.zeros(size))
+    whole, ones = low_rank.merge(params), jnp.ones(size)
+    prediction = model.apply(whole, x_t, t, batch.conditioning, ones, jnp.zeros(size))
     error = jnp.mean(jnp.square(prediction - v), axis=-1) * batch.mask
     return jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1.0)
 
@@ -82,9 +84,11 @@ def optimizer(learning_rate, name: str) -> optax.GradientTransformation:
     """AdamW, or Muon (Jordan 2024) for the matrices of the blocks and AdamW for everything else.
 
     Muon's updates are brought to the size of Adam's (Liu et al. 2025, arXiv 2502.16982, eq. 4), so
-    one learning rate serves both.
+    one learning rate serves both. Adam, which leaves alone what has no gradient, is for adapters.
     """
-    if name == 'adamw':
+    if name == 'adam':
+        step = optax.adam(learning_rate, b2=0.99)
+    elif name == 'adamw':
         step = optax.adamw(learning_rate, b2=0.99)
     elif name == 'muon':
         step = optax.contrib.muon(
@@ -92,7 +96,7 @@ def optimizer(learning_rate, name: str) -> optax.GradientTransformation:
             consistent_rms=0.2, muon_weight_dimension_numbers=_matrices_of_blocks,
         )  # fmt: skip
     else:
-        raise ValueError(f'no optimizer {name!r}; use adamw or muon')
+        raise ValueError(f'no optimizer {name!r}; use adam, adamw or muon')
     return optax.chain(optax.clip_by_global_norm(1.0), step)
 
 
@@ -147,6 +151,13 @@ def train(
     )  # fmt: skip
 
     batch_size = max(1, int(config.batch_seconds / config.scene_seconds))
+    if config.recordings and recordings:
+        with Progress(config.recordings, 'recordings') as progress:
+            recorded = whole_latents(
+                front_end, recordings, config.recordings, config.scene_seconds, config.seed,
+                workdir / 'latents', lambda done, _: progress.update(done),
+            )  # fmt: skip
+        train_scenes = joined(train_scenes, recorded)
     data = RandomCrops(train_scenes, batch_size, config.seed, config.crop_seconds)
     model = Denoiser(**config.model)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -158,6 +169,11 @@ def train(
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
     if init:
         state = create_state(warm_start(model, front_end, init, init_code), tx)
+    if config.rank:
+        if config.optimizer != 'adam':
+            raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')
+        key = jax.random.key(config.seed)
+        state = create_state(low_rank.attach(key, state.params, config.rank), tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
     )
@@ -196,8 +212,9 @@ def train(
     writer.close()
     if int(state.step) < config.steps:
         return None
-    save_params(workdir / 'teacher.safetensors', state.ema_params)
-    return state.ema_params
+    params = low_rank.merge(state.ema_params)
+    save_params(workdir / 'teacher.safetensors', params)
+    return params
 
 
 def main(argv):

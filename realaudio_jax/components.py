@@ -6,6 +6,7 @@ A release is a folder:
     text_encoder.safetensors    tokenizer.json
     autoencoder.safetensors     teacher.safetensors     student.safetensors
     audio_tower.safetensors     optional: the release's own embedder for metrics
+    teacher_adapter.safetensors student_adapter.safetensors     optional: what is added to them
     README.md                   the model card
 """
 
@@ -17,13 +18,21 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
+from realaudio_jax import low_rank
 from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.io import atomic_path
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Conditioning, Denoiser
-from realaudio_jax.release import load_params, read_config, save_params, write_config
+from realaudio_jax.release import (
+    load_params,
+    read_config,
+    read_tensors,
+    save_params,
+    write_config,
+)
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
     LATENT_RATE,
@@ -101,6 +110,31 @@ def denoiser_template(model: Denoiser) -> PyTree:
     return template(model, c.init, one, c, one, one)
 
 
+def adapter_name(name: str) -> str:
+    """The file beside a network's own that holds its adapter, if it has one."""
+    return name.replace('.safetensors', '_adapter.safetensors')
+
+
+def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
+    """A release's teacher or student, with its adapter where there is one.
+
+    Args:
+      folder: of the release.
+      name: TEACHER_NAME or STUDENT_NAME.
+      shapes: see `denoiser_template`.
+
+    Raises:
+      FileNotFoundError, ValueError: as `release.load_params`, and for an adapter that does not fit.
+    """
+    params, path = load_params(folder / name, shapes), folder / adapter_name(name)
+    if not path.is_file():
+        return params
+    try:
+        return low_rank.add(params, unflatten_dict(read_tensors(path), sep='/'))
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+
+
 def load_front_end(
     release: str | os.PathLike, autoencoder: str | os.PathLike | None = None
 ) -> FrontEnd:
@@ -146,11 +180,15 @@ def save_release(
     folder, base = pathlib.Path(folder), find_release(base)
     folder.mkdir(parents=True, exist_ok=True)
     given = {f'{stem}.safetensors' for stem in params}
+    given |= {adapter_name(name) for name in given}
     tower = (TOWER_NAME,) if TOWER_KEY in config else ()
-    for name in (*FROZEN, *tower, AUTOENCODER_NAME, TEACHER_NAME, STUDENT_NAME):
+    networks = (TEACHER_NAME, STUDENT_NAME)
+    copied = (*FROZEN, *tower, AUTOENCODER_NAME, *networks, *map(adapter_name, networks))
+    for name in copied:
         if name not in given and (base / name).is_file() and base != folder:
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(base / name, temporary)
     for stem, tree in params.items():
+        (folder / adapter_name(f'{stem}.safetensors')).unlink(missing_ok=True)
         save_params(folder / f'{stem}.safetensors', tree, dtype=dtype, block=block)
     write_config(folder, config)

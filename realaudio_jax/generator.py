@@ -18,6 +18,7 @@ from realaudio_jax.components import (
     autoencoder_template,
     denoiser_template,
     find_release,
+    load_denoiser,
 )
 from realaudio_jax.io import write_audio
 from realaudio_jax.models import text_encoder as text_lib
@@ -101,8 +102,8 @@ class Generator:
             'autoencoder': load_params(
                 folder / AUTOENCODER_NAME, autoencoder_template(networks.autoencoder)
             ),
-            'student': load_params(folder / STUDENT_NAME, denoiser),
-            'teacher': load_params(folder / TEACHER_NAME, denoiser),
+            'student': load_denoiser(folder, STUDENT_NAME, denoiser),
+            'teacher': load_denoiser(folder, TEACHER_NAME, denoiser),
         }
         self._hold(networks, params, make_mesh(model_parallel))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from realaudio_jax import components
+from realaudio_jax import components, low_rank
 from realaudio_jax.components import (
     RELEASES,
     autoencoder_template,
@@ -18,9 +18,10 @@ from realaudio_jax.components import (
     load_front_end,
     save_release,
 )
+from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, read_config
+from realaudio_jax.release import load_params, read_config, save_params
 from realaudio_jax.typing import MAX_EVENTS, MAX_TEXT_TOKENS
 
 DENOISER = Denoiser(**tiny.CONFIG['denoiser'])
@@ -92,3 +93,45 @@ def test_a_front_end_may_take_another_autoencoder(tiny_release, tmp_path):
     assert len(prints) == 2 and load_front_end(tmp_path).fingerprint() in prints
     with pytest.raises(FileNotFoundError, match='gone'):
         load_front_end(tiny_release, tmp_path / 'gone.safetensors')
+
+
+def with_adapter(tiny_release, folder):
+    """A release whose student has an adapter, and the student's parameters."""
+    shapes = denoiser_template(DENOISER)
+    base = load_params(tiny_release / 'student.safetensors', shapes)
+    tree = low_rank.attach(jax.random.key(0), base, 1)
+    tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
+    save_release(folder, tiny.CONFIG, {}, tiny_release)
+    save_params(folder / 'student_adapter.safetensors', tree['adapter'])
+    return low_rank.merge(tree)
+
+
+def test_a_student_is_its_file_and_the_adapter_beside_it(tiny_release, tmp_path):
+    student = with_adapter(tiny_release, tmp_path)
+    params = Generator(tmp_path).params
+    jax.tree.map(np.testing.assert_array_equal, params['student'], student)
+    plain = Generator(tiny_release).params
+    jax.tree.map(np.testing.assert_array_equal, params['teacher'], plain['teacher'])
+    moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), plain['student'], student)
+    assert max(jax.tree.leaves(moved)) > 0.01
+
+
+def test_an_adapter_is_copied_with_its_network_and_goes_with_it(tiny_release, tmp_path):
+    student = with_adapter(tiny_release, tmp_path / 'one')
+    save_release(tmp_path / 'two', tiny.CONFIG, {}, tmp_path / 'one')
+    jax.tree.map(
+        np.testing.assert_array_equal, Generator(tmp_path / 'two').params['student'], student
+    )
+    other = tiny.random_params(denoiser_template(DENOISER), 9)
+    for folder in ('two', 'three'):  # over a release that has one, and from one that has
+        save_release(tmp_path / folder, tiny.CONFIG, {'student': other}, tmp_path / 'one')
+        assert not (tmp_path / folder / 'student_adapter.safetensors').exists()
+
+
+def test_an_adapter_of_another_network_is_named(tiny_release, tmp_path):
+    with_adapter(tiny_release, tmp_path)
+    save_params(tmp_path / 'student_adapter.safetensors', {'gone': {'kernel': {'up': np.ones(3)}}})
+    with pytest.raises(
+        ValueError, match='student_adapter.safetensors: .*does not fit.*gone/kernel'
+    ):
+        Generator(tmp_path)

@@ -19,6 +19,7 @@ from realaudio_jax.data.latent_cache import (
     Latents,
     LatentScenes,
     fingerprint,
+    joined,
     weights_fingerprint,
 )
 from realaudio_jax.distillation.recipe import Teacher
@@ -140,8 +141,7 @@ def beside_recordings(
         'loudness_mask': np.zeros(count, bool),
         'guidance': _scales(rng, guidance_range, count),
     }
-    both = {name: np.concatenate([a, ours[name]]) for name, a in answers.arrays.items()}
-    return Latents(both, answers.frames)
+    return joined(answers, Latents(ours, recorded.frames))
 
 
 def _scales(

@@ -320,6 +320,21 @@ class Latents(NamedTuple):
     frames: int
 
 
+def joined(first: LatentScenes | Latents, second: LatentScenes | Latents) -> Latents:
+    """Two sets as one.
+
+    Raises:
+      ValueError: they differ in frames or in their arrays' names.
+    """
+    if first.frames != second.frames or set(first.arrays) != set(second.arrays):
+        raise ValueError(
+            f'sets of {first.frames} and {second.frames} frames, with {sorted(first.arrays)} and '
+            f'{sorted(second.arrays)}: only alike ones can be joined'
+        )
+    both = {k: np.concatenate([a, second.arrays[k]]) for k, a in first.arrays.items()}
+    return Latents(both, first.frames)
+
+
 class RandomCrops:
     """Endless batches of random crops of random scenes, drawn on the device that holds the scenes.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from realaudio_jax import low_rank
 from realaudio_jax.components import (
     autoencoder_template,
     denoiser_template,
@@ -20,7 +21,7 @@ from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, named_leaves, read_config
+from realaudio_jax.release import load_params, named_leaves, read_config, save_params
 
 
 def config_of(name: str):
@@ -202,3 +203,68 @@ def test_what_a_stage_freezes_stays_as_it_was(experiment, tiny_release, tmp_path
     frozen = {name for name, by in moved.items() if 'mlp_in' in name or 'mlp_out' in name}
     assert len(frozen) == 2 and max(moved[name] for name in frozen) < 1e-7  # of averaging
     assert max(moved.values()) > 1e-5
+
+
+def rank_of(tree, base, name):
+    """Rank of what was added to the kernels with this name; all else must be as it was."""
+    ranks = []
+    for (path, a), b in zip(named_leaves(tree), jax.tree.leaves(base), strict=True):
+        values = np.linalg.svd(a - b, compute_uv=False) if a.ndim == 2 else abs(a - b).reshape(-1)
+        if path.endswith(f'{name}/kernel'):
+            ranks.append(int((values > 1e-3 * values[0]).sum()))
+        elif a.ndim != 2:
+            assert values.max() < 1e-6, path  # of averaging
+    return ranks
+
+
+def test_an_adapter_of_the_teacher_is_all_that_is_trained(experiment, tiny_release, tmp_path):
+    run, config = experiment('train_teacher'), config_of('foley_teacher').unlock()
+    config.model = Generator(tiny_release).config['denoiser']
+    config.rank, config.optimizer, config.learning_rate = 2, 'adam', 1e-2
+    init = tiny_release / 'teacher.safetensors'
+    after = run.train(config, tmp_path, None, tiny_release, None, init)
+    before = load_params(init, after)
+    assert set(rank_of(after, before, 'self_qkv')) == {2}
+    saved = load_params(tmp_path / 'teacher.safetensors', after)
+    jax.tree.map(np.testing.assert_array_equal, saved, after)
+    config.optimizer = 'muon'
+    with pytest.raises(ValueError, match='muon would change the base of an adapter; use adam'):
+        run.train(config, tmp_path, None, tiny_release, None, init)
+
+
+def test_an_adapter_of_the_student_is_all_that_is_trained(experiment, tiny_release, tmp_path):
+    run, config = experiment('distill'), config_of('foley_distill').unlock()
+    config.rank = 2
+    generator = Generator(tiny_release)
+    subject = run.subject_of(generator, config)
+    front_end = load_front_end(tiny_release)
+    scenes = latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, 0, tmp_path)
+    data = run.crops(config, subject, scenes, None, tmp_path)
+    after = run.distill(config, subject, data, tmp_path / 'run')
+    assert set(rank_of(after, generator.params['teacher'], 'self_qkv')) == {2}
+
+
+def test_a_network_packed_as_an_adapter_is_what_it_was(
+    experiment, tiny_release, tmp_path, monkeypatch
+):
+    run, before = experiment('pack_release'), Generator(tiny_release).params
+    tree = low_rank.attach(jax.random.key(0), before['student'], 2)
+    tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
+    whole, file = low_rank.merge(tree), tmp_path / 'student.safetensors'
+    save_params(file, whole)
+
+    def flag(value):
+        return type('Flag', (), {'value': value})
+
+    given = {'autoencoder': None, 'teacher': None, 'student': file, 'audio_tower': None}
+    monkeypatch.setattr(run, '_FILES', {stem: flag(value) for stem, value in given.items()})
+    for name, value in (('_BASE', tiny_release), ('_OUT', tmp_path / 'new'), ('_RANK', 2)):
+        monkeypatch.setattr(run, name, flag(value))
+    run.main([])
+    base = tiny_release / 'student.safetensors'
+    assert (tmp_path / 'new' / 'student.safetensors').read_bytes() == base.read_bytes()
+    after = Generator(tmp_path / 'new').params
+    added = jax.tree.map(lambda a, b: abs(a - b).max(), whole, before['student'])
+    rounding = jax.tree.map(lambda a, b: abs(a - b).max(), after['student'], whole)
+    assert max(jax.tree.leaves(rounding)) < 0.02 * max(jax.tree.leaves(added))
+    jax.tree.map(np.testing.assert_array_equal, after['teacher'], before['teacher'])

@@ -1,0 +1,120 @@
+"""Low-rank adapters: what a run adds to weights that stay as they are (Hu et al. 2021, arXiv
+2106.09685).
+
+Every kernel W [in, out] with both sides longer than twice the rank r becomes W + A B, with A
+[in, r] and B [r, out] alone to be trained; everything else stays. A begins random and B zero, so
+the network begins as it was. An adapter of a shipped network is an eighth of its size, and is
+stored beside it.
+"""
+
+from collections.abc import Mapping
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realaudio_jax.typing import Any, Array, Key, PyTree
+
+BASE, ADAPTER = 'base', 'adapter'  # of an attached tree
+DOWN, UP = 'down', 'up'  # A and B
+_ROUNDING = 1e-4  # relative: averaging rounds what is not trained, too
+
+
+def adapts(name: tuple[str, ...], leaf, rank: int) -> bool:
+    """Whether a parameter gets an adapter of this rank."""
+    return name[-1] == 'kernel' and leaf.ndim == 2 and min(leaf.shape) > 2 * rank
+
+
+def attach(key: Key[Array, ''], params: PyTree, rank: int) -> PyTree:
+    """{'base': params, 'adapter': A and B of each kernel}, to be trained as one tree.
+
+    `merge` stops the gradient of the base, so an optimizer without weight decay leaves it as it is.
+
+    Args:
+      key: of A, normal with variance 1 / in; B is zero.
+      params: nested dicts.
+      rank: r, 1 or more.
+
+    Raises:
+      ValueError: no kernel is large enough.
+    """
+    kernels = {k: v for k, v in _flat(params).items() if adapts(k, v, rank)}
+    if rank < 1 or not kernels:
+        raise ValueError(f'no kernel takes an adapter of rank {rank}; take less, and at least 1')
+    adapter = {}
+    for i, (name, kernel) in enumerate(sorted(kernels.items())):
+        size, width = kernel.shape
+        down = jax.random.normal(jax.random.fold_in(key, i), (size, rank)) / jnp.sqrt(size)
+        adapter[name + (DOWN,)], adapter[name + (UP,)] = down, jnp.zeros((rank, width))
+    return {BASE: params, ADAPTER: flax.traverse_util.unflatten_dict(adapter)}
+
+
+def merge(params: PyTree) -> PyTree:
+    """The whole network's parameters; a tree that nothing was attached to comes back as it is."""
+    if set(params) != {BASE, ADAPTER}:
+        return params
+    return add(jax.lax.stop_gradient(params[BASE]), params[ADAPTER])
+
+
+def add(base: PyTree, adapter: Mapping) -> PyTree:
+    """Parameters W + A B.
+
+    Args:
+      base: nested dicts.
+      adapter: the same dicts, with {'down': A, 'up': B} in place of some kernels and nothing else.
+
+    Raises:
+      ValueError: the adapter is of another network; the message names every misfit.
+    """
+    whole, factors = _flat(base), _flat(adapter)
+    names = sorted({name[:-1] for name in factors})
+    wrong = []
+    for name in names:
+        sides = [factors.get(name + (side,)) for side in (DOWN, UP)]
+        if name not in whole or any(side is None or side.ndim != 2 for side in sides):
+            wrong.append('/'.join(name))
+            continue
+        down, up = sides
+        shape = (down.shape[0], up.shape[1])
+        if whole[name].shape != shape or down.shape[1] != up.shape[0]:
+            wrong.append(f'{"/".join(name)} {down.shape} {up.shape}')
+            continue
+        whole[name] = whole[name] + jnp.asarray(down) @ jnp.asarray(up)
+    if wrong or not names:
+        raise ValueError(
+            f'the adapter does not fit the network: {", ".join(wrong) or "it is empty"}'
+        )
+    return flax.traverse_util.unflatten_dict(whole)
+
+
+def factorise(base: PyTree, params: PyTree, rank: int) -> PyTree:
+    """The adapter nearest to `params` - `base`: the first singular vectors of each difference.
+
+    Exact where the difference comes from adapters of this rank in all.
+
+    Args:
+      base, params: the same nested dicts.
+      rank: of the adapter.
+
+    Raises:
+      ValueError: parameters that have no adapter differ; they are named.
+    """
+    old, new = _flat(base), _flat(params)
+    adapter, others = {}, []
+    for name, leaf in old.items():
+        difference = np.asarray(new[name], np.float32) - np.asarray(leaf, np.float32)
+        if adapts(name, leaf, rank):
+            u, s, v = np.linalg.svd(difference, full_matrices=False)
+            root = np.sqrt(s[:rank])
+            adapter[name + (DOWN,)] = u[:, :rank] * root
+            adapter[name + (UP,)] = root[:, None] * v[:rank]
+        elif np.max(np.abs(difference), initial=0) > _ROUNDING * np.max(np.abs(leaf), initial=0):
+            others.append('/'.join(name))
+    if others:
+        raise ValueError(f'no adapter holds what is new in {", ".join(others)}; save it whole')
+    return flax.traverse_util.unflatten_dict(adapter)
+
+
+def _flat(tree: Mapping) -> dict[tuple[str, ...], Any]:
+    return flax.traverse_util.flatten_dict(tree)

@@ -1,0 +1,86 @@
+"""Adapters: what they leave alone, what they add, and how they are found in a difference."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from realaudio_jax import low_rank
+
+RNG = np.random.default_rng(0)
+
+
+def network(seed=0):
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    return {
+        'params': {
+            'wide': {'kernel': draw(12, 20), 'bias': draw(20)},
+            'small': {'kernel': draw(4, 20)},
+        }
+    }
+
+
+def apply(params, x):
+    return jnp.tanh(x @ params['params']['wide']['kernel'] + params['params']['wide']['bias'][None])
+
+
+def test_an_attached_network_begins_as_it_was():
+    params = network()
+    tree = low_rank.attach(jax.random.key(0), params, 2)
+    assert set(tree['adapter']['params']) == {'wide'}  # the other has a side of twice the rank
+    jax.tree.map(np.testing.assert_array_equal, low_rank.merge(tree), params)
+    assert low_rank.merge(params) is params
+
+
+def test_training_moves_the_adapter_alone_and_by_its_rank_alone():
+    x, wanted = jnp.asarray(RNG.normal(size=(64, 12))), jnp.asarray(RNG.normal(size=(64, 20)))
+    tree = low_rank.attach(jax.random.key(0), network(), 2)
+    tx = optax.adam(1e-2)
+    state, loss_fn = tx.init(tree), lambda t: jnp.mean((apply(low_rank.merge(t), x) - wanted) ** 2)
+    before, base = loss_fn(tree), tree['base']
+    for _ in range(50):
+        updates, state = tx.update(jax.grad(loss_fn)(tree), state)
+        tree = optax.apply_updates(tree, updates)
+    assert loss_fn(tree) < 0.95 * before
+    jax.tree.map(np.testing.assert_array_equal, tree['base'], base)
+    moved = low_rank.merge(tree)['params']['wide']['kernel'] - base['params']['wide']['kernel']
+    sizes = np.linalg.svd(moved, compute_uv=False)
+    assert sizes[1] > 1e-2 and sizes[2] < 1e-5
+
+
+def test_the_adapter_is_found_again_in_a_difference_and_the_nearest_where_the_rank_is_less():
+    base = network()
+    tree = low_rank.attach(jax.random.key(0), base, 2)
+    tree['adapter']['params']['wide']['kernel']['up'] = jnp.asarray(RNG.normal(size=(2, 20)))
+    whole = low_rank.merge(tree)
+    found = low_rank.add(base, low_rank.factorise(base, whole, 2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, whole)
+    one = low_rank.add(base, low_rank.factorise(base, whole, 1))
+    kernel = lambda p: np.asarray(p['params']['wide']['kernel'])  # noqa: E731
+    second = np.linalg.svd(kernel(whole) - kernel(base), compute_uv=False)[1]
+    np.testing.assert_allclose(np.linalg.norm(kernel(whole) - kernel(one)), second, rtol=1e-4)
+
+
+def test_what_an_adapter_cannot_hold_is_named():
+    base, other = network(0), network(0)
+    other['params']['wide']['bias'] = other['params']['wide']['bias'] + 1
+    with pytest.raises(ValueError, match='params/wide/bias; save it whole'):
+        low_rank.factorise(base, other, 2)
+    for rank in (0, 6):
+        with pytest.raises(ValueError, match=f'rank {rank}'):
+            low_rank.attach(jax.random.key(0), base, rank)
+
+
+def test_an_adapter_of_another_network_is_named_by_every_misfit():
+    adapter = low_rank.attach(jax.random.key(0), network(), 2)['adapter']
+    adapter['params']['gone'] = adapter['params']['wide']
+    adapter['params']['wide'] = {'kernel': {'down': np.ones((12, 2)), 'up': np.ones((3, 20))}}
+    with pytest.raises(ValueError) as caught:
+        low_rank.add(network(), adapter)
+    assert 'params/gone/kernel' in str(caught.value)
+    assert 'params/wide/kernel (12, 2) (3, 20)' in str(caught.value)
+    for broken in ({}, {'params': {'wide': {'kernel': {'down': np.ones((12, 2))}}}}):
+        with pytest.raises(ValueError, match='does not fit'):
+            low_rank.add(network(), broken)
