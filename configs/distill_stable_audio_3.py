@@ -1,4 +1,4 @@
-"""Stable Audio 3 small distilled further, to 4, 2 and 1 steps, for a GPU: both stages.
+"""Stable Audio 3 small distilled further, to 4, 2 and 1 steps, for a GPU: all stages.
 
     python -m experiments.distill --config=configs/distill_stable_audio_3.py --teacher=DIR \
         [--recordings=DIR] --workdir=runs/distill_stable_audio_3
@@ -29,6 +29,9 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.progressive.steps = (8, 4)
         config.consistency.segments = (1, 2, 4)
         config.consistency.teacher_step = 1 / 8
+        config.energy.segments = (1, 1, 2, 2, 4)
+        config.energy.consistency_segments = (4,)
+        config.energy.answer_steps = 8
         config.eval_teacher_steps = 8
         config.eval_guidance = 1.0
     return config.lock()

@@ -1,4 +1,4 @@
-"""Stable Audio Open distilled to 8, 4, 2 and 1 steps, for a GPU: both stages, in its own latents.
+"""Stable Audio Open distilled to 8, 4, 2 and 1 steps, for a GPU: all stages, in its own latents.
 
     python -m experiments.distill --config=configs/distill_stable_audio_open.py --teacher=DIR \
         [--recordings=DIR] --workdir=runs/distill_stable_audio_open
@@ -31,6 +31,16 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.consistency.teacher_step = 1 / 64
     config.consistency.updates = 20_000
     config.consistency.learning_rate = 2e-5
+    config.energy = ml_collections.ConfigDict()
+    config.energy.segments = (1, 1, 2, 2, 4, 8)
+    config.energy.consistency_weight = 1.0
+    config.energy.consistency_segments = (4, 8)
+    config.energy.batch_size = 8  # two samples of each
+    config.energy.updates = 5_000
+    config.energy.learning_rate = 1e-5
+    config.energy.share = 0.8  # of the student after this stage, the rest of the one before it
+    config.energy.frozen = ''
+    config.energy.answer_steps = 25  # of the guided teacher, once for each scene
     config.ema_decay = 0.999
     config.log_every = 50  # updates
     config.save_every = 1_000
@@ -45,6 +55,10 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.progressive.updates = 2
         config.consistency.segments = (2,)
         config.consistency.updates = 2
+        config.energy.segments = config.energy.consistency_segments = (2,)
+        config.energy.batch_size = 2
+        config.energy.updates = 2
+        config.energy.answer_steps = 2
         config.log_every = 1
         config.save_every = 2
         config.eval_scenes = 2

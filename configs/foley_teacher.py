@@ -30,8 +30,8 @@ after 100, 500, 900, 1,300 and 1,500 steps: 0.358, 0.351, 0.343, 0.339, 0.338, a
 steps from the release's teacher on an NVIDIA H200 (2026-11-26) brought the held-out loss from
 0.3435 after 30 steps to 0.3399 and 0.3383 after 60 and 90; a step took 21 ms for 2,560 s of sound,
 more than a thousand times what two CPU cores train in that time. Before the first step stood 75 s
-of compiling, and 237 s of mixing 7,000 scenes with ten workers. With an adapter of rank 20 alone, on
-other scenes and with whole recordings beside them, it was begun again there (2026-11-27):
+of compiling, and 237 s of mixing 7,000 scenes with ten workers. With an adapter of rank 20 alone,
+on other scenes and with whole recordings beside them, it was begun again there (2026-11-27):
 
     python -m experiments.train_teacher --config=configs/foley_teacher.py:gpu --recordings=DIR \
         --init=realaudio_jax/releases/foley/teacher.safetensors --config.seed=11 \

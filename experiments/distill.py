@@ -20,7 +20,7 @@ from absl import flags
 from experiments.common import define_config, define_workers, run
 from realaudio_jax import components, low_rank
 from realaudio_jax.components import STUDENT_NAME
-from realaudio_jax.data.answers import beside_recordings, teacher_answers
+from realaudio_jax.data.answers import beside_recordings, foreign_answers, teacher_answers
 from realaudio_jax.data.latent_cache import LatentScenes, RandomCrops
 from realaudio_jax.data.loader import InTurn, batches
 from realaudio_jax.data.prepared import (
@@ -131,8 +131,12 @@ def crops(
     if recorded is not None:
         answers = beside_recordings(answers, recorded, config.guidance_range, config.seed)
     answered = RandomCrops(answers, c.batch_size, config.seed + 1, config.crop_seconds)
-    before = sum(stage.updates for stage in plan(config, subject)) - c.updates
-    return InTurn(mixed, before, answered)
+    return InTurn(mixed, updates_before_energy(config, subject), answered)
+
+
+def updates_before_energy(config, subject: Subject) -> int:
+    """Updates of all stages that take scenes as they are."""
+    return sum(stage.updates for stage in plan(config, subject)) - config.energy.updates
 
 
 def plan(config, subject: Subject) -> list[Stage]:
@@ -149,15 +153,14 @@ def plan(config, subject: Subject) -> list[Stage]:
     c = config.consistency
     consistency = Consistency(jnp.float32(c.teacher_step), segments=tuple(c.segments), **shared)
     stages.append(Stage('consistency', consistency, c.updates, c.learning_rate, True))
-    if 'energy' in config:
-        c = config.energy
-        score = Energy(student=subject.student, path=subject.path, segments=tuple(c.segments))
-        kept = consistency.replace(segments=tuple(c.consistency_segments))
-        recipe = Sum(
-            {'energy': jnp.float32(1.0), 'consistency': jnp.float32(c.consistency_weight)},
-            {'energy': score, 'consistency': kept},
-        )
-        stages.append(Stage('energy', recipe, c.updates, c.learning_rate, True, c.share, c.frozen))
+    c = config.energy
+    score = Energy(student=subject.student, path=subject.path, segments=tuple(c.segments))
+    kept = consistency.replace(segments=tuple(c.consistency_segments))
+    recipe = Sum(
+        {'energy': jnp.float32(1.0), 'consistency': jnp.float32(c.consistency_weight)},
+        {'energy': score, 'consistency': kept},
+    )
+    stages.append(Stage('energy', recipe, c.updates, c.learning_rate, True, c.share, c.frozen))
     return stages
 
 
@@ -316,7 +319,16 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
                 lambda done, _: progress.update(done),
             )  # fmt: skip
 
-    data = batches(scenes('train', config.scenes), config.batch_size, config.seed)
+    mixed, c = scenes('train', config.scenes), config.energy
+    data = batches(mixed, config.batch_size, config.seed)
+    if c.updates:
+        with Progress(config.scenes, "teacher's answers") as progress:
+            answers = foreign_answers(
+                mixed, subject, config.guidance_range, c.answer_steps, config.seed,
+                workdir / 'latents', progress.update,
+            )  # fmt: skip
+        answered = batches(answers, c.batch_size, config.seed + 1)
+        data = InTurn(data, updates_before_energy(config, subject), answered)
     student = distill(config, subject, data, workdir)
     if student is None:
         return

@@ -5,8 +5,8 @@ update. Of a caption alone, recordings as they are can be a better answer than t
 """
 
 import dataclasses
+import functools
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,13 +22,17 @@ from realaudio_jax.data.latent_cache import (
     joined,
     weights_fingerprint,
 )
+from realaudio_jax.data.teacher_cache import TeacherScenes
 from realaudio_jax.distillation.recipe import Teacher
+from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.io import atomic_folder
 from realaudio_jax.models.denoiser import PATCH
 from realaudio_jax.noise import NoisePath, time_grid
 from realaudio_jax.samplers import dpm_solver_pp_2m
 from realaudio_jax.training.batches import Absence, to_batch
-from realaudio_jax.typing import Float, PyTree
+from realaudio_jax.typing import Any, Float, PyTree
+
+Progress = Callable[[int], None]
 
 _BATCH = 10
 _STREAM = 7  # of the seed: apart from that of the scenes
@@ -44,8 +48,8 @@ def teacher_answers(
     absence: Absence,
     seed: int,
     folder: str | Path,
-    progress: Callable[[int], None] | None = None,
-) -> LatentScenes:
+    progress: Progress | None = None,
+) -> Latents:
     """The scenes with the teacher's latents, or what an earlier call with these arguments left.
 
     Args:
@@ -59,63 +63,128 @@ def teacher_answers(
       progress: called with the number of answers made.
 
     Returns:
-      Scenes whose arrays also hold guidance f32 [N] and loudness_mask, False, [N]; their masks are
-      those of what the teacher was told.
+      The scenes' arrays, but latents, and besides guidance f32 [N] and loudness_mask, False, [N];
+      the masks are those of what the teacher was told.
 
     Raises:
       ValueError: the range is not 0 < low <= high.
     """
-    facts = (guidance_range, steps, dataclasses.astuple(absence), seed)
-    key = fingerprint('answers', scenes.folder.name, weights_fingerprint(params), *facts)
-    final, count = Path(folder) / key, len(scenes)
-    if (final / INDEX_NAME).exists():
-        return LatentScenes(final)
-
-    rng = np.random.default_rng(seed + _STREAM)
+    count, rng = len(scenes), np.random.default_rng(seed + _STREAM)
     guidance = _scales(rng, guidance_range, count)
     no_text = rng.uniform(size=count) < absence.text
     no_timeline = rng.uniform(size=count) < absence.timeline
-
-    @jax.jit
-    def answer(params, conditioning, scale, key):
-        noise = jax.random.normal(key, conditioning.init.shape)
-        guided = teacher(params, conditioning, scale)
-        return dpm_solver_pp_2m(guided, path, noise, time_grid(steps)).astype(jnp.float16)
-
-    latents = np.zeros(scenes.arrays['latents'].shape, np.float16)
     frames = scenes.frames // PATCH * PATCH  # what is left has no crop either
-    for first in range(0, count, _BATCH):
-        rows = np.minimum(np.arange(first, first + _BATCH), count - 1)  # one shape, one program
+
+    def told(rows):
         batch = scenes.rows(rows)
         batch |= {name: batch[name][:, :frames] for name in ('latents', 'loudness_db')}
-        told = to_batch(batch).conditioning
-        told = told.replace(loudness_mask=jnp.zeros_like(told.loudness_mask))
-        told = told.without(jnp.asarray(no_text[rows]), jnp.asarray(no_timeline[rows]))
-        noise_key = jax.random.fold_in(jax.random.key(seed + _STREAM), first)
-        latents[rows, :frames] = answer(params, told, jnp.asarray(guidance[rows]), noise_key)
-        if progress:
-            progress(min(first + _BATCH, count))
+        c = to_batch(batch).conditioning
+        c = c.replace(loudness_mask=jnp.zeros_like(c.loudness_mask))
+        return c.without(jnp.asarray(no_text[rows]), jnp.asarray(no_timeline[rows]))
 
-    arrays = {
-        'latents': latents,
-        'text_mask': scenes.arrays['text_mask'] & ~no_text[:, None],
-        'event_mask': scenes.arrays['event_mask'] & ~no_timeline[:, None],
-        'loudness_mask': np.zeros(count, bool),
-        'guidance': guidance,
-    }
-    with atomic_folder(final, INDEX_NAME) as temporary:
-        for file in scenes.folder.iterdir():
-            if file.stem not in arrays:
-                shutil.copy(file, temporary / file.name)
-        for name, array in arrays.items():
-            np.save(temporary / f'{name}.npy', array)
-        index = json.loads((temporary / INDEX_NAME).read_text()) | {'key': key}
-        (temporary / INDEX_NAME).write_text(json.dumps(index))
-    return LatentScenes(final)
+    def make():
+        latents = np.zeros(scenes.arrays['latents'].shape, np.float16)
+        sampler = _Sampler(teacher, params, path, steps, seed)
+        sampler.fill(latents[:, :frames], told, guidance, progress)
+        return {
+            'latents': latents,
+            'text_mask': scenes.arrays['text_mask'] & ~no_text[:, None],
+            'event_mask': scenes.arrays['event_mask'] & ~no_timeline[:, None],
+            'loudness_mask': np.zeros(count, bool),
+            'guidance': guidance,
+        }
+
+    facts = (guidance_range, steps, dataclasses.astuple(absence), seed)
+    key = fingerprint('answers', scenes.folder.name, weights_fingerprint(params), *facts)
+    return Latents(dict(scenes.arrays) | _kept(Path(folder) / key, make), scenes.frames)
+
+
+def foreign_answers(
+    scenes: TeacherScenes,
+    subject: Subject,
+    guidance_range: tuple[float, float],
+    steps: int,
+    seed: int,
+    folder: str | Path,
+    progress: Progress | None = None,
+) -> TeacherScenes:
+    """`teacher_answers` of a foreign teacher, which is always told the caption.
+
+    Args:
+      scenes: give the captions.
+      subject: the teacher.
+      guidance_range, steps, seed, folder, progress: see `teacher_answers`.
+
+    Returns:
+      The scenes with the teacher's latents, and guidance f32 [N] besides.
+
+    Raises:
+      ValueError: the range is not 0 < low <= high.
+    """
+    guidance = _scales(np.random.default_rng(seed + _STREAM), guidance_range, len(scenes))
+
+    def told(rows):
+        return subject.to_batch(scenes.rows(rows)).conditioning
+
+    def make():
+        latents = np.zeros_like(scenes.arrays['latents'])
+        params = subject.teacher_params
+        sampler = _Sampler(subject.teacher, params, subject.path, steps, seed)
+        sampler.fill(latents, told, guidance, progress)
+        return {'latents': latents, 'guidance': guidance}
+
+    weights = weights_fingerprint(subject.teacher_params)
+    key = fingerprint('answers', scenes.folder.name, weights, guidance_range, steps, seed)
+    return scenes.replacing(_kept(Path(folder) / key, make))
+
+
+class _Sampler:
+    """A guided teacher's DPM-Solver++(2M), compiled once, for as many conditions as there are."""
+
+    def __init__(self, teacher: Teacher, params: PyTree, path: NoisePath, steps: int, seed: int):
+        self.params, self.key = params, jax.random.key(seed + _STREAM)
+
+        @functools.partial(jax.jit, static_argnums=4)
+        def sample(params, conditioning, scale, key, shape):
+            noise = jax.random.normal(key, shape)
+            return dpm_solver_pp_2m(
+                teacher(params, conditioning, scale), path, noise, time_grid(steps)
+            )
+
+        self.sample = sample
+
+    def fill(
+        self,
+        latents: Float[np.ndarray, 'N L C'],
+        told: Callable[[np.ndarray], Any],
+        guidance: Float[np.ndarray, ' N'],
+        progress: Progress | None,
+    ) -> None:
+        """Writes the answer to `told(rows)` at the scales `guidance[rows]` into all rows."""
+        count = len(latents)
+        for first in range(0, count, _BATCH):
+            rows = np.minimum(np.arange(first, first + _BATCH), count - 1)  # one shape, one program
+            shape = (_BATCH, *latents.shape[1:])
+            key = jax.random.fold_in(self.key, first)
+            scale = jnp.asarray(guidance[rows])
+            latents[rows] = self.sample(self.params, told(rows), scale, key, shape)
+            if progress:
+                progress(min(first + _BATCH, count))
+
+
+def _kept(folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays from a folder, where they are put if it is not there."""
+    if not (folder / INDEX_NAME).exists():
+        arrays = make()
+        with atomic_folder(folder, INDEX_NAME) as temporary:
+            for name, array in arrays.items():
+                np.save(temporary / f'{name}.npy', array)
+            (temporary / INDEX_NAME).write_text(json.dumps({'key': folder.name}))
+    return {path.stem: np.load(path, mmap_mode='r') for path in sorted(folder.glob('*.npy'))}
 
 
 def beside_recordings(
-    answers: LatentScenes,
+    answers: Latents,
     recorded: LatentScenes,
     guidance_range: tuple[float, float],
     seed: int,

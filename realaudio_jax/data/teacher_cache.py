@@ -1,8 +1,9 @@
 """Scenes as a foreign teacher takes them, encoded by its own networks once, kept as npy arrays."""
 
+import copy
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ Encode = Callable[[list[Scene]], dict[str, np.ndarray]]
 class TeacherScenes:
     """Memory-mapped arrays, whatever the teacher's encoder gave; items are dicts of rows.
 
+    Attributes:
+      folder: where they lie.
+      arrays: by name, N rows each.
+
     Raises:
       FileNotFoundError: the folder is not a complete cache.
     """
@@ -24,6 +29,7 @@ class TeacherScenes:
     def __init__(self, folder: str | os.PathLike):
         if not (Path(folder) / INDEX_NAME).is_file():
             raise FileNotFoundError(f'{folder}: no cached scenes here; encode them again')
+        self.folder = Path(folder)
         self.arrays = {
             path.stem: np.load(path, mmap_mode='r') for path in sorted(Path(folder).glob('*.npy'))
         }
@@ -32,7 +38,17 @@ class TeacherScenes:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return {name: np.array(array[i]) for name, array in self.arrays.items()}
+        return self.rows(i)
+
+    def rows(self, which: int | np.ndarray) -> dict[str, np.ndarray]:
+        """One item, or several stacked."""
+        return {name: np.array(array[which]) for name, array in self.arrays.items()}
+
+    def replacing(self, arrays: Mapping[str, np.ndarray]) -> 'TeacherScenes':
+        """The same scenes with other arrays of these names."""
+        other = copy.copy(self)
+        other.arrays = self.arrays | arrays
+        return other
 
 
 def build_teacher_scenes(

@@ -139,14 +139,25 @@ def sample_student(
     return ddim(student(params, conditioning, scale, step_size), path, x, time_grid(steps))
 
 
-def whole_batch(latents: Float[np.ndarray, 'B L C'], conditioning: PyTree) -> Batch:
-    """A recipe's batch in which every latent frame counts."""
-    latents = np.asarray(latents, np.float32)
-    return Batch(latents, np.ones(latents.shape[:2], np.float32), conditioning)
+def whole_batch(arrays: dict[str, np.ndarray], conditioning: PyTree) -> Batch:
+    """A recipe's batch in which every latent frame counts.
+
+    Args:
+      arrays: latents [B, L, C]; guidance [B] where the teacher made them, see `data.answers`.
+      conditioning: what they are of.
+    """
+    latents = np.asarray(arrays['latents'], np.float32)
+    mask = np.ones(latents.shape[:2], np.float32)
+    return Batch(latents, mask, conditioning, arrays.get('guidance'))
 
 
 def with_absence(batch: Batch, key: Key[Array, ''], text: float) -> Batch:
-    """Asks for nothing, as `unconditional()` does, in an item with probability `text`; pure."""
+    """Asks for nothing, as `unconditional()` does, in an item with probability `text`; pure.
+
+    What the teacher was asked for when it made the latents stays so.
+    """
+    if batch.guidance is not None:
+        return batch
     asked = batch.conditioning
     dropped = jax.random.uniform(key, batch.latents.shape[:1]) < text
 

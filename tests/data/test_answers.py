@@ -1,16 +1,22 @@
 """A teacher's answers: its sound for the conditions it was told, made once."""
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from realaudio_jax.components import load_front_end
-from realaudio_jax.data.answers import beside_recordings, teacher_answers
+from realaudio_jax.data.answers import beside_recordings, foreign_answers, teacher_answers
 from realaudio_jax.data.latent_cache import RandomCrops
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
+from realaudio_jax.data.scenes import Scene
+from realaudio_jax.data.teacher_cache import build_teacher_scenes
+from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.models.denoiser import PATH
+from realaudio_jax.noise import RectifiedFlowPath
+from realaudio_jax.teachers.distilling import whole_batch, with_absence
 from realaudio_jax.training.batches import Absence, prepare, to_batch
 
 COUNT = 12
@@ -52,7 +58,7 @@ def test_answers_are_of_what_is_kept_beside_them(scenes, tmp_path):
     assert 0 < text.sum() < before['text_mask'].any(1).sum()
     assert 0 < events.sum() < before['event_mask'].any(1).sum()
     np.testing.assert_array_equal(arrays['onset_s'], before['onset_s'])
-    assert answers.captions == scenes.captions
+    assert answers.frames == scenes.frames
 
 
 def test_answers_are_made_once_for_the_same_question(scenes, tmp_path):
@@ -60,14 +66,18 @@ def test_answers_are_made_once_for_the_same_question(scenes, tmp_path):
     first = ask(scenes, tmp_path, progress=done.append)
     assert done == [10, COUNT]
     again = ask(scenes, tmp_path, progress=done.append)
-    assert done == [10, COUNT] and again.folder == first.folder
+    assert done == [10, COUNT]
+    for name, array in first.arrays.items():
+        np.testing.assert_array_equal(array, again.arrays[name])
     others = [
         ask(scenes, tmp_path, seed=1),
         ask(scenes, tmp_path, steps=2),
         ask(scenes, tmp_path, guidance_range=(2.0, 2.0)),
         ask(scenes, tmp_path, absence=Absence(text=0.0, timeline=0.0)),
     ]
-    assert len({found.folder for found in [first, *others]}) == 5
+    assert len(list(tmp_path.iterdir())) == 1 + len(others)
+    kept = {path.stem for path in next(tmp_path.iterdir()).glob('*.npy')}
+    assert 'latents' in kept and 'text' not in kept  # the scenes' own are there already
     assert (others[2].arrays['guidance'] == 2).all()
     with pytest.raises(ValueError, match='guidance 3'):
         ask(scenes, tmp_path, guidance_range=(3.0, 2.0))
@@ -101,3 +111,57 @@ def test_recordings_stand_beside_answers_told_by_their_caption_alone(scenes, tmp
     assert 1 <= recorded['guidance'].min() < 2 < recorded['guidance'].max() <= 4
     batch = to_batch(next(RandomCrops(both, 8, 0, 1.0)))
     assert batch.guidance.shape == (8,) and batch.conditioning.event_mask.any()
+
+
+def foreign():
+    """A teacher of other people whose sound says which caption it was told, and at which scale."""
+
+    def teacher(params, conditioning, guidance):
+        said = jnp.stack([params * conditioning, guidance / 4], axis=-1)
+        return lambda x, t: jnp.zeros_like(x).at[..., :2].set(said[:, None])
+
+    def to_batch(arrays):
+        return whole_batch(arrays, jnp.asarray(arrays['caption']))
+
+    path, unused = RectifiedFlowPath(), lambda *_: None
+    return Subject(teacher, unused, path, jnp.float32(2.0), None, to_batch, unused)
+
+
+def test_a_foreign_teacher_answers_to_each_caption(tmp_path):
+    def encode(scenes):
+        caption = np.array([float(scene.caption) for scene in scenes], np.float32)
+        return {'latents': np.ones((len(scenes), 6, 3), np.float16), 'caption': caption}
+
+    silence = np.zeros((0, 2), np.float32)
+    asked = (Scene(silence, str(i), (), (), 1.0, None) for i in range(COUNT))
+    scenes = build_teacher_scenes(asked, COUNT, encode, tmp_path, 'scenes')
+    done = []
+
+    def answer(seed=0):
+        return foreign_answers(scenes, foreign(), (1.0, 4.0), 3, seed, tmp_path, done.append)
+
+    arrays = answer().arrays
+    assert done == [10, COUNT] and arrays['latents'].dtype == np.float16
+    np.testing.assert_array_equal(arrays['latents'][:, 0, 0], 2.0 * np.arange(COUNT))
+    np.testing.assert_allclose(4 * arrays['latents'][:, 0, 1], arrays['guidance'], rtol=2e-3)
+    assert 1 <= arrays['guidance'].min() < 2 < arrays['guidance'].max() <= 4
+    np.testing.assert_array_equal(arrays['caption'], scenes.arrays['caption'])
+    assert (scenes.arrays['latents'] == 1).all()
+    answer()
+    assert len(done) == 2
+    assert (answer(seed=1).arrays['guidance'] != arrays['guidance']).all()
+
+
+def test_what_a_foreign_teacher_was_asked_for_stays_so():
+    class Asked(flax.struct.PyTreeNode):
+        text: jax.Array
+
+        def unconditional(self):
+            return Asked(jnp.zeros_like(self.text))
+
+    arrays = {'latents': np.ones((4, 6, 3), np.float16)}
+    for guidance, kept in ((None, 0.0), (np.full(4, 2.0, np.float32), 1.0)):
+        told = arrays if guidance is None else arrays | {'guidance': guidance}
+        batch = whole_batch(told, Asked(jnp.ones(4)))
+        got = with_absence(batch, jax.random.key(0), text=1.0)
+        np.testing.assert_array_equal(got.conditioning.text, kept)

@@ -41,7 +41,7 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
             np.pad(np.ones(empty.shape[:2], bool), behind),
         ),
     )
-    return whole_batch(arrays['latents'], conditioning)
+    return whole_batch(arrays, conditioning)
 
 
 def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:

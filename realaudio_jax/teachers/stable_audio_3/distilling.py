@@ -31,7 +31,7 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
         text_mask=arrays['text_mask'],
         seconds=arrays['seconds'],
     )
-    return whole_batch(arrays['latents'], conditioning)
+    return whole_batch(arrays, conditioning)
 
 
 def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:

@@ -36,7 +36,7 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
         end_s=arrays['seconds'],
         present=np.ones(len(arrays['seconds']), bool),
     )
-    return whole_batch(arrays['latents'], conditioning)
+    return whole_batch(arrays, conditioning)
 
 
 def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:
