@@ -74,6 +74,20 @@ probe finds, in percent, at four steps (the fourth run: 39):
     the same, the other frozen parts put back: the release     5.51 5.88 5.28 5.43 49 62 81 83  46
     360 more from the mean of both, 1, 2, 2, 2, 4 steps drawn;
     0.5 of it, 0.175 of either, 0.15 of the fourth run         5.55 5.83 5.37 5.53 47 54 74 62  48
+    150 more as an adapter of rank 20, channels of latents
+    weighed alike, half of the answers recordings              5.50 5.91 5.32  -   52 60 89  -  45
+
+All of these at guidance 2, the teacher's. Asked for more of what it is told, the release's student
+is in time, at the same distance, so its own scale is 2.5 (`student.guidance` of config.json; seeds
+0 and 2 came after the choice):
+
+    guidance 1.5, seed 1                                       5.97 6.32 5.72  -   51 92 92  -  45
+    guidance 2.5, seed 1                                       5.51 5.92 5.24 5.33 50 53 53 60  44
+    guidance 3, seed 1                                         5.60 6.07 5.32  -   48 47 54  -  44
+    guidance 2, seed 0 (teacher 4.52)                          5.43 5.61 4.84 4.83 38 45 43 41  46
+    guidance 2.5, seed 0                                       5.30 5.74 4.90 4.81 38 41 43 43  44
+    guidance 2, seed 2                                         5.88 6.29 5.76 5.87 40 55 57 59  -
+    guidance 2.5, seed 2                                       5.91 6.41 5.77 5.78 40 44 51 56  -
 
 Cost of the default on two CPU cores: 427 to 459 s from foley alone, 397 to 486 s with
 recordings and YAMNet (training 200 s of it); the machine has been half as fast on other days.

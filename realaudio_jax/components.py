@@ -2,7 +2,8 @@
 
 A release is a folder:
 
-    config.json                 what the networks are, step counts, guidance
+    config.json                 what the networks are, step counts, guidance (the student's own,
+                                where it has one, in `student`)
     text_encoder.safetensors    tokenizer.json
     autoencoder.safetensors     teacher.safetensors     student.safetensors
     audio_tower.safetensors     optional: the release's own embedder for metrics

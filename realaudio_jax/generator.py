@@ -107,6 +107,11 @@ class Generator:
         }
         self._hold(networks, params, make_mesh(model_parallel))
 
+    def guidance(self, model: str) -> float:
+        """The scale where none is asked for: the student's own if the release has one."""
+        own = self.config['student'].get('guidance') if model == 'student' else None
+        return self.config['guidance'] if own is None else own
+
     def with_networks(self, networks: Networks, params: PyTree) -> 'Generator':
         """This release around other networks, such as random ones of another size.
 
@@ -160,7 +165,7 @@ class Generator:
           seconds: duration, 0.5 to 10.
           steps: denoiser steps; of the student's counts, or any for the teacher.
           seed: of the noise; for a batch, a list, or the first of consecutive seeds.
-          guidance: scale; None is the release's own choice.
+          guidance: scale; None is the release's own choice, see `guidance`.
           model: 'student' or 'teacher'.
           sampler: 'ddim', 'dpm_solver_pp_2m' or 'ping_pong'.
           sample_rate: Hz of the result, 48000 or 44100.
@@ -191,7 +196,7 @@ class Generator:
             raise ValueError(
                 f'seeds {seeds[0]} to {seeds[-1]}: choose whole numbers from 0 to 2^31 - 1'
             )
-        guidance = self.config['guidance'] if guidance is None else guidance
+        guidance = self.guidance(model) if guidance is None else guidance
         timeline = Timeline.parse(events, seconds, loudness_db=loudness_db)
         bucket = Bucket(
             batch=len(prompts),

@@ -14,6 +14,7 @@ import soundfile
 
 from realaudio_jax import generator as generator_lib
 from realaudio_jax.generator import Generator, load
+from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.program import SLOTS, Bucket, Health
 from realaudio_jax.timeline import Event, Timeline
 
@@ -45,6 +46,21 @@ def test_the_same_request_is_the_same_sound(generator, dog):
     count = len(generator.programs)
     np.testing.assert_array_equal(generator.generate('dog', seed=3, **SHORT).pcm, dog.pcm)
     assert len(generator.programs) == count
+
+
+def test_the_student_may_have_a_scale_of_its_own(generator, dog):
+    own = generator.with_networks(generator.networks, generator.params)
+    own.config = {**own.config, 'student': {**own.config['student'], 'guidance': 3.0}}
+    assert (own.guidance('student'), own.guidance('teacher')) == (3.0, 2.0)
+    assert Setting('student').columns(own)['guidance'] == 3.0
+    assert Setting('teacher').columns(own)['guidance'] == 2.0
+    assert Setting('student', guidance=1.5).columns(own)['guidance'] == 1.5
+    said, asked = (
+        maker.generate('dog', seed=3, guidance=scale, **SHORT).latents
+        for maker, scale in ((own, None), (generator, 3.0))
+    )
+    np.testing.assert_array_equal(said, asked)
+    assert np.abs(said - dog.latents).max() > 1e-4
 
 
 @pytest.mark.parametrize(

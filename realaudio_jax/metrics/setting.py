@@ -33,7 +33,7 @@ class Setting:
 
     def columns(self, generator: Generator) -> dict:
         """The columns that name this setting in a table."""
-        guidance = generator.config['guidance'] if self.guidance is None else self.guidance
+        guidance = generator.guidance(self.model) if self.guidance is None else self.guidance
         return {
             'model': self.model,
             'steps': self.steps,

@@ -9,12 +9,14 @@ import pytest
 from realaudio_jax.data import latent_cache
 from realaudio_jax.data.latent_cache import (
     FRAME_SAMPLES,
+    Latents,
     LatentScenes,
     RandomCrops,
     build_latent_scenes,
     crop_batch,
     fingerprint,
     frame_loudness,
+    joined,
 )
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.timeline import Event
@@ -221,3 +223,15 @@ def test_no_crop_is_longer_than_its_scene(tmp_path):
             short = round(float(latents[0, 0] * 1000)) % 2 == 1  # of odd number, see `scene`
             longest[short] = max(longest[short], float(seconds))
     assert longest == {True: pytest.approx(12 / 25), False: pytest.approx(FRAMES / 25)}
+
+
+def test_sets_are_joined_if_they_are_alike(cached):
+    both = joined(cached, cached)
+    assert both.frames == cached.frames and len(both.arrays['seconds']) == 2 * len(cached)
+    np.testing.assert_array_equal(both.arrays['latents'][len(cached) :], cached.arrays['latents'])
+    for other in (
+        Latents(cached.arrays, cached.frames + 1),
+        Latents({**cached.arrays, 'guidance': np.ones(len(cached))}, cached.frames),
+    ):
+        with pytest.raises(ValueError, match='only alike ones can be joined'):
+            joined(cached, other)
