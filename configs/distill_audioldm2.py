@@ -25,7 +25,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.eval_guidance = 3.5
     if variant == 'test':
         config.progressive.steps = (2,)
-        config.energy.updates = 0  # that of Stable Audio Open goes through this stage: it compiles longest
+        config.energy.updates = 0  # it compiles longest; Stable Audio Open goes through it
     else:
         config.scene_seconds = 10.0  # up to 10.24 s, on which the teacher was trained
         config.progressive.steps = (40, 20, 10, 5)  # each divides the 1,000 of its table

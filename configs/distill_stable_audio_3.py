@@ -23,7 +23,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.teacher = 'stable_audio_3'
     if variant == 'test':
         config.progressive.steps = (2,)
-        config.energy.updates = 0  # that of Stable Audio Open goes through this stage: it compiles longest
+        config.energy.updates = 0  # it compiles longest; Stable Audio Open goes through it
     else:
         config.scene_seconds = 10.0  # up to 120 s, whose length the teacher is told
         config.guidance_range = (1.0, 1.0)
