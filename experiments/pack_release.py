@@ -16,6 +16,8 @@ from experiments.common import run
 from realaudio_jax import low_rank
 from realaudio_jax.components import (
     AUTOENCODER_NAME,
+    STUDENT_NAME,
+    TEACHER_NAME,
     TOWER_KEY,
     adapter_name,
     autoencoder_template,
@@ -63,14 +65,13 @@ def main(argv):
     }
     out = pathlib.Path(_OUT.value)
     autoencoder = params.pop('autoencoder', None)
-    adapters = {}
-    for stem in ('teacher', 'student') if _RANK.value else ():
+    for name in (TEACHER_NAME, STUDENT_NAME) if _RANK.value else ():
+        stem = pathlib.Path(name).stem
         if stem in params:
-            old = load_params(base / f'{stem}.safetensors', denoiser)
-            adapters[stem] = low_rank.factorise(old, params.pop(stem), _RANK.value)
+            old, new = load_params(base / name, denoiser), params.pop(stem)
+            adapter = low_rank.factorise(old, new, _RANK.value)
+            params[pathlib.Path(adapter_name(name)).stem] = adapter
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
-    for stem, adapter in adapters.items():
-        save_params(out / adapter_name(f'{stem}.safetensors'), adapter, dtype='int8', block=BLOCK)
     if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
     size = sum(path.stat().st_size for path in out.iterdir())

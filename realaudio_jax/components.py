@@ -171,7 +171,8 @@ def save_release(
     Args:
       folder: where; made if it is missing.
       config: of `config.json`, see `Generator`; an audio tower is copied if this describes one.
-      params: by file stem: 'autoencoder', 'teacher', 'student'. One that is not given is copied.
+      params: by file stem: 'autoencoder', 'teacher', 'student', or 'student_adapter' and the like.
+        One that is not given is copied.
       base: name or folder of the release that gives the rest.
       dtype, block: how the networks given are stored, see `release.save_params`.
 
