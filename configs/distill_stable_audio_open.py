@@ -41,6 +41,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.energy.share = 0.8  # of the student after this stage, the rest of the one before it
     config.energy.frozen = ''
     config.energy.answer_steps = 25  # of the guided teacher, once for each scene
+    config.energy.answer_batch_size = 10
     config.ema_decay = 0.999
     config.log_every = 50  # updates
     config.save_every = 1_000

@@ -144,6 +144,8 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.energy.frozen = ''  # names of parameters that stay as they are
     config.energy.recordings = 1_200  # as they are, by their caption alone; where there are any
     config.energy.answer_steps = 12
+    config.energy.answer_batch_size = 10
+    config.energy.answer_recordings = False  # captions of recordings, too
     config.energy.absence = ml_collections.ConfigDict(dict(text=0.08, timeline=0.25))
     config.ema_decay = 0.98
     config.log_every = 10  # updates
@@ -169,6 +171,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.progressive.updates = 150
         config.consistency.updates = 3_000
         config.energy.batch_size = 64
+        config.energy.answer_batch_size = 200
         config.energy.updates = 2_000
         config.ema_decay = 0.995
         config.log_every = 100

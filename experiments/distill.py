@@ -21,7 +21,7 @@ from experiments.common import define_config, define_workers, run
 from realaudio_jax import components, low_rank
 from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.data.answers import beside_recordings, foreign_answers, teacher_answers
-from realaudio_jax.data.latent_cache import LatentScenes, RandomCrops
+from realaudio_jax.data.latent_cache import Latents, LatentScenes, RandomCrops, joined
 from realaudio_jax.data.loader import InTurn, batches
 from realaudio_jax.data.prepared import (
     latent_scenes,
@@ -72,8 +72,10 @@ _EMBEDDER_WEIGHTS = flags.DEFINE_string(
     'embedder_weights', None, 'Folder of YAMNet weights, for an independent judge.'
 )
 _STUDENT = flags.DEFINE_string(
-    'student', None, 'A student.safetensors to go on from; none: the student begins as its teacher.'
-)
+    'student', None,
+    'A student.safetensors to go on from, or a release, whose adapter is trained on if the config '
+    'has a rank; none: the student begins as its teacher.',
+)  # fmt: skip
 _WORKERS = define_workers()
 
 
@@ -91,12 +93,17 @@ class Stage:
 
 
 def subject_of(generator: Generator, config, student: str | None = None) -> Subject:
-    """The teacher of a release, and its student: from a file, or as the teacher."""
+    """The teacher of a release, and its student: as another run left it, or as the teacher."""
     model = generator.networks.denoiser.clone(dtype=config.dtype)
-    params = generator.params['teacher']
-    begin, bound = load_params(student, params) if student else params, as_student(model)
-    if config.rank:
+    params = begin = generator.params['teacher']
+    if student and pathlib.Path(student).suffix:
+        begin = load_params(student, params)
+    elif student:
+        folder = components.find_release(student)
+        begin = components.load_denoiser(folder, STUDENT_NAME, params, apart=config.rank > 0)
+    if config.rank and low_rank.merge(begin) is begin:
         begin = low_rank.attach(jax.random.key(config.seed), begin, config.rank)
+    bound = as_student(model)
     return Subject(
         teacher=as_teacher(model),
         student=lambda params, *told: bound(low_rank.merge(params), *told),
@@ -116,20 +123,26 @@ def crops(
 ) -> RandomCrops | InTurn:  # fmt: skip
     """Crops of the scenes; for the energy score, of what the guided teacher makes of them.
 
-    Beside those, recordings as they are, if there are any.
+    Beside those, if there are any, recordings as they are, and its answers to their captions.
     """
     c = config.energy
     mixed = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
     if not c.updates:
         return mixed
-    with Progress(len(scenes), "teacher's answers") as progress:
-        answers = teacher_answers(
-            scenes, subject.teacher, subject.teacher_params, subject.path,
-            config.guidance_range, c.answer_steps, Absence(**c.absence), config.seed,
-            workdir / 'latents', progress.update,
-        )  # fmt: skip
+
+    def asked(scenes: LatentScenes, absence: Absence) -> Latents:
+        with Progress(len(scenes), "teacher's answers") as progress:
+            return teacher_answers(
+                scenes, subject.teacher, subject.teacher_params, subject.path,
+                config.guidance_range, c.answer_steps, c.answer_batch_size, absence, config.seed,
+                workdir / 'latents', progress.update,
+            )  # fmt: skip
+
+    answers = asked(scenes, Absence(**c.absence))
     if recorded is not None:
         answers = beside_recordings(answers, recorded, config.guidance_range, config.seed)
+        if c.answer_recordings:
+            answers = joined(answers, asked(recorded, Absence(text=0.0)))
     answered = RandomCrops(answers, c.batch_size, config.seed + 1, config.crop_seconds)
     return InTurn(mixed, updates_before_energy(config, subject), answered)
 
@@ -324,8 +337,8 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
     if c.updates:
         with Progress(config.scenes, "teacher's answers") as progress:
             answers = foreign_answers(
-                mixed, subject, config.guidance_range, c.answer_steps, config.seed,
-                workdir / 'latents', progress.update,
+                mixed, subject, config.guidance_range, c.answer_steps, c.answer_batch_size,
+                config.seed, workdir / 'latents', progress.update,
             )  # fmt: skip
         answered = batches(answers, c.batch_size, config.seed + 1)
         data = InTurn(data, updates_before_energy(config, subject), answered)

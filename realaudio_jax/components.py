@@ -2,8 +2,8 @@
 
 A release is a folder:
 
-    config.json                 what the networks are, step counts, guidance (the student's own,
-                                where it has one, in `student`)
+    config.json                 what the networks are, step counts, guidance; in `student` its own
+                                guidance and its share of the teacher's adapter, if it has them
     text_encoder.safetensors    tokenizer.json
     autoencoder.safetensors     teacher.safetensors     student.safetensors
     audio_tower.safetensors     optional: the release's own embedder for metrics
@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
@@ -48,8 +49,7 @@ RELEASES = pathlib.Path(__file__).parent / 'releases'
 AUTOENCODER_NAME = 'autoencoder.safetensors'
 STUDENT_NAME = 'student.safetensors'
 TEACHER_NAME = 'teacher.safetensors'
-
-
+TEACHER_SHARE_KEY = 'teacher_adapter'  # of `student` in config.json, see `load_denoiser`
 TOWER_NAME = 'audio_tower.safetensors'
 TOWER_KEY = 'audio_tower'  # of config.json: the module's arguments, if the release has a tower
 
@@ -116,24 +116,42 @@ def adapter_name(name: str) -> str:
     return name.replace('.safetensors', '_adapter.safetensors')
 
 
-def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
+def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree, apart: bool = False) -> PyTree:
     """A release's teacher or student, with its adapter where there is one.
+
+    A student may have its teacher's adapter besides, times `student.teacher_adapter` of
+    config.json: what the teacher has learnt since the student was made is added to the student as
+    it is (task arithmetic, Ilharco et al. 2022, arXiv 2212.04089).
 
     Args:
       folder: of the release.
       name: TEACHER_NAME or STUDENT_NAME.
       shapes: see `denoiser_template`.
+      apart: leave its own adapter, where it has one, beside the rest, as `low_rank.attach` does.
 
     Raises:
       FileNotFoundError, ValueError: as `release.load_params`, and for an adapter that does not fit.
     """
-    params, path = load_params(folder / name, shapes), folder / adapter_name(name)
-    if not path.is_file():
+    params = load_params(folder / name, shapes)
+    if name == STUDENT_NAME and (share := read_config(folder)['student'].get(TEACHER_SHARE_KEY)):
+        params = _with_adapter(params, folder, TEACHER_NAME, share)
+    if not (folder / adapter_name(name)).is_file():
         return params
+    whole = _with_adapter(params, folder, name)
+    return low_rank.beside(params, read_adapter(folder, name)) if apart else whole
+
+
+def _with_adapter(params: PyTree, folder: pathlib.Path, name: str, scale: float = 1.0) -> PyTree:
     try:
-        return low_rank.add(params, unflatten_dict(read_tensors(path), sep='/'))
+        return low_rank.add(params, read_adapter(folder, name), scale)
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise ValueError(f'{folder / adapter_name(name)}: {error}') from error
+
+
+def read_adapter(folder: pathlib.Path, name: str) -> PyTree:
+    """The adapter of a release's teacher or student, for `low_rank.add`."""
+    tensors = read_tensors(folder / adapter_name(name))
+    return jax.tree.map(jnp.asarray, unflatten_dict(tensors, sep='/'))
 
 
 def load_front_end(

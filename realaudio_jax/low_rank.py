@@ -47,7 +47,12 @@ def attach(key: Key[Array, ''], params: PyTree, rank: int) -> PyTree:
         size, width = kernel.shape
         down = jax.random.normal(jax.random.fold_in(key, i), (size, rank)) / jnp.sqrt(size)
         adapter[name + (DOWN,)], adapter[name + (UP,)] = down, jnp.zeros((rank, width))
-    return {BASE: params, ADAPTER: flax.traverse_util.unflatten_dict(adapter)}
+    return beside(params, flax.traverse_util.unflatten_dict(adapter))
+
+
+def beside(params: PyTree, adapter: PyTree) -> PyTree:
+    """The tree of `attach` around an adapter that there is already."""
+    return {BASE: params, ADAPTER: adapter}
 
 
 def merge(params: PyTree) -> PyTree:
@@ -57,12 +62,13 @@ def merge(params: PyTree) -> PyTree:
     return add(jax.lax.stop_gradient(params[BASE]), params[ADAPTER])
 
 
-def add(base: PyTree, adapter: Mapping) -> PyTree:
-    """Parameters W + A B.
+def add(base: PyTree, adapter: Mapping, scale: float = 1.0) -> PyTree:
+    """Parameters W + scale A B.
 
     Args:
       base: nested dicts.
       adapter: the same dicts, with {'down': A, 'up': B} in place of some kernels and nothing else.
+      scale: of what is added.
 
     Raises:
       ValueError: the adapter is of another network; the message names every misfit.
@@ -80,7 +86,7 @@ def add(base: PyTree, adapter: Mapping) -> PyTree:
         if whole[name].shape != shape or down.shape[1] != up.shape[0]:
             wrong.append(f'{"/".join(name)} {down.shape} {up.shape}')
             continue
-        whole[name] = whole[name] + jnp.asarray(down) @ jnp.asarray(up)
+        whole[name] = whole[name] + scale * (jnp.asarray(down) @ jnp.asarray(up))
     if wrong or not names:
         raise ValueError(
             f'the adapter does not fit the network: {", ".join(wrong) or "it is empty"}'

@@ -15,6 +15,7 @@ from realaudio_jax.components import (
     denoiser_template,
     empty_conditioning,
     find_release,
+    load_denoiser,
     load_front_end,
     save_release,
 )
@@ -114,6 +115,27 @@ def test_a_student_is_its_file_and_the_adapter_beside_it(tiny_release, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, params['teacher'], plain['teacher'])
     moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), plain['student'], student)
     assert max(jax.tree.leaves(moved)) > 0.01
+
+
+def test_a_student_has_its_share_of_the_adapter_of_the_teacher(tiny_release, tmp_path):
+    student = with_adapter(tiny_release, tmp_path)
+    tree = low_rank.attach(jax.random.key(1), Generator(tiny_release).params['teacher'], 2)
+    adapter = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
+    config = tiny.CONFIG | {'student': tiny.CONFIG['student'] | {'teacher_adapter': 0.5}}
+    save_release(tmp_path, config, {}, tiny_release)
+    with pytest.raises(FileNotFoundError, match='teacher_adapter.safetensors'):
+        Generator(tmp_path)
+    save_params(tmp_path / 'teacher_adapter.safetensors', adapter)
+    params = Generator(tmp_path).params
+    half = jax.tree.map(lambda x: x * 0.5**0.5, adapter)
+    wanted = low_rank.add(student, half), low_rank.add(tree['base'], adapter)
+    for name, whole in zip(('student', 'teacher'), wanted, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params[name], whole)
+    apart = load_denoiser(tmp_path, 'student.safetensors', student, apart=True)
+    assert set(apart) == {'base', 'adapter'}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), low_rank.merge(apart), wanted[0]
+    )
 
 
 def test_an_adapter_is_copied_with_its_network_and_goes_with_it(tiny_release, tmp_path):

@@ -34,7 +34,6 @@ from realaudio_jax.typing import Any, Float, PyTree
 
 Progress = Callable[[int], None]
 
-_BATCH = 10
 _STREAM = 7  # of the seed: apart from that of the scenes
 
 
@@ -45,6 +44,7 @@ def teacher_answers(
     path: NoisePath,
     guidance_range: tuple[float, float],
     steps: int,
+    batch_size: int,
     absence: Absence,
     seed: int,
     folder: str | Path,
@@ -57,6 +57,7 @@ def teacher_answers(
       teacher, params, path: see `recipe`.
       guidance_range: of scales, drawn evenly in the logarithm, one for each scene.
       steps: of DPM-Solver++(2M), two evaluations each.
+      batch_size: of the sampler.
       absence: how often the teacher is not told text or timeline; a loudness curve never.
       seed: of scales, absence and noise.
       folder: where caches lie.
@@ -84,7 +85,7 @@ def teacher_answers(
 
     def make():
         latents = np.zeros(scenes.arrays['latents'].shape, np.float16)
-        sampler = _Sampler(teacher, params, path, steps, seed)
+        sampler = _Sampler(teacher, params, path, steps, batch_size, seed)
         sampler.fill(latents[:, :frames], told, guidance, progress)
         return {
             'latents': latents,
@@ -94,7 +95,7 @@ def teacher_answers(
             'guidance': guidance,
         }
 
-    facts = (guidance_range, steps, dataclasses.astuple(absence), seed)
+    facts = (guidance_range, steps, batch_size, dataclasses.astuple(absence), seed)
     key = fingerprint('answers', scenes.folder.name, weights_fingerprint(params), *facts)
     return Latents(dict(scenes.arrays) | _kept(Path(folder) / key, make), scenes.frames)
 
@@ -104,6 +105,7 @@ def foreign_answers(
     subject: Subject,
     guidance_range: tuple[float, float],
     steps: int,
+    batch_size: int,
     seed: int,
     folder: str | Path,
     progress: Progress | None = None,
@@ -113,7 +115,7 @@ def foreign_answers(
     Args:
       scenes: give the captions.
       subject: the teacher.
-      guidance_range, steps, seed, folder, progress: see `teacher_answers`.
+      guidance_range, steps, batch_size, seed, folder, progress: see `teacher_answers`.
 
     Returns:
       The scenes with the teacher's latents, and guidance f32 [N] besides.
@@ -129,20 +131,25 @@ def foreign_answers(
     def make():
         latents = np.zeros_like(scenes.arrays['latents'])
         params = subject.teacher_params
-        sampler = _Sampler(subject.teacher, params, subject.path, steps, seed)
+        sampler = _Sampler(subject.teacher, params, subject.path, steps, batch_size, seed)
         sampler.fill(latents, told, guidance, progress)
         return {'latents': latents, 'guidance': guidance}
 
     weights = weights_fingerprint(subject.teacher_params)
-    key = fingerprint('answers', scenes.folder.name, weights, guidance_range, steps, seed)
+    facts = (guidance_range, steps, batch_size, seed)
+    key = fingerprint('answers', scenes.folder.name, weights, *facts)
     return scenes.replacing(_kept(Path(folder) / key, make))
 
 
 class _Sampler:
     """A guided teacher's DPM-Solver++(2M), compiled once, for as many conditions as there are."""
 
-    def __init__(self, teacher: Teacher, params: PyTree, path: NoisePath, steps: int, seed: int):
+    def __init__(
+        self, teacher: Teacher, params: PyTree, path: NoisePath, steps: int, batch_size: int,
+        seed: int,
+    ):  # fmt: skip
         self.params, self.key = params, jax.random.key(seed + _STREAM)
+        self.batch_size = batch_size
 
         @functools.partial(jax.jit, static_argnums=4)
         def sample(params, conditioning, scale, key, shape):
@@ -161,15 +168,15 @@ class _Sampler:
         progress: Progress | None,
     ) -> None:
         """Writes the answer to `told(rows)` at the scales `guidance[rows]` into all rows."""
-        count = len(latents)
-        for first in range(0, count, _BATCH):
-            rows = np.minimum(np.arange(first, first + _BATCH), count - 1)  # one shape, one program
-            shape = (_BATCH, *latents.shape[1:])
+        count, size = len(latents), self.batch_size
+        for first in range(0, count, size):
+            rows = np.minimum(np.arange(first, first + size), count - 1)  # one shape, one program
+            shape = (size, *latents.shape[1:])
             key = jax.random.fold_in(self.key, first)
             scale = jnp.asarray(guidance[rows])
             latents[rows] = self.sample(self.params, told(rows), scale, key, shape)
             if progress:
-                progress(min(first + _BATCH, count))
+                progress(min(first + size, count))
 
 
 def _kept(folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -41,7 +41,7 @@ def ask(scenes, folder, seed=0, teacher=telling, absence=Absence(text=0.3, timel
     settings = {'guidance_range': (1.0, 4.0), 'steps': 3} | other
     return teacher_answers(
         scenes, teacher, jnp.float32(1.0), PATH, settings['guidance_range'], settings['steps'],
-        absence, seed, folder, other.get('progress'),
+        10, absence, seed, folder, other.get('progress'),
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def test_a_foreign_teacher_answers_to_each_caption(tmp_path):
     done = []
 
     def answer(seed=0):
-        return foreign_answers(scenes, foreign(), (1.0, 4.0), 3, seed, tmp_path, done.append)
+        return foreign_answers(scenes, foreign(), (1.0, 4.0), 3, 10, seed, tmp_path, done.append)
 
     arrays = answer().arrays
     assert done == [10, COUNT] and arrays['latents'].dtype == np.float16

@@ -15,7 +15,9 @@ from realaudio_jax.components import (
     denoiser_template,
     find_release,
     load_front_end,
+    save_release,
 )
+from realaudio_jax.data.latent_cache import RandomCrops
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.generator import Generator
@@ -160,10 +162,13 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(
     assert '<audio' in page and 'student, 4 steps' in page
 
 
-def test_the_energy_stage_goes_part_of_the_way(experiment, tiny_release, tmp_path):
+def test_the_energy_stage_goes_part_of_the_way(experiment, tiny_release, tmp_path, monkeypatch):
     """What it gives lies between the student before it and after it, by the config's share."""
     run, config = experiment('distill'), config_of('foley_distill').unlock()
     config.progressive.updates = config.consistency.updates = 0
+    config.energy.answer_recordings = True
+    sets = []
+    monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
     front_end = load_front_end(tiny_release)
     scenes, recorded = (
         latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, seed, tmp_path) for seed in (0, 1)
@@ -183,6 +188,13 @@ def test_the_energy_stage_goes_part_of_the_way(experiment, tiny_release, tmp_pat
         np.testing.assert_allclose(c, 0.3 * a + 0.7 * b, atol=1e-6)
     stages = [json.loads(line)['stage'] for line in (tmp_path / 'share 0.7/metrics.jsonl').open()]
     assert set(stages) == {'energy'}
+
+    latents = np.split(sets[-1].arrays['latents'], 3)  # of the teacher, recorded, and both
+    np.testing.assert_array_equal(latents[1], recorded.arrays['latents'])
+    assert all((latents[2] != other).mean() > 0.9 for other in latents[:2])
+    np.testing.assert_array_equal(
+        sets[-1].arrays['text'][4:], np.concatenate([recorded.arrays['text']] * 2)
+    )
 
 
 def test_what_a_stage_freezes_stays_as_it_was(experiment, tiny_release, tmp_path):
@@ -243,28 +255,48 @@ def test_an_adapter_of_the_student_is_all_that_is_trained(experiment, tiny_relea
     after = run.distill(config, subject, data, tmp_path / 'run')
     assert set(rank_of(after, generator.params['teacher'], 'self_qkv')) == {2}
 
+    folder, tree = tmp_path / 'release', subject.student_params
+    save_release(folder, generator.config, {}, tiny_release)
+    save_params(folder / 'student_adapter.safetensors', tree['adapter'])
+    gone_on = run.subject_of(generator, config, str(folder)).student_params
+    for name, values in (('base', generator.params['student']), ('adapter', tree['adapter'])):
+        jax.tree.map(np.testing.assert_array_equal, gone_on[name], values)
+    config.rank = 0
+    whole = run.subject_of(generator, config, str(folder)).student_params
+    jax.tree.map(np.testing.assert_array_equal, whole, low_rank.merge(gone_on))
 
-def test_a_network_packed_as_an_adapter_is_what_it_was(
+
+def test_networks_packed_as_adapters_are_what_they_were(
     experiment, tiny_release, tmp_path, monkeypatch
 ):
     run, before = experiment('pack_release'), Generator(tiny_release).params
-    tree = low_rank.attach(jax.random.key(0), before['student'], 2)
-    tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
-    whole, file = low_rank.merge(tree), tmp_path / 'student.safetensors'
-    save_params(file, whole)
+    wanted, given = {}, {'autoencoder': None, 'audio_tower': None}
+    for i, name in enumerate(('teacher', 'student')):
+        tree = low_rank.attach(jax.random.key(i), before[name], 2)
+        tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
+        wanted[name], given[name] = low_rank.merge(tree), tmp_path / f'{name}.safetensors'
+    of_teacher = low_rank.factorise(before['teacher'], wanted['teacher'], 2)
+    wanted['student'] = low_rank.add(wanted['student'], of_teacher)
+    for name, whole in wanted.items():
+        save_params(given[name], whole)
 
     def flag(value):
         return type('Flag', (), {'value': value})
 
-    given = {'autoencoder': None, 'teacher': None, 'student': file, 'audio_tower': None}
-    monkeypatch.setattr(run, '_FILES', {stem: flag(value) for stem, value in given.items()})
-    for name, value in (('_BASE', tiny_release), ('_OUT', tmp_path / 'new'), ('_RANK', 2)):
-        monkeypatch.setattr(run, name, flag(value))
-    run.main([])
-    base = tiny_release / 'student.safetensors'
-    assert (tmp_path / 'new' / 'student.safetensors').read_bytes() == base.read_bytes()
+    def pack(base, folder, given, rank, share):
+        monkeypatch.setattr(run, '_FILES', {stem: flag(value) for stem, value in given.items()})
+        settings = {'_BASE': base, '_OUT': tmp_path / folder, '_RANK': rank, '_SHARE': share}
+        for name, value in settings.items():
+            monkeypatch.setattr(run, name, flag(value))
+        run.main([])
+
+    pack(tiny_release, 'new', given, 2, 1.0)
     after = Generator(tmp_path / 'new').params
-    added = jax.tree.map(lambda a, b: abs(a - b).max(), whole, before['student'])
-    rounding = jax.tree.map(lambda a, b: abs(a - b).max(), after['student'], whole)
-    assert max(jax.tree.leaves(rounding)) < 0.02 * max(jax.tree.leaves(added))
-    jax.tree.map(np.testing.assert_array_equal, after['teacher'], before['teacher'])
+    for name in wanted:
+        file = f'{name}.safetensors'
+        assert (tmp_path / 'new' / file).read_bytes() == (tiny_release / file).read_bytes()
+        added = jax.tree.map(lambda a, b: abs(a - b).max(), wanted[name], before[name])
+        rounding = jax.tree.map(lambda a, b: abs(a - b).max(), after[name], wanted[name])
+        assert max(jax.tree.leaves(rounding)) < 0.02 * max(jax.tree.leaves(added))
+    with pytest.raises(ValueError, match='share of the old teacher: give --student too'):
+        pack(tmp_path / 'new', 'other', given | {'student': None}, 2, 0.0)
