@@ -5,8 +5,8 @@ python -m experiments.pack_release --base=foley --teacher=FILE --student=FILE --
     --share=1 --out=DIR
 
 With --rank a teacher or student is stored as an adapter beside the base's own file, an eighth of
-its size: exactly, but for int8, where it was trained as adapters of that rank in all. With --share
-the student has that much of the teacher's adapter too, and its own is what is left.
+its size: exactly, but for int8, where it was trained as adapters of that rank in all. --share adds
+so much of the teacher's adapter to the student, for as long as it is stored as an adapter itself.
 """
 
 import pathlib
@@ -22,10 +22,11 @@ from realaudio_jax.components import (
     TEACHER_NAME,
     TEACHER_SHARE_KEY,
     TOWER_KEY,
+    adapter_name,
     autoencoder_template,
     denoiser_template,
     find_release,
-    read_adapter,
+    load_denoiser,
     save_release,
 )
 from realaudio_jax.metrics.tower import tower_template
@@ -45,24 +46,20 @@ _RANK = flags.DEFINE_integer(
     'rank', 0, 'Of the adapter that a teacher or student is stored as; 0: whole.', lower_bound=0
 )
 _SHARE = flags.DEFINE_float(
-    'share', 0.0, "Of the teacher's adapter in the student, see `components.load_denoiser`."
+    'share', 0.0, "Of the teacher's adapter, for the student, see `components.load_denoiser`."
 )
 BLOCK = 64  # inputs that share a scale, see `release.quantise`
 
 
-def adapters(base: pathlib.Path, config: dict, params: dict, shapes: PyTree) -> dict:
-    """`params` with adapters in place of teacher and student; `config` is told of their share."""
+def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dict:
+    """`params` with adapters in place of teacher and student."""
     params = dict(params)
-    if 'teacher' in params:
-        old = load_params(base / TEACHER_NAME, shapes)
-        params['teacher_adapter'] = low_rank.factorise(old, params.pop('teacher'), _RANK.value)
-    if 'student' in params:
-        old = load_params(base / STUDENT_NAME, shapes)
-        if _SHARE.value:
-            shared = params.get('teacher_adapter') or read_adapter(base, TEACHER_NAME)
-            old = low_rank.add(old, shared, _SHARE.value)
-            config['student'][TEACHER_SHARE_KEY] = _SHARE.value
-        params['student_adapter'] = low_rank.factorise(old, params.pop('student'), _RANK.value)
+    for name in (TEACHER_NAME, STUDENT_NAME):
+        stem = pathlib.Path(name).stem
+        if stem in params:
+            old = load_denoiser(base, name, shapes, apart=True)
+            adapter = low_rank.factorise(old.get(low_rank.BASE, old), params.pop(stem), rank)
+            params[pathlib.Path(adapter_name(name)).stem] = adapter
     return params
 
 
@@ -88,16 +85,19 @@ def main(argv):
     }
     out = pathlib.Path(_OUT.value)
     autoencoder = params.pop('autoencoder', None)
-    if 'student' in params:
+    rank, share = _RANK.value, _SHARE.value
+    if 'student' in params and not rank:
         config['student'].pop(TEACHER_SHARE_KEY, None)
-    elif 'teacher' in params and TEACHER_SHARE_KEY in config['student']:
+    if TEACHER_SHARE_KEY in config['student'] and ('teacher' in params or share):
         raise ValueError(
-            f'the student of {base} has a share of the old teacher: give --student too'
+            f"the student of {base} holds a share of its teacher's adapter: pack it whole first"
         )
-    if _RANK.value:
-        params = adapters(base, config, params, denoiser)
-    elif _SHARE.value:
+    if share and not rank:
         raise ValueError('--share is of an adapter: give --rank too')
+    if share:
+        config['student'][TEACHER_SHARE_KEY] = share
+    if rank:
+        params = adapters(base, params, denoiser, rank)
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
     if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')

@@ -270,33 +270,45 @@ def test_networks_packed_as_adapters_are_what_they_were(
     experiment, tiny_release, tmp_path, monkeypatch
 ):
     run, before = experiment('pack_release'), Generator(tiny_release).params
-    wanted, given = {}, {'autoencoder': None, 'audio_tower': None}
+    trained = {}
     for i, name in enumerate(('teacher', 'student')):
         tree = low_rank.attach(jax.random.key(i), before[name], 2)
         tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
-        wanted[name], given[name] = low_rank.merge(tree), tmp_path / f'{name}.safetensors'
-    of_teacher = low_rank.factorise(before['teacher'], wanted['teacher'], 2)
-    wanted['student'] = low_rank.add(wanted['student'], of_teacher)
-    for name, whole in wanted.items():
-        save_params(given[name], whole)
+        trained[name] = low_rank.merge(tree)
 
     def flag(value):
         return type('Flag', (), {'value': value})
 
-    def pack(base, folder, given, rank, share):
-        monkeypatch.setattr(run, '_FILES', {stem: flag(value) for stem, value in given.items()})
+    def pack(base, folder, networks, rank=2, share=0.0):
+        files = dict.fromkeys(('autoencoder', 'teacher', 'student', 'audio_tower'))
+        for name, params in networks.items():
+            files[name] = tmp_path / f'{name}.safetensors'
+            save_params(files[name], params)
+        monkeypatch.setattr(run, '_FILES', {stem: flag(value) for stem, value in files.items()})
         settings = {'_BASE': base, '_OUT': tmp_path / folder, '_RANK': rank, '_SHARE': share}
         for name, value in settings.items():
             monkeypatch.setattr(run, name, flag(value))
         run.main([])
+        for name in ('teacher', 'student') if rank else ():
+            file = f'{name}.safetensors'
+            assert (tmp_path / folder / file).read_bytes() == (tiny_release / file).read_bytes()
+        return Generator(tmp_path / folder).params
 
-    pack(tiny_release, 'new', given, 2, 1.0)
-    after = Generator(tmp_path / 'new').params
-    for name in wanted:
-        file = f'{name}.safetensors'
-        assert (tmp_path / 'new' / file).read_bytes() == (tiny_release / file).read_bytes()
-        added = jax.tree.map(lambda a, b: abs(a - b).max(), wanted[name], before[name])
-        rounding = jax.tree.map(lambda a, b: abs(a - b).max(), after[name], wanted[name])
-        assert max(jax.tree.leaves(rounding)) < 0.02 * max(jax.tree.leaves(added))
-    with pytest.raises(ValueError, match='share of the old teacher: give --student too'):
-        pack(tmp_path / 'new', 'other', given | {'student': None}, 2, 0.0)
+    def difference(a, b):
+        return max(jax.tree.leaves(jax.tree.map(lambda x, y: abs(x - y).max(), a, b)))
+
+    rounding = 0.02 * difference(trained['student'], before['student'])
+    packed = pack(tiny_release, 'one', trained)
+    assert all(difference(packed[name], trained[name]) < rounding for name in trained)
+    gained = low_rank.factorise(before['teacher'], packed['teacher'], 2)
+    wanted = low_rank.add(packed['student'], gained)
+    shared = pack(tiny_release, 'two', trained, share=1.0)['student']
+    assert difference(shared, wanted) < rounding < difference(shared, packed['student'])
+    own = low_rank.factorise(before['student'], packed['student'], 2)
+    further = {'student': low_rank.add(shared, own)}
+    packed = pack(tmp_path / 'two', 'three', further)['student']
+    assert difference(packed, further['student']) < 2 * rounding
+    whole = pack(tmp_path / 'two', 'four', further, rank=0)['student']
+    assert difference(whole, further['student']) < 0.02 * difference(whole, before['student'])
+    with pytest.raises(ValueError, match="share of its teacher's adapter: pack it whole first"):
+        pack(tmp_path / 'two', 'five', {'teacher': trained['teacher']})
