@@ -1,6 +1,6 @@
 """The teacher of the `foley` release: text and timeline to latents, sampled with 50 DDIM steps.
 
-Reproduces: `teacher.safetensors` and `teacher_adapter.safetensors` in `realaudio_jax/releases/foley`.
+Reproduces: `teacher.safetensors`, `teacher_adapter.safetensors` in `realaudio_jax/releases/foley`.
 
     python -m experiments.train_teacher --config=configs/foley_teacher.py --recordings=DIR \
         --autoencoder=FILE --init=OLD_TEACHER --init_code=OLD_AUTOENCODER \
