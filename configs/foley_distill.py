@@ -106,7 +106,7 @@ without a step of training, at the price of the distance; the seventh run, on tw
 that. It trains the sixth's adapter on, with the new teacher's answers to 1,200 scenes and to the
 captions of 1,100 recordings, and 800 recordings:
 
-    python -m experiments.pack_release --teacher=FOURTH/teacher.safetensors \
+    python -m experiments.pack_release --base=BEFORE --teacher=FOURTH/teacher.safetensors \
         --student=SIXTH/student.safetensors --rank=20 --share=1 --out=PACKED
     python -m experiments.distill --config=configs/foley_distill.py --recordings=DIR \
         --release=PACKED --student=PACKED --config.scenes=1200 --config.scene_seconds=10 \
@@ -118,9 +118,9 @@ captions of 1,100 recordings, and 800 recordings:
         --config.energy.answer_recordings --config.energy.answer_steps=10 \
         --config.energy.absence.timeline=0.35
 
-It was run by a script with these recipes, the 800 recordings others than the 1,100, scales of
-answers from 1.5. Trials, as above (seed 1, the fourth teacher: 5.01, 50 ms, 78% at 50 steps),
-student at guidance 2.5:
+BEFORE is the release without adapters, in git at 3a4e5d8. The run was a script with these recipes,
+the 800 recordings others than the 1,100, scales of answers from 1.5. Trials, as above (seed 1, the
+fourth teacher: 5.01, 50 ms, 78% at 50 steps), student at guidance 2.5:
 
     the sixth run                                              5.53 5.57 5.17  -   54 53 43  -  36
     4,100 updates from the fourth teacher's answers, likewise  6.19 5.59 5.35  -  107 67 51  -  45

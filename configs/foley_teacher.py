@@ -36,8 +36,10 @@ teacher, is from there (2026-11-27); it is `teacher_adapter.safetensors` of the 
         --config.foley_weight=0.3 --config.recordings=4200 --config.rank=20 \
         --config.optimizer=adam --config.learning_rate=2e-3 --config.warmup_steps=100 \
         --config.steps=6000 --workers=2
-    python -m experiments.pack_release --teacher=DIR/teacher.safetensors --rank=20 --out=DIR
+    python -m experiments.pack_release --base=BEFORE --teacher=DIR/teacher.safetensors --rank=20 \
+        --out=DIR
 
+(BEFORE: the release without adapters, in git at 3a4e5d8.)
 Held-out loss before, and after 1,000 to 6,000 steps: 0.2917, 0.2825, 0.2796, 0.2785, 0.2777,
 0.2773, 0.2771; at onsets 0.540, 0.534, 0.527, 0.526, 0.525, 0.525 after them. A step took 19 ms
 alone, up to 28 beside a student's training; 6,000 took 150 s, compiling 75 s before them. Scenes

@@ -95,15 +95,18 @@ class Stage:
 def subject_of(generator: Generator, config, student: str | None = None) -> Subject:
     """The teacher of a release, and its student: as another run left it, or as the teacher."""
     model = generator.networks.denoiser.clone(dtype=config.dtype)
-    params = begin = generator.params['teacher']
-    if student and pathlib.Path(student).suffix:
+    params, bound = generator.params['teacher'], as_student(model)
+    begin, adapter = params, None
+    if student and pathlib.Path(student).suffix == '.safetensors':
         begin = load_params(student, params)
     elif student:
         folder = components.find_release(student)
-        begin = components.load_denoiser(folder, STUDENT_NAME, params, apart=config.rank > 0)
-    if config.rank and low_rank.merge(begin) is begin:
+        begin, adapter = components.denoiser_parts(folder, STUDENT_NAME, params)
+    if adapter is not None:
+        begin = low_rank.beside(begin, adapter)
+        begin = begin if config.rank else low_rank.merge(begin)
+    elif config.rank:
         begin = low_rank.attach(jax.random.key(config.seed), begin, config.rank)
-    bound = as_student(model)
     return Subject(
         teacher=as_teacher(model),
         student=lambda params, *told: bound(low_rank.merge(params), *told),

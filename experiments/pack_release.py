@@ -24,9 +24,9 @@ from realaudio_jax.components import (
     TOWER_KEY,
     adapter_name,
     autoencoder_template,
+    denoiser_parts,
     denoiser_template,
     find_release,
-    load_denoiser,
     save_release,
 )
 from realaudio_jax.metrics.tower import tower_template
@@ -57,8 +57,8 @@ def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dic
     for name in (TEACHER_NAME, STUDENT_NAME):
         stem = pathlib.Path(name).stem
         if stem in params:
-            old = load_denoiser(base, name, shapes, apart=True)
-            adapter = low_rank.factorise(old.get(low_rank.BASE, old), params.pop(stem), rank)
+            old, _ = denoiser_parts(base, name, shapes)
+            adapter = low_rank.factorise(old, params.pop(stem), rank)
             params[pathlib.Path(adapter_name(name)).stem] = adapter
     return params
 

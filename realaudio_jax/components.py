@@ -116,8 +116,14 @@ def adapter_name(name: str) -> str:
     return name.replace('.safetensors', '_adapter.safetensors')
 
 
-def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree, apart: bool = False) -> PyTree:
-    """A release's teacher or student, with its adapter where there is one.
+def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
+    """A release's teacher or student, with its adapter where there is one; see `denoiser_parts`."""
+    params, adapter = denoiser_parts(folder, name, shapes)
+    return params if adapter is None else low_rank.add(params, adapter)
+
+
+def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyTree, PyTree | None]:
+    """A release's teacher or student without its adapter, and that adapter or None.
 
     A student may have its teacher's adapter besides, times `student.teacher_adapter` of
     config.json: what the teacher has learnt since the student was made is added to the student as
@@ -127,31 +133,25 @@ def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree, apart: bool =
       folder: of the release.
       name: TEACHER_NAME or STUDENT_NAME.
       shapes: see `denoiser_template`.
-      apart: leave its own adapter, where it has one, beside the rest, as `low_rank.attach` does.
 
     Raises:
       FileNotFoundError, ValueError: as `release.load_params`, and for an adapter that does not fit.
     """
-    params = load_params(folder / name, shapes)
+    params, own = load_params(folder / name, shapes), folder / adapter_name(name)
     if name == STUDENT_NAME and (share := read_config(folder)['student'].get(TEACHER_SHARE_KEY)):
-        params = _with_adapter(params, folder, TEACHER_NAME, share)
-    if not (folder / adapter_name(name)).is_file():
-        return params
-    whole = _with_adapter(params, folder, name)
-    return low_rank.beside(params, read_adapter(folder, name)) if apart else whole
+        shared = _read_adapter(folder / adapter_name(TEACHER_NAME), params)
+        params = low_rank.add(params, shared, share)
+    return params, _read_adapter(own, params) if own.is_file() else None
 
 
-def _with_adapter(params: PyTree, folder: pathlib.Path, name: str, scale: float = 1.0) -> PyTree:
+def _read_adapter(path: pathlib.Path, params: PyTree) -> PyTree:
+    """An adapter that fits these parameters."""
+    adapter = jax.tree.map(jnp.asarray, unflatten_dict(read_tensors(path), sep='/'))
     try:
-        return low_rank.add(params, read_adapter(folder, name), scale)
+        jax.eval_shape(low_rank.add, params, adapter)
     except ValueError as error:
-        raise ValueError(f'{folder / adapter_name(name)}: {error}') from error
-
-
-def read_adapter(folder: pathlib.Path, name: str) -> PyTree:
-    """The adapter of a release's teacher or student, for `low_rank.add`."""
-    tensors = read_tensors(folder / adapter_name(name))
-    return jax.tree.map(jnp.asarray, unflatten_dict(tensors, sep='/'))
+        raise ValueError(f'{path}: {error}') from error
+    return adapter
 
 
 def load_front_end(

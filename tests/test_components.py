@@ -12,10 +12,10 @@ from realaudio_jax import components, low_rank
 from realaudio_jax.components import (
     RELEASES,
     autoencoder_template,
+    denoiser_parts,
     denoiser_template,
     empty_conditioning,
     find_release,
-    load_denoiser,
     load_front_end,
     save_release,
 )
@@ -131,7 +131,7 @@ def test_a_student_has_its_share_of_the_adapter_of_the_teacher(tiny_release, tmp
     wanted = low_rank.add(student, half), low_rank.add(tree['base'], adapter)
     for name, whole in zip(('student', 'teacher'), wanted, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params[name], whole)
-    apart = load_denoiser(tmp_path, 'student.safetensors', student, apart=True)
+    apart = low_rank.beside(*denoiser_parts(tmp_path, 'student.safetensors', student))
     assert set(apart) == {'base', 'adapter'}
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), low_rank.merge(apart), wanted[0]
