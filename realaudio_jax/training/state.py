@@ -9,7 +9,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
 
+from realaudio_jax.training.sharding import replicate
 from realaudio_jax.typing import Array, Float, Int, PyTree
 
 
@@ -33,7 +35,9 @@ class TrainState(flax.struct.PyTreeNode):
 def create_state(params: PyTree, tx: optax.GradientTransformation) -> TrainState:
     """State of step 0, whose average equals the parameters.
 
-    The average is a copy, never the same buffer, so a jitted step may donate the whole state.
+    The average is a copy, never the same buffer, so a jitted step may donate the whole state. If
+    some parameters are on a mesh, so is all the rest: an update would put it there, and a jitted
+    step be compiled a second time for where its arguments are.
 
     Args:
         params: initial parameters.
@@ -42,12 +46,23 @@ def create_state(params: PyTree, tx: optax.GradientTransformation) -> TrainState
     Returns:
         The state before the first update.
     """
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema_params=jax.tree.map(jnp.array, params),
         opt_state=tx.init(params),
     )
+    mesh = next(filter(None, map(_mesh_of, jax.tree.leaves(params))), None)
+    if mesh is None:
+        return state
+    return jax.tree.map(lambda leaf: leaf if _mesh_of(leaf) else replicate(mesh, leaf), state)
+
+
+def _mesh_of(leaf: Any) -> Mesh | None:
+    """The mesh that an array is on; None for one that is on no mesh, or traced."""
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
+        return None
+    return leaf.sharding.mesh if isinstance(leaf.sharding, NamedSharding) else None
 
 
 def ema_decay_at(step: Int[Array, ''], decay: float) -> Float[Array, '']:

@@ -2,7 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
+from realaudio_jax.training.sharding import make_mesh, replicate
 from realaudio_jax.training.state import (
     apply_gradients,
     create_state,
@@ -71,3 +73,17 @@ def test_the_learning_rate_is_an_argument_of_each_update():
     expected = np.arange(15.0).reshape(3, 5) - 0.625
     np.testing.assert_allclose(state.params['dense']['kernel'], expected, rtol=1e-6)
     assert step._cache_size() == 1  # one program for every rate
+
+
+@pytest.mark.parametrize('on_mesh', [(), ('kernel',), ('kernel', 'bias')])
+def test_a_step_is_compiled_once_wherever_the_parameters_are(on_mesh):
+    tx = with_learning_rate(optax.adam)
+    params = {
+        name: replicate(make_mesh(), leaf) if name in on_mesh else leaf
+        for name, leaf in _params()['dense'].items()
+    }
+    step = jax.jit(lambda s, g: apply_gradients(s, g, tx, ema_decay=0.9, learning_rate=1e-2))
+    state = create_state(params, tx)
+    for _ in range(2):
+        state = step(state, jax.tree.map(jnp.ones_like, params))
+    assert step._cache_size() == 1
