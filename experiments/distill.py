@@ -47,7 +47,7 @@ from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
-from realaudio_jax.release import load_params, named_leaves, save_params, write_config
+from realaudio_jax.release import named_leaves, save_params, write_config
 from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
@@ -97,22 +97,14 @@ def subject_of(generator: Generator, config, student: str | None = None) -> Subj
     model = generator.networks.denoiser.clone(dtype=config.dtype)
     params, bound = generator.params['teacher'], as_student(model)
     begin, adapter = params, None
-    if student and pathlib.Path(student).suffix == '.safetensors':
-        begin = load_params(student, params)
-    elif student:
-        folder = components.find_release(student)
-        begin, adapter = components.denoiser_parts(folder, STUDENT_NAME, params)
-    if adapter is not None:
-        begin = low_rank.beside(begin, adapter)
-        begin = begin if config.rank else low_rank.merge(begin)
-    elif config.rank:
-        begin = low_rank.attach(jax.random.key(config.seed), begin, config.rank)
+    if student:
+        begin, adapter = components.starting_parts(student, STUDENT_NAME, params)
     return Subject(
         teacher=as_teacher(model),
         student=lambda params, *told: bound(low_rank.merge(params), *told),
         path=PATH,
         teacher_params=params,
-        student_params=begin,
+        student_params=low_rank.to_train(jax.random.key(config.seed), begin, adapter, config.rank),
         to_batch=to_batch,
         prepare=functools.partial(
             prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight

@@ -3,10 +3,12 @@
 python -m experiments.pack_release --base=foley --autoencoder=FILE --teacher=FILE --out=DIR
 python -m experiments.pack_release --base=foley --teacher=FILE --student=FILE --rank=20 \
     --share=1 --out=DIR
+python -m experiments.pack_release --base=foley --merge --out=DIR
 
 With --rank a teacher or student is stored as an adapter beside the base's own file, an eighth of
 its size: exactly, but for int8, where it was trained as adapters of that rank in all. --share adds
 so much of the teacher's adapter to the student, for as long as it is stored as an adapter itself.
+--merge makes both whole again: one file each, with the adapters in it.
 """
 
 import pathlib
@@ -27,6 +29,7 @@ from realaudio_jax.components import (
     denoiser_parts,
     denoiser_template,
     find_release,
+    load_denoiser,
     save_release,
 )
 from realaudio_jax.metrics.tower import tower_template
@@ -48,6 +51,9 @@ _RANK = flags.DEFINE_integer(
 _SHARE = flags.DEFINE_float(
     'share', 0.0, "Of the teacher's adapter, for the student, see `components.load_denoiser`."
 )
+_MERGE = flags.DEFINE_bool(
+    'merge', False, 'Store the teacher and the student of the base whole, adapters in them.'
+)
 BLOCK = 64  # inputs that share a scale, see `release.quantise`
 
 
@@ -57,8 +63,8 @@ def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dic
     for name in (TEACHER_NAME, STUDENT_NAME):
         stem = pathlib.Path(name).stem
         if stem in params:
-            old, _ = denoiser_parts(base, name, shapes)
-            adapter = low_rank.factorise(old, params.pop(stem), rank)
+            old, known = denoiser_parts(base, name, shapes)
+            adapter = low_rank.factorise(old, params.pop(stem), rank, known)
             params[pathlib.Path(adapter_name(name)).stem] = adapter
     return params
 
@@ -86,23 +92,31 @@ def main(argv):
     out = pathlib.Path(_OUT.value)
     autoencoder = params.pop('autoencoder', None)
     rank, share = _RANK.value, _SHARE.value
+    if _MERGE.value:
+        if rank:
+            raise ValueError('--merge stores no adapter and --rank does: give one of them')
+        for name in (TEACHER_NAME, STUDENT_NAME):
+            stem = pathlib.Path(name).stem
+            params[stem] = params.get(stem) or load_denoiser(base, name, denoiser)
     if 'student' in params and not rank:
         config['student'].pop(TEACHER_SHARE_KEY, None)
     if TEACHER_SHARE_KEY in config['student'] and ('teacher' in params or share):
         raise ValueError(
-            f"the student of {base} holds a share of its teacher's adapter: pack it whole first"
+            f"the student of {base} holds a share of its teacher's adapter: pack it with --merge "
+            'first'
         )
     if share and not rank:
         raise ValueError('--share is of an adapter: give --rank too')
     if share:
         config['student'][TEACHER_SHARE_KEY] = share
+    new = sorted({*params, *(['autoencoder'] if autoencoder else [])})
     if rank:
         params = adapters(base, params, denoiser, rank)
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
     if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
     size = sum(path.stat().st_size for path in out.iterdir())
-    names = ', '.join(sorted(stem for stem in templates if _FILES[stem].value)) or 'nothing'
+    names = ', '.join(new) or 'nothing'
     print(f'{out}: {size / 1e6:.1f} MB, new in it: {names}')
 
 

@@ -15,9 +15,12 @@ from absl import flags
 from experiments.common import define_config, define_workers, run
 from realaudio_jax import low_rank
 from realaudio_jax.components import (
+    TEACHER_NAME,
     autoencoder_template,
     denoiser_template,
     load_front_end,
+    starting_parts,
+    weights_of,
 )
 from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.data.latent_cache import RandomCrops, joined
@@ -45,7 +48,11 @@ _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder with metadata.csv; none: foley alone.'
 )
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives text encoder and autoencoder.')
-_INIT = flags.DEFINE_string('init', None, 'A teacher.safetensors to start from.')
+_INIT = flags.DEFINE_string(
+    'init', None,
+    'A teacher.safetensors to start from, or a release, whose adapter is trained on if the config '
+    'has a rank; none: from nothing.',
+)  # fmt: skip
 _INIT_CODE = flags.DEFINE_string(
     'init_code', None, 'The autoencoder.safetensors whose latents --init knows, if it is another.'
 )
@@ -118,14 +125,24 @@ def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
     return create_state(params, tx)
 
 
-def warm_start(model: Denoiser, front_end: FrontEnd, init, init_code) -> PyTree:
-    """Parameters of an earlier teacher, made as deep as `model` and turned to today's latents."""
-    blocks = {name.split('/')[1] for name in read_tensors(init) if '/block_' in name}
-    params = load_params(init, denoiser_template(model.clone(depth=len(blocks))))
+def warm_start(
+    model: Denoiser, front_end: FrontEnd, init, init_code
+) -> tuple[PyTree, PyTree | None]:
+    """An earlier teacher, as deep as `model` and turned to today's latents, and its adapter.
+
+    An adapter becomes part of a network that is changed; else it stays apart. None: it had none.
+    """
+    names = read_tensors(weights_of(init, TEACHER_NAME))
+    depth = len({name.split('/')[1] for name in names if '/block_' in name})
+    params, adapter = starting_parts(
+        init, TEACHER_NAME, denoiser_template(model.clone(depth=depth))
+    )
+    if adapter is not None and (init_code or depth != model.depth):
+        params, adapter = low_rank.add(params, adapter), None
     if init_code:
         code = load_params(init_code, autoencoder_template(front_end.autoencoder))
         params = change_code(params, code, front_end.autoencoder_params)
-    return deepen(params, model.depth)
+    return deepen(params, model.depth), adapter
 
 
 def train(
@@ -167,13 +184,12 @@ def train(
     tx = with_learning_rate(functools.partial(optimizer, name=config.optimizer))
     held_out_batch = to_batch(held_out.rows(np.arange(len(held_out))))
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
-    if init:
-        state = create_state(warm_start(model, front_end, init, init_code), tx)
-    if config.rank:
-        if config.optimizer != 'adam':
-            raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')
+    if config.rank and config.optimizer != 'adam':
+        raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')
+    parts = warm_start(model, front_end, init, init_code) if init else (state.params, None)
+    if init or config.rank:
         key = jax.random.key(config.seed)
-        state = create_state(low_rank.attach(key, state.params, config.rank), tx)
+        state = create_state(low_rank.to_train(key, *parts, config.rank), tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
     )

@@ -144,6 +144,38 @@ def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyT
     return params, _read_adapter(own, params) if own.is_file() else None
 
 
+def weights_of(source: str | os.PathLike, name: str) -> pathlib.Path:
+    """The file of weights that a run begins with: `source` itself, or the one in that release.
+
+    Args:
+      source: a .safetensors file, or the name or folder of a release.
+      name: TEACHER_NAME or STUDENT_NAME.
+
+    Raises:
+      FileNotFoundError: as `find_release`.
+    """
+    path = pathlib.Path(source)
+    return path if path.suffix == '.safetensors' else find_release(source) / name
+
+
+def starting_parts(
+    source: str | os.PathLike, name: str, shapes: PyTree
+) -> tuple[PyTree, PyTree | None]:
+    """What a run begins with: weights and, apart from them, an adapter or None.
+
+    Args:
+      source: see `weights_of`; a file has no adapter.
+      name, shapes: see `denoiser_parts`.
+
+    Raises:
+      FileNotFoundError, ValueError: as `find_release` and `denoiser_parts`.
+    """
+    path = weights_of(source, name)
+    if path == pathlib.Path(source):
+        return load_params(path, shapes), None
+    return denoiser_parts(path.parent, name, shapes)
+
+
 def _read_adapter(path: pathlib.Path, params: PyTree) -> PyTree:
     """An adapter that fits these parameters."""
     adapter = jax.tree.map(jnp.asarray, unflatten_dict(read_tensors(path), sep='/'))

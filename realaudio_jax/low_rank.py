@@ -55,6 +55,23 @@ def beside(params: PyTree, adapter: PyTree) -> PyTree:
     return {BASE: params, ADAPTER: adapter}
 
 
+def to_train(key: Key[Array, ''], params: PyTree, adapter: PyTree | None, rank: int) -> PyTree:
+    """What a run trains: without a rank the whole network, with one an adapter beside it.
+
+    Args:
+      key: of a new adapter.
+      params: nested dicts.
+      adapter: one that there is already, to go on with, of any rank; None begins a new one.
+      rank: of a new one; 0: none, and the one there is becomes part of the network.
+
+    Raises:
+      ValueError: as `attach` and `add`.
+    """
+    if not rank:
+        return params if adapter is None else add(params, adapter)
+    return attach(key, params, rank) if adapter is None else beside(params, adapter)
+
+
 def merge(params: PyTree) -> PyTree:
     """The whole network's parameters; a tree that nothing was attached to comes back as it is."""
     if set(params) != {BASE, ADAPTER}:
@@ -94,7 +111,7 @@ def add(base: PyTree, adapter: Mapping, scale: float = 1.0) -> PyTree:
     return flax.traverse_util.unflatten_dict(whole)
 
 
-def factorise(base: PyTree, params: PyTree, rank: int) -> PyTree:
+def factorise(base: PyTree, params: PyTree, rank: int, known: PyTree | None = None) -> PyTree:
     """The adapter nearest to `params` - `base`: the first singular vectors of each difference.
 
     Exact where the difference comes from adapters of this rank in all.
@@ -102,13 +119,21 @@ def factorise(base: PyTree, params: PyTree, rank: int) -> PyTree:
     Args:
       base, params: the same nested dicts.
       rank: of the adapter.
+      known: an earlier adapter of `base`. Its factors stay, to the bit, where `params` is still
+        what they give, as near as half precision can tell: a run may have left them alone.
 
     Raises:
       ValueError: parameters that have no adapter differ; they are named.
     """
     old, new = _flat(base), _flat(params)
+    before = old if known is None else _flat(add(base, known))
+    known = {} if known is None else _flat(known)
     adapter, others = {}, []
     for name, leaf in old.items():
+        kept = {name + (side,): known.get(name + (side,)) for side in (DOWN, UP)}
+        if name + (UP,) in known and np.allclose(new[name], before[name], rtol=2**-10, atol=1e-7):
+            adapter |= kept
+            continue
         difference = np.asarray(new[name], np.float32) - np.asarray(leaf, np.float32)
         if adapts(name, leaf, rank):
             u, s, v = np.linalg.svd(difference, full_matrices=False)

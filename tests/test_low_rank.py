@@ -63,6 +63,38 @@ def test_the_adapter_is_found_again_in_a_difference_and_the_nearest_where_the_ra
     np.testing.assert_allclose(np.linalg.norm(kernel(whole) - kernel(one)), second, rtol=1e-4)
 
 
+def test_factors_stay_to_the_bit_where_nothing_was_learnt():
+    base, known = network(), {'params': {}}
+    base['params']['other'] = network(1)['params']['wide']
+    for i, name in enumerate(('wide', 'other')):
+        known['params'][name] = low_rank.attach(jax.random.key(i), base, 2)['adapter']['params'][
+            name
+        ]
+        known['params'][name]['kernel']['up'] = jnp.asarray(RNG.normal(size=(2, 20)))
+    after = low_rank.add(base, known)
+    kernel = after['params']['other']['kernel']
+    after['params']['wide']['kernel'] = after['params']['wide']['kernel'].astype('float16')
+    after['params']['other']['kernel'] = kernel + 0.01 * jnp.ones(12)[:, None]
+    found = low_rank.factorise(base, after, 3, known)
+    jax.tree.map(np.testing.assert_array_equal, found['params']['wide'], known['params']['wide'])
+    assert found['params']['other']['kernel']['up'].shape == (3, 20)
+    np.testing.assert_allclose(
+        low_rank.add(base, found)['params']['other']['kernel'], kernel + 0.01, atol=1e-5
+    )
+
+
+def test_a_run_trains_the_whole_network_or_the_adapter_there_is_or_a_new_one():
+    params, key = network(), jax.random.key(0)
+    adapter = low_rank.attach(key, params, 3)['adapter']
+    adapter['params']['wide']['kernel']['up'] = jnp.ones((3, 20))
+    assert low_rank.to_train(key, params, None, 0) is params
+    assert low_rank.to_train(key, params, adapter, 2) == low_rank.beside(params, adapter)
+    new = low_rank.to_train(key, params, None, 2)['adapter']
+    assert new['params']['wide']['kernel']['down'].shape == (12, 2)
+    whole, wanted = low_rank.to_train(key, params, adapter, 0), low_rank.add(params, adapter)
+    jax.tree.map(np.testing.assert_array_equal, whole, wanted)
+
+
 def test_what_an_adapter_cannot_hold_is_named():
     base, other = network(0), network(0)
     other['params']['wide']['bias'] = other['params']['wide']['bias'] + 1

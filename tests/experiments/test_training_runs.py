@@ -23,7 +23,13 @@ from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, named_leaves, read_config, save_params
+from realaudio_jax.release import (
+    load_params,
+    named_leaves,
+    read_config,
+    read_tensors,
+    save_params,
+)
 
 
 def config_of(name: str):
@@ -162,31 +168,39 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(
     assert '<audio' in page and 'student, 4 steps' in page
 
 
-def test_the_energy_stage_goes_part_of_the_way(experiment, tiny_release, tmp_path, monkeypatch):
+def test_the_energy_stage_goes_part_of_the_way_and_leaves_alone_what_it_freezes(
+    experiment, tiny_release, tmp_path, monkeypatch
+):
     """What it gives lies between the student before it and after it, by the config's share."""
     run, config = experiment('distill'), config_of('foley_distill').unlock()
     config.progressive.updates = config.consistency.updates = 0
+    config.energy.frozen = 'mlp_(in|out)/'
     config.energy.answer_recordings = True
-    sets = []
+    sets, ends = [], []
     monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
+    monkeypatch.setattr(run, 'interpolate', lambda *a, go=run.interpolate: ends.append(a) or go(*a))
     front_end = load_front_end(tiny_release)
     scenes, recorded = (
         latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, seed, tmp_path) for seed in (0, 1)
     )
     subject = run.subject_of(Generator(tiny_release), config)
 
-    def student(share):
-        config.energy.share = share
-        data = run.crops(config, subject, scenes, recorded, tmp_path)
-        return run.distill(config, subject, data, tmp_path / f'share {share}')
+    config.energy.share = 0.7
+    data = run.crops(config, subject, scenes, recorded, tmp_path)
+    between = run.distill(config, subject, data, tmp_path)
 
-    before, after, between = student(0.0), student(1.0), student(0.7)
+    before, after, _ = ends[0]
     jax.tree.map(np.testing.assert_array_equal, before, subject.student_params)
-    moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), before, after)
-    assert max(jax.tree.leaves(moved)) > 1e-5
+    moved = {
+        name: float(abs(a - b).max())
+        for (name, a), b in zip(named_leaves(after), jax.tree.leaves(before), strict=True)
+    }
+    assert max(moved.values()) > 1e-5
+    frozen = {name for name in moved if 'mlp_in' in name or 'mlp_out' in name}
+    assert len(frozen) == 2 and max(moved[name] for name in frozen) < 1e-7  # of averaging
     for a, b, c in zip(*map(jax.tree.leaves, (before, after, between)), strict=True):
         np.testing.assert_allclose(c, 0.3 * a + 0.7 * b, atol=1e-6)
-    stages = [json.loads(line)['stage'] for line in (tmp_path / 'share 0.7/metrics.jsonl').open()]
+    stages = [json.loads(line)['stage'] for line in (tmp_path / 'metrics.jsonl').open()]
     assert set(stages) == {'energy'}
 
     latents = np.split(sets[-1].arrays['latents'], 3)  # of the teacher, recorded, and both
@@ -195,26 +209,6 @@ def test_the_energy_stage_goes_part_of_the_way(experiment, tiny_release, tmp_pat
     np.testing.assert_array_equal(
         sets[-1].arrays['text'][4:], np.concatenate([recorded.arrays['text']] * 2)
     )
-
-
-def test_what_a_stage_freezes_stays_as_it_was(experiment, tiny_release, tmp_path):
-    run, config = experiment('distill'), config_of('foley_distill').unlock()
-    config.progressive.updates = config.consistency.updates = 0
-    config.energy.frozen, config.energy.share = 'mlp_(in|out)/', 1.0
-    subject = run.subject_of(Generator(tiny_release), config)
-    front_end = load_front_end(tiny_release)
-    scenes = latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, 0, tmp_path)
-    data = run.crops(config, subject, scenes, None, tmp_path)
-    after = run.distill(config, subject, data, tmp_path / 'frozen')
-    moved = {
-        name: float(abs(a - b).max())
-        for (name, a), b in zip(
-            named_leaves(after), jax.tree.leaves(subject.student_params), strict=True
-        )
-    }
-    frozen = {name for name, by in moved.items() if 'mlp_in' in name or 'mlp_out' in name}
-    assert len(frozen) == 2 and max(moved[name] for name in frozen) < 1e-7  # of averaging
-    assert max(moved.values()) > 1e-5
 
 
 def rank_of(tree, base, name):
@@ -231,7 +225,8 @@ def rank_of(tree, base, name):
 
 def test_an_adapter_of_the_teacher_is_all_that_is_trained(experiment, tiny_release, tmp_path):
     run, config = experiment('train_teacher'), config_of('foley_teacher').unlock()
-    config.model = Generator(tiny_release).config['denoiser']
+    generator = Generator(tiny_release)
+    config.model = generator.config['denoiser']
     config.rank, config.optimizer, config.learning_rate = 2, 'adam', 1e-2
     init = tiny_release / 'teacher.safetensors'
     after = run.train(config, tmp_path, None, tiny_release, None, init)
@@ -242,6 +237,17 @@ def test_an_adapter_of_the_teacher_is_all_that_is_trained(experiment, tiny_relea
     config.optimizer = 'muon'
     with pytest.raises(ValueError, match='muon would change the base of an adapter; use adam'):
         run.train(config, tmp_path, None, tiny_release, None, init)
+
+    folder, adapter = tmp_path / 'release', low_rank.factorise(before, after, 2)
+    save_release(folder, generator.config, {}, tiny_release)
+    save_params(folder / 'teacher_adapter.safetensors', adapter)
+    model = Denoiser(**config.model)
+    start = run.warm_start(model, None, str(folder), None)
+    jax.tree.map(np.testing.assert_array_equal, start, (before, adapter))
+    deeper, none = run.warm_start(model.clone(depth=model.depth + 1), None, folder, None)
+    assert none is None  # an adapter is of one network
+    kernel = lambda tree: tree['params']['embed']['kernel']  # noqa: E731
+    np.testing.assert_array_equal(kernel(deeper), kernel(low_rank.add(before, adapter)))
 
 
 def test_an_adapter_of_the_student_is_all_that_is_trained(experiment, tiny_release, tmp_path):
@@ -280,13 +286,14 @@ def test_networks_packed_as_adapters_are_what_they_were(
     def flag(value):
         return type('Flag', (), {'value': value})
 
-    def pack(base, folder, networks, rank=2, share=0.0):
+    def pack(base, folder, networks, rank=2, share=0.0, merge=False):
         files = dict.fromkeys(('autoencoder', 'teacher', 'student', 'audio_tower'))
         for name, params in networks.items():
             files[name] = tmp_path / f'{name}.safetensors'
             save_params(files[name], params)
         monkeypatch.setattr(run, '_FILES', {stem: flag(value) for stem, value in files.items()})
         settings = {'_BASE': base, '_OUT': tmp_path / folder, '_RANK': rank, '_SHARE': share}
+        settings['_MERGE'] = merge
         for name, value in settings.items():
             monkeypatch.setattr(run, name, flag(value))
         run.main([])
@@ -311,5 +318,21 @@ def test_networks_packed_as_adapters_are_what_they_were(
     assert difference(packed, further['student']) < 2 * rounding
     whole = pack(tmp_path / 'two', 'four', further, rank=0)['student']
     assert difference(whole, further['student']) < 0.02 * difference(whole, before['student'])
-    with pytest.raises(ValueError, match="share of its teacher's adapter: pack it whole first"):
+    with pytest.raises(ValueError, match="share of its teacher's adapter: pack it with --merge"):
         pack(tmp_path / 'two', 'five', {'teacher': trained['teacher']})
+
+    before = Generator(tmp_path / 'two').params
+    merged = pack(tmp_path / 'two', 'six', {}, rank=0, merge=True)
+    assert not list((tmp_path / 'six').glob('*_adapter.safetensors'))
+    for name in ('teacher', 'student'):
+        largest = max(float(abs(x).max()) for x in jax.tree.leaves(before[name]))
+        assert difference(merged[name], before[name]) < 0.01 * largest
+    with pytest.raises(ValueError, match='give one of them'):
+        pack(tmp_path / 'two', 'seven', {}, merge=True)
+
+    pack(tmp_path / 'two', 'eight', {'student': shared})
+    kept, were = (
+        read_tensors(tmp_path / folder / 'student_adapter.safetensors')
+        for folder in ('eight', 'two')
+    )
+    jax.tree.map(np.testing.assert_array_equal, kept, were)
