@@ -20,7 +20,7 @@ from absl import flags
 from experiments.common import define_config, define_workers, run
 from realaudio_jax import components, low_rank
 from realaudio_jax.components import STUDENT_NAME
-from realaudio_jax.data.answers import beside_recordings, foreign_answers, teacher_answers
+from realaudio_jax.data.answers import foreign_answers, recordings_as_answers, teacher_answers
 from realaudio_jax.data.latent_cache import Latents, LatentScenes, RandomCrops, joined
 from realaudio_jax.data.loader import InTurn, batches
 from realaudio_jax.data.prepared import (
@@ -133,12 +133,12 @@ def crops(
                 workdir / 'latents', progress.update,
             )  # fmt: skip
 
-    answers = asked(scenes, Absence(**c.absence))
+    answers = [asked(scenes, Absence(**c.absence))]
     if recorded is not None:
-        answers = beside_recordings(answers, recorded, config.guidance_range, config.seed)
+        answers.append(recordings_as_answers(recorded, config.guidance_range, config.seed))
         if c.answer_recordings:
-            answers = joined(answers, asked(recorded, Absence(text=0.0)))
-    answered = RandomCrops(answers, c.batch_size, config.seed + 1, config.crop_seconds)
+            answers.append(asked(recorded, Absence(text=0.0)))
+    answered = RandomCrops(joined(*answers), c.batch_size, config.seed + 1, config.crop_seconds)
     return InTurn(mixed, updates_before_energy(config, subject), answered)
 
 

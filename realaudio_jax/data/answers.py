@@ -19,7 +19,6 @@ from realaudio_jax.data.latent_cache import (
     Latents,
     LatentScenes,
     fingerprint,
-    joined,
     weights_fingerprint,
 )
 from realaudio_jax.data.teacher_cache import TeacherScenes
@@ -190,21 +189,17 @@ def _kept(folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, 
     return {path.stem: np.load(path, mmap_mode='r') for path in sorted(folder.glob('*.npy'))}
 
 
-def beside_recordings(
-    answers: Latents,
-    recorded: LatentScenes,
-    guidance_range: tuple[float, float],
-    seed: int,
+def recordings_as_answers(
+    recorded: LatentScenes, guidance_range: tuple[float, float], seed: int
 ) -> Latents:
-    """A teacher's answers and recordings, as one set.
+    """Recordings as the answers to their own captions, in the form of `teacher_answers`.
 
     Guidance asks for more of what a caption names. A recording is all of that, so it is the answer
     at every scale: each gets one, drawn evenly in the logarithm. Timeline and loudness are not
     told.
 
     Args:
-      answers: of `teacher_answers`.
-      recorded: with as many frames, see `prepared.whole_latents`.
+      recorded: see `prepared.whole_latents`.
       guidance_range: of scales.
       seed: of scales.
 
@@ -217,7 +212,7 @@ def beside_recordings(
         'loudness_mask': np.zeros(count, bool),
         'guidance': _scales(rng, guidance_range, count),
     }
-    return joined(answers, Latents(ours, recorded.frames))
+    return Latents(ours, recorded.frames)
 
 
 def _scales(

@@ -320,19 +320,21 @@ class Latents(NamedTuple):
     frames: int
 
 
-def joined(first: LatentScenes | Latents, second: LatentScenes | Latents) -> Latents:
-    """Two sets as one.
+def joined(first: LatentScenes | Latents, *others: LatentScenes | Latents) -> Latents:
+    """Several sets as one.
 
     Raises:
       ValueError: they differ in frames or in their arrays' names.
     """
-    if first.frames != second.frames or set(first.arrays) != set(second.arrays):
-        raise ValueError(
-            f'sets of {first.frames} and {second.frames} frames, with {sorted(first.arrays)} and '
-            f'{sorted(second.arrays)}: only alike ones can be joined'
-        )
-    both = {k: np.concatenate([a, second.arrays[k]]) for k, a in first.arrays.items()}
-    return Latents(both, first.frames)
+    for other in others:
+        if first.frames != other.frames or set(first.arrays) != set(other.arrays):
+            raise ValueError(
+                f'sets of {first.frames} and {other.frames} frames, with {sorted(first.arrays)} '
+                f'and {sorted(other.arrays)}: only alike ones can be joined'
+            )
+    sets = (first, *others)
+    arrays = {name: np.concatenate([s.arrays[name] for s in sets]) for name in first.arrays}
+    return Latents(arrays, first.frames)
 
 
 class RandomCrops:

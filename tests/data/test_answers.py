@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from realaudio_jax.components import load_front_end
-from realaudio_jax.data.answers import beside_recordings, foreign_answers, teacher_answers
-from realaudio_jax.data.latent_cache import RandomCrops
+from realaudio_jax.data.answers import foreign_answers, recordings_as_answers, teacher_answers
+from realaudio_jax.data.latent_cache import RandomCrops, joined
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.data.scenes import Scene
@@ -96,14 +96,10 @@ def test_a_batch_of_answers_knows_its_scale_and_loses_no_more(scenes, tmp_path):
     assert to_batch(next(RandomCrops(scenes, 8, 0, 1.0))).guidance is None
 
 
-def test_recordings_stand_beside_answers_told_by_their_caption_alone(scenes, tmp_path):
-    answers = ask(scenes, tmp_path)
-    both = beside_recordings(answers, scenes, (1.0, 4.0), 0)
-    assert both.frames == answers.frames and set(both.arrays) == set(answers.arrays)
-    for name, array in both.arrays.items():
-        assert len(array) == 2 * COUNT and array.dtype == answers.arrays[name].dtype
-        np.testing.assert_array_equal(array[:COUNT], answers.arrays[name])
-    recorded = {name: array[COUNT:] for name, array in both.arrays.items()}
+def test_recordings_are_answers_told_by_their_caption_alone(scenes, tmp_path):
+    answers, ours = ask(scenes, tmp_path), recordings_as_answers(scenes, (1.0, 4.0), 0)
+    assert all(array.dtype == answers.arrays[name].dtype for name, array in ours.arrays.items())
+    both, recorded = joined(answers, ours), ours.arrays
     np.testing.assert_array_equal(recorded['latents'], scenes.arrays['latents'])
     np.testing.assert_array_equal(recorded['text_mask'], scenes.arrays['text_mask'])
     assert scenes.arrays['event_mask'].any() and not recorded['event_mask'].any()

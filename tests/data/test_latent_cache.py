@@ -226,12 +226,16 @@ def test_no_crop_is_longer_than_its_scene(tmp_path):
 
 
 def test_sets_are_joined_if_they_are_alike(cached):
-    both = joined(cached, cached)
-    assert both.frames == cached.frames and len(both.arrays['seconds']) == 2 * len(cached)
-    np.testing.assert_array_equal(both.arrays['latents'][len(cached) :], cached.arrays['latents'])
+    other = Latents({k: v[:1] for k, v in cached.arrays.items()}, cached.frames)
+    all_three = joined(cached, other, cached)
+    assert all_three.frames == cached.frames and set(all_three.arrays) == set(cached.arrays)
+    for name, array in all_three.arrays.items():
+        parts = np.split(array, [len(cached), len(cached) + 1])
+        for part, given in zip(parts, (cached, other, cached), strict=True):
+            np.testing.assert_array_equal(part, given.arrays[name])
     for other in (
         Latents(cached.arrays, cached.frames + 1),
         Latents({**cached.arrays, 'guidance': np.ones(len(cached))}, cached.frames),
     ):
         with pytest.raises(ValueError, match='only alike ones can be joined'):
-            joined(cached, other)
+            joined(cached, cached, other)
