@@ -196,6 +196,11 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.energy.answer_batch_size = 10
     config.energy.answer_recordings = False  # captions of recordings, too
     config.energy.absence = ml_collections.ConfigDict(dict(text=0.08, timeline=0.25))
+    config.imitation = ml_collections.ConfigDict()
+    config.imitation.updates = 0  # of --experts
+    config.imitation.learning_rate = 1e-3
+    config.imitation.walks = ((1, 0, 0), (2, 0, 0), (4, 0, 0), (8, 0, 0))  # see the recipe
+    config.imitation.frozen = ''
     config.ema_decay = 0.98
     config.log_every = 10  # updates
     config.save_every = 100

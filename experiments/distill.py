@@ -1,5 +1,5 @@
-"""Distils a teacher to a few steps: progressive stages, consistency across step counts, and the
-energy score of the sound made.
+"""Distils a teacher to a few steps: progressive stages, consistency across step counts, the energy
+score of the sound made; and imitation, which makes one student of several.
 
 python -m experiments.distill --config=configs/foley_distill.py --recordings=DIR --workdir=DIR
 python -m experiments.distill --config=configs/distill_stable_audio_open.py --teacher=DIR
@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import re
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.distillation import progressive
 from realaudio_jax.distillation.consistency import Consistency
 from realaudio_jax.distillation.energy import Energy
+from realaudio_jax.distillation.imitation import Imitation
 from realaudio_jax.distillation.progressive import Progressive
 from realaudio_jax.distillation.recipe import Recipe, Sum
 from realaudio_jax.distillation.subject import Subject
@@ -76,6 +78,9 @@ _STUDENT = flags.DEFINE_string(
     'A student.safetensors to go on from, or a release, whose adapter is trained on if the config '
     'has a rank; none: the student begins as its teacher.',
 )  # fmt: skip
+_EXPERTS = flags.DEFINE_list(
+    'experts', [], 'Students (files, or releases) that config.imitation.walks counts from 0.'
+)
 _WORKERS = define_workers()
 
 
@@ -92,23 +97,31 @@ class Stage:
     frozen: str = ''  # what stays as it was: a regular expression of parameters' names; '': nothing
 
 
-def subject_of(generator: Generator, config, student: str | None = None) -> Subject:
+def subject_of(
+    generator: Generator, config, student: str | None = None, experts: Sequence[str] = ()
+) -> Subject:
     """The teacher of a release, and its student: as another run left it, or as the teacher."""
     model = generator.networks.denoiser.clone(dtype=config.dtype)
     params, bound = generator.params['teacher'], as_student(model)
     begin, adapter = params, None
     if student:
         begin, adapter = components.starting_parts(student, STUDENT_NAME, params)
+    key = jax.random.key(config.seed)
+    imitated = [
+        low_rank.to_train(key, *components.starting_parts(expert, STUDENT_NAME, params), rank=0)
+        for expert in experts
+    ]
     return Subject(
         teacher=as_teacher(model),
         student=lambda params, *told: bound(low_rank.merge(params), *told),
         path=PATH,
         teacher_params=params,
-        student_params=low_rank.to_train(jax.random.key(config.seed), begin, adapter, config.rank),
+        student_params=low_rank.to_train(key, begin, adapter, config.rank),
         to_batch=to_batch,
         prepare=functools.partial(
             prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight
         ),
+        experts=jax.tree.map(lambda *leaves: jnp.stack(leaves), *imitated) if imitated else None,
     )
 
 
@@ -118,9 +131,12 @@ def crops(
 ) -> RandomCrops | InTurn:  # fmt: skip
     """Crops of the scenes; for the energy score, of what the guided teacher makes of them.
 
-    Beside those, if there are any, recordings as they are, and its answers to their captions.
+    Beside those, if there are any, recordings as they are, and its answers to their captions. A run
+    that imitates and has no answers takes recordings beside the scenes.
     """
     c = config.energy
+    if not c.updates and config.imitation.updates and recorded is not None:
+        scenes = joined(scenes, recorded)
     mixed = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
     if not c.updates:
         return mixed
@@ -144,11 +160,13 @@ def crops(
 
 def updates_before_energy(config, subject: Subject) -> int:
     """Updates of all stages that take scenes as they are."""
-    return sum(stage.updates for stage in plan(config, subject)) - config.energy.updates
+    stages = plan(config, subject)
+    first = [stage.name for stage in stages].index('energy')
+    return sum(stage.updates for stage in stages[:first])
 
 
 def plan(config, subject: Subject) -> list[Stage]:
-    """Progressive stages, then consistency; then, where the config has it, the energy score."""
+    """Progressive stages, consistency, the energy score, imitation: as the config has updates."""
     shared = dict(
         student=subject.student, teacher=subject.teacher, path=subject.path,
         guidance_range=config.guidance_range,
@@ -169,6 +187,20 @@ def plan(config, subject: Subject) -> list[Stage]:
         {'energy': score, 'consistency': kept},
     )
     stages.append(Stage('energy', recipe, c.updates, c.learning_rate, True, c.share, c.frozen))
+    c = config.get('imitation')
+    if c and c.updates:
+        count = len(jax.tree.leaves(subject.experts)[0]) if subject.experts else 0
+        if not all(0 <= expert < count for walk in c.walks for expert in walk[1:]):
+            raise ValueError(
+                f'config.imitation.walks {c.walks} asks for experts that are not there: '
+                f'--experts gives {count}, counted from 0'
+            )
+        if config.energy.updates and config.energy.share != 1:
+            raise ValueError('a stage goes part of the way if it is the last: energy.share is not')
+        recipe = Imitation(
+            subject.experts, subject.student, subject.path, c.walks, config.guidance_range
+        )
+        stages.append(Stage('imitation', recipe, c.updates, c.learning_rate, True, 1.0, c.frozen))
     return stages
 
 
@@ -282,13 +314,13 @@ def main(argv):
             lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
     recorded, c = None, config.energy
-    if c.updates and c.recordings and _RECORDINGS.value:
+    if (c.updates or config.imitation.updates) and c.recordings and _RECORDINGS.value:
         with Progress(c.recordings, 'recordings') as progress:
             recorded = whole_latents(
                 front_end, _RECORDINGS.value, c.recordings, config.scene_seconds, config.seed,
                 workdir / 'latents', lambda done, _: progress.update(done),
             )  # fmt: skip
-    subject = subject_of(generator, config, _STUDENT.value)
+    subject = subject_of(generator, config, _STUDENT.value, _EXPERTS.value)
     data = crops(config, subject, scenes, recorded, workdir)
     student = distill(config, subject, data, workdir)
     if student is None:

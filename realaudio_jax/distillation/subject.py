@@ -21,6 +21,7 @@ class Subject:
       student_params: where the student begins: it predicts what the teacher does.
       to_batch: stacked items of the data to a recipe's batch.
       prepare: of each batch: drops conditions at random, weighs frames; pure, for use in a step.
+      experts: parameters of students to be imitated, see `imitation`; None: there are none.
     """
 
     teacher: Teacher
@@ -30,3 +31,4 @@ class Subject:
     student_params: PyTree
     to_batch: Callable[[dict[str, np.ndarray]], Batch]
     prepare: Callable[[Batch, Key[Array, '']], Batch]
+    experts: PyTree | None = None

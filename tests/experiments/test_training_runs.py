@@ -149,6 +149,7 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(
     for name, value in (
         ('_WORKDIR', tmp_path), ('_RECORDINGS', None), ('_RELEASE', tiny_release),
         ('_EMBEDDER_WEIGHTS', None), ('_TEACHER', None), ('_WORKERS', 0), ('_STUDENT', None),
+        ('_EXPERTS', []),
     ):  # fmt: skip
         monkeypatch.setattr(run, name, type('Flag', (), {'value': value}))
     run.main([])
@@ -250,16 +251,33 @@ def test_an_adapter_of_the_teacher_is_all_that_is_trained(experiment, tiny_relea
     np.testing.assert_array_equal(kernel(deeper), kernel(low_rank.add(before, adapter)))
 
 
-def test_an_adapter_of_the_student_is_all_that_is_trained(experiment, tiny_release, tmp_path):
+def test_an_adapter_of_the_student_is_all_that_is_trained(
+    experiment, tiny_release, tmp_path, monkeypatch
+):
     run, config = experiment('distill'), config_of('foley_distill').unlock()
-    config.rank, config.progressive.updates, config.energy.updates = 2, 0, 0  # one stage compiles
+    for stage in (config.progressive, config.consistency, config.energy):
+        stage.updates = 0  # imitation alone is compiled
+    config.rank, config.imitation.updates, config.imitation.walks = 2, 2, ((1, 1, 1), (2, 1, 0))
     generator = Generator(tiny_release)
-    subject = run.subject_of(generator, config)
+    experts = [str(tiny_release), str(tiny_release / 'student.safetensors')]
+    subject = run.subject_of(generator, config, None, experts)
+    for of_release, of_file in jax.tree.leaves(subject.experts):
+        np.testing.assert_array_equal(of_release, of_file)
     front_end = load_front_end(tiny_release)
     scenes = latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, 0, tmp_path)
-    data = run.crops(config, subject, scenes, None, tmp_path)
+    sets = []
+    monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
+    data = run.crops(config, subject, scenes, scenes, tmp_path)
+    assert len(sets[-1].arrays['text']) == 8  # recordings stand beside the scenes
     after = run.distill(config, subject, data, tmp_path / 'run')
     assert set(rank_of(after, generator.params['teacher'], 'self_qkv')) == {2}
+    for walks in (((1, 1, 2),), ((2, -1, 0),)):
+        config.imitation.walks = walks
+        with pytest.raises(ValueError, match='--experts gives 2, counted from 0'):
+            run.plan(config, subject)
+    config.imitation.walks, config.energy.updates = ((1, 0, 0),), 1
+    with pytest.raises(ValueError, match='energy.share'):
+        run.plan(config, subject)
 
     folder = tmp_path / 'release'
     adapter = jax.tree.map(lambda x: x + 0.1, subject.student_params['adapter'])
