@@ -179,8 +179,8 @@ from 0.062, 0.144 and 0.051 at one, two and four steps to 0.021, 0.050 and 0.021
 Another 300 updates of the energy score, in place of these, of all but the blocks: 5.50 and 5.54 at
 four steps of seeds 1 and 2, 64 and 62%, no nearer.
 
-Cost of the default on two CPU cores: 427 to 459 s from foley alone, 397 to 486 s with
-recordings and YAMNet (training 200 s of it); the machine has been half as fast on other days.
+Cost of the default on two CPU cores: 373 s from foley alone, 388 s with recordings and YAMNet;
+the machine has been half as fast on other days.
 `:release` (without its last stage) took some 25 minutes beside other work, the second run 15. That
 brought the student from 1.44, 1.30, 1.94 and 2.60 of the teacher's Frechet distance at 10 s, with
 8, 4, 2 and 1 steps, to 1.08, 1.07, 1.76 and 2.00. The third took 30 minutes, 1.9 s an update; of
