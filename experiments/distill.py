@@ -106,9 +106,8 @@ def subject_of(
     begin, adapter = params, None
     if student:
         begin, adapter = components.starting_parts(student, STUDENT_NAME, params)
-    key = jax.random.key(config.seed)
     imitated = [
-        low_rank.to_train(key, *components.starting_parts(expert, STUDENT_NAME, params), rank=0)
+        low_rank.whole(*components.starting_parts(expert, STUDENT_NAME, params))
         for expert in experts
     ]
     return Subject(
@@ -116,7 +115,7 @@ def subject_of(
         student=lambda params, *told: bound(low_rank.merge(params), *told),
         path=PATH,
         teacher_params=params,
-        student_params=low_rank.to_train(key, begin, adapter, config.rank),
+        student_params=low_rank.to_train(jax.random.key(config.seed), begin, adapter, config.rank),
         to_batch=to_batch,
         prepare=functools.partial(
             prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight

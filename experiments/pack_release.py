@@ -90,7 +90,6 @@ def main(argv):
         if flag.value
     }
     out = pathlib.Path(_OUT.value)
-    autoencoder = params.pop('autoencoder', None)
     rank, share = _RANK.value, _SHARE.value
     if _MERGE.value:
         if rank:
@@ -109,14 +108,14 @@ def main(argv):
         raise ValueError('--share is of an adapter: give --rank too')
     if share:
         config['student'][TEACHER_SHARE_KEY] = share
-    new = sorted({*params, *(['autoencoder'] if autoencoder else [])})
+    names = ', '.join(sorted(params)) or 'nothing'
+    autoencoder = params.pop('autoencoder', None)
     if rank:
         params = adapters(base, params, denoiser, rank)
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
     if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
     size = sum(path.stat().st_size for path in out.iterdir())
-    names = ', '.join(new) or 'nothing'
     print(f'{out}: {size / 1e6:.1f} MB, new in it: {names}')
 
 

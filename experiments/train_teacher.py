@@ -137,8 +137,8 @@ def warm_start(
     params, adapter = starting_parts(
         init, TEACHER_NAME, denoiser_template(model.clone(depth=depth))
     )
-    if adapter is not None and (init_code or depth != model.depth):
-        params, adapter = low_rank.add(params, adapter), None
+    if init_code or depth != model.depth:
+        params, adapter = low_rank.whole(params, adapter), None
     if init_code:
         code = load_params(init_code, autoencoder_template(front_end.autoencoder))
         params = change_code(params, code, front_end.autoencoder_params)

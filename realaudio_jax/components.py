@@ -118,8 +118,7 @@ def adapter_name(name: str) -> str:
 
 def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
     """A release's teacher or student, with its adapter where there is one; see `denoiser_parts`."""
-    params, adapter = denoiser_parts(folder, name, shapes)
-    return params if adapter is None else low_rank.add(params, adapter)
+    return low_rank.whole(*denoiser_parts(folder, name, shapes))
 
 
 def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyTree, PyTree | None]:

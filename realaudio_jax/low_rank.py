@@ -55,6 +55,11 @@ def beside(params: PyTree, adapter: PyTree) -> PyTree:
     return {BASE: params, ADAPTER: adapter}
 
 
+def whole(params: PyTree, adapter: PyTree | None) -> PyTree:
+    """The network with its adapter in it, if it has one; raises as `add`."""
+    return params if adapter is None else add(params, adapter)
+
+
 def to_train(key: Key[Array, ''], params: PyTree, adapter: PyTree | None, rank: int) -> PyTree:
     """What a run trains: without a rank the whole network, with one an adapter beside it.
 
@@ -68,7 +73,7 @@ def to_train(key: Key[Array, ''], params: PyTree, adapter: PyTree | None, rank: 
       ValueError: as `attach` and `add`.
     """
     if not rank:
-        return params if adapter is None else add(params, adapter)
+        return whole(params, adapter)
     return attach(key, params, rank) if adapter is None else beside(params, adapter)
 
 
@@ -126,13 +131,12 @@ def factorise(base: PyTree, params: PyTree, rank: int, known: PyTree | None = No
       ValueError: parameters that have no adapter differ; they are named.
     """
     old, new = _flat(base), _flat(params)
-    before = old if known is None else _flat(add(base, known))
-    known = {} if known is None else _flat(known)
+    before, known = _flat(whole(base, known)), _flat(known or {})
     adapter, others = {}, []
     for name, leaf in old.items():
-        kept = {name + (side,): known.get(name + (side,)) for side in (DOWN, UP)}
-        if name + (UP,) in known and np.allclose(new[name], before[name], rtol=2**-10, atol=1e-7):
-            adapter |= kept
+        factors = [name + (side,) for side in (DOWN, UP)]
+        if factors[0] in known and np.allclose(new[name], before[name], rtol=2**-10, atol=1e-7):
+            adapter |= {factor: known[factor] for factor in factors}
             continue
         difference = np.asarray(new[name], np.float32) - np.asarray(leaf, np.float32)
         if adapts(name, leaf, rank):
