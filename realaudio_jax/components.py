@@ -3,11 +3,13 @@
 A release is a folder:
 
     config.json                 what the networks are, step counts, guidance; in `student` its own
-                                guidance and its share of the teacher's adapter, if it has them
+                                guidance, its share of the teacher's adapter and the powers of its
+                                time grids by count of steps, if it has them
     text_encoder.safetensors    tokenizer.json
     autoencoder.safetensors     teacher.safetensors     student.safetensors
     audio_tower.safetensors     optional: the release's own embedder for metrics
     teacher_adapter.safetensors student_adapter.safetensors     optional: what is added to them
+    student_moments.safetensors optional: what its latents are brought to, by count of steps
     README.md                   the model card
 """
 
@@ -28,6 +30,7 @@ from realaudio_jax.io import atomic_path
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Conditioning, Denoiser
+from realaudio_jax.program import MOMENTS
 from realaudio_jax.release import (
     load_params,
     read_config,
@@ -49,6 +52,7 @@ RELEASES = pathlib.Path(__file__).parent / 'releases'
 AUTOENCODER_NAME = 'autoencoder.safetensors'
 STUDENT_NAME = 'student.safetensors'
 TEACHER_NAME = 'teacher.safetensors'
+MOMENTS_NAME = f'{MOMENTS}.safetensors'
 TEACHER_SHARE_KEY = 'teacher_adapter'  # of `student` in config.json, see `load_denoiser`
 TOWER_NAME = 'audio_tower.safetensors'
 TOWER_KEY = 'audio_tower'  # of config.json: the module's arguments, if the release has a tower
@@ -143,6 +147,22 @@ def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyT
     return params, _read_adapter(own, params) if own.is_file() else None
 
 
+def load_moments(folder: pathlib.Path) -> PyTree:
+    """What the latents of a release's student are brought to: {steps: {'gain', 'shift': [C]}}.
+
+    Empty where the release has none; else there are some for each of the student's counts.
+
+    Raises:
+      ValueError: as `release.load_params`.
+    """
+    if not (folder / MOMENTS_NAME).is_file():
+        return {}
+    channel = jax.ShapeDtypeStruct((LATENT_CHANNELS,), np.float32)
+    counts = read_config(folder)['student']['steps']
+    shapes = {str(steps): {'gain': channel, 'shift': channel} for steps in counts}
+    return load_params(folder / MOMENTS_NAME, shapes)
+
+
 def weights_of(source: str | os.PathLike, name: str) -> pathlib.Path:
     """The file of weights that a run begins with: `source` itself, or the one in that release.
 
@@ -221,7 +241,7 @@ def save_release(
       folder: where; made if it is missing.
       config: of `config.json`, see `Generator`; an audio tower is copied if this describes one.
       params: by file stem: 'autoencoder', 'teacher', 'student', or 'student_adapter' and the like.
-        One that is not given is copied.
+        One that is not given is copied; moments are, if the student and the teacher are.
       base: name or folder of the release that gives the rest.
       dtype, block: how the networks given are stored, see `release.save_params`.
 
@@ -234,7 +254,11 @@ def save_release(
     given |= {adapter_name(name) for name in given}
     tower = (TOWER_NAME,) if TOWER_KEY in config else ()
     networks = (TEACHER_NAME, STUDENT_NAME)
-    copied = (*FROZEN, *tower, AUTOENCODER_NAME, *networks, *map(adapter_name, networks))
+    copied = [*FROZEN, *tower, AUTOENCODER_NAME, *networks, *map(adapter_name, networks)]
+    if given & {*networks, *map(adapter_name, networks)}:
+        (folder / MOMENTS_NAME).unlink(missing_ok=True)
+    else:
+        copied.append(MOMENTS_NAME)
     for name in copied:
         if name not in given and (base / name).is_file() and base != folder:
             with atomic_path(folder / name) as temporary:

@@ -19,12 +19,21 @@ from realaudio_jax.components import (
     denoiser_template,
     find_release,
     load_denoiser,
+    load_moments,
 )
 from realaudio_jax.io import write_audio
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Denoiser, latent_frames
-from realaudio_jax.program import SLOTS, Bucket, Networks, ProgramCache, Request, Slots
+from realaudio_jax.program import (
+    MOMENTS,
+    SLOTS,
+    Bucket,
+    Networks,
+    ProgramCache,
+    Request,
+    Slots,
+)
 from realaudio_jax.release import load_params, read_config
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.training.sharding import make_mesh, param_sharding
@@ -42,6 +51,7 @@ _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
 SAMPLE_RATES = (48_000, 44_100)
 # Of a release's config: s by which its sounds begin early, and by which onsets are asked for later.
 LEAD_KEY = 'onset_lead_s'
+POWERS_KEY = 'grid_powers'  # of `student`: see `program.Networks`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +102,10 @@ class Generator:
             text_encoder=text_lib.TextEncoder(),
             autoencoder=Autoencoder(**self.config.get('autoencoder', {})),
             denoiser=Denoiser(**self.config['denoiser']),
+            grid_powers=tuple(
+                (int(steps), power)
+                for steps, power in self.config['student'].get(POWERS_KEY, {}).items()
+            ),
         )
         self.tokenizer = text_lib.Tokenizer(folder / text_lib.TOKENIZER_NAME)
         denoiser = denoiser_template(networks.denoiser)
@@ -104,6 +118,7 @@ class Generator:
             ),
             'student': load_denoiser(folder, STUDENT_NAME, denoiser),
             'teacher': load_denoiser(folder, TEACHER_NAME, denoiser),
+            MOMENTS: load_moments(folder),
         }
         self._hold(networks, params, make_mesh(model_parallel))
 
@@ -130,7 +145,7 @@ class Generator:
 
     @property
     def params(self) -> PyTree:
-        """Parameters of text encoder, autoencoder, student and teacher, by those names."""
+        """Parameters of text encoder, autoencoder, student, its moments and teacher, by name."""
         return self.programs.params
 
     @property

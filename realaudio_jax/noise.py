@@ -290,17 +290,41 @@ def log_snr(path: NoisePath, t: Time) -> Float[Array, '...']:
     return 2.0 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
 
 
-def time_grid(steps: int, start: float = 1.0, end: float = 0.0) -> Float[Array, ' {steps}+1']:
-    """The evenly spaced times start > ... > end that bound `steps` sampling steps, both included.
+def time_grid(
+    steps: int, start: float = 1.0, end: float = 0.0, power: float = 1.0
+) -> Float[Array, ' {steps}+1']:
+    """The times start > ... > end that bound `steps` sampling steps, both included.
+
+        t_i = end + (start - end) (1 - i / steps)^power
+
+    Args:
+        steps: n, 1 or more.
+        start, end: first and last time.
+        power: 1 spaces them evenly; more makes steps shorter towards the end.
 
     Raises:
-        ValueError: fewer than one step, or not 0 <= end < start <= 1.
+        ValueError: fewer than one step, a power that is not positive, or not
+            0 <= end < start <= 1.
     """
     if steps < 1:
         raise ValueError(f'steps is {steps}: pass 1 or more')
     if not 0.0 <= end < start <= 1.0:
         raise ValueError(f'times must satisfy 0 <= end < start <= 1: start={start}, end={end}')
-    return jnp.asarray(np.linspace(start, end, steps + 1), jnp.float32)
+    if not power > 0:
+        raise ValueError(f'power is {power}: pass a positive number')
+    left = np.linspace(1.0, 0.0, steps + 1) ** power
+    return jnp.asarray(end + (start - end) * left, jnp.float32)
+
+
+def step_length(t: Time, steps: int, power: float = 1.0) -> Float[Array, '...']:
+    """Length of the step that begins at t on `time_grid(steps, power=power)`.
+
+    t - (t^(1 / power) - 1 / steps)^power, and all of t where no whole step is left.
+    """
+    t = jnp.asarray(t)
+    if power == 1:
+        return jnp.full_like(t, 1.0 / steps)
+    return t - jnp.maximum(t ** (1.0 / power) - 1.0 / steps, 0.0) ** power
 
 
 def ddim_step(

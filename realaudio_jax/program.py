@@ -43,6 +43,7 @@ from realaudio_jax.typing import (
     PyTree,
 )
 
+MOMENTS = 'student_moments'  # of the parameters, see `metrics.calibration.calibrate_moments`
 SILENT_DB = -60.0  # RMS below which a sound counts as silent
 
 
@@ -142,11 +143,18 @@ class Bucket:
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """The modules of a release; hashable, so they are constants of a program."""
+    """The modules of a release; hashable, so they are constants of a program.
+
+    Attributes:
+      text_encoder, autoencoder, denoiser: the modules.
+      grid_powers: of the student's time grid, as (steps, power), see `noise.time_grid`; a count of
+        steps that is not named has even steps.
+    """
 
     text_encoder: TextEncoder
     autoencoder: Autoencoder
     denoiser: Denoiser
+    grid_powers: tuple[tuple[int, float], ...] = ()
 
 
 def item_noise(key: Key[Array, ''], seed: Int[Array, 'B'], length: int) -> Float[Array, 'B L C']:
@@ -197,34 +205,39 @@ def sample_latents(
     """Runs the sampler from item noise (or noised init latents) to clean latents.
 
     Every item has its own strength, so the sampler runs in units of it: u from 1 to 0,
-    t = u strength.
+    t = u strength. A student walks its own grid, is told the length of each step, and what it made
+    is then brought to `MOMENTS` of this count of steps, if there are any.
     """
     key_start, key_fresh = jax.random.split(jax.random.key(0))
     start = item_noise(key_start, request.seed, bucket.length)
     if bucket.init:
         start = noise.diffuse(PATH, c.init, start, request.strength)
-    step_size = request.strength / bucket.steps
-    scale = request.guidance_scale
-    if bucket.student:
-        denoise = as_student(networks.denoiser)(params['student'], c, scale, step_size)
-    else:
-        denoise = as_teacher(networks.denoiser)(params['teacher'], c, scale)
-    path, scaled = PATH, denoise
-    if bucket.init:
-        path = StrengthPath(request.strength)
-        scaled = lambda x, u: denoise(x, u * request.strength)  # noqa: E731
-    grid = noise.time_grid(bucket.steps)
+    scale, strength = request.guidance_scale, request.strength
+    power = dict(networks.grid_powers).get(bucket.steps, 1.0) if bucket.student else 1.0
+
+    def denoise(x, u):
+        if not bucket.student:
+            return as_teacher(networks.denoiser)(params['teacher'], c, scale)(x, u * strength)
+        length = strength * noise.step_length(u, bucket.steps, power)
+        return as_student(networks.denoiser)(params['student'], c, scale, length)(x, u * strength)
+
+    path = StrengthPath(strength) if bucket.init else PATH
+    grid = noise.time_grid(bucket.steps, power=power)
     if bucket.sampler == 'ddim':
-        latents = samplers.ddim(scaled, path, start, grid)
+        latents = samplers.ddim(denoise, path, start, grid)
     elif bucket.sampler == 'dpm_solver_pp_2m':
-        latents = samplers.dpm_solver_pp_2m(scaled, path, start, grid)
+        latents = samplers.dpm_solver_pp_2m(denoise, path, start, grid)
     elif bucket.sampler == 'ping_pong':
         keys = samplers.item_keys(key_fresh, request.seed)
-        latents = samplers.multistep_consistency(scaled, path, start, grid, keys)
+        latents = samplers.multistep_consistency(denoise, path, start, grid, keys)
     else:
         raise ValueError(
             f'unknown sampler {bucket.sampler!r}; use ddim, dpm_solver_pp_2m or ping_pong'
         )
+    moments = params.get(MOMENTS, {}).get(str(bucket.steps)) if bucket.student else None
+    if moments:  # as much of it as was made anew
+        brought = latents * moments['gain'][None, None] + moments['shift'][None, None]
+        latents += strength[:, None, None] * (brought - latents)
     keep = request.init_mask[..., None]
     return keep * c.init + (1.0 - keep) * latents if bucket.init else latents
 
@@ -289,7 +302,8 @@ def generate(
     """The whole program.
 
     Args:
-      params: of text encoder, autoencoder, student and teacher, by those names.
+      params: of text encoder, autoencoder, student and teacher, by those names; `MOMENTS` of the
+        student, if it has some: {steps: {'gain': [C], 'shift': [C]}}.
       request: what to make.
       init_audio: sound to vary or to keep parts of; None where the bucket has no init.
       networks: the modules.
@@ -365,7 +379,8 @@ class ProgramCache:
     def weights_for(self, bucket: Bucket) -> PyTree:
         """The parameters that bucket's program reads."""
         used = 'student' if bucket.student else 'teacher'
-        return {k: self.params[k] for k in ('text_encoder', 'autoencoder', used)}
+        names = ('text_encoder', 'autoencoder', used, *([MOMENTS] if bucket.student else []))
+        return {name: self.params[name] for name in names if name in self.params}
 
     def batch_sharding(self, bucket: Bucket) -> NamedSharding:
         """Batches are split over 'data' where they divide it, otherwise held by every device."""

@@ -23,7 +23,7 @@ from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.release import load_params, read_config, save_params
-from realaudio_jax.typing import MAX_EVENTS, MAX_TEXT_TOKENS
+from realaudio_jax.typing import LATENT_CHANNELS, MAX_EVENTS, MAX_TEXT_TOKENS
 
 DENOISER = Denoiser(**tiny.CONFIG['denoiser'])
 
@@ -62,6 +62,34 @@ def test_a_saved_release_holds_what_was_given_and_the_rest_of_its_base(tiny_rele
     assert (tmp_path / 'new' / 'NOTICE-text-encoder.txt').is_file()
     assert read_config(tmp_path / 'new')['name'] == 'new'
     assert not list((tmp_path / 'new').glob('.partial*'))
+
+
+def test_moments_are_copied_with_the_networks_they_are_of(tiny_release, tmp_path):
+    base, ones = tmp_path / 'base', np.ones(LATENT_CHANNELS, np.float32)
+    shutil.copytree(tiny_release, base)
+    found = {str(n): {'gain': n * ones, 'shift': -n * ones} for n in (1, 2, 4, 8)}
+    save_params(base / components.MOMENTS_NAME, found)
+    jax.tree.map(np.testing.assert_array_equal, components.load_moments(base), found)
+    params = {
+        'student': tiny.random_params(denoiser_template(DENOISER), 9),
+        'teacher': tiny.random_params(denoiser_template(DENOISER), 8),
+        'autoencoder': tiny.random_params(
+            autoencoder_template(Autoencoder(**tiny.CONFIG['autoencoder'])), 7
+        ),
+    }
+    for name, kept in (('autoencoder', True), ('student', False), ('teacher', False)):
+        save_release(tmp_path / name, tiny.CONFIG, {name: params[name]}, base)
+        assert bool(components.load_moments(tmp_path / name)) is kept
+    save_release(base, tiny.CONFIG, {'student': params['student']}, base)
+    assert not components.load_moments(base)
+
+
+def test_moments_are_of_every_count_of_steps(tiny_release, tmp_path):
+    shutil.copytree(tiny_release, tmp_path / 'new')
+    ones = np.ones(LATENT_CHANNELS, np.float32)
+    save_params(tmp_path / 'new' / components.MOMENTS_NAME, {'4': {'gain': ones, 'shift': ones}})
+    with pytest.raises(ValueError, match='missing 1/gain'):
+        Generator(tmp_path / 'new')
 
 
 def test_a_release_may_be_its_own_base(tiny_release, tmp_path):

@@ -16,6 +16,7 @@ from realaudio_jax import generator as generator_lib
 from realaudio_jax.generator import Generator, load
 from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.program import SLOTS, Bucket, Health
+from realaudio_jax.release import read_config, write_config
 from realaudio_jax.timeline import Event, Timeline
 
 SHORT = dict(seconds=0.5, steps=2)  # the shortest sound: one program for most of these tests
@@ -61,6 +62,17 @@ def test_the_student_may_have_a_scale_of_its_own(generator, dog):
     )
     np.testing.assert_array_equal(said, asked)
     assert np.abs(said - dog.latents).max() > 1e-4
+
+
+def test_a_release_names_the_grid_of_its_student(tiny_release, tmp_path, dog):
+    for file in tiny_release.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = read_config(tiny_release)
+    (tmp_path / 'config.json').unlink()
+    write_config(tmp_path, {**config, 'student': {**config['student'], 'grid_powers': {'2': 2.0}}})
+    own = Generator(tmp_path)
+    assert own.networks.grid_powers == ((2, 2.0),)
+    assert np.abs(own.generate('dog', seed=3, **SHORT).latents - dog.latents).max() > 1e-4
 
 
 @pytest.mark.parametrize(

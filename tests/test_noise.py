@@ -193,11 +193,23 @@ def test_time_grid(steps):
     assert noise.time_grid(steps)[0] == 1 and noise.time_grid(steps)[-1] == 0
 
 
+@pytest.mark.parametrize('power', [0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize('steps', [1, 2, 7])
+def test_a_grid_of_uneven_steps_and_their_lengths(steps, power):
+    grid = noise.time_grid(steps, 0.9, 0.3, power)
+    left = (np.arange(steps, -1, -1) / steps) ** power
+    np.testing.assert_allclose(grid, 0.3 + 0.6 * left, atol=1e-6)
+    grid = noise.time_grid(steps, power=power)
+    lengths = noise.step_length(grid[:-1], steps, power)
+    np.testing.assert_allclose(lengths, -np.diff(grid), atol=1e-6)
+    assert noise.step_length(grid[-2] / 2, steps, power) > 0  # less than a step is left
+
+
 @pytest.mark.parametrize(
-    'arguments', [(0,), (4, 0.2, 0.5), (4, 1.5), (4, 1.0, -0.1), (4, 0.5, 0.5)]
+    'arguments', [(0,), (4, 0.2, 0.5), (4, 1.5), (4, 1.0, -0.1), (4, 0.5, 0.5), (4, 1.0, 0.0, 0.0)]
 )
 def test_time_grid_refuses_nonsense(arguments):
-    with pytest.raises(ValueError, match='pass 1 or more|times must satisfy'):
+    with pytest.raises(ValueError, match='pass 1 or more|times must satisfy|a positive number'):
         noise.time_grid(*arguments)
 
 

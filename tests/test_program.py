@@ -4,6 +4,7 @@ A tolerance of one PCM step (1 / 32767) stands wherever programs of different sh
 XLA may sum in another order, and a value half-way between two steps then rounds the other way.
 """
 
+import dataclasses
 import pathlib
 import re
 
@@ -16,20 +17,24 @@ import tiny
 from realaudio_jax import samplers
 from realaudio_jax.components import autoencoder_template, denoiser_template
 from realaudio_jax.models.autoencoder import Autoencoder
-from realaudio_jax.models.denoiser import PATH, Denoiser
+from realaudio_jax.models.denoiser import PATH, Denoiser, as_student
 from realaudio_jax.models.text_encoder import TextEncoder, parameter_shapes
-from realaudio_jax.noise import diffuse, time_grid
+from realaudio_jax.noise import ddim_step, diffuse, time_grid
 from realaudio_jax.program import (
+    MOMENTS,
     SLOTS,
     Bucket,
     Networks,
     ProgramCache,
     StrengthPath,
+    condition,
     finish,
     item_noise,
     request_shapes,
+    sample_latents,
 )
 from realaudio_jax.training.sharding import make_mesh, replicate
+from realaudio_jax.typing import LATENT_CHANNELS
 
 STEP = 1  # PCM steps
 LENGTH = 6  # latent frames
@@ -249,6 +254,59 @@ def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
     np.testing.assert_allclose(latents[2, :3], init[2, :3], atol=1e-4)
     assert np.abs(latents[2, 3:] - init[2, 3:]).max() > 0.1
     np.testing.assert_allclose(latents[3], init[3], atol=1e-4)
+
+
+def latents_of(networks, params, which, init=None, **changes):
+    """The sampler alone, not compiled: latents of items 5 and 6, and what it was told."""
+    asked = request(which, (5, 6)).replace(**changes)
+    init = jnp.zeros((2, LENGTH, LATENT_CHANNELS)) if init is None else init
+    c = condition(networks, params, asked, init)
+    return sample_latents(networks, params, asked, c, which), asked, c
+
+
+def test_a_student_walks_the_grid_of_its_count_of_steps(networks, params):
+    walk = dataclasses.replace(networks, grid_powers=((4, 3.0), (2, 2.0)))
+    even, asked, c = latents_of(networks, params, bucket(2))
+    got = latents_of(walk, params, bucket(2))[0]
+    key_start = jax.random.split(jax.random.key(0))[0]
+    x = item_noise(key_start, asked.seed, LENGTH)
+    for t, s in ((1.0, 0.25), (0.25, 0.0)):
+        denoise = as_student(networks.denoiser)(
+            params['student'], c, asked.guidance_scale, jnp.full(2, t - s)
+        )
+        x = ddim_step(PATH, x, denoise(x, jnp.full(2, t)), t, s)
+    np.testing.assert_allclose(got, x, atol=1e-4)
+    assert jnp.abs(got - even).max() > 0.01
+    teacher = bucket(2, student=False)
+    same = [latents_of(n, params, teacher)[0] for n in (networks, walk)]
+    np.testing.assert_array_equal(*same)
+
+
+def test_latents_of_a_student_are_brought_to_its_moments(networks, params):
+    rng = np.random.default_rng(0)
+    gain, shift = jnp.asarray(rng.uniform(0.5, 2, (2, LATENT_CHANNELS)), jnp.float32)
+    told = params | {MOMENTS: {'2': {'gain': gain, 'shift': shift}}}
+
+    def both(**settings):
+        return (latents_of(networks, p, bucket(2, **settings))[0] for p in (params, told))
+
+    as_is, brought = both()
+    np.testing.assert_allclose(brought, as_is * gain + shift, atol=1e-5)
+    for settings in ({'student': False}, {'steps': 4}):  # they have none
+        np.testing.assert_array_equal(*both(**settings))
+
+
+def test_a_variation_is_brought_as_far_as_it_is_new(networks, params):
+    gain, shift = jnp.full(LATENT_CHANNELS, 2.0), jnp.full(LATENT_CHANNELS, 1.0)
+    told = params | {MOMENTS: {'2': {'gain': gain, 'shift': shift}}}
+    which = bucket(2, init=True)
+    kept = jnp.arange(LENGTH)[None] < jnp.asarray([[0], [3]])
+    init = jnp.ones((2, LENGTH, LATENT_CHANNELS))
+    asked = {'strength': jnp.asarray([0.5, 1.0]), 'init_mask': kept.astype(jnp.float32)}
+    as_is, brought = (latents_of(networks, p, which, init, **asked)[0] for p in (params, told))
+    np.testing.assert_allclose(brought[0], 1.5 * as_is[0] + 0.5, atol=1e-5)
+    np.testing.assert_allclose(brought[1, 3:], 2 * as_is[1, 3:] + 1, atol=1e-5)
+    np.testing.assert_array_equal(brought[1, :3], 1.0)
 
 
 def test_noise_of_a_frame_is_a_function_of_seed_and_frame():

@@ -1,16 +1,19 @@
-"""A release that begins early is found out, and asks for later onsets from then on."""
+"""A release is measured, and from then on asks for later onsets and spreads as its teacher does."""
 
 import numpy as np
 import pytest
 
+from realaudio_jax.components import load_moments
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import LEAD_KEY, Generator
 from realaudio_jax.metrics import calibration
 from realaudio_jax.metrics.evaluation import Made
 from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.program import MOMENTS
 from realaudio_jax.release import read_config, write_config
 from realaudio_jax.timeline import Timeline
+from realaudio_jax.typing import LATENT_CHANNELS
 
 STUDENT = Setting('student', 1)
 
@@ -50,6 +53,30 @@ def test_the_lead_is_measured_and_kept(folder, scenes, monkeypatch):
     assert again == pytest.approx(0.012, abs=2e-3)  # what is left is nothing
     monkeypatch.setattr(calibration, 'make_sounds', played(-0.02))
     assert calibration.calibrate_onsets(folder, scenes, STUDENT) == 0
+
+
+def test_moments_take_the_mean_and_half_of_the_spread_of_the_teacher(folder, scenes, monkeypatch):
+    """As a ratio: from a deviation of 1 to one of 4 half of the way is 2."""
+
+    def make(generator, scenes, setting, seed):
+        assert not generator.params[MOMENTS]  # measured as it is, the second time too
+        mean, deviation = (3.0, 4.0) if setting.model == 'teacher' else (1.0, 1.0)
+        if setting == Setting('student', 8):
+            deviation = 0.0  # a network that is not trained
+        latents = np.random.default_rng(seed).normal(size=(8, 50, LATENT_CHANNELS))
+        latents = (latents - latents.mean((0, 1))) / latents.std((0, 1))
+        return Made([], mean + deviation * latents)
+
+    monkeypatch.setattr(calibration, 'make_sounds', make)
+    for _ in range(2):
+        calibration.calibrate_moments(folder, scenes)
+    found = load_moments(folder)
+    assert set(found) == {'1', '2', '4', '8'}
+    for steps in ('1', '2', '4', '8'):
+        gain, shift = found[steps]['gain'], found[steps]['shift']
+        np.testing.assert_allclose(gain * 1.0 + shift, 3.0, rtol=1e-5)
+        np.testing.assert_allclose(gain, 2.0, rtol=1e-5)
+    assert Generator(folder).params[MOMENTS].keys() == found.keys()
 
 
 def test_onsets_are_asked_for_later_but_short_events_keep_half(folder):

@@ -1,8 +1,10 @@
-"""Measures how early the sounds of a release begin, on training scenes, and corrects its config.
+"""Corrects a release by what is measured of it on training scenes: moments, then onsets.
 
-python -m experiments.calibrate_onsets --release=DIR --recordings=DIR
+python -m experiments.calibrate --release=DIR --recordings=DIR
 
-`experiments.distill` does the same at its end. Run again, it changes the value by what is left.
+The latents of the student are brought to its teacher's moments, and it is asked for onsets as much
+later as its sounds begin early; see `metrics.calibration`. `experiments.distill` does the same at
+its end. Run again, it measures the moments anew and changes the lead by what is left.
 """
 
 from absl import flags
@@ -11,7 +13,7 @@ from experiments.common import run
 from realaudio_jax.components import find_release
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import make_scenes
-from realaudio_jax.metrics.calibration import calibrate_onsets
+from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.setting import Setting
 
 _RELEASE = flags.DEFINE_string('release', None, 'Folder of the release.', required=True)
@@ -19,7 +21,7 @@ _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder with metadata.csv;
 _FOLEY_WEIGHT = flags.DEFINE_float('foley_weight', 0.4, 'Share of foley among the recordings.')
 _SCENES = flags.DEFINE_integer('scenes', 128, 'Training scenes.', lower_bound=1)
 _SECONDS = flags.DEFINE_float('seconds', 5.0, 'Of each.')
-_STEPS = flags.DEFINE_integer('steps', 4, 'Of the student.')
+_STEPS = flags.DEFINE_integer('steps', 4, 'Of the student, for the onsets.')
 _SEED = flags.DEFINE_integer('seed', 1_000_000, 'Of scenes and noise.')
 
 
@@ -28,8 +30,12 @@ def main(argv):
     source = scene_source(_RECORDINGS.value, _FOLEY_WEIGHT.value, 'train')
     scenes = list(make_scenes(_SEED.value, source, _SCENES.value, _SECONDS.value))
     folder = find_release(_RELEASE.value)
+    calibrate_moments(folder, scenes, _SEED.value)
     lead = calibrate_onsets(folder, scenes, Setting('student', _STEPS.value), _SEED.value)
-    print(f'{folder}: onsets are asked for {1000 * lead:.1f} ms later from now on')
+    print(
+        f'{folder}: the moments of its student are written, and onsets are asked for '
+        f'{1000 * lead:.1f} ms later from now on'
+    )
 
 
 if __name__ == '__main__':
