@@ -15,7 +15,6 @@ from realaudio_jax.components import (
     denoiser_template,
     find_release,
     load_front_end,
-    load_moments,
     save_release,
 )
 from realaudio_jax.data.latent_cache import RandomCrops
@@ -160,9 +159,6 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(
     student = load_params(release / 'student.safetensors', shapes)
     teacher = load_params(release / 'teacher.safetensors', shapes)
     assert_finite(student)
-    moments = load_moments(release)
-    assert_finite(moments)
-    assert set(moments) == {'1', '2', '4', '8'}
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), student, teacher)
     assert any(jax.tree.leaves(moved))
     rows = json.loads((tmp_path / 'results.json').read_text())
