@@ -183,9 +183,13 @@ What came after it (2026-11-28) trains nothing. The eighth run, taught by regres
 than its teacher about the same means: the deviations of its latents' last 32 channels over training
 scenes are 0.95, 0.89, 0.81 and 0.74 of the teacher's with 8, 4, 2 and 1 steps. And four even steps
 are not the best four: (1 - i / 4)^2 is finer where it is decided how things sound. So the release
-has moments (`experiments.calibrate --scenes=128 --seconds=10 --foley_weight=0`), and a power of 2 at
-four steps (`student.grid_powers` of config.json). Frechet distances at 4, 2 and 1 steps of seed 0,
-then of seed 1 (its own scenes and noise; teacher 4.08, 5.14), with moments of 96 training scenes:
+has a power of 2 at four steps (`student.grid_powers` of config.json), and moments:
+
+    python -m experiments.calibrate --release=foley --recordings=DIR --scenes=128 --seconds=10 \
+        --foley_weight=0
+
+Frechet distances at 4, 2 and 1 steps of seed 0, then of seed 1 (its own scenes and noise; teacher
+4.08, 5.14), with moments of 96 other training scenes; the release's own stand in the README:
 
     the eighth run                                             4.57 4.94 5.81  5.72 5.18 6.05
     the teacher's mean alone                                   4.45 4.75 5.41  5.64 5.05 5.82
