@@ -291,7 +291,7 @@ def test_latents_of_a_student_are_brought_to_its_moments(networks, params):
         return (latents_of(networks, p, bucket(2, **settings))[0] for p in (params, told))
 
     as_is, brought = both()
-    np.testing.assert_allclose(brought, as_is * gain + shift, atol=1e-5)
+    np.testing.assert_allclose(brought, as_is * gain[None, None] + shift[None, None], atol=1e-5)
     for settings in ({'student': False}, {'steps': 4}):  # they have none
         np.testing.assert_array_equal(*both(**settings))
 

@@ -13,6 +13,7 @@ from realaudio_jax.metrics.evaluation import make_sounds
 from realaudio_jax.metrics.events import onset_errors
 from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.metrics.timing import onset_lead
+from realaudio_jax.program import MOMENTS
 from realaudio_jax.release import save_params, write_config
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
@@ -38,9 +39,10 @@ def calibrate_moments(folder: str | os.PathLike, scenes: Sequence[Scene], seed: 
     Raises:
         OSError: the moments cannot be written.
     """
-    path = pathlib.Path(folder) / MOMENTS_NAME
-    path.unlink(missing_ok=True)  # the student as it is
-    generator = Generator(pathlib.Path(folder))
+    folder = pathlib.Path(folder)
+    generator = Generator(folder)
+    as_it_is = generator.params | {MOMENTS: {}}
+    generator = generator.with_networks(generator.networks, as_it_is)
 
     def moments(setting: Setting) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
         latents = make_sounds(generator, scenes, setting, seed).latents
@@ -52,7 +54,7 @@ def calibrate_moments(folder: str | os.PathLike, scenes: Sequence[Scene], seed: 
         mean, own = moments(Setting('student', steps))
         gain = np.sqrt(np.clip(spread / np.maximum(own, 1e-6), 1 / _MOST, _MOST))
         found[str(steps)] = {'gain': gain, 'shift': wanted - gain * mean}
-    save_params(path, found)
+    save_params(folder / MOMENTS_NAME, found)
 
 
 def calibrate_onsets(
