@@ -180,9 +180,10 @@ Another 300 updates of the energy score, in place of these, of all but the block
 four steps of seeds 1 and 2, 64 and 62%, no nearer.
 
 What came after it (2026-11-28) trains nothing. The eighth run, taught by regression, spreads less
-than its teacher about the same means: the deviations of its latents' last 32 channels over training
-scenes are 0.95, 0.89, 0.81 and 0.74 of the teacher's with 8, 4, 2 and 1 steps. And four even steps
-are not the best four: (1 - i / 4)^2 is finer where it is decided how things sound. So the release
+than its teacher, about means that are a little off: the deviations of its latents' last 32 channels
+over training scenes are 0.95, 0.89, 0.81 and 0.74 of the teacher's with 8, 4, 2 and 1 steps. And
+four even steps are not the best four: (1 - i / 4)^2 is finer where it is decided how things sound.
+So the release
 has a power of 2 at four steps (`student.grid_powers` of config.json), and moments:
 
     python -m experiments.calibrate --release=foley --recordings=DIR --scenes=128 --seconds=10 \
@@ -198,7 +199,7 @@ Frechet distances at 4, 2 and 1 steps of seed 0, then of seed 1 (its own scenes 
     half of it, by the covariance of all channels              4.54 4.57 4.77  5.78 4.97 5.22
     all of it, likewise                                        5.04 4.69 4.45  6.19 5.29 4.93
     mean, and noise of half of what is missing                   -    -    -   6.03 5.31 5.12
-    moments of the release, power 1.5                          4.21 5.71   -   5.31 5.91   -
+    half of the spread, by channel, power 1.5                  4.21 5.71   -   5.31 5.91   -
     the same, power 2: the release at four steps               4.25   -    -   5.08   -    -
     the same, power 2, 1.3 of the teacher's adapter            4.47   -    -     -    -    -
     steps of 1/2, 1/4, 1/8, 1/8                                4.38   -    -   5.04   -    -

@@ -46,3 +46,15 @@ def tiny_release(tmp_path_factory) -> pathlib.Path:
     import tiny
 
     return tiny.write(tmp_path_factory.mktemp('release') / 'tiny')
+
+
+@pytest.fixture
+def own_release(tiny_release, tmp_path) -> pathlib.Path:
+    """The same release in a folder of the test's own, whose config it may write anew."""
+    from realaudio_jax.release import read_config, write_config
+
+    for file in tiny_release.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / 'config.json').unlink()
+    write_config(tmp_path, read_config(tiny_release))
+    return tmp_path

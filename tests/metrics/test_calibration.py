@@ -23,15 +23,6 @@ def scenes():
     return list(make_scenes(0, FoleySource(), 8, 2.0))
 
 
-@pytest.fixture
-def folder(tiny_release, tmp_path):
-    for file in tiny_release.iterdir():
-        (tmp_path / file.name).symlink_to(file)
-    (tmp_path / 'config.json').unlink()
-    write_config(tmp_path, read_config(tiny_release))
-    return tmp_path
-
-
 def played(lead_s):
     """A generator whose every sound is the scene's own, `lead_s` too early."""
 
@@ -43,19 +34,23 @@ def played(lead_s):
     return make
 
 
-def test_the_lead_is_measured_and_kept(folder, scenes, monkeypatch):
+def test_the_lead_is_measured_and_kept(own_release, scenes, monkeypatch):
     monkeypatch.setattr(calibration, 'make_sounds', played(0.012))
-    before = read_config(folder)
-    assert calibration.calibrate_onsets(folder, scenes, STUDENT) == pytest.approx(0.012, abs=2e-3)
-    after = read_config(folder)
+    before = read_config(own_release)
+    assert calibration.calibrate_onsets(own_release, scenes, STUDENT) == pytest.approx(
+        0.012, abs=2e-3
+    )
+    after = read_config(own_release)
     assert after.pop(LEAD_KEY) == pytest.approx(0.012, abs=2e-3) and after == before
-    again = calibration.calibrate_onsets(folder, scenes, STUDENT)
+    again = calibration.calibrate_onsets(own_release, scenes, STUDENT)
     assert again == pytest.approx(0.012, abs=2e-3)  # what is left is nothing
     monkeypatch.setattr(calibration, 'make_sounds', played(-0.02))
-    assert calibration.calibrate_onsets(folder, scenes, STUDENT) == 0
+    assert calibration.calibrate_onsets(own_release, scenes, STUDENT) == 0
 
 
-def test_moments_take_the_mean_and_half_of_the_spread_of_the_teacher(folder, scenes, monkeypatch):
+def test_moments_take_the_mean_and_half_of_the_spread_of_the_teacher(
+    own_release, scenes, monkeypatch
+):
     """As a ratio: from a deviation of 1 to one of 4 half of the way is 2."""
 
     def make(generator, scenes, setting, seed):
@@ -69,20 +64,20 @@ def test_moments_take_the_mean_and_half_of_the_spread_of_the_teacher(folder, sce
 
     monkeypatch.setattr(calibration, 'make_sounds', make)
     for _ in range(2):
-        calibration.calibrate_moments(folder, scenes)
-    found = load_moments(folder)
+        calibration.calibrate_moments(own_release, scenes)
+    found = load_moments(own_release)
     assert set(found) == {'1', '2', '4', '8'}
     for steps in ('1', '2', '4', '8'):
         gain, shift = found[steps]['gain'], found[steps]['shift']
         np.testing.assert_allclose(gain * 1.0 + shift, 3.0, rtol=1e-5)
         np.testing.assert_allclose(gain, 2.0, rtol=1e-5)
-    assert Generator(folder).params[MOMENTS].keys() == found.keys()
+    assert Generator(own_release).params[MOMENTS].keys() == found.keys()
 
 
-def test_onsets_are_asked_for_later_but_short_events_keep_half(folder):
-    write_config(folder, read_config(folder) | {LEAD_KEY: 0.01})
+def test_onsets_are_asked_for_later_but_short_events_keep_half(own_release):
+    write_config(own_release, read_config(own_release) | {LEAD_KEY: 0.01})
     timeline = Timeline.parse('bell@0.5-0.8; tick@0.9-0.906', 1.0)
-    request = Generator(folder).request(['rain'], timeline, 1.0, [0], 2.0, 26)
+    request = Generator(own_release).request(['rain'], timeline, 1.0, [0], 2.0, 26)
     np.testing.assert_allclose(request.onset_s[0, :2], [0.51, 0.903], rtol=1e-6)
     np.testing.assert_allclose(request.offset_s[0, :2], [0.8, 0.906], rtol=1e-6)
     assert not np.asarray(request.onset_s)[0, 2:].any()
