@@ -183,8 +183,7 @@ What came after it (2026-11-28) trains nothing. The eighth run, taught by regres
 than its teacher, about means that are a little off: the deviations of its latents' last 32 channels
 over training scenes are 0.95, 0.89, 0.81 and 0.74 of the teacher's with 8, 4, 2 and 1 steps. And
 four even steps are not the best four: (1 - i / 4)^2 is finer where it is decided how things sound.
-So the release
-has a power of 2 at four steps (`student.grid_powers` of config.json), and moments:
+So the release has a power of 2 at four steps (`student.grid_powers` of config.json), and moments:
 
     python -m experiments.calibrate --release=foley --recordings=DIR --scenes=128 --seconds=10 \
         --foley_weight=0
