@@ -4,8 +4,7 @@ python -m experiments.calibrate --release=DIR --recordings=DIR
 
 The latents of the student are brought to its teacher's moments, and it is asked for onsets as much
 later as its sounds begin early; see `metrics.calibration`. Run again, it measures the moments anew
-and changes the lead by what is left. `experiments.distill` measures the lead at its end, and
-leaves the moments to this command.
+and changes the lead by what is left. `experiments.distill` does both at its end.
 """
 
 from absl import flags

@@ -41,7 +41,7 @@ from realaudio_jax.distillation.recipe import Recipe, Sum
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.generator import LEAD_KEY, Generator, enable_compilation_cache
 from realaudio_jax.io import write_audio
-from realaudio_jax.metrics.calibration import calibrate_onsets
+from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.coherence import coherence_rows
 from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.evaluation import evaluate, make_sounds
@@ -332,9 +332,10 @@ def main(argv):
     }
     release[LEAD_KEY] = 0.0
     components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
-    known = make_scenes(config.seed, source, config.calibration_scenes, config.eval_seconds)
+    known = list(make_scenes(config.seed, source, config.calibration_scenes, config.eval_seconds))
     few = Setting('student', min(4, max(config.consistency.segments)))
-    calibrate_onsets(workdir / 'release', list(known), few, config.seed)
+    calibrate_moments(workdir / 'release', known, config.seed)
+    calibrate_onsets(workdir / 'release', known, few, config.seed)
     judge(config, workdir, _RECORDINGS.value, _EMBEDDER_WEIGHTS.value)
     print(f'done: open {workdir / "report.html"}; the student is in {workdir / "release"}')
 

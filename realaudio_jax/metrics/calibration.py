@@ -15,7 +15,7 @@ from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.metrics.timing import onset_lead
 from realaudio_jax.program import MOMENTS
 from realaudio_jax.release import save_params, write_config
-from realaudio_jax.typing import SAMPLE_RATE, Float
+from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Float
 
 _MOST = 4.0  # ratio of two spreads; what is farther apart was not trained
 
@@ -41,7 +41,9 @@ def calibrate_moments(folder: str | os.PathLike, scenes: Sequence[Scene], seed: 
     """
     folder = pathlib.Path(folder)
     generator = Generator(folder)
-    as_it_is = generator.params | {MOMENTS: {}}
+    ones = np.ones(LATENT_CHANNELS, np.float32)
+    same = {str(n): {'gain': ones, 'shift': 0 * ones} for n in generator.student_steps}
+    as_it_is = generator.params | {MOMENTS: same}  # its programs serve the new moments, too
     generator = generator.with_networks(generator.networks, as_it_is)
 
     def moments(setting: Setting) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:

@@ -15,6 +15,7 @@ from realaudio_jax.components import (
     denoiser_template,
     find_release,
     load_front_end,
+    load_moments,
     save_release,
 )
 from realaudio_jax.data.latent_cache import RandomCrops
@@ -161,6 +162,7 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(
     assert_finite(student)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), student, teacher)
     assert any(jax.tree.leaves(moved))
+    assert load_moments(release).keys() == {'1', '2', '4', '8'}
     rows = json.loads((tmp_path / 'results.json').read_text())
     made = {(row.get('model'), row.get('steps')) for row in rows}
     assert {('student', n) for n in (1, 2, 4, 8)} | {('teacher', 4), ('teacher', 50)} <= made

@@ -11,7 +11,7 @@ import tiny_teacher
 
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.teachers.stable_audio_open import conditioners, oobleck, pipeline, transformer
-from realaudio_jax.teachers.stable_audio_open.denoise import Schedule, noises
+from realaudio_jax.teachers.stable_audio_open.denoise import Schedule, guided, noises
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,21 @@ def test_schedule_and_noise():
     assert x.shape == (3, 5, 2) and noise.shape == (4, 3, 5, 2)
     again, _ = noises(jax.random.split(jax.random.key(0), 3)[1:2], 4, (5, 2))
     np.testing.assert_array_equal(x[1:2], again)
+
+
+def test_what_is_told_nothing_needs_no_tokens(model):
+    """Guided away from tokens that are zero, or from none."""
+    asked = model.conditioning(['rain', 'a door'], 0.0, 1.0)
+    asked = asked.replace(start_s=jnp.asarray([0.0, 0.5]))
+    x = jax.random.normal(jax.random.key(0), (2, model.frames, 4))
+    t = jnp.asarray([0.9, 0.4])
+    whole, short = (
+        guided(model.networks, model.params, asked, away, 3.0)(x, t)
+        for away in (asked.unconditional(), None)
+    )
+    np.testing.assert_allclose(short, whole, atol=1e-5)
+    told = guided(model.networks, model.params, asked, None, 1.0)(x, t)
+    assert jnp.abs(told - whole).max() > 1e-3
 
 
 def test_requests_that_the_model_cannot_serve(model):

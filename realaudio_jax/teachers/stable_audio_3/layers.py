@@ -2,10 +2,11 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.teachers.layers import HIDDEN, attention_weights, batched_product
+from realaudio_jax.teachers.layers import HIDDEN, attention_scores, heads_as_batch
 from realaudio_jax.typing import Array, Float
 
 LOWEST, HIGHEST = 0.5, 10_000.0  # frequencies of all Fourier features, as published
@@ -41,11 +42,14 @@ def mix(
     eq. 1 with lambda = 1).
     """
     heads = value.shape[1]
-    weights = attention_weights(query, key, bias)
+    scores = attention_scores(heads_as_batch(query), heads_as_batch(key), bias)
+    weights = jax.nn.softmax(scores, axis=-1)
     if query.shape[1] != heads:
         # In float32: what both maps share cancels, and little is left.
-        weights = weights[:, :heads] - weights[:, heads:]
-    return batched_product(weights.astype(value.dtype), value)
+        maps = weights.reshape(-1, 2, heads, *weights.shape[1:])
+        weights = heads_as_batch(maps[:, 0] - maps[:, 1])
+    mixed = weights.astype(value.dtype) @ heads_as_batch(value)
+    return mixed.reshape(*query.shape[:1], heads, *mixed.shape[1:])
 
 
 def mix_near(

@@ -41,18 +41,20 @@ def bind(
     Args:
       networks: a teacher's, or those of `student_networks`.
       params: their parameters; the networks compute in the precision of these.
-      conditioning: what to make.
+      conditioning: what to make; of twice as many items the first half is told nothing but timing.
       guidance_scale: embedded scale of a student; None for a teacher.
       step_size: of a student, in [0, 1]; None for a teacher.
     """
     kind = params['transformer']['embed']['kernel'].dtype
     context, timing = networks.projection.apply({'params': params['projection']}, conditioning)
-    inputs = context.astype(kind), timing.astype(kind), guidance_scale, step_size
+    context, timing = context.astype(kind), timing.astype(kind)
 
     def predict(x_t, t):
+        timings = jnp.tile(timing, (len(x_t) // len(timing), 1))
         v = networks.transformer.apply(
-            {'params': params['transformer']}, x_t.astype(kind), t, *inputs
-        )
+            {'params': params['transformer']}, x_t.astype(kind), t, context, timings,
+            guidance_scale, step_size,
+        )  # fmt: skip
         return v.astype(x_t.dtype)
 
     return as_denoise(PATH, predict, 'v')
@@ -62,10 +64,15 @@ def guided(
     networks: Networks,
     params: PyTree,
     conditioning: Conditioning,
-    away: Conditioning,
+    away: Conditioning | None,
     guidance_scale: float | Float[Array, ''] | Float[Array, 'B'],
 ) -> Denoise:
-    """A teacher guided from `away` towards `conditioning`, both in one batch."""
+    """A teacher guided from `away` towards `conditioning`, both in one batch.
+
+    None is `conditioning.unconditional()`, for which the tokens of nothing are not computed.
+    """
+    if away is None:
+        return side_by_side_guidance(bind(networks, params, conditioning), guidance_scale)
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), away, conditioning)
     return side_by_side_guidance(bind(networks, params, both), guidance_scale)
 
@@ -114,8 +121,7 @@ def sample(
       guidance_scale: 1 is none.
       negative: what to guide away from; None is `conditioning.unconditional()`.
     """
-    away = conditioning.unconditional() if negative is None else negative
-    denoise = guided(networks, params, conditioning, away, guidance_scale)
+    denoise = guided(networks, params, conditioning, negative, guidance_scale)
     return dpm_solver_pp_2m_sde(denoise, PATH, x, times, noise)
 
 

@@ -55,7 +55,11 @@ _dense = functools.partial(nn.Dense, use_bias=False)
 
 
 class Block(nn.Module):
-    """Equations (1) to (3)."""
+    """Equations (1) to (3).
+
+    A context may be of the last items alone. The others are told nothing: of tokens that are zero
+    (2) adds zero, for it has no bias, so it is left out.
+    """
 
     heads: int
     key_heads: int
@@ -65,7 +69,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Float[Array, 'B N D'],
-        context: Float[Array, 'B M W'],
+        context: Float[Array, 'b M W'],
         rotary: tuple[Float[Array, 'N R'], Float[Array, 'N R']],
     ) -> Float[Array, 'B N D']:
         width, inner = x.shape[-1], self.heads * self.head_width
@@ -77,6 +81,7 @@ class Block(nn.Module):
         y = attend(rotate_halves(query, *rotary), rotate_halves(key, *rotary), value)
         x = x + _dense(width, name='self_out')(y)
 
+        untold, x = jnp.split(x, [len(x) - len(context)])
         query = _dense(inner, name='cross_query')(_norm(name='cross_norm')(x))
         narrow = self.key_heads * self.head_width
         key, value = (
@@ -86,7 +91,7 @@ class Block(nn.Module):
         repeats = self.heads // self.key_heads  # neighbouring heads share keys and values
         key, value = jnp.repeat(key, repeats, axis=1), jnp.repeat(value, repeats, axis=1)
         y = attend(split_heads(query, self.heads), key, value)
-        x = x + _dense(width, name='cross_out')(y)
+        x = jnp.concatenate([untold, x + _dense(width, name='cross_out')(y)])
 
         y = nn.Dense(8 * width, name='mlp_in')(_norm(name='mlp_norm')(x))
         up, gate = jnp.split(y, 2, axis=-1)
@@ -127,7 +132,7 @@ class Transformer(nn.Module):
         self,
         x_t: Float[Array, 'B L C'],
         t: Float[Array, 'B'],
-        context: Float[Array, 'B M I'],
+        context: Float[Array, 'b M I'],
         timing: Float[Array, 'B J'],
         guidance_scale: Float[Array, 'B'] | None = None,
         step_size: Float[Array, 'B'] | None = None,
@@ -137,7 +142,7 @@ class Transformer(nn.Module):
         Args:
           x_t: noisy latents of unit variance.
           t: noise level in [0, 1].
-          context: conditioning tokens: text, start and end.
+          context: conditioning tokens: text, start and end; of the last b items, see `Block`.
           timing: start and end side by side.
           guidance_scale, step_size: of a student; a teacher has none.
         """
