@@ -107,20 +107,30 @@ def rotate(x: Float[Array, 'B N H F'], seconds: Float[Array, 'B N']) -> Float[Ar
     return turned.astype(x.dtype)
 
 
+def _heads_first(x: Float[Array, 'B N H F']) -> Float[Array, 'B*H N F']:
+    """Heads as part of the batch: XLA's CPU backend computes one axis of it the fastest."""
+    return jnp.moveaxis(x, 2, 1).reshape(-1, x.shape[1], x.shape[3])
+
+
 def _scores(query: Float[Array, 'B N H F'], key: Float[Array, 'B M H F']) -> Array:
-    """Scaled products in float32, [B, H, N, M], as batched matrix products over B and H."""
-    query, key = jnp.moveaxis(query, 2, 1), jnp.moveaxis(key, 2, 1)
-    products = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+    """Scaled products in float32, [B*H, N, M]."""
+    query, key = _heads_first(query), jnp.swapaxes(_heads_first(key), 1, 2)
+    products = jnp.matmul(query, key, preferred_element_type=jnp.float32)
     return products * query.shape[-1] ** -0.5
 
 
 def _attend(
-    scores: Float[Array, 'B H N M'], value: Float[Array, 'B M H F'], mask: Bool[Array, 'B M']
+    scores: Float[Array, 'A N M'], value: Float[Array, 'B M H F'], mask: Bool[Array, 'B M']
 ) -> Float[Array, 'B N D']:
-    scores = jnp.where(mask[:, None, None], scores, -1e9)
-    out = jax.nn.softmax(scores, axis=-1).astype(value.dtype) @ jnp.moveaxis(value, 2, 1)
-    out = jnp.moveaxis(out, 1, 2)
-    return out.reshape(*out.shape[:2], -1)
+    """Softmax of the scores of A = B H heads times the values; the sum divides the product."""
+    batch, _, heads, width = value.shape
+    scores = jnp.where(jnp.repeat(mask, heads, axis=0)[:, None], scores, -1e9)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    total = weights.sum(axis=-1, keepdims=True)
+    out = (weights.astype(value.dtype) @ _heads_first(value) / total).astype(value.dtype)
+    return jnp.moveaxis(out.reshape(batch, heads, -1, width), 1, 2).reshape(
+        batch, -1, heads * width
+    )
 
 
 def _split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B N H F']:
