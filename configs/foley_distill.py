@@ -185,28 +185,39 @@ over training scenes are 0.95, 0.89, 0.81 and 0.74 of the teacher's with 8, 4, 2
 four even steps are not the best four: (1 - i / 4)^2 is finer where it is decided how things sound.
 So the release has a power of 2 at four steps (`student.grid_powers` of config.json), and moments:
 
-    python -m experiments.calibrate --release=foley --recordings=DIR --scenes=128 --seconds=10 \
+    python -m experiments.calibrate --release=foley --recordings=DIR --scenes=512 --seconds=10 \
         --foley_weight=0
 
 Frechet distances at 4, 2 and 1 steps of seed 0, then of seed 1 (its own scenes and noise; teacher
-4.08, 5.14), with moments of 96 other training scenes; the release's own stand in the README:
+4.08, 5.14), with moments of 96 other training scenes:
 
     the eighth run                                             4.57 4.94 5.81  5.72 5.18 6.05
     the teacher's mean alone                                   4.45 4.75 5.41  5.64 5.05 5.82
-    half of the spread, by channel: the release's moments      4.49 4.59 4.92    -    -    -
+    half of the spread, by channel                             4.49 4.59 4.92    -    -    -
     all of the spread, by channel                              4.79 4.75 4.85  6.05 5.19 5.02
     half of it, by the covariance of all channels              4.54 4.57 4.77  5.78 4.97 5.22
     all of it, likewise                                        5.04 4.69 4.45  6.19 5.29 4.93
     mean, and noise of half of what is missing                   -    -    -   6.03 5.31 5.12
     half of the spread, by channel, power 1.5                  4.21 5.71   -   5.31 5.91   -
-    the same, power 2: the release at four steps               4.25   -    -   5.08   -    -
+    the same, power 2                                          4.25   -    -   5.08   -    -
     the same, power 2, 1.3 of the teacher's adapter            4.47   -    -     -    -    -
     steps of 1/2, 1/4, 1/8, 1/8                                4.38   -    -   5.04   -    -
 
-Eight steps are no better for a power (4.81 with 1.5). Without moments, none of these helped four
-steps (seed 1, 5.72): another guidance above t = 0.6 than below, 3.5 and 1.5 or the other way round
-(5.89, 5.88); other shares of the teacher's adapter above and below, 0.5, 0 or 0.75 (5.76, 5.83,
-5.72); fresh noise for a part of the old (5.73).
+Eight steps are no better for a power (4.81 with 1.5). The student's means are off by 0.05 of a
+deviation (root mean square over channels, four steps), which takes many scenes to see: those of two
+sets of 128 scenes differ by 0.036 and their gains by 0.026, of two sets of 256 by 0.020 and 0.019.
+The release's are of 512. Four steps of seeds 0, 1 and 3 (teacher 4.07, 5.14, 3.85):
+
+    no moments                                                  -    -   4.73
+    of 128 scenes                                              4.33 5.11 4.40
+    of 512: the release                                        4.30 5.10 4.39
+    of 512, 0.7 of the spread                                   -    -   4.36
+    of 512, power 1.7, then 2.4                                 -    -   4.54, 4.43
+    of 512, guidance 3                                          -    -   4.51
+
+Without moments, none of these helped four steps (seed 1, 5.72): another guidance above t = 0.6 than
+below, 3.5 and 1.5 or the other way round (5.89, 5.88); other shares of the teacher's adapter above
+and below, 0.5, 0 or 0.75 (5.76, 5.83, 5.72); fresh noise for a part of the old (5.73).
 
 Cost of the default on two CPU cores: 373 s from foley alone, 388 s with recordings and YAMNet;
 the machine has been half as fast on other days.

@@ -9,6 +9,8 @@ With --rank a teacher or student is stored as an adapter beside the base's own f
 its size: exactly, but for int8, where it was trained as adapters of that rank in all. --share adds
 so much of the teacher's adapter to the student, for as long as it is stored as an adapter itself.
 --merge makes both whole again: one file each, with the adapters in it.
+
+A new student has neither moments nor the scale and grids that were chosen for the one before it.
 """
 
 import pathlib
@@ -20,6 +22,7 @@ from experiments.common import run
 from realaudio_jax import low_rank
 from realaudio_jax.components import (
     AUTOENCODER_NAME,
+    MOMENTS_NAME,
     STUDENT_NAME,
     TEACHER_NAME,
     TEACHER_SHARE_KEY,
@@ -30,8 +33,10 @@ from realaudio_jax.components import (
     denoiser_template,
     find_release,
     load_denoiser,
+    load_moments,
     save_release,
 )
+from realaudio_jax.generator import GUIDANCE_KEY, POWERS_KEY
 from realaudio_jax.metrics.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.models.autoencoder import Autoencoder
@@ -89,6 +94,10 @@ def main(argv):
         for stem, flag in _FILES.items()
         if flag.value
     }
+    if 'student' in params:
+        for key in (GUIDANCE_KEY, POWERS_KEY):
+            config['student'].pop(key, None)
+    moments = {} if params.keys() & {'teacher', 'student'} else load_moments(base)
     out = pathlib.Path(_OUT.value)
     rank, share = _RANK.value, _SHARE.value
     if _MERGE.value:
@@ -115,6 +124,8 @@ def main(argv):
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
     if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
+    if moments:  # merged networks are what they were
+        save_params(out / MOMENTS_NAME, moments)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f'{out}: {size / 1e6:.1f} MB, new in it: {names}')
 

@@ -52,6 +52,7 @@ SAMPLE_RATES = (48_000, 44_100)
 # Of a release's config: s by which its sounds begin early, and by which onsets are asked for later.
 LEAD_KEY = 'onset_lead_s'
 POWERS_KEY = 'grid_powers'  # of `student`: see `program.Networks`
+GUIDANCE_KEY = 'guidance'  # of the config, and of `student` where it has its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +125,8 @@ class Generator:
 
     def guidance(self, model: str) -> float:
         """The scale where none is asked for: the student's own if the release has one."""
-        own = self.config['student'].get('guidance') if model == 'student' else None
-        return self.config['guidance'] if own is None else own
+        own = self.config['student'].get(GUIDANCE_KEY) if model == 'student' else None
+        return self.config[GUIDANCE_KEY] if own is None else own
 
     def with_networks(self, networks: Networks, params: PyTree) -> 'Generator':
         """This release around other networks, such as random ones of another size.

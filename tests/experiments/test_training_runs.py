@@ -11,6 +11,7 @@ import pytest
 
 from realaudio_jax import low_rank
 from realaudio_jax.components import (
+    MOMENTS_NAME,
     autoencoder_template,
     denoiser_template,
     find_release,
@@ -30,6 +31,7 @@ from realaudio_jax.release import (
     read_config,
     read_tensors,
     save_params,
+    write_config,
 )
 
 
@@ -356,3 +358,16 @@ def test_networks_packed_as_adapters_are_what_they_were(
         for folder in ('eight', 'two')
     )
     jax.tree.map(np.testing.assert_array_equal, kept, were)
+
+    base, ones = tmp_path / 'two', np.ones(64, np.float32)
+    moments = {str(n): {'gain': n * ones, 'shift': ones} for n in (1, 2, 4, 8)}
+    save_params(base / MOMENTS_NAME, moments)
+    config, chosen = read_config(base), {'guidance': 2.5, 'grid_powers': {'4': 2.0}}
+    write_config(base, config | {'student': config['student'] | chosen})
+    pack(base, 'nine', {}, rank=0, merge=True)
+    pack(base, 'ten', {'student': shared})
+    for folder, same in (('nine', True), ('ten', False)):
+        told = read_config(tmp_path / folder)['student']
+        assert bool(load_moments(tmp_path / folder)) is same
+        assert {key: told[key] for key in chosen if key in told} == (chosen if same else {})
+    jax.tree.map(np.testing.assert_array_equal, load_moments(tmp_path / 'nine'), moments)
