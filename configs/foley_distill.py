@@ -219,8 +219,8 @@ Without moments, none of these helped four steps (seed 1, 5.72): another guidanc
 below, 3.5 and 1.5 or the other way round (5.89, 5.88); other shares of the teacher's adapter above
 and below, 0.5, 0 or 0.75 (5.76, 5.83, 5.72); fresh noise for a part of the old (5.73).
 
-Cost of the default on two CPU cores: 373 s from foley alone, 388 s with recordings and YAMNet, before
-it measured moments; with them 490 s from foley alone, on another machine and a slow day.
+Cost of the default on two CPU cores: 373 s from foley alone, 388 s with recordings and YAMNet,
+before it measured moments; with them, 78 s on another machine's slow day, 490 s from foley alone.
 `:release` (without its last stage) took some 25 minutes beside other work, the second run 15. That
 brought the student from 1.44, 1.30, 1.94 and 2.60 of the teacher's Frechet distance at 10 s, with
 8, 4, 2 and 1 steps, to 1.08, 1.07, 1.76 and 2.00. The third took 30 minutes, 1.9 s an update; of
