@@ -112,14 +112,14 @@ def _heads_first(x: Float[Array, 'B N H F']) -> Float[Array, 'B*H N F']:
     return jnp.moveaxis(x, 2, 1).reshape(-1, x.shape[1], x.shape[3])
 
 
-def _scores(query: Float[Array, 'B N H F'], key: Float[Array, 'B M H F']) -> Array:
+def attention_scores(query: Float[Array, 'B N H F'], key: Float[Array, 'B M H F']) -> Array:
     """Scaled products in float32, [B*H, N, M]."""
     query, key = _heads_first(query), jnp.swapaxes(_heads_first(key), 1, 2)
     products = jnp.matmul(query, key, preferred_element_type=jnp.float32)
     return products * query.shape[-1] ** -0.5
 
 
-def _attend(
+def attend(
     scores: Float[Array, 'A N M'], value: Float[Array, 'B M H F'], mask: Bool[Array, 'B M']
 ) -> Float[Array, 'B N D']:
     """Softmax of the scores of A = B H heads times the values; the sum divides the product."""
@@ -128,9 +128,8 @@ def _attend(
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
     out = (weights.astype(value.dtype) @ _heads_first(value) / total).astype(value.dtype)
-    return jnp.moveaxis(out.reshape(batch, heads, -1, width), 1, 2).reshape(
-        batch, -1, heads * width
-    )
+    out = jnp.moveaxis(out.reshape(batch, heads, -1, width), 1, 2)
+    return out.reshape(batch, -1, heads * width)
 
 
 def _split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B N H F']:
@@ -208,17 +207,17 @@ class Block(nn.Module):
         query, key, value = (_split_heads(a, self.heads) for a in jnp.split(qkv, 3, axis=-1))
         query = rotate(RMSNorm(name='self_query_norm')(query), seconds)
         key = rotate(RMSNorm(name='self_key_norm')(key), seconds)
-        y = _attend(_scores(query, key), value, mask)
+        y = attend(attention_scores(query, key), value, mask)
         x = x + (1 + gate_1) * dense(width, name='self_out')(y)
 
         y = RMSNorm(name='cross_norm')(x) * (1 + scale_2)
         query = _split_heads(dense(width, name='cross_query')(y), self.heads)
         query = RMSNorm(name='cross_query_norm')(query)
         scores = [
-            _scores(query, memory.text_key),
-            _scores(rotate(query, seconds), memory.event_key),
+            attention_scores(query, memory.text_key),
+            attention_scores(rotate(query, seconds), memory.event_key),
         ]
-        y = _attend(jnp.concatenate(scores, axis=-1), memory.value, memory.mask)
+        y = attend(jnp.concatenate(scores, axis=-1), memory.value, memory.mask)
         x = x + (1 + gate_2) * dense(width, name='cross_out')(y)
 
         y = RMSNorm(name='mlp_norm')(x) * (1 + scale_3) + shift_3

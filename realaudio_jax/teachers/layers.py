@@ -45,7 +45,6 @@ def attend(
     Returns:
       heads side by side again.
     """
-
     flat = [heads_as_batch(x) for x in (query, key, value)]
     shape = (*query.shape[:-1], value.shape[-1])
 

@@ -14,6 +14,8 @@ from realaudio_jax.models.denoiser import (
     Block,
     Conditioning,
     Denoiser,
+    attend,
+    attention_scores,
     bind,
     event_raster,
     frame_mask,
@@ -41,6 +43,21 @@ def apply():
 
 def rand(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def test_attention_is_its_definition_and_sees_no_hidden_key():
+    """softmax(q k^T / sqrt(F)) v, in float64, of the keys that are there."""
+    query, key, value = (rand(B, n, 3, 4, seed=n) for n in (6, T, T + 1))
+    value = value[:, 1:]
+    mask = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1]], bool)
+    found = attend(attention_scores(query, key), value, jnp.asarray(mask))
+    for i in range(B):
+        q, k, v = (
+            np.moveaxis(np.float64(x[i]), 1, 0) for x in (query, key[:, mask[i]], value[:, mask[i]])
+        )
+        weights = np.exp(q @ np.swapaxes(k, 1, 2) / 2)
+        wanted = weights / weights.sum(-1, keepdims=True) @ v
+        np.testing.assert_allclose(found[i], np.moveaxis(wanted, 0, 1).reshape(6, 12), atol=1e-5)
 
 
 def conditioning(length=L, seed=0):
