@@ -97,7 +97,8 @@ def main(argv):
     if 'student' in params:
         for key in (GUIDANCE_KEY, POWERS_KEY):
             config['student'].pop(key, None)
-    moments = {} if params.keys() & {'teacher', 'student'} else load_moments(base)
+    same = _MERGE.value and not params.keys() & {'teacher', 'student'}
+    moments = load_moments(base) if same else {}  # merged networks are what they were
     out = pathlib.Path(_OUT.value)
     rank, share = _RANK.value, _SHARE.value
     if _MERGE.value:
@@ -124,7 +125,7 @@ def main(argv):
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
     if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
-    if moments:  # merged networks are what they were
+    if moments:
         save_params(out / MOMENTS_NAME, moments)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f'{out}: {size / 1e6:.1f} MB, new in it: {names}')

@@ -20,10 +20,9 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import flax.struct
-import jax
 import jax.numpy as jnp
 
-from realaudio_jax.models.layers import RMSNorm
+from realaudio_jax.models.layers import RMSNorm, softmax_product
 from realaudio_jax.noise import CosinePath, Denoise, as_denoise
 from realaudio_jax.samplers import classifier_free_guidance
 from realaudio_jax.typing import LATENT_CHANNELS, LATENT_RATE, Array, Bool, Float, Leaf, PyTree
@@ -122,12 +121,10 @@ def attention_scores(query: Float[Array, 'B N H F'], key: Float[Array, 'B M H F'
 def attend(
     scores: Float[Array, 'A N M'], value: Float[Array, 'B M H F'], mask: Bool[Array, 'B M']
 ) -> Float[Array, 'B N D']:
-    """Softmax of the scores of A = B H heads times the values; the sum divides the product."""
+    """Softmax of the scores of A = B H heads times the values that are there."""
     batch, _, heads, width = value.shape
     scores = jnp.where(jnp.repeat(mask, heads, axis=0)[:, None], scores, -1e9)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    total = weights.sum(axis=-1, keepdims=True)
-    out = (weights.astype(value.dtype) @ _heads_first(value) / total).astype(value.dtype)
+    out = softmax_product(scores, _heads_first(value))
     out = jnp.moveaxis(out.reshape(batch, heads, -1, width), 1, 2)
     return out.reshape(batch, -1, heads * width)
 

@@ -1,6 +1,7 @@
 """Layers shared by the models: all of them matrix products and shifted sums, fast on any device."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from realaudio_jax.typing import Array, Float
@@ -28,6 +29,19 @@ class RMSNorm(nn.Module):
             * jnp.expand_dims(scale, tuple(range(x.ndim - 1)))
         )
         return y.astype(x.dtype)
+
+
+def softmax_product(
+    scores: Float[Array, 'A N M'], value: Float[Array, 'A M F']
+) -> Float[Array, 'A N F']:
+    """softmax(scores) v of A heads; scores are float32.
+
+    The sum of the exponentials divides the product, not the weights: N F quotients in place of
+    N M (Rabe & Staats 2021, arXiv 2112.05682).
+    """
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    total = weights.sum(axis=-1, keepdims=True)
+    return (weights.astype(value.dtype) @ value / total).astype(value.dtype)
 
 
 class DepthwiseConv(nn.Module):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.models.layers import softmax_product
 from realaudio_jax.typing import Array, Bool, Float
 
 # A score so low that softmax gives 0; finite, so that a row with no key at all stays a number.
@@ -32,9 +33,8 @@ def attend(
 ) -> Float[Array, 'B N H*F']:
     """softmax(scale q k^T + bias) v (Vaswani et al. 2017, arXiv 1706.03762, eq. 1).
 
-    The sum of the exponentials divides the product, not the weights: N F quotients in place of
-    N M. On CPU, heads whose scores would fill its caches come one after the other. Both are from
-    Rabe & Staats 2021 (arXiv 2112.05682).
+    On CPU, heads whose scores would fill its caches come one after the other (Rabe & Staats 2021,
+    arXiv 2112.05682).
 
     Args:
       query, key, value: as `split_heads` gives them.
@@ -45,49 +45,45 @@ def attend(
     Returns:
       heads side by side again.
     """
-    flat = [heads_as_batch(x) for x in (query, key, value)]
-    shape = (*query.shape[:-1], value.shape[-1])
 
     def mixed(query, key, value):
         scores = attention_scores(query, key, bias, scale, cap)
-        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-        total = weights.sum(axis=-1, keepdims=True)
-        return (weights.astype(value.dtype) @ value / total).astype(value.dtype)
+        return softmax_product(scores, heads_as_batch(value))
 
-    def in_turn(*flat):
-        return jax.lax.map(lambda head: mixed(*head), [x[:, None] for x in flat])[:, 0]
+    def in_turn(*parts):
+        heads = [heads_as_batch(x)[:, None, None] for x in parts]
+        return jax.lax.map(lambda head: mixed(*head), heads)[:, 0]
 
     if bias is None and query.shape[2] * key.shape[2] >= LONG:
-        out = jax.lax.platform_dependent(*flat, cpu=in_turn, default=mixed)
+        out = jax.lax.platform_dependent(query, key, value, cpu=in_turn, default=mixed)
     else:
-        out = mixed(*flat)
-    return merge_heads(out.reshape(shape))
+        out = mixed(query, key, value)
+    return merge_heads(out.reshape(*query.shape[:-1], value.shape[-1]))
 
 
 def attention_scores(
-    query: Float[Array, 'A N F'],
-    key: Float[Array, 'A M F'],
+    query: Float[Array, 'B H N F'],
+    key: Float[Array, 'B H M F'],
     bias: Float[Array, '#B #H #N M'] | None = None,
     scale: float | None = None,
     cap: float | None = None,
-) -> Float[Array, 'A N M']:
-    """scale q k^T + bias of A = B H heads, in float32.
+) -> Float[Array, 'B*H N M']:
+    """scale q k^T + bias, in float32.
 
     Args:
-      query, key: as `heads_as_batch` gives them.
-      bias, scale: see `attend`.
+      query, key, bias, scale: see `attend`.
       cap: scores s become cap tanh(s / cap) before the bias (Gemma 2, arXiv 2408.00118, section 2);
         None leaves them.
     """
+    heads = query.shape[:2]
+    query, key = heads_as_batch(query), heads_as_batch(key)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     # In float32: half precision holds neither the sum of many exponentials nor HIDDEN.
     scores = (query * scale @ jnp.swapaxes(key, -1, -2)).astype(jnp.float32)
     if cap is not None:
         scores = cap * jnp.tanh(scores / cap)
     if bias is not None:
-        heads = len(scores) // bias.shape[0] if bias.shape[0] > 1 else bias.shape[1]
-        bias = jnp.broadcast_to(bias, (len(scores) // heads, heads, *scores.shape[1:]))
-        scores = scores + bias.reshape(scores.shape)
+        scores = scores + heads_as_batch(jnp.broadcast_to(bias, (*heads, *bias.shape[2:])))
     return scores
 
 

@@ -8,11 +8,10 @@ import pytest
 from realaudio_jax.teachers import layers
 
 
-def plain(query, key, value, bias=None):
+def plain(query, key, value):
     """Equation (1) of the paper, in float64."""
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     scores = query @ np.swapaxes(key, -1, -2) / np.sqrt(query.shape[-1])
-    scores = scores if bias is None else scores + np.asarray(bias, np.float64)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     mixed = weights / weights.sum(-1, keepdims=True) @ value
     return np.swapaxes(mixed, 1, 2).reshape(mixed.shape[0], mixed.shape[2], -1)

@@ -42,8 +42,7 @@ def mix(
     eq. 1 with lambda = 1).
     """
     heads = value.shape[1]
-    scores = attention_scores(heads_as_batch(query), heads_as_batch(key), bias)
-    weights = jax.nn.softmax(scores, axis=-1)
+    weights = jax.nn.softmax(attention_scores(query, key, bias), axis=-1)
     if query.shape[1] != heads:
         # In float32: what both maps share cancels, and little is left.
         maps = weights.reshape(-1, 2, heads, *weights.shape[1:])
