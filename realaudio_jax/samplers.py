@@ -202,8 +202,7 @@ def classifier_free_guidance(
     """
 
     def denoise(x_t, t):
-        u = unconditional(x_t, t)
-        return u + per_item(scale, x_t) * (conditional(x_t, t) - u)
+        return guide(unconditional(x_t, t), conditional(x_t, t), scale)
 
     return denoise
 
@@ -222,10 +221,19 @@ def side_by_side_guidance(
     """
 
     def guided(x_t, t):
-        u, c = jnp.split(both(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t])), 2)
-        return u + per_item(scale, x_t) * (c - u)
+        twice = both(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]))
+        return guide(*jnp.split(twice, 2), scale)
 
     return guided
+
+
+def guide(
+    unconditional: Float[Array, '*shape'],
+    conditional: Float[Array, '*shape'],
+    scale: float | Float[Array, ''] | Float[Array, ' B'],
+) -> Float[Array, '*shape']:
+    """u + scale (c - u) of two predictions [B ...]; see `classifier_free_guidance`."""
+    return unconditional + per_item(scale, unconditional) * (conditional - unconditional)
 
 
 def _checked(grid: Grid) -> Array:

@@ -93,6 +93,15 @@ def test_convolution_of_a_doubled_plane_equals_its_definition():
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+def test_convolution_of_cells_is_the_same_product_at_every_cell():
+    rng = np.random.default_rng(0)
+    x, kernel, bias = (rng.normal(size=s) for s in ((2, 3, 4, 5), (1, 1, 5, 6), (6,)))
+    params = {'kernel': jnp.float32(kernel), 'bias': jnp.float32(bias)}
+    found = layers.CellConv(6).apply({'params': params}, jnp.float32(x))
+    wanted = np.array([[[kernel[0, 0].T @ cell for cell in row] for row in p] for p in x]) + bias
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_group_norm_equals_its_definition():
     rng = np.random.default_rng(0)
     x, scale, bias = rng.normal(2.0, size=(2, 3, 4, 6)), rng.normal(size=6), rng.normal(size=6)
@@ -144,6 +153,23 @@ def test_sampling_is_ddim_with_the_guided_denoise_function(ours):
     np.testing.assert_allclose(x, wanted, atol=1e-4 * np.abs(wanted).max())
     with pytest.raises(ValueError, match='one time for each item'):
         model.bind(networks, ours.params, conditioning)(x, jnp.ones((2, 8)))
+
+
+def test_planes_that_are_told_two_things_share_the_way_to_the_first(ours):
+    """The same prediction as of the planes twice, at fewer products."""
+    both = jax.tree.map(lambda *a: jnp.concatenate(a), *(ours.condition([p]).prompt for p in 'ab'))
+    x, t = ours.noise([1], 0.15), jnp.full(1, 0.5)
+
+    def compiled(times):
+        network = lambda p, x, t: model.network(ours.networks, p, both)(x, t)  # noqa: E731
+        twice = jnp.concatenate([x] * times), jnp.concatenate([t] * times)
+        return jax.jit(network).lower(ours.params, *twice).compile(), twice
+
+    (once, small), (whole, large) = compiled(1), compiled(2)
+    wanted = whole(ours.params, *large)
+    assert np.abs(wanted[0] - wanted[1]).max() > 1e-4
+    np.testing.assert_allclose(once(ours.params, *small), wanted, atol=1e-5)
+    assert once.cost_analysis()['flops'] < 0.95 * whole.cost_analysis()['flops']
 
 
 def test_noise_below_the_first_step_is_taken_for_it(ours):

@@ -57,9 +57,22 @@ def group_norm(groups: int, epsilon: float, name: str) -> GroupNorm:
     return GroupNorm(groups, epsilon, name=name)
 
 
-def conv(features: int, name: str, window: int = 3) -> nn.Conv:
-    """A convolution that keeps the size of the plane."""
-    return nn.Conv(features, (window, window), padding=window // 2, name=name)
+def conv(features: int, name: str) -> nn.Conv:
+    """A convolution of 3 x 3 cells that keeps the size of the plane."""
+    return nn.Conv(features, (3, 3), padding=1, name=name)
+
+
+class CellConv(nn.Module):
+    """A convolution of single cells: one product of matrices, up to twice as fast so on CPU."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B N M C']) -> Float[Array, 'B N M F']:
+        shape = (1, 1, x.shape[-1], self.features)
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+        bias = self.param('bias', nn.initializers.zeros, (self.features,))
+        return x @ kernel[0, 0] + bias[None, None, None]
 
 
 class ResnetBlock(nn.Module):
@@ -85,7 +98,7 @@ class ResnetBlock(nn.Module):
         y = nn.silu(group_norm(self.groups, self.epsilon, 'norm2')(y))
         y = conv(self.features, 'conv2')(y)
         if x.shape[-1] != self.features:
-            x = conv(self.features, 'conv_shortcut', 1)(x)
+            x = CellConv(self.features, name='conv_shortcut')(x)
         return x + y
 
 

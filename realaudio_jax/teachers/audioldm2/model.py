@@ -213,6 +213,9 @@ def network(
 ) -> Callable:
     """The U-Net as `network(x_t [B L C], t [B]) -> prediction`, prompt bound.
 
+    Of n B prompts it predicts for the same B items told each of n things, those of the first thing
+    first: [n B L C].
+
     Between steps of the table the U-Net sees fractions, which it was not trained on; before the
     first step, where there is less noise than it knows, it sees the first.
 
@@ -236,7 +239,7 @@ def network(
         noise = networks.unet.apply(
             {'params': params['unet']}, planes, step, *states, guidance_scale, step_size
         )
-        return noise.astype(x_t.dtype).reshape(x_t.shape)
+        return noise.astype(x_t.dtype).reshape(-1, *x_t.shape[1:])
 
     return apply
 
@@ -262,7 +265,7 @@ def bind(
 def as_teacher(networks: Networks) -> Callable[..., Denoise]:
     """The U-Net as a recipe's `teacher(params, conditioning, guidance_scale [B])`, guided.
 
-    The prompt and the empty one are one batch, see `samplers.side_by_side_guidance`.
+    The prompt and the empty one are one batch, from where the U-Net first sees them.
     """
     schedule = networks.schedule
 
@@ -270,7 +273,11 @@ def as_teacher(networks: Networks) -> Callable[..., Denoise]:
         both = jax.tree.map(
             lambda a, b: jnp.concatenate([a, b]), conditioning.empty, conditioning.prompt
         )
-        guided = samplers.side_by_side_guidance(network(networks, params, both), guidance_scale)
+        predict = network(networks, params, both)
+
+        def guided(x_t, t):
+            return samplers.guide(*jnp.split(predict(x_t, t), 2), guidance_scale)
+
         return as_denoise(schedule.path, guided, schedule.prediction)
 
     return teacher

@@ -4,6 +4,9 @@ A U-Net over planes of time by mel band, whose attending levels follow each resi
 three transformers (Rombach et al. 2022, 2112.10752, section 3.3): one attends to the plane alone,
 one to what the language model generated from the prompt, one to the states of FLAN-T5. `distilled`
 adds, at zero, what a student is told besides: guidance scale and length of its step.
+
+There may be more contexts than planes: P = n B of them tell the B planes n things, as guidance
+does. What comes before the first context is then computed once, and exactly so.
 """
 
 import functools
@@ -16,6 +19,7 @@ import jax.numpy as jnp
 from realaudio_jax.models.denoiser import student_embedding
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.audioldm2.layers import (
+    CellConv,
     Downsample,
     ResnetBlock,
     Upsample,
@@ -36,7 +40,7 @@ FIXED = {  # what is built in, by key of the config
     'use_linear_projection': False,
 }  # fmt: skip
 
-Context = tuple[Float[Array, 'B _ _'], Bool[Array, 'B _'] | None]  # states, and which are real
+Context = tuple[Float[Array, 'P _ _'], Bool[Array, 'P _'] | None]  # states, and which are real
 
 
 class Attention(nn.Module):
@@ -75,7 +79,10 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer blocks over the cells of a plane, around which the plane is kept."""
+    """Transformer blocks over the cells of a plane, around which the plane is kept.
+
+    Planes that see a context become as many as there are contexts.
+    """
 
     heads: int
     depth: int = 1
@@ -84,13 +91,15 @@ class SpatialTransformer(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, 'B N M C'], context: Context | None = None
-    ) -> Float[Array, 'B N M C']:
+    ) -> Float[Array, '_ N M C']:
+        if context is not None:
+            x = as_many(x, context[0])
         batch, *_, channels = x.shape
-        y = conv(channels, 'proj_in', 1)(group_norm(self.groups, 1e-6, 'norm')(x))
+        y = CellConv(channels, name='proj_in')(group_norm(self.groups, 1e-6, 'norm')(x))
         y = y.reshape(batch, -1, channels)
         for i in range(self.depth):
             y = TransformerBlock(self.heads, name=f'transformer_blocks_{i}')(y, context)
-        return x + conv(channels, 'proj_out', 1)(y.reshape(x.shape))
+        return x + CellConv(channels, name='proj_out')(y.reshape(x.shape))
 
 
 class Stage(nn.Module):
@@ -123,16 +132,16 @@ class Stage(nn.Module):
     def __call__(
         self,
         x: Float[Array, 'B N M C'],
-        level: Float[Array, 'B D'],
+        level: Float[Array, '_ D'],
         contexts: tuple[Context, Context],
         skips: list[Array] | None = None,
         size: tuple[int, int] | None = None,
-    ) -> tuple[Float[Array, 'B N2 M2 F'], list[Array]]:
+    ) -> tuple[Float[Array, '_ N2 M2 F'], list[Array]]:
         """The plane after the level, and the planes on its way that skip across the U.
 
         Args:
           x: the plane.
-          level: embedding of the noise level.
+          level: embedding of the noise level; of as many items as x, or of fewer, see `as_many`.
           contexts: what the transformers may attend to.
           skips: planes to join, the last first; None on the way down.
           size: of the plane after going up.
@@ -142,8 +151,9 @@ class Stage(nn.Module):
         passed = []
         for i in range(self.blocks):
             if skips is not None:
-                x = jnp.concatenate([x, skips[-1 - i]], axis=-1)
-            x = residual(self.features, self.groups, self.epsilon, name=f'resnets_{i}')(x, level)
+                x = jnp.concatenate([x, as_many(skips[-1 - i], x)], axis=-1)
+            block = residual(self.features, self.groups, self.epsilon, name=f'resnets_{i}')
+            x = block(x, as_many(level, x))
             for j, which in enumerate(self.sees if i < self.blocks - self.bare else ()):
                 x = attending(
                     self.heads,
@@ -191,18 +201,18 @@ class UNet(nn.Module):
         self,
         x: Float[Array, 'B N M C'],
         step: Float[Array, 'B'],
-        generated: Float[Array, 'B G E'],
-        text: Float[Array, 'B T W'],
-        text_mask: Bool[Array, 'B T'],
+        generated: Float[Array, 'P G E'],
+        text: Float[Array, 'P T W'],
+        text_mask: Bool[Array, 'P T'],
         guidance_scale: Float[Array, 'B'] | None = None,
         step_size: Float[Array, 'B'] | None = None,
-    ) -> Float[Array, 'B N M C']:
+    ) -> Float[Array, 'P N M C']:
         """The noise.
 
         Args:
           x: noisy latents; M divisible by 2 for each level but the last, N any length.
           step: of the DDPM table, from 0; fractions are allowed.
-          generated: states that the language model made of the prompt.
+          generated: states that the language model made of the prompts: P = n B, see the module.
           text: states of FLAN-T5; text_mask: real tokens.
           guidance_scale, step_size: of a student; a teacher has none.
         """
@@ -244,7 +254,12 @@ class UNet(nn.Module):
             up = stage(i, blocks=self.blocks + 1, resample='up' if i else None)
             x, _ = up(name=f'up_blocks_{last - i}')(x, level, contexts, taken, size)
         x = nn.silu(group_norm(self.groups, self.epsilon, 'conv_norm_out')(x))
-        return conv(self.latent_channels, 'conv_out')(x)
+        return conv(self.latent_channels, 'conv_out')(as_many(x, generated))
+
+
+def as_many(x: Float[Array, 'B ...'], like: Float[Array, 'P ...']) -> Float[Array, 'P ...']:
+    """All B items of x again and again, until they are as many as those of `like`."""
+    return jnp.tile(x, (len(like) // len(x), *[1] * (x.ndim - 1)))
 
 
 def step_features(step: Float[Array, 'B'], width: int) -> Float[Array, 'B D']:
