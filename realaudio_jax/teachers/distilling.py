@@ -87,12 +87,13 @@ def guided_teacher(guided: Callable[..., Denoise], networks: Any) -> recipe.Teac
     """A recipe's teacher, guided away from the condition "nothing said".
 
     Args:
-      guided: (networks, params, conditioning, away, guidance_scale) -> denoise.
+      guided: (networks, params, conditioning, away, guidance_scale) -> denoise; None is away from
+        `conditioning.unconditional()`.
       networks: of the teacher.
     """
 
     def teacher(params, conditioning, guidance_scale):
-        return guided(networks, params, conditioning, conditioning.unconditional(), guidance_scale)
+        return guided(networks, params, conditioning, None, guidance_scale)
 
     return teacher
 

@@ -68,10 +68,14 @@ def guided(
     networks: Networks,
     params: PyTree,
     conditioning: Conditioning,
-    away: Conditioning,
+    away: Conditioning | None,
     guidance_scale: float | Float[Array, ''] | Float[Array, 'B'],
 ) -> Denoise:
-    """A teacher guided from `away` towards `conditioning`, one after the other."""
+    """A teacher guided from `away` towards `conditioning`, one after the other.
+
+    None is `conditioning.unconditional()`.
+    """
+    away = conditioning.unconditional() if away is None else away
     asked, other = (bind(networks, params, c) for c in (conditioning, away))
     return classifier_free_guidance(asked, other, guidance_scale)
 
@@ -125,13 +129,12 @@ def sample(
       times: of `Schedule.times`.
       keys: of each item's fresh noise; None for Euler.
       guidance_scale: None is no guidance.
-      negative: what to guide away from; None is `conditioning.unconditional()`.
+      negative: what to guide away from, see `guided`.
     """
     if guidance_scale is None:
         denoise = bind(networks, params, conditioning)
     else:
-        away = conditioning.unconditional() if negative is None else negative
-        denoise = guided(networks, params, conditioning, away, guidance_scale)
+        denoise = guided(networks, params, conditioning, negative, guidance_scale)
     return multistep_consistency(denoise, PATH, x, times, keys)
 
 

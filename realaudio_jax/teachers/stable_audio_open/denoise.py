@@ -119,7 +119,7 @@ def sample(
       times: of `Schedule.times`.
       noise: standard normal, for each step.
       guidance_scale: 1 is none.
-      negative: what to guide away from; None is `conditioning.unconditional()`.
+      negative: what to guide away from, see `guided`.
     """
     denoise = guided(networks, params, conditioning, negative, guidance_scale)
     return dpm_solver_pp_2m_sde(denoise, PATH, x, times, noise)
