@@ -1,5 +1,6 @@
 """What may and may not influence the denoiser, and its raster against plain loops."""
 
+import functools
 import math
 
 import jax
@@ -292,20 +293,22 @@ def test_half_precision_reaches_the_products_of_blocks_and_the_prediction_stays_
         level = jnp.asarray(TIME)
         return model.apply(params, rand(B, L, C), level, c, jnp.ones(B), jnp.zeros(B), **kwargs)
 
-    exact, rounded = predict(MODEL, params), predict(half, params)
+    run = jax.jit(predict, static_argnums=0)
+    exact, rounded = run(MODEL, params), run(half, params)
     assert rounded.dtype == exact.dtype == jnp.float32
     distance = jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact)
     assert 1e-4 < distance < 0.03
     count = lambda model: products(jax.make_jaxpr(lambda p: predict(model, p))(params).jaxpr, [])  # noqa: E731
     assert {'bfloat16'} not in count(MODEL)
+    found, fewer = count(half), count(half.clone(depth=1))
     # of a block: four of attention to itself, five of that to text and events, two of the MLP
-    assert count(half).count({'bfloat16'}) >= 11 * MODEL.depth
-    assert not [types for types in count(half) if len(types) > 1]
-    fewer = count(half.clone(depth=1))
-    assert count(half).count({'float32'}) == fewer.count({'float32'})  # none of them in a block
+    assert found.count({'bfloat16'}) >= 11 * MODEL.depth
+    assert not [types for types in found if len(types) > 1]
+    assert found.count({'float32'}) == fewer.count({'float32'})  # none of them in a block
     of_blocks = lambda module, _: isinstance(module, Block)  # noqa: E731
     for model, dtype in ((half, jnp.bfloat16), (MODEL, jnp.float32)):
-        seen = predict(model, params, capture_intermediates=of_blocks)[1]['intermediates']
+        keep = functools.partial(predict, model, capture_intermediates=of_blocks)
+        seen = jax.eval_shape(keep, params)[1]['intermediates']
         assert [x.dtype for x in jax.tree.leaves(seen)] == [dtype] * MODEL.depth
-    grads = jax.grad(lambda p: jnp.sum(jnp.square(predict(half, p))))(params)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(jnp.square(predict(half, p)))))(params)
     assert all(x.dtype == jnp.float32 and np.isfinite(x).all() for x in jax.tree.leaves(grads))
