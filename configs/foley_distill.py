@@ -232,7 +232,7 @@ Seeds 3 and 4, moments of 256 scenes, then the class prompts that a probe finds 
 
 Those are all but the matrices (tables, biases, scales, embeddings of level, scale and step), 720
 updates of 16 sounds of 10 s, each step against where the teacher's own walk in 48 steps is after
-it, from the same noise, for 512 scenes, a quarter of them by their caption alone. The error there
+it, from the same noise, for 480 scenes, a quarter of them by their caption alone. The error there
 (x0, mean square over max(sigma^2, 0.02)) fell on 32 other scenes from 0.219, 0.024, 0.030, 0.019 at
 the four steps to 0.154, 0.020, 0.019, 0.007: regression finds the mean of the teacher's answers
 and loses what was asked by name.

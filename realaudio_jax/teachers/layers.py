@@ -1,4 +1,4 @@
-"""What the teachers truly share: attention as batched products, rotary positions."""
+"""What the teachers truly share: batched attention, rotary positions, items told several things."""
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,11 @@ def attention_scores(
 def heads_as_batch(x: Float[Array, 'B H N F']) -> Float[Array, 'B*H N F']:
     """One axis of batch, whose products and softmax XLA computes up to twice as fast on CPU."""
     return x.reshape(-1, *x.shape[2:])
+
+
+def as_many(x: Float[Array, 'B ...'], like: Float[Array, 'P ...']) -> Float[Array, 'P ...']:
+    """All B items of x again and again, until they are as many as those of `like`."""
+    return jnp.tile(x, (len(like) // len(x), *[1] * (x.ndim - 1)))
 
 
 def mask_bias(mask: Bool[Array, 'B M']) -> Float[Array, 'B 1 1 M']:

@@ -76,6 +76,7 @@ def test_a_student_begins_as_its_teacher(named, batch):
         wanted = teacher(subject.teacher_params, t, ones)
         assert np.isfinite(wanted).all()
         assert close(student(subject.student_params, t, *told), wanted)
+    assert not close(teacher(subject.teacher_params, t, 3 * ones), wanted)
 
     def told_apart(path, leaf):
         found = any(name in str(path) for name in ('step_size', 'guidance_scale'))

@@ -27,6 +27,7 @@ from realaudio_jax.teachers.audioldm2.layers import (
     conv,
     group_norm,
 )
+from realaudio_jax.teachers.layers import as_many
 from realaudio_jax.typing import Array, Bool, Float
 
 CLASS_NAME = 'AudioLDM2UNet2DConditionModel'
@@ -255,11 +256,6 @@ class UNet(nn.Module):
             x, _ = up(name=f'up_blocks_{last - i}')(x, level, contexts, taken, size)
         x = nn.silu(group_norm(self.groups, self.epsilon, 'conv_norm_out')(x))
         return conv(self.latent_channels, 'conv_out')(as_many(x, generated))
-
-
-def as_many(x: Float[Array, 'B ...'], like: Float[Array, 'P ...']) -> Float[Array, 'P ...']:
-    """All B items of x again and again, until they are as many as those of `like`."""
-    return jnp.tile(x, (len(like) // len(x), *[1] * (x.ndim - 1)))
 
 
 def step_features(step: Float[Array, 'B'], width: int) -> Float[Array, 'B D']:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.audioldm2.layers import (
+    CellConv,
     Downsample,
     ResnetBlock,
     Upsample,
@@ -128,8 +129,8 @@ class Autoencoder(nn.Module):
     def setup(self):
         self.encoder = Encoder(self.channels, self.latent_channels, self.blocks, self.groups)
         self.decoder = Decoder(self.channels, self.blocks, self.groups)
-        self.quant_conv = nn.Conv(2 * self.latent_channels, (1, 1))
-        self.post_quant_conv = nn.Conv(self.latent_channels, (1, 1))
+        self.quant_conv = CellConv(2 * self.latent_channels)
+        self.post_quant_conv = CellConv(self.latent_channels)
 
     def __call__(self, mel: Float[Array, 'B N M']) -> Float[Array, 'B N M']:
         """Encodes to the mean and decodes: what `init` traces to reach every parameter."""
