@@ -3,7 +3,7 @@
     python -m experiments.train_autoencoder --config=configs/base_autoencoder.py \
         --recordings=DIR --workdir=runs/base_autoencoder
 
-Not trained yet: no cost and no result to report. `jax.eval_shape` covers its shapes in the tests.
+Not trained: no cost, no result. The tests check its shapes with `jax.eval_shape`.
 """
 
 import ml_collections

@@ -1,9 +1,9 @@
-"""Both distillation stages at paper size, for a GPU or TPU.
+"""All distillation stages at paper size, for a GPU or TPU.
 
     python -m experiments.distill --config=configs/base_distill.py --release=DIR --recordings=DIR \
         --workdir=runs/base_distill
 
-Not run yet: no cost and no result to report. `jax.eval_shape` covers its shapes in the tests.
+Not run: no cost, no result. The tests check its shapes with `jax.eval_shape`.
 """
 
 import ml_collections

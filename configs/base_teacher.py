@@ -1,9 +1,9 @@
-"""The denoiser at paper size, for a GPU or TPU: about 350 M parameters, 10 s of 48 kHz stereo.
+"""The denoiser at paper size, for a GPU or TPU: about 340 M parameters, 10 s of 48 kHz stereo.
 
     python -m experiments.train_teacher --config=configs/base_teacher.py --recordings=DIR \
         --autoencoder=runs/base_autoencoder/autoencoder.safetensors --workdir=runs/base_teacher
 
-Not trained yet: no cost and no result to report. `jax.eval_shape` covers its shapes in the tests.
+Not trained: no cost, no result. The tests check its shapes with `jax.eval_shape`.
 """
 
 import ml_collections

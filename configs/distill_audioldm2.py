@@ -1,16 +1,15 @@
-"""AudioLDM 2 distilled to 8, 4, 2 and 1 steps, for a GPU: all stages, in its own latents.
+"""AudioLDM 2 distilled to 8, 4, 2 and 1 steps in its own latents, for a GPU.
 
     python -m experiments.distill --config=configs/distill_audioldm2.py --teacher=DIR \
         [--recordings=DIR] --workdir=runs/distill_audioldm2
 
-DIR holds AudioLDM 2 (base) as published (model_index.json and its folders). Data are scenes in
-mono, encoded once by the teacher's own autoencoder, and their captions as its own text encoders and
-language model read them.
+DIR holds AudioLDM 2 (base) as published (model_index.json and its folders). Scenes are mixed to
+mono and encoded once by the teacher's autoencoder; captions pass its own text encoders.
 
-The student predicts noise, as its teacher does: at t = 1, where alpha is 0.012, an error of it
-counts 84 times in the data. What that costs at one and two steps is not known.
+The student predicts noise, as its teacher does: at t = 1, where alpha is 0.012, an error in eps is
+84 times as large in x_0. The effect on one and two steps is not known.
 
-Not run at full size yet: no cost and no result to report. `:test` distils a tiny random teacher.
+Not run at full size: no cost, no result. `:test` distils a tiny random teacher.
 """
 
 import ml_collections

@@ -1,16 +1,15 @@
-"""Stable Audio 3 small distilled further, to 4, 2 and 1 steps, for a GPU: all stages.
+"""Stable Audio 3 small distilled further, to 4, 2 and 1 steps, for a GPU.
 
     python -m experiments.distill --config=configs/distill_stable_audio_3.py --teacher=DIR \
         [--recordings=DIR] --workdir=runs/distill_stable_audio_3
 
-DIR holds the model in the layout of diffusers (model_index.json and its folders). Data are scenes,
-encoded once by the teacher's own autoencoder, and their captions by its own text encoder.
+DIR holds the model in the layout of diffusers (model_index.json and its folders). Scenes are
+encoded once by the teacher's autoencoder; captions pass its own text encoder.
 
-The published model is distilled already, to 8 steps with fresh noise and no guidance: hence no
-guidance here and steps of an eighth. Its student walks even steps without fresh noise. A model that
-is not distilled takes a wider `guidance_range` and more, smaller steps.
+The published model is itself distilled, to 8 steps with fresh noise and without guidance: hence a
+guidance range of 1 and teacher steps of 1/8. The student takes even steps without fresh noise.
 
-Not run at full size yet: no cost and no result to report. `:test` distils a tiny random teacher.
+Not run at full size: no cost, no result. `:test` distils a tiny random teacher.
 """
 
 import ml_collections

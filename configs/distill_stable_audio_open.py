@@ -1,12 +1,12 @@
-"""Stable Audio Open distilled to 8, 4, 2 and 1 steps, for a GPU: all stages, in its own latents.
+"""Stable Audio Open distilled to 8, 4, 2 and 1 steps in its own latents, for a GPU.
 
     python -m experiments.distill --config=configs/distill_stable_audio_open.py --teacher=DIR \
         [--recordings=DIR] --workdir=runs/distill_stable_audio_open
 
-DIR holds stable-audio-open-1.0 as published (model_index.json and its folders). Data are scenes,
-encoded once by the teacher's own autoencoder, and their captions by its own text encoder.
+DIR holds stable-audio-open-1.0 as published (model_index.json and its folders). Scenes are encoded
+once by the teacher's autoencoder; captions pass its own text encoder.
 
-Not run at full size yet: no cost and no result to report. `:test` distils a tiny random teacher.
+Not run at full size: no cost, no result. `:test` distils a tiny random teacher.
 """
 
 import ml_collections

@@ -1,9 +1,10 @@
-"""The audio tower of the `foley` release: the embedder behind its Frechet distance and agreement.
-
-Reproduces: `audio_tower.safetensors` in `realaudio_jax/releases/foley`.
+"""The audio tower of release `foley`: an embedder for Frechet distance and prompt similarity.
 
     python -m experiments.train_audio_tower --config=configs/foley_audio_tower.py \
         --recordings=DIR --workdir=runs/foley_audio_tower
+
+Reproduces: `audio_tower.safetensors` in `realaudio_jax/releases/foley`. Cost and result of the
+shipped weights were not recorded. It is trained with the release, so it is no independent judge.
 """
 
 import ml_collections
