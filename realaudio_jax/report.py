@@ -6,23 +6,19 @@ student is what the models did, and played by every current browser.
 """
 
 import base64
-import datetime
 import io
 import math
 import os
-import platform
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 import soundfile
 
 from realaudio_jax import report_page
 from realaudio_jax.io import atomic_path
+from realaudio_jax.provenance import describe_run
 from realaudio_jax.spectrogram import LEFT, RIGHT, draw_spectrogram, plot_spectrogram, to_png
 from realaudio_jax.timeline import Event
 
@@ -110,20 +106,6 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return 'yes' if value else 'no'
     return f'{value:.4g}' if isinstance(value, float) else str(value)
-
-
-def describe_run() -> dict[str, str]:
-    """The command, date and device of this process, for a report's metadata."""
-    device = jax.devices()[0]
-    kind = 'CPU' if device.platform == 'cpu' else device.device_kind
-    now = datetime.datetime.now(datetime.UTC)
-    return {
-        'command': shlex.join(['python', *sys.orig_argv[1:]]),
-        'date': f'{now:%Y-%m-%d %H:%M} UTC',
-        'device': f'{len(jax.devices())} x {kind}',
-        'machine': f'{os.cpu_count()} CPU cores, {platform.machine()}',
-        'versions': f'Python {platform.python_version()}, JAX {jax.__version__}',
-    }
 
 
 def write_report(

@@ -180,4 +180,4 @@ def test_a_report_plays_what_was_given_and_says_what_it_shows(report):
 def test_a_run_is_described():
     run = describe_run()
     assert run['command'].startswith('python ') and re.match(r'\d{4}-\d\d-\d\d', run['date'])
-    assert set(run) == {'command', 'date', 'device', 'machine', 'versions'}
+    assert set(run) == {'command', 'revision', 'date', 'device', 'machine', 'versions'}

@@ -115,29 +115,28 @@ class Progress:
 
 
 class StopRequest:
-    """Turns the first Ctrl-C into a request that the loop reads; the second raises.
+    """Turns the first Ctrl-C or SIGTERM into a request that the loop reads; the second raises.
 
-    Usage: `with StopRequest() as stop: ... if stop.requested: save and leave`. The earlier handler
-    of SIGINT is restored at the end. Outside the main thread, where Python allows no handlers, only
-    setting `requested` by hand works.
+    SIGTERM is what schedulers send some time before they kill. Usage: `with StopRequest() as stop:
+    ... if stop.requested: save and leave`. The earlier handlers are restored at the end. Outside
+    the main thread, where Python allows no handlers, only setting `requested` by hand works.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._earlier: Any = None
-        self._installed = False
+        self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._earlier = signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._earlier[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._installed:
+        while self._earlier:
+            number, handler = self._earlier.popitem()
             # None: the earlier handler was not set from Python and cannot be named again.
-            signal.signal(signal.SIGINT, self._earlier or signal.SIG_DFL)
-            self._installed = False
+            signal.signal(number, handler or signal.SIG_DFL)
 
     def _handle(self, signum: int, frame: Any) -> None:
         if self.requested:

@@ -71,15 +71,21 @@ def test_silent_shows_nothing(stream):
     assert stream.getvalue() == ''
 
 
-def test_first_ctrl_c_asks_second_raises_and_the_handler_returns():
-    earlier = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
-        assert not stop.requested
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.requested
-        os.kill(os.getpid(), signal.SIGINT)
-        pytest.fail('the second Ctrl-C did not raise')
-    assert signal.getsignal(signal.SIGINT) is earlier
+@pytest.mark.parametrize('first', [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_asks_second_raises_and_the_handlers_return(first):
+    both = (signal.SIGINT, signal.SIGTERM)
+    try:
+        safe = signal.signal(signal.SIGTERM, lambda *_: pytest.fail('SIGTERM is not handled'))
+        earlier = [signal.getsignal(number) for number in both]
+        with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+            assert not stop.requested
+            os.kill(os.getpid(), first)
+            assert stop.requested
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail('the second signal did not raise')
+        assert [signal.getsignal(number) for number in both] == earlier
+    finally:
+        signal.signal(signal.SIGTERM, safe)
 
 
 def test_stop_request_outside_the_main_thread_changes_nothing():

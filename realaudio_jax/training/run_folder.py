@@ -1,0 +1,182 @@
+"""The folder of a training run: used by one process at a time, and for one configuration.
+
+    with run_folder(workdir, config, inputs={'recordings': recordings}) as workdir:
+        ...
+
+`run.json` in it keeps the resolved config, what else the run was given, and for each start its
+command, revision of the code, date and device. A later start goes on under the same configuration
+or not at all: a checkpoint of another one would be trained on as if nothing had changed.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import json
+import os
+import pathlib
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: there the lock is left out
+    fcntl = None
+
+from realaudio_jax.io import atomic_path
+from realaudio_jax.provenance import describe_run
+
+RUN_NAME, LOCK_NAME = 'run.json', '.lock'
+FORMAT = 1
+# Settings that a run can go on with when they change: they say what is shown, not what is trained.
+FREE = ('config.log_every', 'config.save_every', 'config.eval_*', 'config.report_*')
+_LEFT_OVERS = ('.partial-*', '*.orbax-checkpoint-tmp*')
+_NAMED = 3  # differences that an error names; it counts the others
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def run_folder(
+    path: str | os.PathLike,
+    config: Any,
+    inputs: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = _say,
+) -> Iterator[pathlib.Path]:
+    """Locks the folder of a run, sweeps what a killed process left, and checks its configuration.
+
+    Args:
+        path: of the folder, made if it is missing; '~' is the home folder.
+        config: an ml_collections `ConfigDict`, or a dict.
+        inputs: what else decides what is trained, by name: folders, files, None.
+        say: takes one line of text.
+
+    Yields:
+        The folder.
+
+    Raises:
+        BlockingIOError: another process uses the folder.
+        ValueError: the folder holds a run of another configuration; the message names what differs.
+        OSError: the folder cannot be written.
+    """
+    folder = pathlib.Path(path).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _sweep(folder)
+        _record(folder, _settings(config, inputs or {}), say)
+        yield folder
+
+
+def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
+    """What `run.json` of a folder says: 'config', 'inputs', 'starts'; None where there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = pathlib.Path(folder) / RUN_NAME
+    if not path.is_file():
+        return None
+    try:
+        run = json.loads(path.read_text(encoding='utf-8'))
+        if not {'config', 'inputs', 'starts'} <= set(run):
+            raise ValueError('a part is missing')
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f'{path} cannot be read ({error}); take another folder, or delete that file to go on '
+            'with the configuration given now'
+        ) from error
+    return run
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds the lock of a folder; the system releases it when the process ends, however it ends."""
+    with open(folder / LOCK_NAME, 'a+', encoding='utf-8') as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or 'unknown'
+                raise BlockingIOError(
+                    errno.EWOULDBLOCK,
+                    f'{folder} is in use by another process ({owner}); wait for it or choose '
+                    'another folder',
+                ) from None
+            except OSError:
+                pass  # a file system that knows no locks
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+        file.flush()
+        yield
+
+
+def _sweep(folder: pathlib.Path) -> None:
+    """Removes what writes that never ended left; whoever holds the lock is the only writer."""
+    for pattern in _LEFT_OVERS:
+        for left in list(folder.rglob(pattern)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _settings(config: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    config = config.to_dict() if hasattr(config, 'to_dict') else config
+    places = {name: _place(value) for name, value in inputs.items()}
+    # Through text and back: what is compared is what is stored, lists for tuples.
+    return json.loads(json.dumps({'config': config, 'inputs': places}, default=str))
+
+
+def _place(value: Any) -> Any:
+    """A file or folder by its whole path, so that it may be named from elsewhere."""
+    if isinstance(value, (list, tuple)):
+        return [_place(each) for each in value]
+    if isinstance(value, (str, os.PathLike)) and os.path.exists(value):
+        return os.path.abspath(value)
+    return value
+
+
+def _record(folder: pathlib.Path, settings: dict[str, Any], say: Callable[[str], None]) -> None:
+    run = read_run(folder)
+    if run is not None:
+        _require_same(folder, run, settings)
+    elif any(folder.glob('*/[0-9]*/_CHECKPOINT_METADATA')):
+        say(f'{folder} has checkpoints and no {RUN_NAME}; taken as a run of this configuration')
+    starts = [*run['starts'], describe_run()] if run else [describe_run()]
+    with atomic_path(folder / RUN_NAME) as temporary:
+        text = json.dumps({'format': FORMAT, **settings, 'starts': starts}, indent=2)
+        temporary.write_text(text + '\n', encoding='utf-8')
+
+
+def _require_same(folder: pathlib.Path, run: dict[str, Any], settings: dict[str, Any]) -> None:
+    old, new = (dict(_flat({k: s[k] for k in ('config', 'inputs')})) for s in (run, settings))
+    changed = [
+        f'{name.removeprefix("inputs.")} {_shown(old, name)}, now {_shown(new, name)}'
+        for name in sorted(old.keys() | new.keys())
+        if (name not in old or name not in new or old[name] != new[name])
+        and not any(fnmatch.fnmatch(name, free) for free in FREE)
+    ]
+    if changed:
+        more = f' and {len(changed) - _NAMED} more' if len(changed) > _NAMED else ''
+        raise ValueError(
+            f'{folder} holds a run with {"; ".join(changed[:_NAMED])}{more}: give what it had, or '
+            f'another folder (where a file only moved, correct {RUN_NAME})'
+        )
+
+
+def _flat(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from _flat(below, f'{name}.{key}' if name else key)
+    else:
+        yield name, value
+
+
+def _shown(values: dict[str, Any], name: str) -> str:
+    text = json.dumps(values[name], ensure_ascii=False) if name in values else 'not set'
+    return text if len(text) <= 80 else f'{text[:77]}...'
