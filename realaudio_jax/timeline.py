@@ -13,16 +13,19 @@ None, '' and [] mean no events. The grammar of the short form, where spaces are 
     span       = onset '-' offset [ ':' gain 'dB' ]   seconds; without a gain, 0 dB
 
 The text reaches to the last '@' before ';'. A text that holds ';' or begins with '[' or '{' needs
-one of the other forms. A loudness curve travels in JSON and Python as
+one of the other forms. A text that itself holds '@' and a time span is an error: a ';' was
+forgotten. A loudness curve travels in JSON and Python as
 `{'events': [...], 'loudness_db': [...]}`, or as an argument of `Timeline.parse`.
+
+Reading takes time in proportion to the length of the input, which is bounded.
 """
 
 import dataclasses
 import itertools
 import json
-import math
 import numbers
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,13 +35,21 @@ from realaudio_jax.typing import LATENT_RATE, MAX_EVENTS
 
 MIN_GAIN_DB, MAX_GAIN_DB = -60.0, 24.0
 MIN_LOUDNESS_DB, MAX_LOUDNESS_DB = -80.0, 0.0
+MAX_CHARACTERS = 100_000  # of a timeline as text
+MAX_TEXT = 1_000  # characters of one event's text
+MAX_CLIP_SECONDS = 3_600.0
 TOLERANCE_S = 1e-6  # by which rounding may put an offset beyond the end of the clip
 
 _EXAMPLE = "'gunshot@2.3-2.8; dog bark@0.5-0.9:-6dB,4.0-4.4'"
-_NUMBER = r'([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf))'  # what is no time fails later
+# Possessive quantifiers (`++`) give nothing back: no input makes a match try twice. ASCII alone, so
+# that neither other digits nor letters that fold to these ('\u0131nf') are numbers.
+_NUMBER = r'[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:e[-+]?+[0-9]++)?+'
+_VALUE = rf'({_NUMBER}|[-+]?+(?:nan|inf))'  # what is no time fails later
 _SPAN = re.compile(
-    rf'\s*{_NUMBER}\s*s?\s*-\s*{_NUMBER}\s*s?\s*(?::\s*{_NUMBER}\s*db\s*)?', re.IGNORECASE
+    rf'\s*+{_VALUE}\s*+s?+\s*+-\s*+{_VALUE}\s*+s?+\s*+(?::\s*+{_VALUE}\s*+db\s*+)?+',
+    re.IGNORECASE | re.ASCII,
 )
+_SPAN_IN_TEXT = re.compile(rf'@\s*+{_NUMBER}\s*+s?+\s*+-\s*+[0-9.]', re.IGNORECASE | re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Timeline:
     def parse(
         cls,
         spec: Any,
-        seconds: float | int,
+        seconds: Any,
         max_events: int = MAX_EVENTS,
         loudness_db: Any = None,
     ) -> 'Timeline':
@@ -85,7 +96,7 @@ class Timeline:
             spec: a string in the short form or JSON; a sequence of Event, mapping or tuple
                 (text, onset_s, offset_s[, gain_db]); a mapping with 'events' and 'loudness_db'; a
                 Timeline; or None.
-            seconds: length of the clip, in seconds.
+            seconds: length of the clip, a number of seconds up to 3,600.
             max_events: how many events the clip may hold.
             loudness_db: a curve of round(25 seconds) values in dB, if `spec` carries none.
 
@@ -95,14 +106,12 @@ class Timeline:
         Raises:
             ValueError: anything wrong, in one line naming the event and the remedy.
         """
-        seconds = float(seconds)
-        if not (math.isfinite(seconds) and seconds > 0):
-            raise ValueError(f'the clip length must be above 0 seconds, not {seconds}')
+        seconds = _clip_seconds(seconds)
         entries, curve = _entries(spec)
         if curve is not None and loudness_db is not None:
             raise ValueError('loudness_db is given twice: keep the one in events or the other')
+        _check_count(entries, max_events)
         events = tuple(_checked(i, entry, seconds) for i, entry in enumerate(entries, 1))
-        _check_count(events, max_events)
         return cls(events, _curve(loudness_db if curve is None else curve, seconds))
 
     def to_string(self) -> str:
@@ -156,33 +165,66 @@ class Timeline:
     __hash__ = None
 
 
-def _entries(spec: Any) -> tuple[list, Any]:
+def _clip_seconds(seconds: Any) -> float:
+    """The length of a clip as a float, checked."""
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
+        raise ValueError(f'the clip length is {_shown(seconds)}: give a number of seconds')
+    if not 0 < seconds <= MAX_CLIP_SECONDS:  # NaN compares false
+        raise ValueError(
+            f'the clip length must be above 0 seconds and at most {MAX_CLIP_SECONDS:g}, not '
+            f'{_shown(seconds)}'
+        )
+    return float(seconds)
+
+
+def _entries(spec: Any) -> tuple[Sequence, Any]:
     """The raw entries of any form, and the loudness curve it carries, or None."""
     if isinstance(spec, str):
-        spec = spec.strip()
-        if not spec.startswith(('[', '{')):
-            return _short_form(spec), None
-        try:
-            spec = json.loads(spec)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f'events look like JSON but are not ({error}): correct them, or write {_EXAMPLE}'
-            ) from None
+        spec = _from_text(spec)
+    if not isinstance(spec, Mapping):
+        return _entry_list(spec)
+    unknown = sorted(map(str, spec.keys() - {'events', 'loudness_db'}))
+    if unknown:
+        raise ValueError(
+            f'events have the unknown part {_shown(unknown[0])}: use events and '
+            'loudness_db, or a list of events'
+        )
+    events = spec.get('events')
+    entries, curve = _entry_list(_from_text(events) if isinstance(events, str) else events)
+    if curve is not None and spec.get('loudness_db') is not None:
+        raise ValueError('loudness_db is given twice: keep one of the two')
+    return entries, spec.get('loudness_db') if curve is None else curve
+
+
+def _entry_list(spec: Any) -> tuple[Sequence, Any]:
+    """The raw entries of what is neither text nor a mapping, and a timeline's own curve."""
     if spec is None:
         return [], None
     if isinstance(spec, Timeline):
-        return list(spec.events), spec.loudness_db
-    if isinstance(spec, Mapping):
-        unknown = sorted(map(str, spec.keys() - {'events', 'loudness_db'}))
-        if unknown:
-            raise ValueError(
-                f"events have the unknown part '{unknown[0]}': use 'events' and 'loudness_db', "
-                'or a list of events'
-            )
-        return _entries(spec.get('events'))[0], spec.get('loudness_db')
-    if isinstance(spec, Sequence) and not isinstance(spec, bytes):
-        return list(spec), None
+        return spec.events, spec.loudness_db
+    if isinstance(spec, Sequence) and not isinstance(spec, (str, bytes)):
+        return spec, None
     raise ValueError(f'events are of type {type(spec).__name__}: pass a list, JSON or {_EXAMPLE}')
+
+
+def _from_text(spec: str) -> Any:
+    """What JSON holds, or the entries of the short form."""
+    if len(spec) > MAX_CHARACTERS:
+        raise ValueError(
+            f'events are {len(spec):,} characters long: a clip needs at most {MAX_CHARACTERS:,}'
+        )
+    spec = spec.strip()
+    if not spec.startswith(('[', '{')):
+        return _short_form(spec)
+    try:
+        return json.loads(spec)
+    except RecursionError:
+        reason = 'it is nested too deeply'
+    except ValueError as error:  # JSONDecodeError, and a number of over 4,300 digits
+        reason = str(error).splitlines()[0][: 2 * _SHOWN]
+    raise ValueError(
+        f'events look like JSON but are not ({reason}): correct them, or write {_EXAMPLE}'
+    )
 
 
 def _short_form(spec: str) -> list[tuple]:
@@ -195,7 +237,7 @@ def _short_form(spec: str) -> list[tuple]:
         for span in spans.split(','):
             match = _SPAN.fullmatch(span) if at else None
             if match is None:
-                wrong = f"'{span.strip()}' is no time span" if at else "it has no '@'"
+                wrong = f'{_shown(span.strip())} is no time span' if at else "it has no '@'"
                 name = _name(len(entries) + 1, text.rstrip() or part.strip())
                 raise ValueError(
                     f'{name} cannot be read, as {wrong}: write text@onset-offset or '
@@ -221,7 +263,7 @@ def _fields(index: int, entry: Any) -> dict[str, Any]:
     name = _name(index, entry.get('text', '?'))
     for key in entry:
         if key not in names:
-            raise ValueError(f"{name} has the unknown field '{key}': use {', '.join(names)}")
+            raise ValueError(f'{name} has the unknown field {_shown(key)}: use {", ".join(names)}')
     for key in names[:3]:
         if key not in entry:
             raise ValueError(f"{name} lacks the field '{key}': add it")
@@ -236,11 +278,18 @@ def _checked(index: int, entry: Any, seconds: float) -> Event:
         raise ValueError(f'{_name(index, text)} has no text: say what sounds, such as "dog bark"')
     text = text.strip()
     name = _name(index, text)
+    if len(text) > MAX_TEXT:
+        raise ValueError(f'{name} has a text of {len(text):,} characters: keep to {MAX_TEXT:,}')
+    if (span := _SPAN_IN_TEXT.search(text)) is not None:
+        raise ValueError(
+            f'{name} holds the time span {_shown(text[span.start() :])}: put a semicolon '
+            f'between two sounds, as in {_EXAMPLE}'
+        )
     for key, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise ValueError(f'{name} has {key} = {value!r}: give a number')
+            raise ValueError(f'{name} has {key} = {_shown(value)}: give a number')
         if not abs(value) < 1e9:  # NaN compares false; more is no time and no level
-            raise ValueError(f'{name} has {key} = {str(value)[:20]}: give a finite number')
+            raise ValueError(f'{name} has {key} = {_shown(value)}: give a finite number')
     event = Event(text, **{key: float(value) for key, value in fields.items()})
     times = f'{event.onset_s:g} to {event.offset_s:g} s'
     if event.onset_s < 0:
@@ -260,12 +309,21 @@ def _checked(index: int, entry: Any, seconds: float) -> Event:
     return event
 
 
-def _check_count(events: Sequence[Event], max_events: int):
-    if len(events) > max_events:
+def _check_count(entries: Sequence, max_events: int):
+    if len(entries) > max_events:
         raise ValueError(
-            f'{_name(max_events + 1, events[max_events].text)} is one too many of {len(events)}: '
-            f'a clip holds {max_events} events, so remove some or split the clip'
+            f'{_name(max_events + 1, _text_of(entries[max_events]))} is one too many of '
+            f'{len(entries)}: a clip holds {max_events} events, so remove some or split the clip'
         )
+
+
+def _text_of(entry: Any) -> Any:
+    """The text of an entry of any form, as far as it has one; for messages."""
+    if isinstance(entry, Event):
+        return entry.text
+    if isinstance(entry, Mapping):
+        return entry.get('text', '?')
+    return entry[0] if isinstance(entry, (tuple, list)) and entry else entry
 
 
 def _curve(values: Any, seconds: float) -> np.ndarray | None:
@@ -273,27 +331,49 @@ def _curve(values: Any, seconds: float) -> np.ndarray | None:
     if values is None:
         return None
     frames = round(seconds * LATENT_RATE)
-    try:
-        curve = np.asarray(values, np.float32)
-    except (TypeError, ValueError):
-        raise ValueError(f'loudness_db must hold numbers: give {frames} values in dB') from None
-    if curve.shape != (frames,):
+    if hasattr(values, 'dtype'):
+        values = np.asarray(values)
+        shape, numeric = list(values.shape), values.dtype.kind in 'iuf'
+    else:  # not through NumPy, which reads text as numbers
+        sized = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
+        shape = [len(values)] if sized else None
+        numeric = sized and (
+            shape != [frames]
+            or all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values)
+        )
+    if not numeric:
+        raise ValueError(f'loudness_db must hold numbers: give {frames} values in dB')
+    if shape != [frames]:
         raise ValueError(
-            f'loudness_db has shape {list(curve.shape)}: a clip of {seconds:g} s needs '
+            f'loudness_db has shape {shape}: a clip of {seconds:g} s needs '
             f'{frames} values, {LATENT_RATE} per second'
         )
-    wrong = np.flatnonzero(~((curve >= MIN_LOUDNESS_DB) & (curve <= MAX_LOUDNESS_DB)))
-    if wrong.size:
-        raise ValueError(
-            f'loudness_db is {curve[wrong[0]]:g} at frame {wrong[0]}: '
-            f'keep it from {MIN_LOUDNESS_DB:g} to {MAX_LOUDNESS_DB:g} dB'
-        )
-    return curve
+    for index, value in enumerate(values):
+        if not MIN_LOUDNESS_DB <= value <= MAX_LOUDNESS_DB:
+            shown = f'{float(value):g}' if abs(value) < 1e9 else _shown(value)
+            raise ValueError(
+                f'loudness_db is {shown} at frame {index}: '
+                f'keep it from {MIN_LOUDNESS_DB:g} to {MAX_LOUDNESS_DB:g} dB'
+            )
+    return np.asarray(values, np.float32)
 
 
 def _name(index: int, text: Any) -> str:
     """How messages name an event: its position, counted from 1, and its text."""
-    return f'event {index} ({str(text)[:40]!r})'
+    return f'event {index} ({_shown(text if isinstance(text, str) else _shown(text))})'
+
+
+_SHOWN = 40  # characters of a user's value in a message
+
+
+def _shown(value: Any) -> str:
+    """A user's value as a message shows it: one line, cut, whatever it is."""
+    if isinstance(value, str):
+        return repr(value[:_SHOWN])
+    if isinstance(value, numbers.Integral) and abs(value) >= 10**_SHOWN:
+        return 'a huge number'  # Python refuses to write more than 4,300 digits
+    shown = ' '.join(reprlib.repr(value).split())
+    return shown[:_SHOWN]
 
 
 def _span(event: Event) -> str:

@@ -1,6 +1,7 @@
 """Timelines: the three forms agree, round trips are exact, and every mistake is named."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ MISTAKES = {
     'nan': (_second(onset_s=float('nan')), rf'{BELL} has onset_s = nan: give a finite number'),
     'inf': ('a@1-2;bell@1-inf', rf'{BELL} has offset_s = inf: give a finite'),
     'nan in JSON': ('[["a",1,2],["bell",1,2,NaN]]', rf'{BELL} has gain_db = nan'),
-    'huge integer': (_second(offset_s=10**400), rf'{BELL} has offset_s = 1000'),
+    'huge integer': (_second(offset_s=10**400), rf'{BELL} has offset_s = a huge number'),
     'too many': ('bell@' + ','.join(['1-2'] * 17), r"event 17 \('bell'\) is one too many of 17"),
     'no text': ('a@1-2; @1-2', r"event 2 \(''\) has no text: say what sounds"),
     'blank text': (_second(text='  '), 'event 2 .* has no text'),
@@ -131,6 +132,22 @@ MISTAKES = {
     'missing field': (['a@1-2'], r"event 1 \('a@1-2'\) is no event: pass an Event"),
     'missing offset': ([{'text': 'bell', 'onset_s': 1}], r"event 1.*lacks the field 'offset_s'"),
     'short tuple': ([('bell', 1)], 'event 1 .* is no event'),
+    'span in a text': (
+        'a@1-2, bell@3-4',
+        r"event 1 \('a@1-2, bell'\) holds the time span '@1-2.*;",
+    ),
+    'no semicolon': ('a@1-2 bell@3-4', 'event 1 .* put a semicolon between two sounds'),
+    'span in JSON': ([('bell @ .5s-2', 1, 2)], "event 1.*holds the time span '@ .5s-2'"),
+    'dotless i': ('a@1-2;bell@1-\u0131nf', rf"{BELL} cannot be read, as '1-\u0131nf' is no time"),
+    'other digits': ('a@1-2;bell@\u0661-\u0662', rf'{BELL} cannot be read'),
+    'underscores': ('a@1-2;bell@1_0-2', rf"{BELL} cannot be read, as '1_0-2' is no time span"),
+    'a million characters': ('x' * 10**6, 'events are 1,000,000 characters long: .*100,000'),
+    'a long text': ([('x' * 2000, 1, 2)], "event 1 .'x{40}'. has a text of 2,000 characters"),
+    'deep JSON': ('[' * 90_000, r'look like JSON but are not \(it is nested too deeply'),
+    'digits in JSON': ('[["a",1,' + '9' * 9_000 + ']]', 'are not .Exceeds the limit'),
+    'digits': ('a@1-' + '9' * 9_000, "event 1 .'a'. has offset_s = inf: give a finite number"),
+    'events in events': ({'events': {'events': []}}, 'events are of type dict: pass a list'),
+    'two million': ([('bell', 1, 2)] * 2_000_000, "event 17 .'bell'. is one too many of 2000000"),
     'one event': (DICTS[0], "unknown part 'gain_db'.*a list of events"),
     'number': (7, 'events are of type int: pass a list'),
     'JSON number': ('{"events": 7}', 'events are of type int: pass a list'),
@@ -150,6 +167,12 @@ def test_the_end_of_the_clip_is_inside():
     for seconds in (0, -1, float('nan'), float('inf')):
         with pytest.raises(ValueError, match='clip length must be above 0'):
             Timeline.parse('', seconds)
+    for seconds in (1e308, 10**5000, 3601):
+        with pytest.raises(ValueError, match='at most 3600'):
+            Timeline.parse('', seconds)
+    for seconds in (None, '5', True, [5]):
+        with pytest.raises(ValueError, match='clip length is .*: give a number of seconds'):
+            Timeline.parse('', seconds)
 
 
 def test_loudness_curves_are_checked():
@@ -167,12 +190,46 @@ def test_loudness_curves_are_checked():
         'is -81 at frame 2: keep it from': np.where(np.arange(70) == 2, -81, curve),
         'is -inf at frame 0': np.where(np.arange(70) == 0, -np.inf, curve),
         'must hold numbers': ['loud'] * 70,
+        'must hold numbers: give 70': ['1_0'] * 70,  # NumPy reads it as 10
+        'must hold numbers: give': 'x' * 70,
+        'is a huge number at frame 0': [10**400] * 70,
+        'must hold numbers: .* values': np.full(70, 1j),
     }
     for message, values in wrong.items():
         with pytest.raises(ValueError, match=message):
             Timeline.parse(None, 2.8, loudness_db=values)
     with pytest.raises(ValueError, match='given twice'):
         Timeline.parse({'loudness_db': curve.tolist()}, 2.8, loudness_db=curve)
+
+
+@pytest.mark.parametrize(
+    'spec',
+    [
+        'a@' + '1' * 30_000 + '-' + '1' * 30_000 + ':' + '1' * 30_000 + 'x',
+        'a@1-2' + ' ' * 90_000 + 'x',
+        'a@1' + ' ' * 45_000 + '-' + ' ' * 45_000 + 'x',
+        '@ ' * 45_000 + 'x',
+        'a@' * 45_000 + '1-2',
+        'a@1-2,' * 15_000,
+        ';' * 90_000,
+    ],
+    ids=range(7),
+)
+def test_reading_takes_time_in_proportion_to_the_length(spec):
+    begin = time.process_time()
+    try:
+        Timeline.parse(spec, 10)
+    except ValueError as error:
+        assert len(str(error)) < 260
+    assert time.process_time() - begin < 0.5  # backtracking would take minutes
+
+
+def test_a_curve_in_nested_events_is_never_lost():
+    curve = np.full(70, -9.0, np.float32)
+    inner = Timeline.parse('bell@1-2', 2.8, loudness_db=curve)
+    assert Timeline.parse({'events': inner}, 2.8) == inner
+    with pytest.raises(ValueError, match='given twice'):
+        Timeline.parse({'events': inner, 'loudness_db': curve}, 2.8)
 
 
 def test_timelines_with_curves_compare():
