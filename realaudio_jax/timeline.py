@@ -350,9 +350,8 @@ def _curve(values: Any, seconds: float) -> np.ndarray | None:
         )
     for index, value in enumerate(values):
         if not MIN_LOUDNESS_DB <= value <= MAX_LOUDNESS_DB:
-            shown = f'{float(value):g}' if abs(value) < 1e9 else _shown(value)
             raise ValueError(
-                f'loudness_db is {shown} at frame {index}: '
+                f'loudness_db is {_shown(value)} at frame {index}: '
                 f'keep it from {MIN_LOUDNESS_DB:g} to {MAX_LOUDNESS_DB:g} dB'
             )
     return np.asarray(values, np.float32)
@@ -370,8 +369,11 @@ def _shown(value: Any) -> str:
     """A user's value as a message shows it: one line, cut, whatever it is."""
     if isinstance(value, str):
         return repr(value[:_SHOWN])
-    if isinstance(value, numbers.Integral) and abs(value) >= 10**_SHOWN:
-        return 'a huge number'  # Python refuses to write more than 4,300 digits
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            return f'{float(value):g}'
+        except OverflowError:  # and Python refuses to write more than 4,300 digits
+            return 'a huge number'
     shown = ' '.join(reprlib.repr(value).split())
     return shown[:_SHOWN]
 
