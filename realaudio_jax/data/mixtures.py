@@ -5,22 +5,45 @@ from collections.abc import Sequence
 import numpy as np
 
 from realaudio_jax.data import foley
+from realaudio_jax.data.foley.primitives import SplitGenerator
 from realaudio_jax.data.sources import Clip, Kind, Source
 from realaudio_jax.typing import SAMPLE_RATE
 
 
 class FoleySource:
-    """Synthesised sounds: always there, never twice the same, nothing to download."""
+    """Synthesised sounds: always there, never twice the same, nothing to download.
+
+    The two splits share their classes and nothing else. Held-out sounds have sizes, pitches and
+    rates that training never draws (see `foley.primitives.SplitGenerator`) and a wording of their
+    own, and `scenes.make_scenes` draws their scenes from a stream of their own.
+
+    Args:
+      split: 'train' or 'held_out'.
+
+    Attributes:
+      spawn_key: of the stream of random numbers that scenes are drawn from.
+
+    Raises:
+      ValueError: another split.
+    """
 
     labels = tuple(sorted({*foley.EVENTS, *foley.AMBIENCES}))
     kinds: tuple[Kind, ...] = ('event', 'ambience')
+
+    def __init__(self, split: str = 'train'):
+        if split not in ('train', 'held_out'):
+            raise ValueError(f'split {split!r} is not one of train, held_out')
+        self.split = split
+        self.spawn_key: tuple[int, ...] = (1,) if split == 'held_out' else ()
 
     def pick(self, rng: np.random.Generator, kind: Kind, seconds: float | None = None) -> Clip:
         """A new sound of a random class; an ambience lasts `seconds`, an event at most that."""
         table = foley.EVENTS if kind == 'event' else foley.AMBIENCES
         made = table[list(table)[rng.integers(len(table))]]
-        text = made.texts[rng.integers(len(made.texts))]
-        audio = made.synthesize(rng, seconds)
+        held_out = self.split == 'held_out'
+        texts = made.texts[-1:] if held_out else made.texts[:-1]
+        text = texts[rng.integers(len(texts))]
+        audio = made.synthesize(SplitGenerator(rng, held_out), seconds)
         whole = ((0.0, len(audio) / SAMPLE_RATE),)
         return Clip(audio, SAMPLE_RATE, made.name, text, whole, 'CC0-1.0', kind)
 
@@ -47,6 +70,7 @@ class MixedSource:
         self.kinds = tuple(
             kind for kind in ('event', 'ambience') if any(kind in s.kinds for s in sources)
         )
+        self.spawn_key: tuple[int, ...] = max(getattr(s, 'spawn_key', ()) for s in sources)
 
     def pick(self, rng: np.random.Generator, kind: Kind, seconds: float | None = None) -> Clip:
         """A sound from one of the sources that have this kind.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from realaudio_jax.data import foley
 from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.data.latent_cache import LatentScenes, build_latent_scenes, fingerprint
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
@@ -25,20 +26,20 @@ def scene_source(
     Args:
       recordings: folder with metadata.csv; None for foley alone.
       foley_weight: share of sounds from procedural foley, 0 to 1, where there are recordings.
-      split: of the recordings: 'train' or 'held_out'.
+      split: 'train' or 'held_out', of the recordings and of the foley.
       log: takes a line about each file that is left out.
     """
     if recordings is None or foley_weight >= 1:
-        return FoleySource()
+        return FoleySource(split)
     recorded = Recordings(recordings, split, log=log)
     if foley_weight <= 0:
         return recorded
-    return MixedSource([FoleySource(), recorded], [foley_weight, 1.0 - foley_weight])
+    return MixedSource([FoleySource(split), recorded], [foley_weight, 1.0 - foley_weight])
 
 
 def source_name(recordings: str | None, foley_weight: float, split: str = 'train') -> str:
     """What `scene_source` of the same arguments is called in a cache's key."""
-    return f'{split} {recordings}, foley {foley_weight}'
+    return f'{split} {recordings}, foley {foley_weight} of version {foley.VERSION}'
 
 
 def latent_scenes(

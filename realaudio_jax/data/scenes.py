@@ -282,6 +282,9 @@ def make_scenes(
 ) -> Iterator[Scene]:
     """Yields `count` scenes; scene i depends on (seed, i) alone, so any part can be made again.
 
+    A source with a `spawn_key` has a stream of random numbers of its own: no seed of it draws what
+    a seed of another source draws.
+
     Args:
       seed, source, seconds, config: see `make_scene`.
       count: how many.
@@ -306,7 +309,8 @@ def make_scenes(
 
 
 def _numbered_scene(seed, source, seconds, config, i: int) -> Scene:
-    return make_scene(np.random.default_rng([seed, i]), source, seconds, config)
+    stream = np.random.SeedSequence([seed, i], spawn_key=getattr(source, 'spawn_key', ()))
+    return make_scene(np.random.default_rng(stream), source, seconds, config)
 
 
 _make: Callable[[int], Scene]  # of a worker: the source is sent to it once

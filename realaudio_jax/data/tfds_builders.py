@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from realaudio_jax.data import foley
 from realaudio_jax.data.latent_cache import fingerprint
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.recordings_cache import default_cache_dir
@@ -125,14 +126,14 @@ class FoleyScenes(_StoredScenes):
     ):
         self._made = (count, seconds, seed, config or SceneConfig())
         settings = {'count': count, 'seconds': seconds, 'seed': seed, 'config': str(self._made[3])}
+        settings['foley'] = foley.VERSION
         super().__init__(settings | self._more_settings(), data_dir, **kwargs)
 
     def _more_settings(self) -> dict[str, Any]:
         return {}
 
     def _sources(self) -> tuple[Source, Source]:
-        source = FoleySource()
-        return source, source
+        return FoleySource('train'), FoleySource('held_out')
 
     def _split_generators(self, _: Any) -> dict[str, Iterator]:
         count, seconds, seed, config = self._made
@@ -177,7 +178,10 @@ class RecordedScenes(FoleyScenes):
         if not self._foley_weight:
             return self._recordings[0], self._recordings[1]
         weights = (1.0 - self._foley_weight, self._foley_weight)
-        train, held_out = (MixedSource((r, FoleySource()), weights) for r in self._recordings)
+        train, held_out = (
+            MixedSource((recordings, FoleySource(recordings.split)), weights)
+            for recordings in self._recordings
+        )
         return train, held_out
 
 

@@ -18,9 +18,11 @@ from realaudio_jax.data.foley import (
 )
 from realaudio_jax.data.foley.catalogue import Foley
 
+VERSION = 2  # of the sounds that a seed gives: raised with every change of them
+
 _FAMILIES = (footsteps, impacts, weapons, voices, signals, water)
 
 EVENTS: dict[str, Foley] = {f.name: f for family in _FAMILIES for f in family.FOLEYS}
 AMBIENCES: dict[str, Foley] = {f.name: f for f in ambiences.FOLEYS}
 
-__all__ = ['AMBIENCES', 'EVENTS', 'Foley']
+__all__ = ['AMBIENCES', 'EVENTS', 'VERSION', 'Foley']

@@ -110,7 +110,7 @@ def sea(rng: np.random.Generator, n: int) -> Stereo:
     low, high = shaped(rng, n, slope(80, 900, -2), 2), shaped(rng, n, slope(900, 8000, -2), 2)
     at, swell, foam = -rng.uniform(2.0, 5.0), np.zeros(n), np.zeros(n)
     while at < seconds:
-        m, gain = samples(rng.uniform(4.5, 7.0)), rng.uniform(0.6, 1.0)
+        m, gain = samples(between(rng, 4.5, 7.0)), rng.uniform(0.6, 1.0)
         place(swell, line(m, (0, 0), (0.35, 1), (0.5, 0.5), (1, 0)) ** 2, at, gain)
         place(foam, line(m, (0, 0), (0.3, 0.15), (0.42, 1), (0.6, 0.45), (1, 0)) ** 1.5, at, gain)
         at += rng.uniform(3.0, 5.0)

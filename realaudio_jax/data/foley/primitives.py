@@ -19,6 +19,8 @@ Mono = Float[np.ndarray, '_S']
 Stereo = Float[np.ndarray, '_S 2']
 Peaks = Sequence[tuple[Number, Number, Number]]
 
+HELD_OUT_PART = (0.45, 0.55)  # of every range that `between` draws from, in logarithms
+
 _TABLE_SIZE = 8192  # nearest-neighbour reading of it is 70 dB below the tone
 
 
@@ -32,9 +34,39 @@ def times(n: int) -> Mono:
     return np.arange(n) / SAMPLE_RATE
 
 
+class SplitGenerator(np.random.Generator):
+    """Random numbers for the sounds of one split: `between` keeps to that split's part of a range.
+
+    Every kind of sound draws a pitch, a size or a rate by `between`. The middle tenth of each range
+    belongs to the held-out split and the rest to training, so that no seed of either gives a sound
+    of the other.
+
+    Args:
+      rng: whose stream of bits goes on.
+      held_out: whether the sounds are kept out of training.
+    """
+
+    def __init__(self, rng: np.random.Generator, held_out: bool):
+        super().__init__(rng.bit_generator)
+        self.held_out = held_out
+
+    def position(self) -> float:
+        """Where in a range a value lies, uniform over this split's part of [0, 1)."""
+        first, last = HELD_OUT_PART
+        drawn = self.random()
+        if self.held_out:
+            return first + (last - first) * drawn
+        drawn *= 1 - (last - first)
+        return drawn if drawn < first else drawn + (last - first)
+
+
 def between(rng: np.random.Generator, low: Number, high: Number) -> float:
-    """A value log-uniform in [low, high], both positive: how pitches and sizes are perceived."""
-    return low * (high / low) ** rng.random()
+    """A value log-uniform in [low, high], both positive: how pitches and sizes are perceived.
+
+    From a `SplitGenerator` it is log-uniform over the part of the range that the split has.
+    """
+    position = rng.position() if isinstance(rng, SplitGenerator) else rng.random()
+    return low * (high / low) ** position
 
 
 def db(value: Number) -> float:

@@ -109,9 +109,9 @@ def referee_whistle(rng: np.random.Generator) -> Mono:
 
 
 def cymbal(rng: np.random.Generator) -> Mono:
-    n, count = samples(2.6), 70
-    frequency = 400 * (14_000 / 400) ** rng.random(count)
-    t60 = rng.uniform(1.6, 2.5) * (400 / frequency) ** 0.12 * rng.uniform(0.6, 1.1, count)
+    n, count, lowest = samples(2.6), 70, between(rng, 340, 470)  # Hz: larger plates are lower
+    frequency = lowest * (14_000 / lowest) ** rng.random(count)
+    t60 = rng.uniform(1.6, 2.5) * (lowest / frequency) ** 0.12 * rng.uniform(0.6, 1.1, count)
     gains = rng.uniform(0.2, 1, count) * (frequency / 1000) ** 0.3
     plate = partials(frequency, t60, gains, n, rng.uniform(0, 6.28, count))
     wash = highpass(white(rng, n), 4000)

@@ -206,7 +206,7 @@ def decay_of_hands(rng: np.random.Generator, n: int) -> Mono:
 
 
 FOLEYS = (
-    event('dog_bark', dog_bark, 'a dog barks', 'dog bark', 'barking dog', 'a dog barking'),
+    event('dog_bark', dog_bark, 'a dog barks', 'dog bark', 'a dog barking', 'barking dog'),
     event('cat_meow', cat_meow, 'a cat meows', 'cat meow', 'meowing cat'),
     event('bird_chirp', bird_chirp, 'a bird chirps', 'bird chirp', 'chirping bird'),
     event('crow', crow, 'a crow caws', 'crow call', 'cawing crow'),
