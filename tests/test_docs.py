@@ -1,0 +1,205 @@
+"""README and docs: links, anchors, commands, settings and names of the code are those there are."""
+
+import ast
+import importlib
+import importlib.util
+import pathlib
+import re
+import shlex
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs').rglob('*.md')]
+    + [ROOT / 'realaudio_jax' / 'releases' / 'foley' / 'README.md']
+)
+# Commands of trials are those of the revision that they name.
+CURRENT = [page for page in PAGES if 'trials' not in page.parts]
+
+
+def page_id(page):
+    return str(page.relative_to(ROOT))
+
+
+def module_of(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def anchors(text):
+    """The fragments of a page's headings, as hosts and MkDocs form them."""
+    without_code = re.sub(r'^```.*?^```', '', text, flags=re.MULTILINE | re.DOTALL)
+    found = set()
+    for heading in re.findall(r'^#+ +(.+)$', without_code, re.MULTILINE):
+        words = re.sub(r'[^\w\- ]', '', heading.lower())
+        found.add(words.strip().replace(' ', '-'))
+    return found
+
+
+@pytest.mark.parametrize('page', PAGES, ids=page_id)
+def test_links_and_anchors_resolve(page):
+    text = page.read_text()
+    links = re.findall(r'\]\(([^)\s]+)\)', text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    for link in links:
+        if re.match(r'[a-z]+:', link):
+            continue
+        name, _, fragment = link.partition('#')
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f'{link}: no such file'
+        if page.is_relative_to(ROOT / 'docs'):
+            assert target.is_relative_to(ROOT / 'docs'), f'{link}: the site does not hold it'
+        if fragment:
+            assert fragment in anchors(target.read_text()), f'{link}: no such heading'
+
+
+def test_site_lists_pages_that_exist():
+    listed = re.findall(r': (\S+\.md)$', (ROOT / 'mkdocs.yml').read_text(), re.MULTILINE)
+    assert 'index.md' in listed
+    for name in listed:
+        assert (ROOT / 'docs' / name).is_file(), name
+
+
+def test_readme_holds_the_commands_that_tools_read():
+    lines = (ROOT / 'README.md').read_text().splitlines()
+    assert "    pip install -e '.[test]' && pytest" in lines
+    main = 'python -m experiments.distill --config=configs/foley_distill.py'
+    assert f'    pip install -e . && {main}' in lines
+
+
+def commands(text):
+    """The experiments' command lines of a page, continued lines joined."""
+    text = text.replace('\\\n', ' ')
+    for line in re.findall(r'python -m experiments\.[^`\n|]*', text):
+        yield shlex.split(line.split(' && ')[-1])
+    for line in re.findall(r'`(experiments\.[^`\n]*)`', text):
+        yield ['python', '-m', *shlex.split(line)]
+
+
+def flags_of(module):
+    """The flags that a source file and the ones it shares with all others define."""
+    found = {'help', 'workdir'}
+    path = ROOT / f'{module.replace(".", "/")}.py'
+    source = path.read_text() + (ROOT / 'experiments' / 'common.py').read_text()
+    found |= set(re.findall(r"DEFINE_\w+\(\s*f?'(\w+)'", source))
+    for names in re.findall(r'stem: flags\.DEFINE_\w+.*?for stem in \(?([^)]*)\)', source, re.S):
+        found |= {name.lower() for name in re.findall(r'(\w+)', names)}
+    return found | {'config', 'workers', 'autoencoder', 'teacher', 'student', 'audio_tower'}
+
+
+def setting(config, name):
+    """Whether a config holds a key like 'energy.updates'."""
+    for part in name.split('.'):
+        if part not in config:
+            return False
+        config = config[part]
+    return True
+
+
+@pytest.mark.parametrize('page', CURRENT, ids=page_id)
+def test_commands_name_modules_flags_and_settings_that_exist(page):
+    for line in commands(page.read_text()):
+        module = line[2]
+        assert (ROOT / f'{module.replace(".", "/")}.py').is_file(), line
+        given = [re.match(r'--(?:no)?([\w.]+)(?:=(.*))?$', word) for word in line[3:]]
+        given = [match.groups() for match in given if match]
+        config = None
+        for flag, value in given:
+            if (
+                flag == 'config'
+                and value
+                and value.startswith('configs/')
+                and 'CONFIG' not in value
+            ):
+                name, _, variant = value.partition(':')
+                assert (ROOT / name).is_file(), line
+                stem = pathlib.Path(name).stem
+                config = importlib.import_module(f'configs.{stem}').get_config(variant)
+            elif flag.startswith('config.') and config is not None:
+                assert setting(config, flag.removeprefix('config.')), f'{line}: {flag}'
+            elif '.' not in flag:
+                assert flag in flags_of(module), f'{line}: {flag}'
+
+
+def names_defined(path):
+    """Functions, classes, methods and module-level values of a source file, dotted."""
+    found = set()
+
+    def visit(body, prefix):
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(prefix + node.name)
+                visit(node.body, f'{prefix}{node.name}.')
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found.update(prefix + t.id for t in targets if isinstance(t, ast.Name))
+            elif isinstance(node, ast.If | ast.With | ast.For | ast.While | ast.Try):
+                visit(node.body, prefix)
+
+    visit(ast.parse(path.read_text()).body, '')
+    return found
+
+
+def steps(page):
+    """(file, names) of the rows of a page's table: | what | `file.py` | `name`, `name` |."""
+    rows = re.findall(r'^\|[^|]*\| `([^`|]+\.py)` \|([^|]*)\|', page.read_text(), re.MULTILINE)
+    return [(file, re.findall(r'`([\w.]+)`', names)) for file, names in rows]
+
+
+@pytest.mark.parametrize('name', ['batch', 'prompt'])
+def test_ways_through_the_code_name_what_exists(name):
+    page = ROOT / 'docs' / f'{name}.md'
+    rows = steps(page)
+    assert len(rows) >= 8
+    for file, names in rows:
+        assert (ROOT / file).is_file(), file
+        assert names, f'{file}: no name'
+        missing = set(names) - names_defined(ROOT / file)
+        assert not missing, f'{file}: {missing}'
+    mentioned = re.findall(
+        r'`((?:realaudio_jax|experiments|configs|docs)/[\w/.]+)`', page.read_text()
+    )
+    assert all((ROOT / file).exists() for file in mentioned)
+
+
+def test_reachable_follows_imports_to_the_end(tmp_path):
+    measure = module_of(ROOT / 'tools' / 'measure_structure.py')
+    package = tmp_path / 'realaudio_jax'
+    (package / 'models').mkdir(parents=True)
+    for name, text in {
+        '__init__.py': '"""Package."""\n',
+        'a.py': 'import numpy\n\n\ndef f():\n    from realaudio_jax.models import b\n',
+        'models/__init__.py': '',
+        'models/b.py': 'import realaudio_jax.c\n',
+        'c.py': 'x = 1\ny = 2\n',
+        'alone.py': 'x = 1\n',
+    }.items():
+        (package / name).write_text(text)
+    found = measure.reachable(package / 'a.py', tmp_path)
+    names = {str(path.relative_to(package)) for path in found}
+    assert names == {'a.py', '__init__.py', 'models/b.py', 'c.py'}
+    assert measure.lines(found) == 5 + 1 + 1 + 2
+
+
+def test_figure_uses_measured_times_where_there_are_any():
+    plot = module_of(ROOT / 'tools' / 'plot_quality_time.py')
+    speed = [
+        {'system': system, 'steps': steps, 'name': name, 'value': value}
+        for system, steps, evaluations in (('student', 4, 4), ('teacher', 50, 100))
+        for name, value in (
+            ('time', 7.0),
+            ('text', 0.5),
+            ('denoiser', 8.0),
+            ('decode', 1.0),
+            ('evaluations', evaluations),
+        )
+    ]
+    judged = {'name': 'Frechet distance', 'embedder': 'YAMNet', 'value': 4.0, 'low': 3, 'high': 5}
+    quality = [judged | {'model': 'student', 'steps': n, 'nfe': n} for n in (4, 2)]
+    quality += [judged | {'embedder': 'other', 'model': 'student', 'steps': 1, 'nfe': 1}]
+    points = {p['steps']: p for p in plot.quality_and_time(quality, speed)}
+    assert set(points) == {2, 4}
+    assert points[4]['time'] == 7.0 and points[4]['measured']
+    assert points[2]['time'] == 0.5 + 1.0 + 2 * 2.0 and not points[2]['measured']
