@@ -24,9 +24,9 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.eval_guidance = 3.5
     if variant == 'test':
         config.progressive.steps = (2,)
-        config.energy.updates = 0  # it compiles longest; Stable Audio Open goes through it
+        config.energy.updates = 0  # slowest to compile; the test of Stable Audio Open covers it
     else:
         config.scene_seconds = 10.0  # up to 10.24 s, on which the teacher was trained
-        config.progressive.steps = (40, 20, 10, 5)  # each divides the 1,000 of its table
+        config.progressive.steps = (40, 20, 10, 5)  # each divides the teacher's 1,000 noise levels
         config.consistency.teacher_step = 1 / 50
     return config.lock()

@@ -22,9 +22,9 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.teacher = 'stable_audio_3'
     if variant == 'test':
         config.progressive.steps = (2,)
-        config.energy.updates = 0  # it compiles longest; Stable Audio Open goes through it
+        config.energy.updates = 0  # slowest to compile; the test of Stable Audio Open covers it
     else:
-        config.scene_seconds = 10.0  # up to 120 s, whose length the teacher is told
+        config.scene_seconds = 10.0  # up to 120 s; the teacher takes the duration as an input
         config.guidance_range = (1.0, 1.0)
         config.progressive.steps = (8, 4)
         config.consistency.segments = (1, 2, 4)

@@ -16,12 +16,12 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.scenes = 6_000  # rendered once as log-mel
     config.scene_seconds = 5.0
     config.held_out = 256
-    config.foley_weight = 0.4  # share of sounds from procedural foley
+    config.foley_weight = 0.4  # share of procedural sounds
     config.batch_size = 128
     config.model = ml_collections.ConfigDict(
         dict(width=192, blocks=2, deep_width=288, deep_blocks=3)
     )
-    config.gain_db = 6.0  # augmentation: a random level within this
+    config.gain_db = 6.0  # augmentation: random level, plus or minus
     config.steps = 800
     config.learning_rate = 1e-3
     config.weight_decay = 0.05

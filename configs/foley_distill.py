@@ -19,24 +19,20 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.seed = 0
     config.scenes = 384  # encoded once
     config.scene_seconds = 5.0
-    config.foley_weight = 0.4  # share of sounds from procedural foley, where there are recordings
-    config.crop_seconds = 5.0  # the shortest crops; whole scenes at least half of a batch
+    config.foley_weight = 0.4  # share of procedural sounds, where there are recordings
+    config.crop_seconds = 5.0  # shortest crop; at least half of a batch is whole scenes
     config.batch_size = 16
-    config.dtype = ml_collections.config_dict.placeholder(str)  # of training's products; float32
+    # Of the network's products in training; None is float32.
+    config.dtype = ml_collections.config_dict.placeholder(str)
     config.guidance_range = (1.0, 4.0)  # scales folded into the student
     config.absence = ml_collections.ConfigDict(
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
     )
-    config.onset_weight = 4.0  # of the frames around the onset of an event
-    config.rank = 0  # of an adapter, all that is trained then; 0: the whole network
+    config.onset_weight = 4.0  # weight of the frames around each onset in the loss
+    config.rank = 0  # of a low-rank adapter to train; 0: the whole network
     config.progressive = ml_collections.ConfigDict()
-    config.progressive.steps = (
-        64,
-        32,
-        16,
-        8,
-        4,
-    )  # sampling steps; guidance is folded in at the first
+    # Student steps of each stage; the first folds the guidance in.
+    config.progressive.steps = (64, 32, 16, 8, 4)
     config.progressive.updates = 8  # per stage
     config.progressive.learning_rate = 3e-4
     config.consistency = ml_collections.ConfigDict()
@@ -45,28 +41,30 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.consistency.updates = 80
     config.consistency.learning_rate = 4e-4
     config.energy = ml_collections.ConfigDict()
-    config.energy.segments = (1, 1, 2, 2, 4, 8)  # drawn evenly: one and two steps twice as often
+    # One is drawn per update: one and two steps twice as often.
+    config.energy.segments = (1, 1, 2, 2, 4, 8)
     config.energy.consistency_weight = 1.0
     config.energy.consistency_segments = (4, 8)
-    config.energy.batch_size = 8  # two samples of each
+    config.energy.batch_size = 8  # items; two samples are made of each
     config.energy.updates = 0
     config.energy.learning_rate = 2e-4
-    config.energy.share = 0.8  # of the student after this stage, the rest of the one before it
-    config.energy.frozen = ''  # names of parameters that stay as they are
-    config.energy.recordings = 1_200  # as they are, by their caption alone; where there are any
+    config.energy.share = 0.8  # merge weight of the student after this stage against the one before
+    config.energy.frozen = ''  # regular expression of parameters that are not trained
+    config.energy.recordings = 1_200  # unmixed recordings with their captions, where there are any
     config.energy.answer_steps = 12
     config.energy.answer_batch_size = 10
-    config.energy.answer_recordings = False  # captions of recordings, too
+    config.energy.answer_recordings = False  # teacher samples for the captions of recordings, too
     config.energy.absence = ml_collections.ConfigDict(dict(text=0.08, timeline=0.25))
     config.imitation = ml_collections.ConfigDict()
-    config.imitation.updates = 0  # of --experts
+    config.imitation.updates = 0  # updates; needs --experts
     config.imitation.learning_rate = 1e-3
-    config.imitation.walks = ((1, 0, 0), (2, 0, 0), (4, 0, 0), (8, 0, 0))  # see the recipe
+    # (steps, network for t > 0.5, network below), one drawn per update.
+    config.imitation.walks = ((1, 0, 0), (2, 0, 0), (4, 0, 0), (8, 0, 0))
     config.imitation.frozen = ''
     config.ema_decay = 0.98
     config.log_every = 10  # updates
     config.save_every = 100
-    config.calibration_scenes = 48  # of the training split, for moments and the lead of onsets
+    config.calibration_scenes = 48  # training scenes for moment matching and onset lag
     config.eval_scenes = 48
     config.eval_seconds = 5.0
     config.report_prompts = 4

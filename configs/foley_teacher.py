@@ -20,16 +20,16 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.seed = 0
     config.scenes = 2_500  # encoded once
     config.scene_seconds = 10.0
-    config.foley_weight = 0.4  # share of sounds from procedural foley
-    config.recordings = 0  # as they are, by their caption alone, beside the scenes
-    config.batch_seconds = 160.0  # seconds of sound in a batch, crops filled up to whole scenes
-    config.crop_seconds = 0.5  # the shortest crops; half of a batch are whole scenes
+    config.foley_weight = 0.4  # share of procedural sounds
+    config.recordings = 0  # unmixed recordings with their captions, beside the scenes
+    config.batch_seconds = 160.0  # seconds of sound in a batch, padding included
+    config.crop_seconds = 0.5  # shortest crop; half of a batch is whole scenes
     config.model = ml_collections.ConfigDict(dict(width=256, depth=8, heads=4))
     config.absence = ml_collections.ConfigDict(
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
     )
-    config.onset_weight = 4.0  # of the frames around the onset of an event
-    config.rank = 0  # of an adapter, all that is trained then (with adam); 0: the whole network
+    config.onset_weight = 4.0  # weight of the frames around each onset in the loss
+    config.rank = 0  # of a low-rank adapter to train (with adam); 0: the whole network
     config.steps = 1_200
     config.optimizer = 'muon'  # or 'adamw', 'adam'
     config.learning_rate = 1e-3

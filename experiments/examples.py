@@ -1,8 +1,8 @@
-"""Twelve prompts with their timelines as OGG files and spectrograms, and a page that shows them.
+"""Twelve prompts with their timelines as OGG files and spectrograms, and a page that plays them.
 
 python -m experiments.examples --workdir=docs/examples
 
-Every example has the same seed: none is chosen.
+Every example has the same seed, and none is left out.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ from realaudio_jax.training.loop import Progress
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
 _STEPS = flags.DEFINE_integer('steps', 4, 'Denoiser steps of the student.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Of every example.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of every example.')
 _WORKDIR = flags.DEFINE_string('workdir', 'docs/examples', 'Where everything goes.')
 
 SECONDS = 10.0
@@ -55,7 +55,8 @@ def main(argv):
             )
             asked = [f'"{prompt}"' if prompt else 'no prompt', f'`{events}`' if events else '']
             lines += [
-                f'**{i + 1}.** {", ".join(filter(None, asked))} ([listen]({name}.ogg))\n',
+                f'**{i + 1}.** {", ".join(filter(None, asked))} ([OGG]({name}.ogg))\n',
+                f'<audio controls preload="none" src="{name}.ogg"></audio>\n',
                 f'![Spectrogram of example {i + 1}, its events drawn over it]({name}.png)\n',
             ]
             progress.update(i + 1)

@@ -13,6 +13,7 @@ def test_each_example_is_heard_seen_and_listed(experiment, tiny_release, tmp_pat
     names = ['01-rain-3', '02-bell-0-2-0-5-dog-0-6-0-8-3']
     for name in names:
         assert f'({name}.ogg)' in page and f'({name}.png)' in page
+        assert f'src="{name}.ogg"' in page
         assert (tmp_path / f'{name}.png').stat().st_size > 5_000
         assert soundfile.info(tmp_path / f'{name}.ogg').frames == 48_000
     assert '"rain"' in page and '`bell@0.2-0.5; dog@0.6-0.8`' in page
