@@ -1,4 +1,4 @@
-"""Losses of the autoencoder: spectra compared at several resolutions, and the adversarial game."""
+"""Losses of the autoencoder: multi-resolution spectra, octave energies, adversarial terms."""
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +28,14 @@ def mel_loss(
     sample_rate: int,
     side_weight: float = 0.5,
 ) -> tuple[Float[Array, 'B'], Float[Array, 'B']]:
-    """Distances between mel spectra x, y of audio and target over five resolutions, mid and side.
+    """Logarithmic and linear mel-spectrum losses over five resolutions, mid and side.
 
         logarithmic: mean |ln x - ln y|          linear: sum |x - y| / sum y
 
-    The first (arXiv 2306.06546, sec. 3.5) hears quiet and loud alike, and spends itself on what is
-    common: pauses and tails. The second (spectral convergence with absolute values, arXiv
-    1910.11480, eq. 4) is about the loud. Trained on the first alone, an autoencoder here lost 5 dB
-    of every peak.
+    The first (arXiv 2306.06546, sec. 3.5) weighs quiet and loud parts alike, so that pauses and
+    decays, which are frequent, dominate it. The second (spectral convergence with absolute values,
+    arXiv 1910.11480, eq. 4) is dominated by loud parts. Trained on the first alone, an autoencoder
+    here lost 5 dB of every peak.
 
     Args:
       audio, target: in [-1, 1].
@@ -65,10 +65,10 @@ def mel_loss(
 def energy_loss(
     audio: Float[Array, 'B S 2'], target: Float[Array, 'B S 2'], sample_rate: int
 ) -> Float[Array, 'B']:
-    """Mean |ln sum |X|^2 - ln sum |Y|^2| / 2 over octaves of every frame, mid and side.
+    """Octave-energy loss: mean |ln sum |X|^2 - ln sum |Y|^2| / 2 over octaves of every frame.
 
-    A tone put into the wrong bin costs the other losses little less than no tone at all, so they
-    leave it out; an octave's energy is the same wherever in it the tone stands.
+    Mid and side count alike. In the other losses a tone in the wrong bin costs nearly as much as a
+    missing tone, so a model trained on them omits tones; this loss penalises missing energy.
 
     Args:
       audio, target: in [-1, 1].
@@ -95,10 +95,10 @@ def _octaves(sample_rate: int, n_fft: int) -> np.ndarray:
 
 
 def complex_loss(audio: Float[Array, 'B S 2'], target: Float[Array, 'B S 2']) -> Float[Array, 'B']:
-    """Mean |c(X) - c(Y)|, c(X) = X / |X|^0.7 per bin, weighted towards low frequencies.
+    """Compressed complex-spectrum loss: mean |c(X) - c(Y)| with c(X) = X / |X|^0.7.
 
-    Phase can be kept where a latent frame spans few periods; above, the term asks only that
-    magnitudes agree. The weight falls as 1 / (1 + f / 1 kHz).
+    Phase can be reconstructed where a latent frame spans few periods; at higher frequencies only
+    magnitudes can agree. So the weight of a bin falls as 1 / (1 + f / 1 kHz).
     """
     total = jnp.zeros(audio.shape[0])
     audio, target = _channels(audio), _channels(target)
@@ -118,7 +118,10 @@ def complex_loss(audio: Float[Array, 'B S 2'], target: Float[Array, 'B S 2']) ->
 
 
 def discriminator_hinge(real: PyTree, fake: PyTree) -> Float[Array, '']:
-    """Mean max(0, 1 - D(real)) + max(0, 1 + D(fake)) over resolutions (arXiv 1705.02894, eq. 3)."""
+    """Hinge loss of the discriminator (arXiv 1705.02894, eq. 3), averaged over resolutions.
+
+    max(0, 1 - D(real)) + max(0, 1 + D(fake))
+    """
     terms = jax.tree.map(
         lambda r, f: jnp.mean(jax.nn.relu(1.0 - r)) + jnp.mean(jax.nn.relu(1.0 + f)), real, fake
     )
@@ -126,13 +129,13 @@ def discriminator_hinge(real: PyTree, fake: PyTree) -> Float[Array, '']:
 
 
 def generator_hinge(fake: PyTree) -> Float[Array, '']:
-    """Mean -D(fake) over resolutions, the generator's side of the same game."""
+    """Hinge loss of the generator: mean -D(fake) over resolutions."""
     terms = [-jnp.mean(f) for f in jax.tree.leaves(fake)]
     return sum(terms) / len(terms)
 
 
 def feature_matching(real: PyTree, fake: PyTree) -> Float[Array, '']:
-    """Mean over layers of |real - fake| over the mean |real| (1910.06711, eq. 4, normalised)."""
+    """Feature-matching loss (1910.06711, eq. 4): |real - fake| / mean |real|, mean over layers."""
     terms = jax.tree.map(
         lambda r, f: jnp.mean(jnp.abs(r - f)) / (jnp.mean(jnp.abs(r)) + 1e-6),
         jax.lax.stop_gradient(real),

@@ -1,10 +1,9 @@
-"""Low-rank adapters: what a run adds to weights that stay as they are (Hu et al. 2021, arXiv
-2106.09685).
+"""Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685).
 
-Every kernel W [in, out] with both sides longer than twice the rank r becomes W + A B, with A
-[in, r] and B [r, out] alone to be trained; everything else stays. A begins random and B zero, so
-the network begins as it was. An adapter of a shipped network is an eighth of its size, and is
-stored beside it.
+Every kernel W [in, out] with both sides longer than twice the rank r becomes W + A B. Only
+A [in, r] and B [r, out] are trained. A is initialised at random and B with zeros, so the network
+is unchanged at first. An adapter of a shipped network is an eighth of its size, and is stored
+beside it.
 """
 
 from collections.abc import Mapping
@@ -16,9 +15,9 @@ import numpy as np
 
 from realaudio_jax.typing import Any, Array, Key, PyTree
 
-BASE, ADAPTER = 'base', 'adapter'  # of an attached tree
-DOWN, UP = 'down', 'up'  # A and B
-_ROUNDING = 1e-4  # relative: averaging rounds what is not trained, too
+BASE, ADAPTER = 'base', 'adapter'  # keys of a tree that `attach` makes
+DOWN, UP = 'down', 'up'  # keys of A and B
+_ROUNDING = 1e-4  # relative error that weight averaging leaves in untrained parameters
 
 
 def adapts(name: tuple[str, ...], leaf, rank: int) -> bool:
@@ -27,7 +26,7 @@ def adapts(name: tuple[str, ...], leaf, rank: int) -> bool:
 
 
 def attach(key: Key[Array, ''], params: PyTree, rank: int) -> PyTree:
-    """{'base': params, 'adapter': A and B of each kernel}, to be trained as one tree.
+    """Adds a new adapter to a network: {'base': params, 'adapter': A and B of each kernel}.
 
     `merge` stops the gradient of the base, so an optimizer without weight decay leaves it as it is.
 
@@ -51,17 +50,17 @@ def attach(key: Key[Array, ''], params: PyTree, rank: int) -> PyTree:
 
 
 def beside(params: PyTree, adapter: PyTree) -> PyTree:
-    """The tree of `attach` around an adapter that there is already."""
+    """Combines a network and an existing adapter into the tree that `attach` makes."""
     return {BASE: params, ADAPTER: adapter}
 
 
 def whole(params: PyTree, adapter: PyTree | None) -> PyTree:
-    """The network with its adapter in it, if it has one; raises as `add`."""
+    """Merges a network with its adapter, if it has one; raises as `add`."""
     return params if adapter is None else add(params, adapter)
 
 
 def to_train(key: Key[Array, ''], params: PyTree, adapter: PyTree | None, rank: int) -> PyTree:
-    """What a run trains: without a rank the whole network, with one an adapter beside it.
+    """The tree to train: the whole network, or with a rank the network and an adapter.
 
     Args:
       key: of a new adapter.
@@ -78,7 +77,7 @@ def to_train(key: Key[Array, ''], params: PyTree, adapter: PyTree | None, rank: 
 
 
 def merge(params: PyTree) -> PyTree:
-    """The whole network's parameters; a tree that nothing was attached to comes back as it is."""
+    """Merges a tree of `attach` into plain parameters; other trees are returned unchanged."""
     if set(params) != {BASE, ADAPTER}:
         return params
     return add(jax.lax.stop_gradient(params[BASE]), params[ADAPTER])
@@ -117,7 +116,7 @@ def add(base: PyTree, adapter: Mapping, scale: float = 1.0) -> PyTree:
 
 
 def factorise(base: PyTree, params: PyTree, rank: int, known: PyTree | None = None) -> PyTree:
-    """The adapter nearest to `params` - `base`: the first singular vectors of each difference.
+    """Extracts an adapter from `params` - `base` by a truncated SVD of each difference.
 
     Exact where the difference comes from adapters of this rank in all.
 

@@ -1,4 +1,4 @@
-"""Figures on embeddings and latents that are one cosine each.
+"""Cosine similarities: sound to prompt, step count to step count, sample to sample.
 
 A figure names the network its vectors come from; the functions here know only the vectors.
 """
@@ -22,7 +22,7 @@ def cosine(a: Float[AnyArray, 'B D'], b: Float[AnyArray, 'B D']) -> Float[np.nda
 def prompt_agreement(
     audio: Float[AnyArray, 'B D'], text: Float[AnyArray, 'B D']
 ) -> Float[np.ndarray, 'B']:
-    """Agreement of each sound with its own prompt; the figure of a set is the mean.
+    """Cosine of each sound's embedding with its prompt's; a set's score is the mean.
 
     The cosine of the two embeddings of one audio-text network (the CLAP score of Wu et al. 2023,
     arXiv 2211.06687). Its scale belongs to that network: compare figures of one network only,

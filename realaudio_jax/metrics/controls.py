@@ -1,4 +1,4 @@
-"""Does a model do what it is told? A class by its name alone, and a loudness curve.
+"""Prompt adherence: class prompts judged by a probe, and requested loudness curves.
 
 Both make sounds of their own, beside those of `metrics.evaluation`: a scene's caption and timeline
 say too much at once for a figure of one control.
@@ -35,7 +35,7 @@ def class_rows(
     seed: int = 0,
     progress: Say | None = None,
 ) -> list[dict]:
-    """How often the probe finds the class that was the whole prompt.
+    """Accuracy of a linear probe on sounds whose whole prompt was the name of a class.
 
     Args:
         generator: the release.
@@ -72,7 +72,7 @@ def loudness_rows(
     seed: int = 0,
     progress: Say | None = None,
 ) -> list[dict]:
-    """Correlation of the loudness curves of scenes, as requested, with those of the sounds made.
+    """Correlation between requested loudness curves and those of the generated sounds.
 
     Scenes whose curve is flat are left out, and so are sounds whose curve is.
 

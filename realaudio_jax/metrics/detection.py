@@ -62,7 +62,7 @@ def event_scores(
     collar_s: float = 0.2,
     offset_share: float | None = 0.5,
 ) -> DetectionScores:
-    """Event-based scores.
+    """Event-based precision, recall, F score and error rates over a set of clips.
 
     Args:
         clips: requested and found events of each clip.
@@ -103,7 +103,7 @@ def f1_of_counts(counts: Sequence[Int[np.ndarray, '4']]) -> float:
 def segment_scores(
     clips: Sequence[Pair], segment_s: float = 1.0, seconds: float | None = None
 ) -> DetectionScores:
-    """Segment-based scores.
+    """Segment-based precision, recall, F score and error rates over a set of clips.
 
     Args:
         clips: requested and found events of each clip.
@@ -171,7 +171,7 @@ def _match(right):
 
 
 def _pair_in_order(near):
-    """Number of pairs when each row takes the first column still free (sed_eval's order)."""
+    """Number of matches when each row takes the first free column, in sed_eval's order."""
     free, pairs = np.ones(near.shape[1], bool), 0
     for row in near:
         columns = np.flatnonzero(row & free)

@@ -1,4 +1,4 @@
-"""Onset error in milliseconds, from the energy envelope; no trained detector.
+"""Onset errors in ms, measured on energy envelopes without a trained detector.
 
 For each requested onset the steepest rise of the sound is sought near the request, in two steps:
 
@@ -41,7 +41,7 @@ def onset_errors(
     sample_rate: int,
     onsets_s: Sequence[float] | Float[AnyArray, 'E'],
 ) -> Float[np.ndarray, 'E']:
-    """Obtained minus requested onset of each event in ms, NaN for a missed event.
+    """Measured minus requested onset of each event in ms; NaN for a missed event.
 
     The search covers 250 ms on either side of a request, and ends half way to the request before
     and after it, so that one attack answers one request. Requests within 5 ms count as one.
@@ -65,7 +65,7 @@ def envelope_onset_errors(
     bandwidths: Float[np.ndarray, 'bands'],
     onsets_s: Sequence[float] | Float[AnyArray, 'E'],
 ) -> Float[np.ndarray, 'E']:
-    """`onset_errors` from what `band_energy` gives, for callers that need more than onsets."""
+    """`onset_errors` computed from the band envelopes of `band_energy`."""
     seconds = len(energy) * 1e-3
     onsets = np.asarray(onsets_s, np.float64).reshape(-1)
     for onset in onsets:

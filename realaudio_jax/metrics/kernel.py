@@ -1,4 +1,4 @@
-"""Kernel distance between two sets of embeddings: the unbiased squared MMD.
+"""Kernel distance between two sets of embeddings: unbiased squared maximum mean discrepancy.
 
     MMD^2 = mean k(x, x') + mean k(y, y') - 2 mean k(x, y)                            (1)
     k(x, y) = exp(-|x - y|^2 / (2 s^2)),   s = median |x - x'| over the reference    (2)

@@ -1,4 +1,4 @@
-"""What a set of sounds made for known scenes is worth: its distances, agreement and timing."""
+"""Evaluates sounds generated for known scenes: distances, prompt similarity, onset accuracy."""
 
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +19,7 @@ SAMPLES = 4  # sounds of one prompt, for diversity
 
 
 class SceneJudge:
-    """The real side of every comparison, computed once.
+    """Evaluator of sounds for a set of scenes; embeds the real scenes once.
 
     Args:
         scenes: what was asked for, with the real sound.
@@ -45,12 +45,12 @@ class SceneJudge:
         self.windows = self.embed(scene.audio for scene in scenes)
 
     def embed(self, clips: Iterable[np.ndarray]) -> list[Windows]:
-        """Vectors of each sound at 48 kHz by each embedder."""
+        """Embeddings of sounds at 48 kHz, by each embedder."""
         clips = list(clips)
         return [embed_clips(e, clips, SAMPLE_RATE) for e in self.embedders]
 
     def floor(self, others: Sequence[Scene] | None = None) -> list[dict]:
-        """What real scenes reach: against `others`, or in two halves against each other."""
+        """Rows of real scenes judged as generated ones: against `others`, or half against half."""
         columns = {'model': REAL}
         windows = self.windows
         second = self.embed(scene.audio for scene in others) if others else windows
@@ -72,7 +72,7 @@ class SceneJudge:
         columns: dict,
         paired: bool = False,
     ) -> list[dict]:
-        """Distances, agreement and timing of one sound per scene.
+        """Metric rows of one generated sound for each scene.
 
         Args:
             sounds: float [S 2] at 48 kHz, in the order of the scenes.
@@ -101,7 +101,7 @@ class SceneJudge:
         return rows
 
     def diversity(self, sounds: Iterable[np.ndarray]) -> dict:
-        """Mean diversity over prompts of which SAMPLES sounds each follow one another."""
+        """Mean diversity over prompts; the sounds hold SAMPLES consecutive ones for each prompt."""
         embedder = self.embedders[0]
         means = np.stack([w.mean(0) for w in embed_clips(embedder, sounds, SAMPLE_RATE)])
         means -= np.concatenate(self.windows[0]).mean(0)[None, :]
@@ -113,7 +113,7 @@ class SceneJudge:
         return distance_rows(a, b, embedder, self.distances, self.seed, self.resamples, paired)
 
     def _agreement(self, windows, texts):
-        """By the tower, and by the classes of every embedder that has some."""
+        """Rows of prompt similarity, by the audio tower and by classes of tagging embedders."""
         rows = []
         if self.tower:
             agreement = self.tower.agreement(windows[0], texts)
@@ -131,7 +131,7 @@ class SceneJudge:
         return rows
 
     def _timing(self, sounds):
-        """Figures of the scenes that ask for events; intervals are over scenes."""
+        """Rows of onset and offset accuracy over scenes with events; intervals are over scenes."""
         clips = [
             (scene.events, clip_timing(sound, SAMPLE_RATE, scene.events))
             for sound, scene in zip(sounds, self.scenes, strict=True)

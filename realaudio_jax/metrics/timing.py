@@ -1,4 +1,4 @@
-"""Whether what was asked for came when it was asked for, and nothing besides.
+"""Onset and offset errors of requested events, and sound that was not requested.
 
 Onsets are those of `events`. An offset is the last time at which a sound stands out within 250 ms
 of the requested one: in some octave band above both
@@ -37,7 +37,7 @@ LEAD_COLLAR_MS = 40.0  # a latent frame
 
 @dataclasses.dataclass(frozen=True)
 class ClipTiming:
-    """Timing of one sound against its requested events.
+    """Onset, offset and extra-sound measures of one clip against its requested events.
 
     Attributes:
         onset_ms: error of each onset, NaN where it was missed.
@@ -60,7 +60,7 @@ class ClipTiming:
 def clip_timing(
     audio: Float[AnyArray, 'S *A'], sample_rate: int, events: Sequence[Event]
 ) -> ClipTiming:
-    """Measures one sound.
+    """Measures the timing of one sound against its requested events.
 
     Args:
         audio: [S] or [S A] in [-1, 1].
@@ -85,7 +85,7 @@ def clip_timing(
 
 
 def onset_lead(errors_ms: Float[AnyArray, 'E']) -> float:
-    """How far ahead of their requests onsets are heard, in seconds: minus the median near error.
+    """Seconds by which onsets come early: minus the median of errors that are near zero.
 
     Errors beyond `LEAD_COLLAR_MS` are other sounds taken for the one requested, and have no say.
 
@@ -106,7 +106,7 @@ def loudness_correlation(
     sample_rate: int,
     floor_db: float = -80.0,
 ) -> float:
-    """Pearson correlation of a requested level curve and the level obtained, in [-1, 1].
+    """Pearson correlation between a requested and a measured loudness curve, in [-1, 1].
 
     Args:
         requested_db: level in dB at L evenly spaced frames that share the sound among them.
@@ -131,7 +131,7 @@ def loudness_correlation(
 
 
 def _offset_errors(energy, bandwidths, events):
-    """Obtained minus requested offset in ms of the events whose offset can be heard."""
+    """Measured minus requested offset in ms, for the events whose offset is audible."""
     seconds = len(energy) * 1e-3
     # the mean of each block and those that follow it: the last one above is the last of the sound
     sums = np.concatenate([np.zeros((1, energy.shape[1])), np.cumsum(energy, 0)])

@@ -1,4 +1,4 @@
-"""An audio tower: log-mel windows to vectors for distances, and whole sounds to the space of text.
+"""Audio tower: embeds log-mel windows for distances and whole sounds beside sentence embeddings.
 
 The second half of a contrastive pair (Radford et al. 2021, arXiv 2103.00020; for sound, Wu et al.
 2023, 2211.06687). The text half is the frozen sentence encoder of a release, so that the tower
@@ -50,7 +50,7 @@ def cut_windows(
 
 
 class AudioTower(nn.Module):
-    """Patches of 100 ms, convolutions at 10 and 5 tokens a second, one vector a window.
+    """Convolutional encoder of log-mel windows; one vector for each window of one second.
 
     Attributes:
       width, blocks: of the first stage, at 10 tokens a second.
@@ -96,7 +96,7 @@ class AudioTower(nn.Module):
     def pool(
         self, windows: Float[Array, 'B W 256'], mask: Bool[Array, 'B W']
     ) -> Float[Array, 'B 384']:
-        """Windows of a sound to its unit vector beside sentence embeddings.
+        """Pools the windows of a sound into one unit vector in the space of sentence embeddings.
 
         Each channel is a mean over windows with its own weights, softmax over the real windows.
         """

@@ -1,4 +1,4 @@
-"""The latent denoiser: a transformer over time, told what sounds and when.
+"""The latent denoiser: a diffusion transformer conditioned on text and timed events.
 
 Two latent frames make one token, 12.5 tokens a second. Each block attends to itself, then to the
 text and to the events of the timeline in one softmax, then applies a gated MLP; noise level,
@@ -35,7 +35,7 @@ _RASTER_TEXT = 64  # channels of the events' own text in the raster
 
 @flax.struct.dataclass
 class Conditioning:
-    """All that a sound is asked to be. Absent parts have an empty mask, not another shape.
+    """Conditioning of a batch. Absent parts have an empty mask, not another shape.
 
     Attributes:
       text: states of the text encoder; text_mask: real tokens.
@@ -60,7 +60,7 @@ class Conditioning:
     init_mask: Leaf['B L']
 
     def without(self, text: Bool[Array, 'B'], timeline: Bool[Array, 'B']) -> 'Conditioning':
-        """Drops the text, and the timeline with its loudness curve, of the items marked True."""
+        """Masks the text, and the timeline with its loudness curve, of the items marked True."""
         return self.replace(
             text_mask=self.text_mask & ~text[:, None],
             event_mask=self.event_mask & ~timeline[:, None],
@@ -68,7 +68,7 @@ class Conditioning:
         )
 
     def unconditional(self) -> 'Conditioning':
-        """Without text and timeline: what classifier-free guidance moves away from.
+        """The unconditional input of classifier-free guidance: text and timeline masked.
 
         Duration and given latents stay: they are facts of the sound, not wishes.
         """
@@ -135,7 +135,7 @@ def _split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B N H F'
 
 @flax.struct.dataclass
 class Memory:
-    """Keys and values of text and events, computed once and shared by all blocks."""
+    """Cross-attention keys and values of text and events, shared by all blocks."""
 
     text_key: Leaf['B T H F']
     event_key: Leaf['B E H F']
@@ -144,7 +144,7 @@ class Memory:
 
 
 class ConditionMemory(nn.Module):
-    """Turns text states and events into `Memory`; a learned token stands for 'nothing asked'."""
+    """Computes `Memory` from text states and events; a learned token covers empty conditioning."""
 
     width: int
     heads: int
@@ -178,7 +178,7 @@ class ConditionMemory(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, attention to the conditioning, gated MLP; each modulated and gated."""
+    """Transformer block: self-attention, cross-attention, gated MLP, each with adaLN."""
 
     heads: int
     expansion: float = 2.0
@@ -227,7 +227,7 @@ class Block(nn.Module):
 def event_raster(
     c: Conditioning, event_channels: Float[Array, 'B E R'], length: int
 ) -> Float[Array, 'B L F']:
-    """Per latent frame: which events sound, and how far the nearest onset and offset are.
+    """Frame-level event features: active events, signed distances to onset and offset.
 
     Signed distances d (seconds, positive after) enter as tanh(d / scale) at four scales, which
     keeps them exact near the event and bounded far from it.
@@ -268,7 +268,7 @@ def event_raster(
 def student_embedding(
     width: int, guidance_scale: Float[Array, 'B'], step_size: Float[Array, 'B']
 ) -> Float[Array, 'B D']:
-    """What a student is told besides the noise level, as parameters of the module that calls this.
+    """Embedding of guidance scale and step size, created in the module that calls this.
 
     Zero at the start: a student that begins as its teacher predicts what the teacher does.
 
@@ -312,7 +312,7 @@ class Denoiser(nn.Module):
         guidance_scale: Float[Array, 'B'],
         step_size: Float[Array, 'B'],
     ) -> Float[Array, 'B L C']:
-        """The prediction.
+        """Predicts v.
 
         Args:
           x_t: noisy latents; L even.

@@ -1,4 +1,4 @@
-"""Multi-resolution complex-STFT discriminator, built from patches so that it is cheap.
+"""Multi-resolution discriminator on patches of complex STFTs.
 
 As in DAC (arXiv 2306.06546, sec. 3.4) it judges complex spectra at several window lengths; unlike
 it, the spectrum is cut into bands of eight bins that become the features of one position, and
@@ -64,7 +64,7 @@ class SpectrumDiscriminator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """One `SpectrumDiscriminator` a window length; the logits and features of all.
+    """One `SpectrumDiscriminator` for each window length; returns all logits and features.
 
     Attributes:
       n_ffts: window lengths in samples.

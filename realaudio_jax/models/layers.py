@@ -1,4 +1,4 @@
-"""Layers shared by the models: all of them matrix products and shifted sums, fast on any device."""
+"""Layers shared by the models, built from matrix products and shifted sums."""
 
 import flax.linen as nn
 import jax
@@ -45,7 +45,7 @@ def softmax_product(
 
 
 class DepthwiseConv(nn.Module):
-    """Convolution over time, one filter a channel, as a sum of shifted products.
+    """Depthwise convolution over time, computed as a sum of shifted products.
 
     XLA's grouped convolution is slow on CPU; this sum fuses into one pass.
 

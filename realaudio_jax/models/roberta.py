@@ -37,7 +37,7 @@ IGNORED = r'^(audio_model|audio_projection)\.|^logit_scale_|embeddings\.(positio
 
 
 class Layer(nn.Module):
-    """Equations (1) and (2)."""
+    """One transformer layer: attention (1) and feed-forward (2), each with residual and norm."""
 
     heads: int
     hidden: int
@@ -60,7 +60,7 @@ class Layer(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Token, position and the one segment, summed and normed."""
+    """Sum of token, position and segment embeddings, normalised."""
 
     vocabulary: int
     positions: int
@@ -81,7 +81,7 @@ class Embeddings(nn.Module):
 
 
 class Projection(nn.Module):
-    """W_2 relu(W_1 x) at unit length: the way of either tower into the shared space."""
+    """CLAP's projection into the shared space: W_2 relu(W_1 x), scaled to unit length."""
 
     dimension: int
 

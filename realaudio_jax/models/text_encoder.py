@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Equations (1) and (2)."""
+    """One BERT layer: self-attention (1) and feed-forward (2), each with residual and norm."""
 
     heads: int
     hidden: int
@@ -225,7 +225,7 @@ def import_bert(tensors: Mapping[str, np.ndarray], layers: int = 6) -> dict:
 
 
 class Tokenizer:
-    """Ids of texts, from a `tokenizer.json`.
+    """Tokenizer that a `tokenizer.json` describes.
 
     Args:
       path: the file.
@@ -264,7 +264,7 @@ class Tokenizer:
         max_tokens: int = MAX_TEXT_TOKENS,
         log: Callable[[str], None] | None = None,
     ) -> tuple[Int[np.ndarray, 'B T'], Bool[np.ndarray, 'B T']]:
-        """Ids of each text, [CLS] and [SEP] included, cut or padded to `max_tokens`.
+        """Token ids of each text with [CLS] and [SEP], truncated or padded to `max_tokens`.
 
         Args:
           texts: any number of texts; an empty one is [CLS] [SEP] alone.

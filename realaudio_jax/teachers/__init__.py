@@ -1,4 +1,4 @@
-"""Other people's models as Flax modules, with strict import of their published weights.
+"""Published text-to-audio models as Flax modules, with strict import of their weights.
 
 Each is a package of its own; those that can be distilled have a class that is `Distillable`.
 """
@@ -19,12 +19,12 @@ DISTILLABLE = ('stable_audio_open', 'audioldm2', 'stable_audio_3')
 
 @runtime_checkable
 class Distillable(Protocol):
-    """What `experiments/distill` asks of a foreign model."""
+    """Interface of a published model that `experiments/distill` can distil."""
 
     sample_rate: int  # Hz
 
     def require_seconds(self, seconds: float) -> None:
-        """ValueError for a duration that the model does not make."""
+        """Raises a ValueError for a duration that the model cannot generate."""
 
     def encode_scenes(
         self, audio: Float[np.ndarray, 'B S 2'], captions: Sequence[str]
@@ -32,17 +32,17 @@ class Distillable(Protocol):
         """Sound at `sample_rate` and its captions as the arrays that `subject` takes."""
 
     def fingerprint(self) -> str:
-        """Changes with any weight that `encode_scenes` uses."""
+        """Hash of the weights that `encode_scenes` uses."""
 
     def subject(self, **absence: float) -> Subject:
-        """The teacher and a student for a run; how often each condition is dropped."""
+        """The teacher and its initial student; `absence` sets the condition dropout."""
 
     def load_student(self, folder: str | os.PathLike) -> Student:
-        """What a run left in `folder`; see `distilling.load_student`."""
+        """Loads a distilled student from a run's folder; see `distilling.load_student`."""
 
 
 def load_teacher(name: str, folder: str | os.PathLike) -> Distillable:
-    """A foreign model from its published folder.
+    """Loads a published model from its folder.
 
     Args:
       name: one of DISTILLABLE.

@@ -1,4 +1,4 @@
-"""What distilling takes for any teacher here: its student's start, folder and sampling.
+"""Shared code for distilling published models: initial student, loading, sampling.
 
 A student is its teacher's networks with `models.denoiser.student_embedding` in them: it is told
 guidance scale and step size besides, at first to no effect.
@@ -36,7 +36,7 @@ class Student:
     guidance_range: tuple[float, float]
 
     def require(self, steps: int, guidance: float, negative: str | None = None) -> None:
-        """ValueError for steps, guidance or a negative prompt that the student does not know."""
+        """Raises a ValueError for steps, guidance or a negative prompt outside its training."""
         low, high = self.guidance_range
         if steps not in self.steps or not low <= guidance <= high:
             raise ValueError(
@@ -50,7 +50,7 @@ class Student:
 
 
 def load_student(folder: str | os.PathLike, teacher: str, shapes: PyTree) -> Student:
-    """A student that `experiments/distill` left in `folder`.
+    """Loads the student that `experiments/distill` wrote into `folder`.
 
     Args:
       folder: with the weights and a config.
@@ -74,7 +74,7 @@ def load_student(folder: str | os.PathLike, teacher: str, shapes: PyTree) -> Stu
 
 
 def student_networks(networks: Any, name: str) -> Any:
-    """A teacher's networks, of which the one of that name is told what a student is told besides.
+    """Adds guidance and step-size embeddings to one of the teacher's networks.
 
     Args:
       networks: a dataclass of modules.
@@ -84,7 +84,7 @@ def student_networks(networks: Any, name: str) -> Any:
 
 
 def guided_teacher(guided: Callable[..., Denoise], networks: Any) -> recipe.Teacher:
-    """A recipe's teacher, guided away from the condition "nothing said".
+    """A recipe's teacher with classifier-free guidance against the empty condition.
 
     Args:
       guided: (networks, params, conditioning, away, guidance_scale) -> denoise; None is away from
@@ -99,7 +99,7 @@ def guided_teacher(guided: Callable[..., Denoise], networks: Any) -> recipe.Teac
 
 
 def student_params(params: PyTree, shapes: PyTree) -> PyTree:
-    """A student's parameters that predict what the teacher's `params` do, whatever it is told.
+    """Initial student parameters: same predictions as the teacher for any guidance and step size.
 
     Args:
       params: a tree of dicts.
@@ -124,7 +124,7 @@ def sample_student(
     steps: int,
     guidance_scale: float | Float[Array, ''],
 ) -> Float[Array, 'B L C']:
-    """Latents by DDIM in a student's few even steps, one evaluation each; pure.
+    """Samples latents by DDIM in even steps, one evaluation each; pure.
 
     Args:
       student: as a recipe takes it.
@@ -153,7 +153,7 @@ def whole_batch(arrays: dict[str, np.ndarray], conditioning: PyTree) -> Batch:
 
 
 def with_absence(batch: Batch, key: Key[Array, ''], text: float) -> Batch:
-    """Asks for nothing, as `unconditional()` does, in an item with probability `text`; pure.
+    """Condition dropout: makes an item unconditional with probability `text`; pure.
 
     What the teacher was asked for when it made the latents stays so.
     """
@@ -173,7 +173,7 @@ def padded(
     mask: Bool[np.ndarray, 'B T'] | Bool[Array, 'B T'],
     most: int,
 ) -> tuple[Float[np.ndarray, 'B N W'], Bool[np.ndarray, 'B N']]:
-    """States of captions and their mask, in whatever batch they were encoded, at one length.
+    """Pads the states and mask of captions to one length.
 
     Args:
       states: of the text encoder.
@@ -202,7 +202,7 @@ def make_subject(
     to_batch: Callable[[dict[str, np.ndarray]], Batch],
     text: float,
 ) -> Subject:
-    """What `experiments/distill` distils.
+    """Builds the teacher and its initial student for `experiments/distill`.
 
     Args:
       teacher, student, path: see `Subject`.

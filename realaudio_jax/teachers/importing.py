@@ -89,7 +89,7 @@ def require_dtype(name: str) -> np.dtype:
 
 
 def require_pipeline(folder: str | os.PathLike, class_name: str, parts: Sequence[str]) -> None:
-    """One line for a folder that is not a whole pipeline of diffusers.
+    """Raises a one-line error for a folder that is no complete diffusers pipeline.
 
     Args:
       folder: of model_index.json.
@@ -117,7 +117,7 @@ def require_pipeline(folder: str | os.PathLike, class_name: str, parts: Sequence
 
 
 def require_same(folder: str | os.PathLike, *facts: tuple[str, Any, Any]) -> None:
-    """ValueError for parts that do not belong together.
+    """Raises a ValueError for parts whose settings do not agree.
 
     Args:
       folder: named in the error.
@@ -137,7 +137,7 @@ def pick(
     fields: Mapping[str, str],
     fixed: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A module's arguments out of a config; what the module cannot do is refused, not ignored.
+    """Reads a module's arguments from a config; unsupported settings raise.
 
     Args:
       config: of the original.

@@ -1,4 +1,4 @@
-"""What the teachers truly share: batched attention, rotary positions, items told several things."""
+"""Layers shared by the teachers: attention, rotary positions, tiling of a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B H N F']
 
 
 def merge_heads(x: Float[Array, 'B H N F']) -> Float[Array, 'B N H*F']:
-    """Features of all heads of a token side by side again."""
+    """Concatenates the features of all heads."""
     x = jnp.swapaxes(x, 1, 2)
     return x.reshape(*x.shape[:2], -1)
 
@@ -88,17 +88,17 @@ def attention_scores(
 
 
 def heads_as_batch(x: Float[Array, 'B H N F']) -> Float[Array, 'B*H N F']:
-    """One axis of batch, whose products and softmax XLA computes up to twice as fast on CPU."""
+    """Merges batch and heads into one axis, up to twice as fast on CPU."""
     return x.reshape(-1, *x.shape[2:])
 
 
 def as_many(x: Float[Array, 'B ...'], like: Float[Array, 'P ...']) -> Float[Array, 'P ...']:
-    """All B items of x again and again, until they are as many as those of `like`."""
+    """Tiles the batch of x to the batch size of `like`."""
     return jnp.tile(x, (len(like) // len(x), *[1] * (x.ndim - 1)))
 
 
 def mask_bias(mask: Bool[Array, 'B M']) -> Float[Array, 'B 1 1 M']:
-    """0 at keys that are seen, HIDDEN where `mask` is False."""
+    """Additive attention bias: 0 where `mask` is True, HIDDEN where it is False."""
     return jnp.where(mask, 0.0, HIDDEN)[:, None, None]
 
 

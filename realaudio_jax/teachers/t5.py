@@ -73,7 +73,7 @@ def distance_buckets(tokens: int, count: int, longest: int) -> Int[np.ndarray, '
 
 
 class Layer(nn.Module):
-    """Equations (1) and (2)."""
+    """One T5 layer: self-attention (1) and feed-forward (2)."""
 
     heads: int
     head_width: int
@@ -103,7 +103,7 @@ class Layer(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    """Token ids to states; the defaults are t5-base.
+    """T5 encoder; the defaults are t5-base.
 
     Attributes:
       vocabulary: number of token ids.
@@ -200,7 +200,7 @@ def import_t5(folder: str | os.PathLike, dtype: Any = np.float32) -> tuple[T5Enc
 
 
 class Tokenizer:
-    """Ids of texts from a `tokenizer.json`, each with its end and padded by <pad>.
+    """Tokenizer that a `tokenizer.json` describes; adds the end token and <pad>.
 
     Args:
       folder: of tokenizer.json and tokenizer_config.json.

@@ -51,7 +51,7 @@ _dense = functools.partial(nn.Dense, use_bias=False)
 
 
 class Layer(nn.Module):
-    """Equations (1) and (2)."""
+    """One layer: self-attention (1) and gated feed-forward (2)."""
 
     heads: int
     key_heads: int
@@ -91,7 +91,7 @@ class Layer(nn.Module):
 
 
 class T5GemmaEncoder(nn.Module):
-    """Token ids to states; the defaults are t5gemma-b-b-ul2, which Stable Audio 3 uses.
+    """T5Gemma encoder; the defaults are t5gemma-b-b-ul2, which Stable Audio 3 uses.
 
     Attributes:
       vocabulary: number of token ids.

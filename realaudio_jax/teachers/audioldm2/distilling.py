@@ -1,4 +1,4 @@
-"""A student of AudioLDM 2: the same U-Net, told guidance scale and step size besides."""
+"""Student of AudioLDM 2: its U-Net with embeddings of guidance scale and step size."""
 
 import functools
 
@@ -27,7 +27,7 @@ def student_shapes(networks: Networks) -> PyTree:
 
 
 def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
-    """A recipe's batch from arrays of `AudioLDM2.encode_scenes`, with every prompt.
+    """Converts arrays of `AudioLDM2.encode_scenes` to a recipe's batch.
 
     The text of the empty prompt, kept without its padding, is padded to that of the prompts.
     """

@@ -1,4 +1,4 @@
-"""GPT-2, which AudioLDM 2 lets continue the projected prompt by a few states (2308.05734, III-C).
+"""GPT-2, which extends AudioLDM 2's projected prompt by a few states (2308.05734, III-C).
 
 No tokens are involved: the state at the last place is the next input. Layers are pre-normalised and
 causal (Radford et al. 2019, section 2.3):
@@ -29,7 +29,7 @@ Cache = Float[Array, 'layers 2 B H K F']  # keys and values
 
 
 class Attention(nn.Module):
-    """Attention to the places in the cache, those given among them."""
+    """Self-attention with a key-value cache; `bias` hides what a query must not see."""
 
     heads: int
 
@@ -49,7 +49,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers."""
+    """Feed-forward part of a block: two linear layers."""
 
     hidden: int
 
@@ -60,7 +60,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Both equations of the module's docstring."""
+    """One GPT-2 block: equations (1) and (2) of the module."""
 
     heads: int
     hidden: int
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """States to states; the defaults are GPT-2 (base).
+    """GPT-2 without token embeddings; the defaults are GPT-2 (base).
 
     Attributes:
       width: D; heads, layers, hidden: of the layers.
@@ -105,7 +105,7 @@ class LanguageModel(nn.Module):
         cache: Cache,
         at: Int[Array, ''] | int = 0,
     ) -> tuple[Float[Array, 'B Q D'], Cache]:
-        """States after the last norm, and the cache with these places in it.
+        """Final states and the updated key-value cache.
 
         Args:
           x: inputs.
@@ -123,7 +123,7 @@ class LanguageModel(nn.Module):
         return _norm('ln_f', self.epsilon)(x), jnp.stack(seen)
 
     def empty_cache(self, batch: int, places: int, dtype=jnp.float32) -> Cache:
-        """A cache with room for so many places."""
+        """Key-value cache of a given capacity."""
         depth = self.width // self.heads
         return jnp.zeros((self.layers, 2, batch, self.heads, places, depth), dtype)
 
@@ -136,7 +136,7 @@ def generate(
     positions: Int[Array, 'B N'],
     count: int,
 ) -> Float[Array, 'B G D']:
-    """The `count` states that follow a prompt.
+    """Generates the `count` states that follow a prompt.
 
     Args:
       model: the network.
@@ -174,7 +174,7 @@ def _norm(name: str, epsilon: float) -> nn.LayerNorm:
 
 
 def layout(path: str, array: np.ndarray) -> np.ndarray:
-    """The original's arrays in ours: its matrices are [in, out] already."""
+    """Converts arrays from the original's layout; its matrices are [in, out] already."""
     del path
     return array
 

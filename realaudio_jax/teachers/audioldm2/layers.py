@@ -1,4 +1,4 @@
-"""Layers that the U-Net and the autoencoder of AudioLDM 2 share: planes of time by mel band.
+"""Layers shared by AudioLDM 2's U-Net and autoencoder, on planes of time by mel band.
 
 Planes are [B N M C]: batch, time, mel bands, channels (the originals keep channels first). Modules
 compute in the precision of their input and parameters; norms and softmax sum in float32. Modules
@@ -53,7 +53,7 @@ class GroupNorm(nn.Module):
 
 
 def group_norm(groups: int, epsilon: float, name: str) -> GroupNorm:
-    """The norm of a plane."""
+    """Group norm with the settings that a plane's layers share."""
     return GroupNorm(groups, epsilon, name=name)
 
 
@@ -63,7 +63,7 @@ def conv(features: int, name: str) -> nn.Conv:
 
 
 class CellConv(nn.Module):
-    """A convolution of single cells: one product of matrices, up to twice as fast so on CPU."""
+    """1 x 1 convolution as a matrix product, up to twice as fast on CPU."""
 
     features: int
 
@@ -103,7 +103,7 @@ class ResnetBlock(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Every cell doubled in both directions, cut to a size, then a convolution."""
+    """Nearest-neighbour upsampling by two, cropped to a size, then a convolution."""
 
     @nn.compact
     def __call__(
@@ -113,7 +113,7 @@ class Upsample(nn.Module):
 
 
 class DoubledConv(nn.Module):
-    """The convolution of `Upsample`, with the doubling."""
+    """Convolution of a plane upsampled by two, without building that plane."""
 
     @nn.compact
     def __call__(
@@ -133,7 +133,7 @@ class DoubledConv(nn.Module):
 def conv_of_doubled(
     x: Float[Array, 'B N M C'], kernel: Float[Array, '3 3 C F']
 ) -> Float[Array, 'B 2*N 2*M F']:
-    """The convolution of a plane whose every cell is doubled in both directions.
+    """Convolves a plane upsampled by two, without building it.
 
     Of the three cells that a tap row or column sees, two are the same: an even cell of the result
     is w_0 x[n - 1] + (w_1 + w_2) x[n], an odd one (w_0 + w_1) x[n] + w_2 x[n + 1], in each
@@ -162,7 +162,7 @@ def _convolve(x, kernel, padding):
 
 
 class Downsample(nn.Module):
-    """A convolution at every other cell.
+    """Convolution with stride 2.
 
     Attributes:
       before: rows and columns of zeros before the plane: 1, or 0 as the autoencoder has it. There

@@ -122,7 +122,7 @@ class Tokens:
 
 @flax.struct.dataclass
 class Prompt:
-    """What the U-Net attends to.
+    """Conditioning states of a prompt, which the U-Net attends to.
 
     Attributes:
       generated: states of the language model.
@@ -136,13 +136,13 @@ class Prompt:
 
 @flax.struct.dataclass
 class Conditioning:
-    """A prompt, and the empty one that guidance moves away from."""
+    """States of a prompt and of the empty prompt for classifier-free guidance."""
 
     prompt: Prompt
     empty: Prompt
 
     def unconditional(self) -> 'Conditioning':
-        """Without the prompt."""
+        """The conditioning of the empty prompt."""
         return self.replace(prompt=self.empty)
 
 
@@ -291,7 +291,7 @@ def sample(
     guidance_scale: Float[Array, ' B'],
     steps: int,
 ) -> Float[Array, 'B L C']:
-    """Latents, by DDIM in the original's steps."""
+    """Samples latents by DDIM with the original's time steps."""
     denoise = as_teacher(networks)(params, conditioning, guidance_scale)
     schedule = networks.schedule
     return samplers.ddim(denoise, schedule.path, noise, schedule.times(steps))
@@ -300,7 +300,7 @@ def sample(
 def decode(
     networks: Networks, params: PyTree, latents: Float[Array, 'B L C']
 ) -> Float[Array, 'B S']:
-    """Samples in [-1, 1] of latents; S = L * latent_samples."""
+    """Decodes latents to samples in [-1, 1]; S = L * latent_samples."""
     length = latents.shape[1]
     planes = latents.reshape(*latents.shape[:2], *networks.cells) / networks.scaling
     planes = planes.astype(_dtype(params['autoencoder']))
@@ -315,7 +315,7 @@ def encode(
     sound: Float[Array, 'B S'],
     noise: Float[Array, 'B L C'] | None = None,
 ) -> Float[Array, 'B L C']:
-    """Latents of mono sound, as the denoiser takes them.
+    """Encodes mono sound to scaled latents.
 
     Args:
       networks, params: the model.

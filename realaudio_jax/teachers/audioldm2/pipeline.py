@@ -46,7 +46,7 @@ _decode = jax.jit(model.decode, static_argnums=0)
 
 
 class AudioLDM2:
-    """A loaded checkpoint.
+    """AudioLDM 2, loaded from a checkpoint.
 
     Args:
       networks: its modules and numbers.
@@ -74,11 +74,11 @@ class AudioLDM2:
         return self.networks.sample_rate
 
     def require_seconds(self, seconds: float) -> None:
-        """ValueError for a duration that the model does not make."""
+        """Raises a ValueError for a duration that the model cannot generate."""
         self.networks.latent_frames(seconds)
 
     def tokens(self, prompts: Sequence[str], length: int | None = None) -> model.Tokens:
-        """Token ids of prompts and then of as many empty ones, for `model.condition`.
+        """Token ids of prompts, followed by those of as many empty prompts, for `model.condition`.
 
         Args:
           prompts: any number.
@@ -110,7 +110,7 @@ class AudioLDM2:
         guidance_scale: float = GUIDANCE,
         steps: int = STEPS,
     ) -> Float[Array, 'B L C']:
-        """Latents from noise, see `model.sample`."""
+        """Samples latents from noise; see `model.sample`."""
         scale = jnp.full(len(noise), guidance_scale, jnp.float32)
         return _sample(self.networks, self.params, conditioning, noise, scale, steps)
 
@@ -122,7 +122,7 @@ class AudioLDM2:
         return _encode(self.networks, self.params, jnp.asarray(sound, jnp.float32))
 
     def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S']:
-        """Samples of latents, see `model.decode`."""
+        """Decodes latents to samples; see `model.decode`."""
         return _decode(self.networks, self.params, latents)
 
     def encode_scenes(
@@ -143,16 +143,16 @@ class AudioLDM2:
         return {**states, 'text_mask': mask}
 
     def fingerprint(self) -> str:
-        """Changes with any weight of the autoencoder and of what reads a prompt."""
+        """Hash of the weights of the autoencoder and the text networks."""
         read = ('autoencoder', 'clap', 't5', 'projection', 'language_model')
         return weights_fingerprint([self.params[name] for name in read])
 
     def load_student(self, folder: str | os.PathLike) -> Student:
-        """A student that `experiments/distill` left; see `teachers.distilling.load_student`."""
+        """Loads a distilled student; see `teachers.distilling.load_student`."""
         return load_student(folder, 'audioldm2', distilling.student_shapes(self.networks))
 
     def subject(self, text: float = 0.0) -> Subject:
-        """The U-Net and a student of it; see `distilling.subject`."""
+        """The U-Net as teacher and its initial student; see `distilling.subject`."""
         params = {name: self.params[name] for name in PREDICTORS}
         return distilling.subject(self.networks, params, text)
 
@@ -166,7 +166,7 @@ class AudioLDM2:
         noise: Float[Array, 'B L C'] | None = None,
         student: Student | None = None,
     ) -> Float[np.ndarray, 'B S']:
-        """Mono sound in [-1, 1] at `networks.sample_rate`.
+        """Generates mono sound in [-1, 1] at `networks.sample_rate`.
 
         Args:
           prompts: what is heard; '' for anything.
@@ -199,7 +199,7 @@ class AudioLDM2:
 
 
 def load(folder: str | os.PathLike, dtype: str = 'float32') -> AudioLDM2:
-    """A checkpoint in the layout its authors publish.
+    """Loads a checkpoint from the folder that its authors publish.
 
     Args:
       folder: as `save_pretrained` of diffusers writes it.

@@ -17,7 +17,7 @@ CLASS_NAME = 'AudioLDM2ProjectionModel'
 
 
 class Projection(nn.Module):
-    """Projects, and inserts what stands between.
+    """Projects both text encodings and adds start and end tokens around each.
 
     Attributes:
       width: D, of the language model.
@@ -50,7 +50,7 @@ class Projection(nn.Module):
 def places(
     text_mask: Bool[Array, 'B T'], length: Int[Array, 'B']
 ) -> tuple[Bool[Array, 'B N'], Int[Array, 'B N']]:
-    """Which of the sequence is seen, and the position of each of it.
+    """Attention mask and positions of the projected sequence.
 
     The original pads the texts of a batch to the longest, and positions count padding. To make an
     item's result its own whatever stands beside it, and arrays of few sizes, the end stands at the

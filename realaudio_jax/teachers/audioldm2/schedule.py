@@ -25,7 +25,7 @@ PREDICTIONS = {'epsilon': 'eps', 'v_prediction': 'v', 'sample': 'x0'}  # the ori
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The table and how it is walked; the defaults are AudioLDM 2's.
+    """Table of noise levels and choice of time steps; the defaults are AudioLDM 2's.
 
     Attributes:
       first, last: b_0 and b_1 of equation (1).

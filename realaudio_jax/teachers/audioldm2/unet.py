@@ -45,7 +45,7 @@ Context = tuple[Float[Array, 'P _ _'], Bool[Array, 'P _'] | None]  # states, and
 
 
 class Attention(nn.Module):
-    """Attention to a context, or to the tokens themselves where there is none."""
+    """Cross-attention to a context, or self-attention without one."""
 
     heads: int
 
@@ -62,7 +62,7 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention to itself, then to the context (to itself again without one), then a gated MLP."""
+    """Self-attention, cross-attention (self-attention again without a context), gated MLP."""
 
     heads: int
 
@@ -80,7 +80,7 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer blocks over the cells of a plane, around which the plane is kept.
+    """Transformer blocks over the cells of a plane, with a residual connection.
 
     Planes that see a context become as many as there are contexts.
     """
@@ -138,7 +138,7 @@ class Stage(nn.Module):
         skips: list[Array] | None = None,
         size: tuple[int, int] | None = None,
     ) -> tuple[Float[Array, '_ N2 M2 F'], list[Array]]:
-        """The plane after the level, and the planes on its way that skip across the U.
+        """The output plane of the level, and the planes for the skip connections.
 
         Args:
           x: the plane.
@@ -172,7 +172,7 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """Noise in noisy latents; the defaults are AudioLDM 2 (base).
+    """U-Net that predicts noise; the defaults are AudioLDM 2 (base).
 
     Attributes:
       latent_channels: of a cell, in and out.
@@ -208,7 +208,7 @@ class UNet(nn.Module):
         guidance_scale: Float[Array, 'B'] | None = None,
         step_size: Float[Array, 'B'] | None = None,
     ) -> Float[Array, 'P N M C']:
-        """The noise.
+        """Predicts the noise.
 
         Args:
           x: noisy latents; M divisible by 2 for each level but the last, N any length.

@@ -27,7 +27,7 @@ _EPSILON = 1e-6  # of every norm
 
 
 class PlaneAttention(nn.Module):
-    """Attention of every cell to every other, one head, around which the plane is kept."""
+    """Single-head self-attention over all cells, with a residual connection."""
 
     groups: int
 
@@ -53,7 +53,7 @@ class Middle(nn.Module):
 
 
 class Stage(nn.Module):
-    """Residual blocks of one resolution, and what leads to the next: 'down', 'up' or None."""
+    """Residual blocks of one resolution, then a resampling: 'down', 'up' or None."""
 
     features: int
     blocks: int
@@ -70,7 +70,7 @@ class Stage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Planes to mean and log-variance of the latents, side by side."""
+    """Encodes planes to mean and log-variance of the latents, concatenated."""
 
     channels: tuple[int, ...]
     latent_channels: int
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to planes."""
+    """Decodes latents to planes."""
 
     channels: tuple[int, ...]
     blocks: int
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """The defaults are those of AudioLDM 2 (base).
+    """AudioLDM 2's autoencoder of log-mel spectrograms; the defaults are the base model's.
 
     Attributes:
       channels: of each resolution, from the full plane inwards.
@@ -133,7 +133,7 @@ class Autoencoder(nn.Module):
         self.post_quant_conv = CellConv(self.latent_channels)
 
     def __call__(self, mel: Float[Array, 'B N M']) -> Float[Array, 'B N M']:
-        """Encodes to the mean and decodes: what `init` traces to reach every parameter."""
+        """Encodes to the mean and decodes; used for initialisation."""
         return self.decode(self.encode(mel)[0])
 
     def encode(

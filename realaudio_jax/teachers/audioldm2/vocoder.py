@@ -24,7 +24,7 @@ _LAST_SLOPE = 0.01  # the original's last activation leaks less than the others
 
 
 class TransposedConv(nn.Module):
-    """Convolution transposed, as a plain convolution that makes `stride` samples a frame.
+    """Transposed convolution, computed as a convolution with `stride` outputs for each frame.
 
     y[n] = sum over i, j with i stride + j - before = n of x[i] w[j]. With n + before = stride m + r
     and j = stride q + r this is y = sum_q x[m - q] w[stride q + r]: for each of the `stride`
@@ -78,7 +78,7 @@ class ResidualBlock(nn.Module):
 
 
 class Vocoder(nn.Module):
-    """Log-mel frames to samples; the defaults are AudioLDM 2's at 16 kHz.
+    """HiFi-GAN vocoder: log-mel frames to samples; the defaults are AudioLDM 2's at 16 kHz.
 
     Attributes:
       width: channels of the first layer, halved at each rise of the rate.
@@ -120,7 +120,7 @@ def _conv(features: int, window: int, name: str, dilation: int = 1) -> nn.Conv:
 
 
 def layout(path: str, array: np.ndarray) -> np.ndarray:
-    """The original's arrays in ours; its transposed convolutions have the input's axis first."""
+    """Converts arrays from the original's layout (transposed convolutions: input axis first)."""
     if path.startswith('upsamplers_') and path.endswith('/kernel'):
         return np.moveaxis(array, -1, 0)
     return importing.torch_layout(path, array)

@@ -1,4 +1,4 @@
-"""What Stable Audio 3 is asked: the states of a text, and a duration."""
+"""Conditioning of Stable Audio 3: text states and a duration."""
 
 import os
 from typing import Any
@@ -19,7 +19,7 @@ TABLES = r'^freqs$'  # in the original's weights, and in `fourier_features` here
 
 @flax.struct.dataclass
 class Conditioning:
-    """What a sound is asked to be.
+    """Text states and duration of a batch.
 
     Attributes:
       text: states of the text encoder; text_mask: real tokens.
@@ -34,12 +34,12 @@ class Conditioning:
     local: Leaf['B L J'] | None = None
 
     def unconditional(self) -> 'Conditioning':
-        """No text said: what guidance moves away from where there is no negative prompt."""
+        """The unconditional input of guidance, used without a negative prompt."""
         return self.replace(text_mask=jnp.zeros_like(self.text_mask))
 
 
 class Duration(nn.Module):
-    """Seconds to a vector; the defaults are those of the published models.
+    """Embeds a duration in seconds; the defaults are those of the published models.
 
     Attributes:
       width: of the vector.

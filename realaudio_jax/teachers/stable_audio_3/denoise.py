@@ -1,4 +1,4 @@
-"""Stable Audio 3 as a denoise function, and its own way of sampling; pure.
+"""Stable Audio 3 as a denoise function, with its published sampler; pure.
 
 The transformer predicts velocity on the straight path. The published models are distilled: eight
 steps of the ping-pong sampler without guidance. Their undistilled versions take a hundred Euler
@@ -71,7 +71,7 @@ def guided(
     away: Conditioning | None,
     guidance_scale: float | Float[Array, ''] | Float[Array, 'B'],
 ) -> Denoise:
-    """A teacher guided from `away` towards `conditioning`, one after the other.
+    """Classifier-free guidance from `away` towards `conditioning`, in two evaluations.
 
     None is `conditioning.unconditional()`.
     """
@@ -95,7 +95,7 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """As published."""
+        """Number of sampling steps as published."""
         return 8 if self.stochastic else 100
 
     def times(self, steps: int) -> Float[np.ndarray, 'N']:
@@ -120,7 +120,7 @@ def sample(
     guidance_scale: float | Float[Array, ''] | None = None,
     negative: Conditioning | None = None,
 ) -> Float[Array, 'B L C']:
-    """Latents by ping-pong or Euler steps: one evaluation each, two with guidance; pure.
+    """Samples latents by ping-pong or Euler steps, one evaluation each, two with guidance; pure.
 
     Args:
       networks, params: of the model.
@@ -141,6 +141,6 @@ def sample(
 def start(
     keys: Key[Array, 'B'], shape: tuple[int, int]
 ) -> tuple[Float[Array, 'B L C'], Key[Array, 'B']]:
-    """Noise to start from, and the keys of each item's noise later."""
+    """Initial noise of each item, and the keys of its later noise."""
     split = jax.vmap(jax.random.split)(keys)
     return item_noise(split[:, 0], shape), split[:, 1]

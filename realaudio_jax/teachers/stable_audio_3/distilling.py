@@ -1,4 +1,4 @@
-"""A student of Stable Audio 3: the same networks, told guidance scale and step size besides."""
+"""Student of Stable Audio 3: its networks with embeddings of guidance scale and step size."""
 
 import functools
 
@@ -25,7 +25,7 @@ def student_shapes(networks: Networks) -> PyTree:
 
 
 def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
-    """A recipe's batch from arrays of `StableAudio3.encode_scenes`, with every text."""
+    """Converts arrays of `StableAudio3.encode_scenes` to a recipe's batch."""
     conditioning = Conditioning(
         text=np.asarray(arrays['text'], np.float32),
         text_mask=arrays['text_mask'],

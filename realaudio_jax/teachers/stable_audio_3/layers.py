@@ -1,4 +1,4 @@
-"""What several networks of Stable Audio 3 share: Fourier features, attention."""
+"""Layers shared by the networks of Stable Audio 3: Fourier features and attention."""
 
 import math
 
@@ -36,7 +36,7 @@ def mix(
     value: Float[Array, 'B H M F'],
     bias: Float[Array, '#B #G #N M'] | None = None,
 ) -> Float[Array, 'B H N F']:
-    """Values weighted by attention, or with G = 2 H by differential attention.
+    """Attention, or differential attention where G = 2 H.
 
     That is the softmax of head i less the softmax of head i + H (Ye et al. 2024, arXiv 2410.05258,
     eq. 1 with lambda = 1).
@@ -57,7 +57,7 @@ def mix_near(
     value: Float[Array, 'B H N F'],
     reach: int,
 ) -> Float[Array, 'B H N F']:
-    """`mix` of each token with those at most `reach` before or behind it.
+    """`mix` restricted to tokens at most `reach` positions away.
 
     Blocks of 2 reach tokens see themselves and reach tokens on either side, so the cost grows with
     N and not with its square.

@@ -99,7 +99,7 @@ class StableAudio3:
         return self._encode_text({'params': self.params['text_encoder']}, ids, mask), mask
 
     def encode_audio(self, audio: Float[np.ndarray, 'B S A']) -> Float[Array, 'B L C']:
-        """The latents of sound at `sample_rate`, padded with silence to whole frames.
+        """Encodes sound at `sample_rate`, padded with silence to whole frames.
 
         Raises:
           ValueError: longer than the model makes.
@@ -109,12 +109,12 @@ class StableAudio3:
         return self._encode(params, jnp.asarray(audio, self._kind)).astype(jnp.float32)
 
     def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S A']:
-        """The sound of latents, at `sample_rate`."""
+        """Decodes latents to sound at `sample_rate`."""
         sound = self._decode({'params': self.params['autoencoder']}, latents.astype(self._kind))
         return sound.astype(jnp.float32)
 
     def conditioning(self, texts: Sequence[str], seconds: float) -> Conditioning:
-        """What `texts` ask for, of a sound of so many seconds."""
+        """Conditioning for texts and a duration."""
         states, mask = self.encode_text(texts)
         return Conditioning(
             text=states,
@@ -135,20 +135,20 @@ class StableAudio3:
         }
 
     def fingerprint(self) -> str:
-        """Changes with any weight of the autoencoder and the text encoder."""
+        """Hash of the weights of the autoencoder and the text encoder."""
         return weights_fingerprint((self.params['autoencoder'], self.params['text_encoder']))
 
     def load_student(self, folder: str | os.PathLike) -> Student:
-        """A student that `experiments/distill` left; see `teachers.distilling.load_student`."""
+        """Loads a distilled student; see `teachers.distilling.load_student`."""
         return load_student(folder, 'stable_audio_3', distilling.student_shapes(self.networks))
 
     def subject(self, text: float = 0.0) -> Subject:
-        """Transformer and duration embedder, and a student of both; see `distilling.subject`."""
+        """Transformer and duration embedder as teacher, and a student; see `distilling.subject`."""
         params = {name: self.params[name] for name in PREDICTORS}
         return distilling.subject(self.networks, params, text)
 
     def require_seconds(self, seconds: float) -> None:
-        """ValueError for a duration that the model does not make."""
+        """Raises a ValueError for a duration that the model cannot generate."""
         if not 0 < seconds <= self.max_seconds + 1e-6:
             raise ValueError(
                 f'a clip of {seconds:g} s: choose above 0 and up to {self.max_seconds:g} s, '
@@ -166,7 +166,7 @@ class StableAudio3:
         blank: bool = False,
         student: Student | None = None,
     ) -> Float[np.ndarray, 'B S A']:
-        """Sound of `prompts` in [-1, 1], one for each.
+        """Generates one sound in [-1, 1] for each prompt.
 
         Args:
           prompts: texts.
@@ -212,14 +212,14 @@ class StableAudio3:
 
     @property
     def _kind(self) -> np.dtype:
-        """Of the autoencoder's arithmetic."""
+        """Dtype of the autoencoder's parameters."""
         return self.params['autoencoder']['decoder']['proj']['kernel'].dtype
 
 
 def load(
     folder: str | os.PathLike, dtype: str = 'float32', max_seconds: float = MAX_SECONDS
 ) -> StableAudio3:
-    """The model from its folder in the layout of diffusers.
+    """Loads the model from a folder in the layout of diffusers.
 
     Args:
       folder: with model_index.json, transformer/, duration_embedder/, vae/, text_encoder/,
@@ -258,7 +258,7 @@ def load(
 
 
 def read_schedule(folder: str | os.PathLike) -> Schedule:
-    """How a scheduler's config says to sample.
+    """Reads the sampler's settings from a scheduler's config.
 
     Raises:
       FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.

@@ -55,7 +55,7 @@ _dense = functools.partial(nn.Dense, use_bias=False)
 
 
 class Tanh(nn.Module):
-    """d(x) of equation (1)."""
+    """Dynamic tanh, d(x) of equation (1), in place of a norm."""
 
     @nn.compact
     def __call__(self, x: Float[Array, '*b D']) -> Float[Array, '*b D']:
@@ -69,7 +69,7 @@ class Tanh(nn.Module):
 
 
 class Layer(nn.Module):
-    """Equations (1) and (2).
+    """One transformer layer: equations (1) and (2).
 
     Attributes:
       head_width: F.
@@ -125,7 +125,7 @@ class NormedDense(nn.Module):
 
 
 class Level(nn.Module):
-    """Tokens to `stride` times fewer, or more, of `features` features.
+    """Downsamples or upsamples tokens by `stride`.
 
     Attributes:
       features: of the result.
@@ -168,7 +168,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Patches to latents before they are normalised."""
+    """Encodes patches to latents, before normalisation."""
 
     channels: int
     levels: tuple[Mapping[str, Any], ...]
@@ -181,7 +181,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to patches."""
+    """Decodes latents to patches."""
 
     width: int
     levels: tuple[Mapping[str, Any], ...]
@@ -256,7 +256,7 @@ class SAME(nn.Module):
         return self.decode(self.encode(audio))
 
     def encode(self, audio: Float[Array, 'B S A']) -> Float[Array, 'B L C']:
-        """Latents of about unit variance.
+        """Encodes sound to latents of about unit variance.
 
         Args:
           audio: at `sample_rate`; zeros fill the last latent frame.
@@ -268,7 +268,7 @@ class SAME(nn.Module):
         return x / self.latent_std[None, None]
 
     def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S A']:
-        """The sound of latents."""
+        """Decodes latents to sound."""
         x = self.decoder(latents * self.latent_std[None, None])
         x = x.reshape(*x.shape[:2], self.audio_channels, self.patch)
         return jnp.swapaxes(x, 2, 3).reshape(len(x), -1, self.audio_channels)

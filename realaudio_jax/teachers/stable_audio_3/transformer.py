@@ -81,7 +81,7 @@ _dense = functools.partial(nn.Dense, use_bias=False)
 
 @flax.struct.dataclass
 class Context:
-    """What every step sees of the conditioning.
+    """Conditioning tokens and vectors shared by all sampling steps.
 
     Attributes:
       keys: of each block, M = text tokens + 2; values: the same.
@@ -96,7 +96,7 @@ class Context:
 
 
 class Block(nn.Module):
-    """Equations (1) to (3); `context` gives the keys and values of (2)."""
+    """Transformer block: equations (1) to (3)."""
 
     heads: int
     head_width: int
@@ -171,7 +171,7 @@ class StudentEmbedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Noisy latents to velocity; the defaults are the published small model's.
+    """Diffusion transformer that predicts velocity; the defaults are the published small model's.
 
     Those are of the authors' own runtime (Stability-AI/stable-audio-3, optimized/mlx): the defaults
     of the class in diffusers are the medium model's, which is differential.
@@ -248,7 +248,7 @@ class Transformer(nn.Module):
         text_mask: Bool[Array, 'B T'],
         duration: Float[Array, 'B I'],
     ) -> Context:
-        """What all steps of a sound share.
+        """Computes what all sampling steps share.
 
         Args:
           text: states of the text encoder, T <= text_tokens.
@@ -278,7 +278,7 @@ class Transformer(nn.Module):
         guidance_scale: Float[Array, 'B'] | None = None,
         step_size: Float[Array, 'B'] | None = None,
     ) -> Float[Array, 'B L C']:
-        """The velocity.
+        """Predicts the velocity.
 
         Args:
           x_t: noisy latents of unit variance.

@@ -1,4 +1,4 @@
-"""What Stable Audio Open is asked: text states and the timing of the excerpt, as tokens.
+"""Conditioning of Stable Audio Open: text states and excerpt timing, as tokens.
 
 Training excerpts carried their start in the whole recording and its length; both are numbers in
 seconds turned into tokens of their own (Evans et al. 2024, arXiv 2402.04825, section 3.3), which
@@ -28,7 +28,7 @@ NAMES = (
 
 @flax.struct.dataclass
 class Conditioning:
-    """What a sound is asked to be.
+    """Text states and excerpt timing of a batch.
 
     Attributes:
       text: states of the T5 encoder; text_mask: real tokens.
@@ -44,12 +44,12 @@ class Conditioning:
     present: Leaf['B']
 
     def unconditional(self) -> 'Conditioning':
-        """Nothing said: what guidance moves away from where there is no negative prompt."""
+        """The unconditional input of guidance, used without a negative prompt."""
         return self.replace(present=jnp.zeros_like(self.present))
 
 
 class NumberConditioner(nn.Module):
-    """A number to a token: itself, sin(2 pi f x) and cos(2 pi f x), then a linear layer.
+    """Embeds a number as a token: x, sin(2 pi f x) and cos(2 pi f x), then a linear layer.
 
     Attributes:
       width: of the token.
@@ -71,7 +71,7 @@ class NumberConditioner(nn.Module):
 
 
 class Projection(nn.Module):
-    """Text states and timing to the transformer's tokens and timing vector.
+    """Projects text states and timing to the transformer's tokens and timing vector.
 
     Attributes:
       text_width: of the text states.

@@ -1,4 +1,4 @@
-"""Stable Audio Open as a denoise function, and its own way of sampling; pure.
+"""Stable Audio Open as a denoise function, with its published sampler; pure.
 
 The transformer takes the noise level t = (2 / pi) atan(sigma) of noise sigma on data of unit
 variance, which is time on the cosine path, and predicts v there. Sampling is SDE-DPM-Solver++(2M)
@@ -67,7 +67,7 @@ def guided(
     away: Conditioning | None,
     guidance_scale: float | Float[Array, ''] | Float[Array, 'B'],
 ) -> Denoise:
-    """A teacher guided from `away` towards `conditioning`, both in one batch.
+    """Classifier-free guidance from `away` towards `conditioning`, both in one batch.
 
     None is `conditioning.unconditional()`, for which the tokens of nothing are not computed.
     """
@@ -110,7 +110,7 @@ def sample(
     guidance_scale: float | Float[Array, ''],
     negative: Conditioning | None = None,
 ) -> Float[Array, 'B L C']:
-    """Latents by SDE-DPM-Solver++(2M) with guidance: two evaluations a step; pure.
+    """Samples latents by SDE-DPM-Solver++(2M) with guidance, two evaluations a step; pure.
 
     Args:
       networks, params: of a teacher.
@@ -128,6 +128,6 @@ def sample(
 def noises(
     keys: Key[Array, 'B'], steps: int, shape: tuple[int, int]
 ) -> tuple[Float[Array, 'B L C'], Float[Array, 'N B L C']]:
-    """Noise to start from and noise for each step; each item's from its own key."""
+    """Initial noise and the noise of each step, from one key for each item."""
     drawn = item_noise(keys, (steps + 1, *shape))
     return drawn[:, 0], jnp.moveaxis(drawn[:, 1:], 1, 0)

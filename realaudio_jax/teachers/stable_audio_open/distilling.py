@@ -1,4 +1,4 @@
-"""A student of Stable Audio Open: the same networks, told guidance scale and step size besides."""
+"""Student of Stable Audio Open: its networks with embeddings of guidance scale and step size."""
 
 import functools
 
@@ -25,7 +25,7 @@ def student_shapes(networks: Networks) -> PyTree:
 
 
 def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
-    """A recipe's batch from arrays of `StableAudioOpen.encode_scenes`, everything present.
+    """Converts arrays of `StableAudioOpen.encode_scenes` to a recipe's batch.
 
     The whole window counts, silence after the sound included: the student is sampled over it too.
     """

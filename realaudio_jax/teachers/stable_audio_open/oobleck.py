@@ -65,7 +65,7 @@ def sin_squared(x: Float[Array, '*b']) -> Float[Array, '*b']:
 
 
 class Snake(nn.Module):
-    """Equation (1), its two numbers for each channel in the logarithm."""
+    """Snake activation, equation (1), with log-scale parameters for each channel."""
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
@@ -76,7 +76,7 @@ class Snake(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution over time with the length of the input, equation (2) for its kernel.
+    """Convolution over time that keeps the length, with the weight-normalised kernel (2).
 
     Attributes:
       features: of the output.
@@ -159,7 +159,7 @@ def _kernel(
 
 
 class Unit(nn.Module):
-    """x + pointwise(snake(dilated(snake(x))))."""
+    """Residual unit: x + pointwise(snake(dilated(snake(x))))."""
 
     dilation: int
 
@@ -171,7 +171,7 @@ class Unit(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Three units, then time divided by the stride."""
+    """Three residual units, then downsampling by the stride."""
 
     features: int
     stride: int
@@ -184,7 +184,7 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Time multiplied by the stride, then three units."""
+    """Upsampling by the stride, then three residual units."""
 
     features: int
     stride: int
@@ -198,7 +198,7 @@ class DecoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Samples to mean and spread of latents."""
+    """Encodes samples to mean and standard deviation of the latents."""
 
     width: int
     strides: Sequence[int]
@@ -213,7 +213,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to samples."""
+    """Decodes latents to samples."""
 
     width: int
     strides: Sequence[int]
@@ -277,7 +277,7 @@ class Oobleck(nn.Module):
         return mean, nn.softplus(spread) + 1e-4
 
     def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S A']:
-        """The sound of latents."""
+        """Decodes latents to sound."""
         return self.decoder(latents)
 
 

@@ -108,13 +108,13 @@ class StableAudioOpen:
         return self._encode(params, jnp.asarray(audio, kind))[0].astype(jnp.float32)
 
     def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S A']:
-        """The sound of latents, at `sample_rate`."""
+        """Decodes latents to sound at `sample_rate`."""
         kind = self.params['transformer']['embed']['kernel'].dtype
         sound = self._decode({'params': self.params['autoencoder']}, latents.astype(kind))
         return sound.astype(jnp.float32)
 
     def conditioning(self, texts: Sequence[str], start_s: float, end_s: float) -> Conditioning:
-        """What `texts` ask for, of an excerpt from start_s to end_s."""
+        """Conditioning for texts and an excerpt from start_s to end_s."""
         states, mask = self.encode_text(texts)
 
         def full(value):
@@ -144,20 +144,20 @@ class StableAudioOpen:
         }
 
     def fingerprint(self) -> str:
-        """Changes with any weight of the autoencoder and the text encoder."""
+        """Hash of the weights of the autoencoder and the text encoder."""
         return weights_fingerprint((self.params['autoencoder'], self.params['text_encoder']))
 
     def load_student(self, folder: str | os.PathLike) -> Student:
-        """A student that `experiments/distill` left; see `teachers.distilling.load_student`."""
+        """Loads a distilled student; see `teachers.distilling.load_student`."""
         return load_student(folder, 'stable_audio_open', distilling.student_shapes(self.networks))
 
     def subject(self, text: float = 0.0) -> Subject:
-        """The transformer and its projection, and a student of both; see `distilling.subject`."""
+        """Transformer and projection as teacher, and a student; see `distilling.subject`."""
         params = {name: self.params[name] for name in PREDICTORS}
         return distilling.subject(self.networks, params, text)
 
     def require_seconds(self, seconds: float) -> None:
-        """ValueError for a duration that the model does not make."""
+        """Raises a ValueError for a duration that the model cannot generate."""
         if not 0 < seconds <= self.max_seconds + 1e-6:
             raise ValueError(
                 f'a clip of {seconds:g} s: choose above 0 and up to {self.max_seconds:g} s, '
@@ -175,7 +175,7 @@ class StableAudioOpen:
         frames: int | None = None,
         student: Student | None = None,
     ) -> Float[np.ndarray, 'B S A']:
-        """Sound of `prompts`, one for each.
+        """Generates one sound for each prompt.
 
         Args:
           prompts: texts.
@@ -218,7 +218,7 @@ class StableAudioOpen:
 
 
 def load(folder: str | os.PathLike, dtype: str = 'float32') -> StableAudioOpen:
-    """The model from its folder in the layout of diffusers.
+    """Loads the model from a folder in the layout of diffusers.
 
     Args:
       folder: with model_index.json, transformer/, projection_model/, vae/, text_encoder/,

@@ -55,7 +55,7 @@ _dense = functools.partial(nn.Dense, use_bias=False)
 
 
 class Block(nn.Module):
-    """Equations (1) to (3).
+    """Transformer block: equations (1) to (3).
 
     A context may be of the last items alone. The others are told nothing: of tokens that are zero
     (2) adds zero, for it has no bias, so it is left out.
@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Noisy latents to v; the defaults are the published model, 1.06 billion parameters.
+    """Diffusion transformer that predicts v; the defaults are the published model (1.06 billion).
 
     Attributes:
       channels: C, of the latents.
@@ -137,7 +137,7 @@ class Transformer(nn.Module):
         guidance_scale: Float[Array, 'B'] | None = None,
         step_size: Float[Array, 'B'] | None = None,
     ) -> Float[Array, 'B L C']:
-        """The prediction.
+        """Predicts v.
 
         Args:
           x_t: noisy latents of unit variance.
