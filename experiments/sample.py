@@ -16,8 +16,9 @@ from absl import flags
 import realaudio_jax
 from experiments.common import default_name, run
 from realaudio_jax.generator import SAMPLE_RATES
-from realaudio_jax.io import WRITABLE, read_audio
+from realaudio_jax.io import WRITABLE
 from realaudio_jax.program import Bucket, ProgramCache, Request
+from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import MAX_EVENT_TOKENS, MAX_TEXT_TOKENS, SAMPLE_RATE

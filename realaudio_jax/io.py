@@ -1,4 +1,4 @@
-"""Sound files and atomic writes: the edge between arrays and the disk."""
+"""Writing, whole or not at all, and resampling; `sound_files` reads."""
 
 import contextlib
 import errno
@@ -6,16 +6,39 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
 import soxr
 
-from realaudio_jax.typing import SAMPLE_RATE
-
-READABLE = ('.wav', '.flac', '.ogg', '.mp3')
 WRITABLE = {'.wav': 'PCM_16', '.flac': 'PCM_16', '.ogg': 'VORBIS'}  # and how
+
+
+def printable(text: str | bytes | os.PathLike, most: int = 200) -> str:
+    """A name or a text as one line that any UTF-8 file and terminal takes.
+
+    Line breaks, control characters and bytes that are not UTF-8 become escapes such as `\\n` and
+    `\\xff`; of a long text the middle is left out.
+
+    Args:
+        text: as a user, a file or the operating system gave it.
+        most: characters of the result.
+    """
+    text = os.fsdecode(text)
+    text = ''.join(c if c.isprintable() else _escape(c) for c in text)
+    half = (most - 5) // 2
+    return text if len(text) <= most else f'{text[:half]} ... {text[-half:]}'
+
+
+def _escape(character: str) -> str:
+    try:  # a byte that is not UTF-8 stands in a name as a lone surrogate
+        raw = character.encode('utf-8', 'surrogateescape')
+    except UnicodeEncodeError:
+        raw = b''
+    if len(raw) == 1 and raw[0] > 127:
+        return f'\\x{raw[0]:02x}'
+    return character.encode('unicode_escape').decode()
 
 
 @contextlib.contextmanager
@@ -101,56 +124,6 @@ def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarra
     if source_rate == target_rate:
         return np.asarray(audio, np.float32)
     return soxr.resample(np.asarray(audio, np.float32), source_rate, target_rate, quality='HQ')
-
-
-def read_audio(
-    path: str | os.PathLike,
-    sample_rate: int = SAMPLE_RATE,
-    log: Callable[[str], None] | None = None,
-) -> np.ndarray:
-    """Reads WAV, FLAC, OGG or MP3 as stereo at the rate asked for.
-
-    Args:
-      path: the file.
-      sample_rate: Hz, of the result.
-      log: called with one line when the file had to be converted.
-
-    Returns:
-      float32 [S, 2] in [-1, 1]; a mono file is doubled, of more than two channels the first two
-      are kept.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is not sound, is empty, or holds NaN or infinity.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no sound file at {path}; check the name')
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, channels, subtype = file.samplerate, file.channels, file.subtype
-            audio = file.read(dtype='float32', always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise ValueError(
-            f'cannot read {path}: not a sound file that libsndfile knows ({error}); '
-            f'give one of {", ".join(READABLE)}'
-        ) from error
-    if not audio.size:
-        raise ValueError(f'{path} holds no samples; give a file with sound in it')
-    if not np.isfinite(audio).all():
-        raise ValueError(f'{path} holds NaN or infinite samples; export it again')
-    changes = []
-    if channels != 2:
-        changes.append('mono to stereo' if channels == 1 else f'{channels} channels to the first 2')
-        audio = np.repeat(audio, 2, axis=1) if channels == 1 else audio[:, :2]
-    if rate != sample_rate:
-        changes.append(f'{rate} Hz to {sample_rate} Hz')
-        audio = resample(audio, rate, sample_rate)
-    if subtype in ('PCM_U8', 'PCM_S8'):
-        changes.append('8-bit to float')
-    if changes and log is not None:
-        log(f'{path.name}: converted {", ".join(changes)}')
-    return np.ascontiguousarray(audio, np.float32)
 
 
 def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) -> None:

@@ -4,22 +4,24 @@ Nothing here knows about labels; `sources.Recordings` reads those from metadata.
 """
 
 import collections
+import functools
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
+from realaudio_jax import integrity
 from realaudio_jax.data import crops
-from realaudio_jax.io import atomic_folder, resample
+from realaudio_jax.io import atomic_folder, printable
+from realaudio_jax.sound_files import read_sound, reason
 from realaudio_jax.typing import SAMPLE_RATE
 
-VERSION = 2  # part of the cache key: raise it when what is stored changes
+VERSION = 3  # part of the cache key: raise it when what is stored changes
 ARRAY_NAME, INDEX_NAME = 'audio.npy', 'index.json'
 
 
@@ -29,61 +31,55 @@ def default_cache_dir() -> Path:
     return Path(chosen) if chosen else Path.home() / '.cache' / 'realaudio_jax'
 
 
-def fingerprint(root: Path, files: Sequence[str]) -> str:
-    """A hash of the names, sizes and last bytes of the files (missing ones count as size -1)."""
-    digest = hashlib.sha256(f'recordings {VERSION} {SAMPLE_RATE}'.encode())
-    for name in sorted(files):
-        size, tail = -1, b''
-        try:
-            with open(root / name, 'rb') as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - 4096))
-                tail = file.read()
-        except OSError:
-            pass
-        digest.update(f'\n{name}\0{size}\0'.encode() + tail)
-    return digest.hexdigest()[:20]
+def digests(root: Path, files: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each file, in hexadecimal; '' of one that cannot be read or is no regular file."""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(files, pool.map(lambda name: _digest(root / name), files), strict=True))
+
+
+def _digest(path: Path) -> str:
+    try:
+        about = path.stat()
+        return _digest_of_contents(path, about.st_size, about.st_mtime_ns)
+    except (OSError, ValueError):
+        return ''
+
+
+@functools.lru_cache(100_000)  # a run opens one folder several times, for its splits
+def _digest_of_contents(path: Path, size: int, changed_ns: int) -> str:
+    del size, changed_ns
+    return integrity.digest(path)
+
+
+def fingerprint(contents: Mapping[str, str]) -> str:
+    """A hash of the names and digests of files, and of how they are decoded: a cache's key."""
+    key = json.dumps([VERSION, SAMPLE_RATE, sorted(contents.items())])
+    return hashlib.sha256(key.encode()).hexdigest()[:20]
 
 
 def decode(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Reads a sound file as int16 [S, A] at 48 kHz; A is 1 where both channels are the same.
 
     Returns:
-      the samples, and what the file was if it had to be converted ('mono', '8-bit', '96000 Hz').
+        The samples, and what was changed, see `sound_files.SoundFile`.
 
     Raises:
-      ValueError: the file cannot be read, is empty, or holds values that are not finite.
+        OSError, ValueError: as `sound_files.read_sound`.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, eight_bit = file.samplerate, file.subtype in ('PCM_U8', 'PCM_S8')
-            audio = file.read(dtype='float32', always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise ValueError(str(error) or type(error).__name__) from error
-    if not len(audio):
-        raise ValueError('it holds no samples')
-    if not np.isfinite(audio).all():
-        raise ValueError('it holds values that are not finite')
-    was = ['mono'] * (audio.shape[1] == 1) + ['8-bit'] * eight_bit
-    was += [f'{rate} Hz'] * (rate != SAMPLE_RATE)
-    audio = audio[:, :2]
+    sound = read_sound(path, SAMPLE_RATE)
+    audio = sound.audio
     if audio.shape[1] == 2:
         middle, side = np.std(audio.sum(1)), np.std(audio[:, 0] - audio[:, 1])
         if side < 1e-3 * max(middle, 1e-9):
             audio = audio[:, :1]
-    if rate != SAMPLE_RATE:
-        audio = resample(audio, rate, SAMPLE_RATE)
-    peak = float(np.abs(audio).max(initial=0.0))
-    if peak > 1.0:  # a clipped overshoot would be a click
-        audio = audio / peak
-    return np.round(audio * 32767.0).astype(np.int16), tuple(was)
+    return np.round(audio * 32767.0).astype(np.int16), sound.changes
 
 
 def _decode_or_error(path: Path) -> tuple[np.ndarray, tuple[str, ...]] | str:
     try:
         return decode(path)
-    except ValueError as error:
-        return str(error).splitlines()[0]
+    except (OSError, ValueError) as error:
+        return reason(path, error)
 
 
 def _build(root: Path, files: Sequence[str], folder: Path) -> collections.Counter:
@@ -120,30 +116,31 @@ def _build(root: Path, files: Sequence[str], folder: Path) -> collections.Counte
 
 
 def open_cache(
-    root: Path, files: Sequence[str], cache_dir: Path | None, log: Callable[[str], None]
+    root: Path, contents: Mapping[str, str], cache_dir: Path | None, log: Callable[[str], None]
 ) -> tuple[np.ndarray, dict[str, dict]]:
-    """Opens the decoded audio of `files` under `root`, decoding them first where that is needed.
+    """Opens the decoded audio of files under `root`, decoding them first where that is needed.
 
     Args:
-      root: folder the file names are relative to.
-      files: names of the sound files.
-      cache_dir: where decoded audio is kept; None is `default_cache_dir()`.
-      log: called with one line when decoding starts.
+        root: folder the file names are relative to.
+        contents: the files' names and digests, see `digests`.
+        cache_dir: where decoded audio is kept; None is `default_cache_dir()`.
+        log: called with a line when decoding starts, and with one on what was converted.
 
     Returns:
-      the memory-mapped int16 samples of all files one after the other, and for each file either
-      {'start', 'frames', 'channels', 'active'} (channels interleaved) or {'error'}.
+        The memory-mapped int16 samples of all files one after the other, and for each file either
+        {'start', 'frames', 'channels', 'active'} (channels interleaved) or {'error'}.
     """
     parent = (Path(cache_dir) if cache_dir else default_cache_dir()) / 'recordings'
-    folder = parent / fingerprint(root, files)
+    files = list(contents)
+    folder = parent / fingerprint(contents)
     if not (folder / INDEX_NAME).exists():
-        log(f'{root}: decoding {len(files)} files to {SAMPLE_RATE} Hz, once, into {folder}')
+        log(f'{printable(root)}: decoding {len(files)} files to {SAMPLE_RATE} Hz into {folder}')
         remedy = 'free some space or set REALAUDIO_CACHE'
         with atomic_folder(folder, INDEX_NAME, remedy) as temporary:
             conversions = _build(root, files, temporary)
             if conversions:
-                kinds = ', '.join(f'{n} {kind}' for kind, n in sorted(conversions.items()))
-                log(f'{root}: converted {kinds}')
+                kinds = ', '.join(f'{n} of {kind}' for kind, n in sorted(conversions.items()))
+                log(f'{printable(root)}: converted {kinds}')
     index = json.loads((folder / INDEX_NAME).read_text())['files']
     if not any('frames' in entry for entry in index.values()):
         return np.zeros(0, np.int16), index

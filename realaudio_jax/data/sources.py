@@ -149,7 +149,10 @@ class Recordings:
         if rows and not any((root / name).exists() for name in rows):
             root = metadata.parent
         self._audio, index = recordings_cache.open_cache(
-            root, list(rows), Path(cache_dir) if cache_dir else None, log
+            root,
+            recordings_cache.digests(root, list(rows)),
+            Path(cache_dir) if cache_dir else None,
+            log,
         )
         records = []
         for name, row in rows.items():

@@ -24,7 +24,7 @@ from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.recordings_cache import default_cache_dir
 from realaudio_jax.data.scenes import Scene, SceneConfig, make_scenes
 from realaudio_jax.data.sources import Recordings, Source
-from realaudio_jax.io import READABLE, read_audio
+from realaudio_jax.sound_files import SUFFIXES, find_sounds, read_audio
 from realaudio_jax.timeline import Event, Timeline
 from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
 
@@ -264,9 +264,9 @@ def read_captions(folder: Path) -> dict[str, tuple[str, Any]]:
             except json.JSONDecodeError as error:
                 raise ValueError(f'{lines}: line {number} is not JSON ({error.msg})') from error
     else:
-        files = sorted(p for p in folder.rglob('*') if p.suffix.lower() in READABLE)
+        files = find_sounds(folder).sounds
         if not files:
-            raise ValueError(f'{folder}: no sound files ({", ".join(READABLE)})')
+            raise ValueError(f'{folder}: no sound files ({", ".join(SUFFIXES)})')
         return {p.relative_to(folder).as_posix(): (_from_name(p), None) for p in files}
     captions = {}
     for number, row in enumerate(rows, 1):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from realaudio_jax import io
+from realaudio_jax.io import printable, resample
+from realaudio_jax.sound_files import as_float, read_audio
 from realaudio_jax.typing import Array, Float
 
 
@@ -76,7 +77,7 @@ def embed_stream(
         batch: windows per call of the network.
 
     Raises:
-        ValueError: a clip is empty or holds NaN or infinity; the message names it.
+        ValueError: a clip is empty or no sound, see `sound_files`; the message names it.
     """
     counts: list[int] = []  # windows of each clip not yet yielded
     queue: list[np.ndarray] = []  # windows not yet embedded
@@ -109,19 +110,16 @@ def embed_clips(
 
 def _mono(clip, index, clip_rate, rate):
     if isinstance(clip, (str, os.PathLike)):
-        name, audio = str(clip), io.read_audio(clip, rate)
+        name, audio = printable(clip), read_audio(clip, rate)
     else:
-        name, audio = f'clip {index}', np.asarray(clip)
-        if not np.issubdtype(audio.dtype, np.floating):
-            raise ValueError(f'{name} has dtype {audio.dtype}: give floating samples in [-1, 1]')
+        name = f'clip {index}'
+        audio = as_float(clip, name)
     if audio.ndim == 2:
         audio = audio.mean(1)
     if audio.ndim != 1 or not audio.size:
         raise ValueError(f'{name} has shape {list(audio.shape)}: give at least one sample, [S, A]')
-    if not np.isfinite(audio).all():
-        raise ValueError(f'{name} contains NaN or infinity: leave it out or repair it')
     if not isinstance(clip, (str, os.PathLike)) and clip_rate != rate:
-        audio = io.resample(audio, clip_rate, rate)
+        audio = resample(audio, clip_rate, rate)
     return np.asarray(audio, np.float32)
 
 

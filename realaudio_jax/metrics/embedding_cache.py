@@ -13,12 +13,13 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import soundfile
 
-from realaudio_jax import io
+from realaudio_jax.integrity import digest
+from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.embedders import Embedder, embed_stream
+from realaudio_jax.sound_files import read_sound, reason
 
-FORMAT = 1  # of the stored files; part of their name
+FORMAT = 2  # of the stored files; part of their name
 SILENT = 10 ** (-60 / 20)  # peak below which a file counts as silent
 
 
@@ -93,23 +94,23 @@ def embed_files(
     def unknown() -> Iterator[np.ndarray]:
         for file in map(pathlib.Path, files):
             try:
-                path = folder / f'{_digest(file)}.npz'
+                path = folder / f'{digest(file)[:32]}.npz'
                 if path.is_file():
                     stored[file] = path
                     done()
                     continue
-                rate = soundfile.info(file).samplerate
-                audio = io.read_audio(file, embedder.sample_rate)
-            except (OSError, ValueError, RuntimeError) as error:
-                left_out.append((file, _reason(error)))
+                sound = read_sound(file, embedder.sample_rate)
+            except (OSError, ValueError) as error:
+                left_out.append((file, reason(file, error)))
                 done()
                 continue
-            pending.append((file, path, rate, len(audio), float(np.abs(audio).max())))
-            yield audio
+            peak = float(np.abs(sound.audio).max())
+            pending.append((file, path, sound.sample_rate, len(sound.audio), peak))
+            yield sound.audio
 
     for vectors in embed_stream(embedder, unknown(), batch=batch):
         file, path, rate, samples, peak = pending.popleft()
-        with io.atomic_path(path) as temporary, open(temporary, 'wb') as out:
+        with atomic_path(path) as temporary, open(temporary, 'wb') as out:
             np.savez(out, vectors=vectors, rate=rate, short=samples < embedder.window, peak=peak)
         stored[file] = path
         done()
@@ -132,12 +133,3 @@ def _embedder_key(embedder):
     parts = (FORMAT, embedder.name, embedder.sample_rate, embedder.dimension, embedder.window,
              embedder.hop)  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _digest(file):
-    with open(file, 'rb') as data:
-        return hashlib.file_digest(data, 'sha256').hexdigest()[:32]
-
-
-def _reason(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

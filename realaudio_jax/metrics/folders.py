@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from realaudio_jax.io import READABLE
+from realaudio_jax.io import printable
 from realaudio_jax.metrics.embedders import Embedder
 from realaudio_jax.metrics.embedding_cache import EmbeddedFiles, embed_files
 from realaudio_jax.metrics.figures import REAL, check_distances, distance_rows
+from realaudio_jax.sound_files import SUFFIXES, find_sounds
 
 LEAST = 4  # files in a folder: two halves of two
 
@@ -20,16 +21,13 @@ def sound_files(folder: str | os.PathLike) -> list[pathlib.Path]:
     Raises:
         FileNotFoundError: no such folder. ValueError: fewer than four sounds in it.
     """
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f'no folder {folder}; check the name')
-    files = sorted(p for p in folder.rglob('*') if p.suffix.lower() in READABLE)
+    files = find_sounds(folder).sounds
     if len(files) < LEAST:
         raise ValueError(
-            f'{folder} holds {len(files)} sound files ({", ".join(READABLE)}); a distance between '
-            f'sets needs {LEAST} or more'
+            f'{printable(folder)} holds {len(files)} sound files ({", ".join(SUFFIXES)}); a '
+            f'distance between sets needs {LEAST} or more'
         )
-    return files
+    return list(files)
 
 
 def compare_folders(
@@ -65,7 +63,10 @@ def compare_folders(
     """
     check_distances(distances)
     sets = {'generated': sound_files(generated), 'reference': sound_files(reference)}
-    names = {'generated': pathlib.Path(generated).resolve().name, 'reference': REAL}
+    names = {'generated': printable(pathlib.Path(generated).resolve().name), 'reference': REAL}
+    for side, folder in (('generated', generated), ('reference', reference)):
+        if remark := find_sounds(folder).remark():
+            say(f'{side}: {remark}')
     rows, before = [], 0
     for index, embedder in enumerate(embedders):
         found: dict[str, EmbeddedFiles] = {}
@@ -96,7 +97,7 @@ def _remarks(found, side, model, say):
     """What was left out, as a row and a line each; silence and rates as lines."""
     rows = []
     if found.left_out:
-        reasons = [f'{file.name}: {reason}' for file, reason in found.left_out]
+        reasons = [f'{printable(file.name)}: {reason}' for file, reason in found.left_out]
         for reason in reasons:
             say(f'{side}: left out {reason}')
         note = '; '.join(reasons[:5]) + (' ...' if len(reasons) > 5 else '')
@@ -117,6 +118,6 @@ def _too_few(side, generated, reference, found):
     folder = {'generated': generated, 'reference': reference}[side]
     first = found.left_out[0]
     return (
-        f'{folder} holds {len(found.files)} readable sounds, {LEAST} or more are needed; '
-        f'{first[0].name}: {first[1]}'
+        f'{printable(folder)} holds {len(found.files)} readable sounds, {LEAST} or more are '
+        f'needed; {printable(first[0].name)}: {first[1]}'
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from realaudio_jax.io import atomic_path
+from realaudio_jax.io import atomic_path, printable
 
 COLUMNS = ('name', 'value', 'unit', 'n')
 
@@ -93,14 +93,16 @@ def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(name: str, key: str, value: Any) -> Any:
     """A JSON scalar: one-element arrays are unpacked, numbers that are not finite become None."""
     if isinstance(value, Path):
-        return str(value)
+        return printable(value)
     if hasattr(value, 'shape'):  # numpy or jax
         if np.size(value) != 1:
             raise ValueError(f"'{key}' of result '{name}' is an array; give one number per row")
         value = np.asarray(value).reshape(()).item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, str):
+        return value.encode('utf-8', 'backslashreplace').decode()  # no lone surrogates of names
+    if value is None or isinstance(value, (bool, int)):
         return value
     raise ValueError(
         f"'{key}' of result '{name}' is a {type(value).__name__}; give a number or a string"

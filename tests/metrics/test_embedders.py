@@ -20,7 +20,7 @@ EMBEDDER = Embedder('toy', RATE, 2, 0.10, 'CC0-1.0', _embed, hop_s=0.04)
 
 def _clips():
     rng = np.random.default_rng(0)
-    return [rng.normal(size=n).astype(np.float32) for n in (25, 10, 3, 13, 14)]
+    return [0.3 * rng.normal(size=n).clip(-3, 3).astype(np.float32) for n in (25, 10, 3, 13, 14)]
 
 
 def test_windows_equal_embedding_each_clip_whole():
@@ -70,5 +70,12 @@ def test_bad_clips_are_named():
         embed_clips(EMBEDDER, [np.zeros(20, np.float32), np.zeros(0, np.float32)])
     with pytest.raises(ValueError, match='clip 0.*NaN'):
         embed_clips(EMBEDDER, [np.full(20, np.nan, np.float32)])
-    with pytest.raises(ValueError, match='int16'):
-        embed_clips(EMBEDDER, [np.zeros(20, np.int16)])
+    with pytest.raises(ValueError, match='clip 0.*complex'):
+        embed_clips(EMBEDDER, [np.zeros(20, np.complex64)])
+
+
+def test_integer_samples_are_scaled_by_their_type():
+    clip = _clips()[0]
+    pcm = np.round(clip * 32768).astype(np.int16)
+    (a,), (b,) = embed_clips(EMBEDDER, [clip]), embed_clips(EMBEDDER, [pcm])
+    np.testing.assert_allclose(a, b, atol=1e-3)

@@ -1,5 +1,7 @@
 """Two folders of sounds against each other: floor, order, damage, and what is said."""
 
+import os
+
 import numpy as np
 import pytest
 from test_embedding_cache import toy
@@ -7,6 +9,7 @@ from test_embedding_cache import toy
 from realaudio_jax.io import write_audio
 from realaudio_jax.metrics.figures import DISTANCES, REAL
 from realaudio_jax.metrics.folders import compare_folders, sound_files
+from realaudio_jax.metrics.results import write_results
 
 
 def sounds(folder, seed, level=0.1, count=12, rate=16_000):
@@ -71,11 +74,17 @@ def test_damage_silence_and_rates_are_said_and_the_run_goes_on(folders, tmp_path
     (odd / '03.wav').write_bytes(b'not a sound')
     write_audio(odd / '04.wav', np.zeros((8000, 2)), 48_000)
     write_audio(odd / '05.wav', np.full((100, 2), 0.1), 16_000)
+    os.mkfifo(odd / '06.wav')
+    (odd / os.fsdecode(b'caf\xe9.wav')).write_bytes(b'not a sound')
+    (odd / 'notes.m4a').write_bytes(b'')
     said = []
     rows = compare({**folders, 'odd': odd}, 'odd', say=said.append)
     left_out = rows['generated files left out', 'odd']
-    assert left_out['value'] == 1 and left_out['n'] == 6 and '03.wav' in left_out['note']
+    assert left_out['value'] == 3 and left_out['n'] == 8 and '03.wav' in left_out['note']
     text = '\n'.join(said)
+    assert 'left out 06.wav: ' in text and 'left out caf\\xe9.wav: damaged' in text
+    assert 'generated: 1 files are no sound that can be read: 1 .m4a' in text
+    write_results(tmp_path, list(rows.values()), 'Evaluation')  # whatever files are called
     assert 'left out 03.wav' in text and '1 of 5 sounds are silent' in text
     assert '16000, 48000 Hz' in text and 'shorter than the 0.1 s' in text
     assert rows['Frechet distance', 'odd']['n'] == 5

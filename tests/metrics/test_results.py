@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -73,3 +74,12 @@ def test_a_failed_write_leaves_the_earlier_table(tmp_path, monkeypatch):
         write_results(tmp_path, ROWS, 'Later')
     assert {path.name for path in tmp_path.iterdir()} == {'results.json', 'results.md'}
     assert 'Earlier' in (tmp_path / 'results.md').read_text()
+
+
+def test_names_that_are_not_utf_8_are_written_as_escapes(tmp_path):
+    name = os.fsdecode(b'caf\xe9')
+    rows = [{'name': name, 'value': 1.0, 'note': name, 'folder': Path(f'{name}\nx')}]
+    as_json, as_markdown = write_results(tmp_path, rows, 'Odd names')
+    (row,) = json.loads(as_json.read_text(encoding='utf-8'))
+    assert row['name'] == row['note'] == r'caf\udce9' and row['folder'] == r'caf\xe9\nx'
+    assert r'caf\xe9\nx' in as_markdown.read_text(encoding='utf-8')

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax import io
 from realaudio_jax.metrics.embedders import embed_clips
 from realaudio_jax.metrics.ports import gpvad
+from realaudio_jax.sound_files import read_audio
 
 
 @pytest.fixture(scope='module')
@@ -22,7 +22,7 @@ def reference(weights):
 
 @pytest.fixture(scope='module')
 def example(weights):
-    return io.read_audio(weights / 'example_16k.wav', gpvad.SAMPLE_RATE).mean(1)
+    return read_audio(weights / 'example_16k.wav', gpvad.SAMPLE_RATE).mean(1)
 
 
 def test_features(example, reference):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from realaudio_jax import io
 from realaudio_jax.metrics.ports import basic_pitch, dnsmos
 from realaudio_jax.metrics.ports.onnx import read_initializers
+from realaudio_jax.sound_files import read_audio
 
 
 @pytest.fixture(scope='module')
@@ -15,13 +15,13 @@ def weights(sound_dir):
 
 @pytest.fixture(scope='module')
 def speech(weights):
-    return io.read_audio(weights / 'gpvad' / 'example_16k.wav', dnsmos.SAMPLE_RATE).mean(1)
+    return read_audio(weights / 'gpvad' / 'example_16k.wav', dnsmos.SAMPLE_RATE).mean(1)
 
 
 @pytest.fixture(scope='module')
 def singing(weights):
     path = weights / 'basic_pitch' / 'vocadito_10.wav'
-    return io.read_audio(path, basic_pitch.SAMPLE_RATE).mean(1)
+    return read_audio(path, basic_pitch.SAMPLE_RATE).mean(1)
 
 
 @pytest.fixture(scope='module')
