@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import systems
+from realaudio_jax.random import random_key
 from realaudio_jax.teachers import audioldm2, t5, t5gemma
 from realaudio_jax.teachers.audioldm2 import model as audioldm2_model
 from realaudio_jax.teachers.audioldm2.pipeline import GUIDANCE
@@ -47,7 +48,7 @@ def audioldm2_system(
         ids, real = np.ones((2, TOKENS), np.int32), np.ones((2, TOKENS), bool)
         tokens = audioldm2_model.Tokens(ids, real, ids, real, np.full(2, TOKENS, np.int32))
     frames = networks.latent_frames(seconds)
-    start = jax.random.normal(jax.random.key(0), (1, frames, int(np.prod(networks.cells))))
+    start = jax.random.normal(random_key(0), (1, frames, int(np.prod(networks.cells))))
     silence = jnp.zeros((1, frames * networks.latent_samples))
     scale = jnp.full(1, GUIDANCE, jnp.float32)
     jitted = functools.partial(jax.jit, static_argnums=0)
@@ -140,7 +141,7 @@ def stable_audio_open_system(
         ids, real = np.ones((1, OPEN_TOKENS), np.int32), np.ones((1, OPEN_TOKENS), bool)
     autoencoder, frames = networks.autoencoder, networks.frames(seconds, whole)
     shape = (frames, networks.predictors.transformer.channels)
-    start, fresh = denoise.noises(jax.random.key(0)[None], steps, shape)
+    start, fresh = denoise.noises(random_key(0)[None], steps, shape)
     encode_text = jax.jit(networks.text_encoder.apply)
     sample = jax.jit(functools.partial(denoise.sample, networks.predictors))
     own = {name: params[name] for name in stable_audio_open.PREDICTORS}
@@ -223,7 +224,7 @@ def stable_audio_3_system(
         ids, real = np.ones((1, TOKENS), np.int32), np.ones((1, TOKENS), bool)
     autoencoder, frames = networks.autoencoder, networks.frames(seconds)
     shape = (frames, networks.predictors.transformer.channels)
-    start, keys = denoise_3.start(jax.random.key(0)[None], shape)
+    start, keys = denoise_3.start(random_key(0)[None], shape)
     encode_text = jax.jit(networks.text_encoder.apply)
     sample = jax.jit(functools.partial(denoise_3.sample, networks.predictors))
     own = {name: params[name] for name in stable_audio_3.PREDICTORS}

@@ -11,6 +11,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from realaudio_jax.generator import keep_freed_memory
+from realaudio_jax.random import pin_process
 from realaudio_jax.training.loop import main_guard
 
 
@@ -19,8 +20,10 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
 
     Libraries log from warnings up; `-v=0` shows what they say besides. Memory that is freed is
     kept: a step of training or a big network's call would take as many fresh pages as a sound.
+    Settings of JAX that change what a seed draws are those of `random.pin_process`.
     """
     keep_freed_memory()
+    pin_process()
     app.run(main_guard(main), flags_parser=main_guard(parse_flags))
 
 

@@ -49,6 +49,7 @@ from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
+from realaudio_jax.random import random_key
 from realaudio_jax.release import named_leaves, save_params, write_config
 from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
 from realaudio_jax.teachers import load_teacher
@@ -115,7 +116,7 @@ def subject_of(
         student=lambda params, *told: bound(low_rank.merge(params), *told),
         path=PATH,
         teacher_params=params,
-        student_params=low_rank.to_train(jax.random.key(config.seed), begin, adapter, config.rank),
+        student_params=low_rank.to_train(random_key(config.seed), begin, adapter, config.rank),
         to_batch=to_batch,
         prepare=functools.partial(
             prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight
@@ -245,7 +246,7 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
     )
     state = {'step': jnp.zeros((), jnp.int32), 'previous': subject.student_params}
     state['student'] = create_state(subject.student_params, tx)  # it begins as its teacher
-    key = jax.random.key(config.seed)
+    key = random_key(config.seed)
 
     writer = MetricWriter(workdir)
     with Checkpointer(workdir / 'checkpoints') as checkpointer, StopRequest() as stop:

@@ -27,6 +27,7 @@ from realaudio_jax.models.audio_tower import (
     cut_windows,
     recall_at_1,
 )
+from realaudio_jax.random import random_key
 from realaudio_jax.release import save_params
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
@@ -109,7 +110,7 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
         optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay),
     )
     example = cut_windows(jnp.zeros((1, *sets['train'].log_mel.shape[1:])), WINDOW_FRAMES)
-    state = create_state(jax.jit(model.init)(jax.random.key(config.seed), example), tx)
+    state = create_state(jax.jit(model.init)(random_key(config.seed), example), tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, ema_decay=config.ema_decay),
         donate_argnums=0,

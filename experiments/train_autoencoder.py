@@ -23,6 +23,7 @@ from realaudio_jax.models.autoencoder import (
     samples_per_latent,
 )
 from realaudio_jax.models.discriminator import Discriminator
+from realaudio_jax.random import random_key
 from realaudio_jax.release import load_params, save_params
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
@@ -176,7 +177,7 @@ def run_stage(stage, state, step_fn, params_of, draw, held_out_figures, config, 
         start = int(_step(state))
         with Progress(steps, stage, start) as progress:
             for step in range(start, steps):
-                key = jax.random.fold_in(jax.random.key(config.seed), step)
+                key = jax.random.fold_in(random_key(config.seed), step)
                 state, metrics = step_fn(state, draw(step), key)
                 if (step + 1) % config.log_every == 0:
                     require_finite(metrics['loss'], step, checkpointer)
@@ -220,7 +221,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     audio = jnp.zeros((1, 4 * 1920, 2))
     params = jax.jit(
         lambda key: model.init(key, audio, jnp.zeros((1, 4, LATENT_CHANNELS)), 48_000)
-    )(jax.random.key(config.seed))
+    )(random_key(config.seed))
     pool = level_pool(workdir / 'levels.npy', model, data, config)
     # Decided once: a teacher may already have been trained on the latents of this code.
     code_path = workdir / 'code.safetensors'
@@ -265,7 +266,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     )
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b1=0.8, b2=0.99))
     discriminator_tx = optax.adam(config.discriminator_learning_rate, b1=0.8, b2=0.99)
-    judge = jax.jit(discriminator.init)(jax.random.key(config.seed), audio)
+    judge = jax.jit(discriminator.init)(random_key(config.seed), audio)
     state = {
         'step': jnp.zeros((), jnp.int32),
         'decoder': create_state(trained, tx),

@@ -28,6 +28,7 @@ from realaudio_jax.data.prepared import latent_scenes, scene_source, source_name
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
+from realaudio_jax.random import random_key
 from realaudio_jax.release import load_params, read_tensors, save_params
 from realaudio_jax.training.batches import Absence, prepare, to_batch, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
@@ -120,7 +121,7 @@ def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
     size = batch.latents.shape[0]
     ones = jnp.ones(size)
     params = jax.jit(model.init)(
-        jax.random.key(seed), batch.latents, ones, batch.conditioning, ones, ones
+        random_key(seed), batch.latents, ones, batch.conditioning, ones, ones
     )
     return create_state(params, tx)
 
@@ -188,17 +189,17 @@ def train(
         raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')
     parts = warm_start(model, front_end, init, init_code) if init else (state.params, None)
     if init or config.rank:
-        key = jax.random.key(config.seed)
+        key = random_key(config.seed)
         state = create_state(low_rank.to_train(key, *parts, config.rank), tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
     )
     evaluate = jax.jit(
-        lambda params, batch: jnp.mean(diffusion_loss(model, params, batch, jax.random.key(0)))
+        lambda params, batch: jnp.mean(diffusion_loss(model, params, batch, random_key(0)))
     )
     held_out_onsets = with_onset_weight(held_out_batch, 1e3)  # hardly anything else counts
 
-    key = jax.random.key(config.seed)
+    key = random_key(config.seed)
     writer = MetricWriter(workdir)
     with Checkpointer(workdir / 'checkpoints') as checkpointer, StopRequest() as stop:
         state = checkpointer.restore(state, data) or state

@@ -31,6 +31,7 @@ from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Conditioning, Denoiser
 from realaudio_jax.program import MOMENTS
+from realaudio_jax.random import random_key
 from realaudio_jax.release import (
     load_params,
     read_config,
@@ -79,7 +80,7 @@ def find_release(name: str | os.PathLike) -> pathlib.Path:
 
 def template(model, *args, **kwargs) -> PyTree:
     """Parameter shapes of a module, for strict loading; nothing is computed."""
-    return jax.eval_shape(functools.partial(model.init, **kwargs), jax.random.key(0), *args)
+    return jax.eval_shape(functools.partial(model.init, **kwargs), random_key(0), *args)
 
 
 def autoencoder_template(model: Autoencoder) -> PyTree:

@@ -34,6 +34,7 @@ from realaudio_jax.program import (
     Request,
     Slots,
 )
+from realaudio_jax.random import pinned_settings
 from realaudio_jax.release import load_params, read_config
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.training.sharding import make_mesh, param_sharding
@@ -96,6 +97,7 @@ class Generator:
       model_parallel: devices among which one copy of the parameters is split.
     """
 
+    @pinned_settings()
     def __init__(self, folder: pathlib.Path, model_parallel: int = 1):
         self.folder = folder
         self.config = read_config(folder)

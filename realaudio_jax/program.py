@@ -29,6 +29,7 @@ from realaudio_jax.models.denoiser import (
     frame_mask,
 )
 from realaudio_jax.models.text_encoder import TextEncoder, sentence_embedding
+from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
     MAX_EVENT_TOKENS,
@@ -208,7 +209,7 @@ def sample_latents(
     t = u strength. A student walks its own grid, is told the length of each step, and what it made
     is then brought to `MOMENTS` of this count of steps, if there are any.
     """
-    key_start, key_fresh = jax.random.split(jax.random.key(0))
+    key_start, key_fresh = jax.random.split(random_key(0))
     start = item_noise(key_start, request.seed, bucket.length)
     if bucket.init:
         start = noise.diffuse(PATH, c.init, start, request.strength)
@@ -387,6 +388,7 @@ class ProgramCache:
         splits = bucket.batch % self.mesh.shape['data'] == 0
         return NamedSharding(self.mesh, P('data') if splits else P())
 
+    @pinned_settings()
     def lower(self, bucket: Bucket) -> jax.stages.Lowered:
         """Traces a bucket's program to StableHLO."""
         request, init_audio = request_shapes(bucket)
@@ -417,6 +419,7 @@ class ProgramCache:
         request, init_audio = jax.device_put((request, init_audio), self.batch_sharding(bucket))
         return program(self.weights_for(bucket), request, init_audio)
 
+    @pinned_settings()
     def export(self, bucket: Bucket) -> bytes:
         """A serialised, version-stable StableHLO form of a bucket's program (`jax.export`)."""
         request, init_audio = request_shapes(bucket)

@@ -27,6 +27,7 @@ from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.io import atomic_folder
 from realaudio_jax.models.denoiser import PATCH
 from realaudio_jax.noise import NoisePath, time_grid
+from realaudio_jax.random import random_key
 from realaudio_jax.samplers import dpm_solver_pp_2m
 from realaudio_jax.training.batches import Absence, to_batch
 from realaudio_jax.typing import Any, Float, PyTree
@@ -147,7 +148,7 @@ class _Sampler:
         self, teacher: Teacher, params: PyTree, path: NoisePath, steps: int, batch_size: int,
         seed: int,
     ):  # fmt: skip
-        self.params, self.key = params, jax.random.key(seed + _STREAM)
+        self.params, self.key = params, random_key(seed + _STREAM)
         self.batch_size = batch_size
 
         @functools.partial(jax.jit, static_argnums=4)

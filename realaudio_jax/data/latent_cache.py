@@ -15,6 +15,7 @@ import numpy as np
 
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.io import atomic_folder
+from realaudio_jax.random import random_key
 from realaudio_jax.typing import (
     LATENT_RATE,
     MAX_EVENT_TOKENS,
@@ -365,7 +366,7 @@ class RandomCrops:
                 f'{scenes.frames / LATENT_RATE:g} s; take shorter ones, of 0.08 s or more'
             )
         self._scenes = {name: jnp.asarray(array) for name, array in scenes.arrays.items()}
-        self._key, self._next = jax.random.key(seed), 0
+        self._key, self._next = random_key(seed), 0
         self._draw = jax.jit(functools.partial(_draw, batch_size, shortest, longest))
 
     def __iter__(self) -> 'RandomCrops':

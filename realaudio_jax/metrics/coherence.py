@@ -10,6 +10,7 @@ from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.metrics.agreement import step_coherence
 from realaudio_jax.noise import time_grid
+from realaudio_jax.random import random_key
 from realaudio_jax.samplers import ddim
 from realaudio_jax.typing import PyTree
 
@@ -38,7 +39,7 @@ def coherence_rows(
       Rows for `results.write_results`: one of each model and count.
     """
     c = jax.tree.map(jnp.asarray, batch.conditioning)
-    x = jax.random.normal(jax.random.key(seed), batch.latents.shape)
+    x = jax.random.normal(random_key(seed), batch.latents.shape)
     scale = jnp.full(len(x), guidance, jnp.float32)
 
     def teacher(params, c, grid):

@@ -25,6 +25,7 @@ from realaudio_jax.models.audio_tower import (
     cut_windows,
     tower_log_mel,
 )
+from realaudio_jax.random import random_key
 from realaudio_jax.release import load_params, read_config
 from realaudio_jax.typing import MAX_TEXT_TOKENS, Float, PyTree
 
@@ -61,7 +62,7 @@ class Tower:
 def tower_template(model: AudioTower) -> PyTree:
     """Parameter shapes of a tower, for strict loading."""
     windows = jax.ShapeDtypeStruct((1, 1, WINDOW_FRAMES, BANDS), np.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), windows)
+    return jax.eval_shape(model.init, random_key(0), windows)
 
 
 def has_tower(release: str | os.PathLike) -> bool:

@@ -38,6 +38,7 @@ import numpy as np
 
 from realaudio_jax import audio as audio_lib
 from realaudio_jax.models.layers import ConvBlock, RMSNorm
+from realaudio_jax.random import random_key
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
     LATENT_RATE,
@@ -332,7 +333,7 @@ def _frame_keys(stream: int, length: int) -> Key[Array, 'L']:
     """A key for each latent frame, so a longer sound starts with the noise of a shorter one."""
     # Behind the barrier, or the compiler would spend its time drawing the noise itself.
     seed = jax.lax.optimization_barrier(jnp.asarray(_NOISE_SEED))
-    key = jax.random.fold_in(jax.random.key(seed), stream)
+    key = jax.random.fold_in(random_key(seed), stream)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(length))
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import tokenizers
 
+from realaudio_jax.random import random_key
 from realaudio_jax.typing import MAX_TEXT_TOKENS, TEXT_WIDTH, Array, Bool, Float, Int, PyTree
 
 WEIGHTS_NAME = 'text_encoder.safetensors'  # in a release
@@ -162,9 +163,7 @@ def sentence_embedding(
 def parameter_shapes(encoder: TextEncoder | None = None) -> PyTree:
     """The encoder's parameters as `jax.ShapeDtypeStruct`: a template for strict loading."""
     tokens = jnp.zeros((1, 2), jnp.int32)
-    variables = jax.eval_shape(
-        (encoder or TextEncoder()).init, jax.random.key(0), tokens, tokens == 0
-    )
+    variables = jax.eval_shape((encoder or TextEncoder()).init, random_key(0), tokens, tokens == 0)
     return variables['params']
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.random import random_key
 from realaudio_jax.release import named_leaves, read_tensors
 from realaudio_jax.typing import PyTree
 
@@ -139,7 +140,7 @@ def parameter_shapes(model, *inputs: tuple[int, ...] | jax.ShapeDtypeStruct) -> 
         jax.ShapeDtypeStruct(given, jnp.float32) if isinstance(given, tuple) else given
         for given in inputs
     ]
-    return jax.eval_shape(model.init, jax.random.key(0), *arrays)['params']
+    return jax.eval_shape(model.init, random_key(0), *arrays)['params']
 
 
 def _misfit(names, parts, wanted, last):

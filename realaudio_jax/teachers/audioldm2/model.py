@@ -23,6 +23,7 @@ import numpy as np
 from realaudio_jax import samplers
 from realaudio_jax.models.roberta import ClapText
 from realaudio_jax.noise import Denoise, as_denoise
+from realaudio_jax.random import random_key
 from realaudio_jax.teachers.audioldm2.language_model import LanguageModel, generate
 from realaudio_jax.teachers.audioldm2.mel import log_mel_frames
 from realaudio_jax.teachers.audioldm2.projection import Projection, places
@@ -172,7 +173,7 @@ def parameter_shapes(networks: Networks, names: Sequence[str] | None = None) -> 
         'vocoder': (_shape(f32, 1, 2, n.bands),),
     }  # fmt: skip
     return {
-        name: jax.eval_shape(getattr(n, name).init, jax.random.key(0), *inputs[name])['params']
+        name: jax.eval_shape(getattr(n, name).init, random_key(0), *inputs[name])['params']
         for name in (inputs if names is None else names)
     }
 

@@ -18,6 +18,7 @@ import numpy as np
 from realaudio_jax.data.latent_cache import weights_fingerprint
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.models import roberta
+from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys, item_noise
 from realaudio_jax.teachers import importing, t5
 from realaudio_jax.teachers.audioldm2 import (
@@ -99,7 +100,7 @@ class AudioLDM2:
 
     def noise(self, seeds: Sequence[int], seconds: float) -> Float[Array, 'B L C']:
         """Standard normal noise for a clip, each item a function of its own seed."""
-        keys = item_keys(jax.random.key(0), jnp.asarray(seeds))
+        keys = item_keys(random_key(0), jnp.asarray(seeds))
         frames = self.networks.latent_frames(seconds)
         return item_noise(keys, (frames, int(np.prod(self.networks.cells))))
 
@@ -156,6 +157,7 @@ class AudioLDM2:
         params = {name: self.params[name] for name in PREDICTORS}
         return distilling.subject(self.networks, params, text)
 
+    @pinned_settings()
     def generate(
         self,
         prompts: Sequence[str],

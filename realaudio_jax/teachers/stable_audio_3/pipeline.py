@@ -16,6 +16,7 @@ import numpy as np
 
 from realaudio_jax.data.latent_cache import weights_fingerprint
 from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
 from realaudio_jax.teachers.distilling import Student, load_student, padded, sample_student
@@ -155,6 +156,7 @@ class StableAudio3:
                 'the longest of this model'
             )
 
+    @pinned_settings()
     def generate(
         self,
         prompts: Sequence[str],
@@ -190,7 +192,7 @@ class StableAudio3:
             if blank:
                 raise ValueError('a student was trained without `blank`; leave it out')
         times = jnp.asarray(self.schedule.times(steps))
-        keys = item_keys(jax.random.key(0), seed + jnp.arange(len(prompts)))
+        keys = item_keys(random_key(0), seed + jnp.arange(len(prompts)))
         x, keys = start(keys, (self.frames(seconds), self.networks.transformer.channels))
         conditioning = self.conditioning(prompts, seconds)
         scale, away = None, None

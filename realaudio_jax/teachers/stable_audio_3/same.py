@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import merge_heads, rotary_table, rotate_halves, split_heads
 from realaudio_jax.teachers.stable_audio_3.layers import mix_near
@@ -297,7 +298,7 @@ def parameter_shapes(model: SAME) -> PyTree:
     """The parameters as `jax.ShapeDtypeStruct`."""
     shape = (1, 2 * model.samples_per_latent, model.audio_channels)
     audio = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), audio)['params']
+    return jax.eval_shape(model.init, random_key(0), audio)['params']
 
 
 def layout(path: str, array: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ import numpy as np
 
 from realaudio_jax.models.denoiser import student_embedding
 from realaudio_jax.models.layers import RMSNorm
+from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import (
     HIDDEN,
@@ -337,7 +338,7 @@ def parameter_shapes(model: Transformer) -> PyTree:
         one(model.duration_input), one(2, model.local_input),
     )  # fmt: skip
     student = (one(), one()) if model.distilled else ()
-    return jax.eval_shape(model.init, jax.random.key(0), *inputs, *student)['params']
+    return jax.eval_shape(model.init, random_key(0), *inputs, *student)['params']
 
 
 def import_transformer(

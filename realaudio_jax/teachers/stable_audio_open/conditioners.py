@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
 from realaudio_jax.typing import Array, Float, Leaf, PyTree
 
@@ -124,7 +125,7 @@ def parameter_shapes(model: Projection) -> PyTree:
         end_s=number,
         present=jax.ShapeDtypeStruct((1,), jnp.bool_),
     )
-    return jax.eval_shape(model.init, jax.random.key(0), conditioning)['params']
+    return jax.eval_shape(model.init, random_key(0), conditioning)['params']
 
 
 def import_projection(

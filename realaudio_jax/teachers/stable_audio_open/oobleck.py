@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
 from realaudio_jax.typing import Array, Float, PyTree
 
@@ -302,7 +303,7 @@ def parameter_shapes(model: Oobleck) -> PyTree:
     """The parameters as `jax.ShapeDtypeStruct`."""
     shape = (1, 2 * model.samples_per_latent, model.audio_channels)
     audio = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), audio)['params']
+    return jax.eval_shape(model.init, random_key(0), audio)['params']
 
 
 def layout(path: str, array: np.ndarray) -> np.ndarray:

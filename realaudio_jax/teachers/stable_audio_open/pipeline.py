@@ -14,6 +14,7 @@ import numpy as np
 
 from realaudio_jax.data.latent_cache import weights_fingerprint
 from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
 from realaudio_jax.teachers.distilling import Student, load_student, sample_student
@@ -164,6 +165,7 @@ class StableAudioOpen:
                 'the window of this model'
             )
 
+    @pinned_settings()
     def generate(
         self,
         prompts: Sequence[str],
@@ -202,7 +204,7 @@ class StableAudioOpen:
             )
         if student is not None:
             student.require(steps, guidance, negative)
-        keys = item_keys(jax.random.key(0), seed + jnp.arange(len(prompts)))
+        keys = item_keys(random_key(0), seed + jnp.arange(len(prompts)))
         x, noise = noises(keys, steps, (frames, self.networks.transformer.channels))
         conditioning = self.conditioning(prompts, 0.0, seconds)
         if student is not None:

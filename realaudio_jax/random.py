@@ -1,0 +1,39 @@
+"""Random keys and settings of JAX on which a draw depends: one seed, one sound, everywhere.
+
+JAX takes the kind of its keys, how a draw is split over counters, and the width of its numbers from
+settings of the process, which an environment variable changes (JAX_DEFAULT_PRNG_IMPL,
+JAX_THREEFRY_PARTITIONABLE, JAX_ENABLE_X64). Every key of this project comes from `random_key`, and
+what draws with it is traced under `pinned_settings` or in a process set by `pin_process`.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+
+from realaudio_jax.typing import Array, Int, Key
+
+_IMPL = 'threefry2x32'
+
+
+def random_key(seed: int | Int[Array, '']) -> Key[Array, '']:
+    """A Threefry key (Salmon et al. 2011), whatever kind JAX makes by default.
+
+    Args:
+        seed: 0 to 2^32 - 1.
+    """
+    return jax.random.key(seed, impl=_IMPL)
+
+
+@contextlib.contextmanager
+def pinned_settings() -> Iterator[None]:
+    """While it lasts, this thread traces as under JAX's own defaults; also a decorator."""
+    with jax.threefry_partitionable(True), jax.enable_x64(False):
+        yield
+
+
+def pin_process() -> None:
+    """The same for the whole process, for entry points: all of their threads draw."""
+    jax.config.update('jax_default_prng_impl', _IMPL)
+    jax.config.update('jax_threefry_partitionable', True)
+    jax.config.update('jax_enable_x64', False)
