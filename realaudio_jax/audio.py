@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 
-from realaudio_jax.typing import Array, Float, Int16
+from realaudio_jax.typing import Array, Float
 
 BIN_HZ = 25  # width of an STFT bin of the models, at every sample rate
 FRAME_RATE = 100  # STFT frames of the models per second
+PCM_SCALE = 2**15  # of 16-bit integers, in every file that is written or read
 
 
 def stft_size(sample_rate: int) -> tuple[int, int]:
@@ -282,11 +283,15 @@ def _neighbours(x: Float[Array, 'B N'], reach: int) -> Float[Array, 'R B N']:
     return jnp.stack([padded[:, i : i + x.shape[1]] for i in range(2 * reach + 1)])
 
 
-def to_pcm16(audio: Float[Array, '*b']) -> Int16[Array, '*b']:
-    """Rounds [-1, 1] to 16-bit integers, saturating."""
-    return jnp.round(jnp.clip(audio, -1.0, 1.0) * 32767.0).astype(jnp.int16)
+def to_pcm16(audio: Array | np.ndarray) -> Array | np.ndarray:
+    """Rounds float samples to 16-bit integers, saturating; 1.0 is 2^15, as in libsndfile.
+
+    Args:
+        audio: float, of any shape; numpy or JAX, as the result is.
+    """
+    return (audio * PCM_SCALE).round().clip(-PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
 
 
-def from_pcm16(pcm: Int16[Array, '*b']) -> Float[Array, '*b']:
-    """The inverse of `to_pcm16`, up to rounding."""
-    return pcm.astype(jnp.float32) / 32767.0
+def from_pcm16(pcm: Array | np.ndarray) -> Array | np.ndarray:
+    """The inverse of `to_pcm16`: float32 in [-1, 1); numpy or JAX, as given."""
+    return pcm.astype(np.float32) * np.float32(1 / PCM_SCALE)

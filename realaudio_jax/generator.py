@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from realaudio_jax.audio import from_pcm16
 from realaudio_jax.components import (
     AUTOENCODER_NAME,
     STUDENT_NAME,
@@ -77,7 +78,7 @@ class Sound:
     @property
     def audio(self) -> np.ndarray:
         """float32 [S, 2] in [-1, 1]."""
-        return self.pcm.astype(np.float32) / 32767.0
+        return from_pcm16(self.pcm)
 
     @property
     def seconds(self) -> float:

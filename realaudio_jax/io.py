@@ -12,6 +12,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from realaudio_jax.audio import to_pcm16
+
 WRITABLE = {'.wav': 'PCM_16', '.flac': 'PCM_16', '.ogg': 'VORBIS'}  # and how
 
 
@@ -147,7 +149,7 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) ->
     if audio.dtype != np.int16:
         if not np.isfinite(audio).all():
             raise ValueError(f'refusing to write {path}: the sound holds NaN or infinite samples')
-        audio = np.round(np.clip(audio, -1.0, 1.0) * 32767.0).astype(np.int16)
+        audio = to_pcm16(audio)
     with atomic_path(path) as temporary:
         try:
             soundfile.write(temporary, audio, sample_rate, subtype=kind)

@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 from realaudio_jax import report_page
+from realaudio_jax.audio import to_pcm16
 from realaudio_jax.io import atomic_path
 from realaudio_jax.provenance import describe_run
 from realaudio_jax.spectrogram import LEFT, RIGHT, draw_spectrogram, plot_spectrogram, to_png
@@ -175,7 +176,7 @@ def _group(clips: Sequence[ReportClip]) -> str:
 def _flac(clip: ReportClip) -> bytes:
     audio = np.asarray(clip.audio)
     if audio.dtype != np.int16:
-        audio = np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16)
+        audio = to_pcm16(audio)
     buffer = io.BytesIO()
     soundfile.write(buffer, audio, clip.sample_rate, format='FLAC', subtype='PCM_16')
     return buffer.getvalue()

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from realaudio_jax.audio import from_pcm16
 from realaudio_jax.io import atomic_path
 from realaudio_jax.timeline import Event
 
@@ -43,7 +44,7 @@ def mel_levels(audio: np.ndarray, sample_rate: int) -> np.ndarray:
         ValueError: no samples, or some that are not finite.
     """
     audio = np.asarray(audio)
-    audio = audio.astype(np.float32) / (32767 if audio.dtype == np.int16 else 1)
+    audio = from_pcm16(audio) if audio.dtype == np.int16 else audio.astype(np.float32)
     audio = audio[:, None] if audio.ndim == 1 else audio
     if not audio.size:
         raise ValueError('there is no sound to draw: it holds no samples')

@@ -186,6 +186,7 @@ def test_one_gain_for_both_channels_and_only_around_the_peak():
 
 
 def test_pcm_round_trip_and_saturation():
-    pcm = np.arange(-32767, 32768, dtype=np.int16)
+    pcm = np.arange(-32768, 32768, dtype=np.int16)
+    np.testing.assert_array_equal(audio.to_pcm16(audio.from_pcm16(pcm)), pcm)
     np.testing.assert_array_equal(audio.to_pcm16(audio.from_pcm16(jnp.asarray(pcm))), pcm)
-    np.testing.assert_array_equal(audio.to_pcm16(jnp.asarray([2.0, -2.0])), [32767, -32767])
+    np.testing.assert_array_equal(audio.to_pcm16(jnp.asarray([2.0, -2.0])), [32767, -32768])

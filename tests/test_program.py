@@ -1,6 +1,6 @@
 """One executable from token ids to PCM: how often it compiles and runs, and what it promises.
 
-A tolerance of one PCM step (1 / 32767) stands wherever programs of different shapes are compared:
+A tolerance of one PCM step (1 / 32768) stands wherever programs of different shapes are compared:
 XLA may sum in another order, and a value half-way between two steps then rounds the other way.
 """
 
@@ -127,7 +127,7 @@ def test_what_comes_out(four):
     assert pcm.shape == (4, LENGTH * 1920, 2) and pcm.dtype == np.int16
     assert latents.shape == (4, LENGTH, 64)
     assert health.finite.all() and not health.silent.any()
-    np.testing.assert_allclose(health.peak, np.abs(pcm).max(axis=(1, 2)) / 32767, atol=1e-4)
+    np.testing.assert_allclose(health.peak, np.abs(pcm).max(axis=(1, 2)) / 32768, atol=1e-4)
     assert steps_between(pcm[0], pcm[1]) > 100
 
 
@@ -333,7 +333,7 @@ def test_finish_cuts_to_the_duration_and_judges_items_apart():
     np.testing.assert_array_equal(health.finite, [True, False, True, True])
     np.testing.assert_array_equal(health.silent, [False, True, True, False])
     assert not pcm[1].any() and 25_000 < pcm[3].max() <= 29_205  # -1 dB true peak
-    np.testing.assert_allclose(health.peak, np.abs(pcm).max(axis=(1, 2)) / 32767, atol=5e-5)
+    np.testing.assert_allclose(health.peak, np.abs(pcm).max(axis=(1, 2)) / 32768, atol=5e-5)
     beyond = audio.copy()
     beyond[0, 300] = np.nan  # what lies beyond the end is not part of the sound
     assert finish(jnp.asarray(beyond), seconds, 48_000)[1].finite[0]

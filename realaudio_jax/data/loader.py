@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import grain
 import numpy as np
 
+from realaudio_jax.audio import from_pcm16
 from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE
 
 Batch = dict[str, np.ndarray]
@@ -124,7 +125,7 @@ def scene_arrays(seconds: float, max_events: int = MAX_EVENTS) -> Transform:
         first = int(rng.integers(max(0, len(stored) - samples) + 1))
         part = stored[first : first + samples]
         audio = np.zeros((samples, 2), np.float32)
-        audio[: len(part)] = part.astype(np.float32) / 32768.0
+        audio[: len(part)] = from_pcm16(part)
         onset, offset = (np.asarray(example['events'][k]) for k in ('onset_s', 'offset_s'))
         onset, offset = onset - first / SAMPLE_RATE, offset - first / SAMPLE_RATE
         length = len(part) / SAMPLE_RATE

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from realaudio_jax import integrity
+from realaudio_jax.audio import from_pcm16, to_pcm16
 from realaudio_jax.data import crops
 from realaudio_jax.io import atomic_folder, printable
 from realaudio_jax.sound_files import read_sound, reason
@@ -72,7 +73,7 @@ def decode(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         middle, side = np.std(audio.sum(1)), np.std(audio[:, 0] - audio[:, 1])
         if side < 1e-3 * max(middle, 1e-9):
             audio = audio[:, :1]
-    return np.round(audio * 32767.0).astype(np.int16), sound.changes
+    return to_pcm16(audio), sound.changes
 
 
 def _decode_or_error(path: Path) -> tuple[np.ndarray, tuple[str, ...]] | str:
@@ -103,7 +104,7 @@ def _build(root: Path, files: Sequence[str], folder: Path) -> collections.Counte
                 continue
             audio, was = decoded
             conversions.update(was)
-            active = crops.active_regions(audio.astype(np.float32) / 32768)
+            active = crops.active_regions(from_pcm16(audio))
             entries[name] = {'start': total, 'frames': len(audio), 'channels': audio.shape[1]}
             entries[name]['active'] = active
             file.write(audio.astype('<i2').tobytes())

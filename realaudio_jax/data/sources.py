@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from absl import logging
 
+from realaudio_jax.audio import from_pcm16
 from realaudio_jax.data import crops, recordings_cache, wording
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
@@ -206,7 +207,7 @@ class Recordings:
     def _samples(self, start: int, frames: int, channels: int) -> np.ndarray:
         """float32 [S] or [S, 2], peak at most 1."""
         stored = self._audio[start : start + frames * channels]
-        audio = stored.astype(np.float32) * np.float32(1 / 32768)
+        audio = from_pcm16(stored)
         return audio if channels == 1 else audio.reshape(-1, channels)
 
     def __len__(self) -> int:

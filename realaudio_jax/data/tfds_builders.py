@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from realaudio_jax.audio import to_pcm16
 from realaudio_jax.data import foley
 from realaudio_jax.data.latent_cache import fingerprint
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
@@ -45,15 +46,10 @@ def prepared(builder: tfds.core.DatasetBuilder, split: str = 'train') -> Any:
     return builder.as_data_source(split)
 
 
-def to_int16(audio: np.ndarray) -> np.ndarray:
-    """Float samples in [-1, 1] as 16-bit PCM."""
-    return np.round(np.clip(audio, -1.0, 1.0) * 32767.0).astype(np.int16)
-
-
 def to_example(audio: np.ndarray, caption: str, events: Iterable[Event]) -> Example:
     """The stored form of a scene; see the module."""
     return {
-        'audio': to_int16(audio),
+        'audio': to_pcm16(audio),
         'caption': caption,
         'seconds': len(audio) / SAMPLE_RATE,
         'events': [

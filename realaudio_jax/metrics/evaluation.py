@@ -39,7 +39,7 @@ class Made:
 
     def floats(self) -> Iterable[np.ndarray]:
         """The sounds as float32 in [-1, 1], one at a time."""
-        return (np.float32(pcm) / np.float32(32767) for pcm in self.sounds)
+        return map(audio_lib.from_pcm16, self.sounds)
 
 
 def make_sounds(

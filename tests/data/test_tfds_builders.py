@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from realaudio_jax.audio import to_pcm16
 from realaudio_jax.data import tfds_builders
 from realaudio_jax.data.loader import batches, scene_arrays
 from realaudio_jax.data.scenes import make_scenes
@@ -32,7 +33,7 @@ def test_foley_scenes_are_stored_and_read_without_tensorflow(tmp_path):
     assert len(stored) == 4 and len(prepared(builder, 'held_out')) == 1
     expected = list(make_scenes(3, tfds_builders.FoleySource(), 4, 1.0))
     for example, scene in zip(stored, expected, strict=True):
-        np.testing.assert_array_equal(example['audio'], tfds_builders.to_int16(scene.audio))
+        np.testing.assert_array_equal(example['audio'], to_pcm16(scene.audio))
         assert example['audio'].dtype == np.int16
         assert example['caption'].decode() == scene.caption and example['seconds'] == 1.0
         events = example['events']
