@@ -12,16 +12,17 @@ from configs import foley_autoencoder
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
-    config = foley_autoencoder.get_config(variant).unlock()
+    config = foley_autoencoder.get_config(variant)
     if variant != 'test':
         config.batch_size = 64
         config.crop_latents = 50  # latent frames, 2 s
-        config.model.decoder.update(dict(width=1536, blocks=6, directions=960))
-        config.fit_batches = 2_000
+        with config.unlocked():
+            config.model.decoder.update(dict(width=1536, blocks=6, directions=960))
+        config.pool_batches = 600  # 38,400 crops, 3.9 GB of levels
         config.likelihood_steps = 200_000
         config.adversarial_steps = 400_000
         config.learning_rate = 3e-4
         config.warmup_steps = 2_000
         config.ema_decay = 0.9999
         config.eval_every = config.save_every = 5_000
-    return config.lock()
+    return config

@@ -12,7 +12,7 @@ from configs import foley_distill
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
-    config = foley_distill.get_config(variant).unlock()
+    config = foley_distill.get_config(variant)
     if variant != 'test':
         config.scenes = 100_000
         config.scene_seconds = 10.0
@@ -26,4 +26,4 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.save_every = 2_000
         config.eval_scenes = 1_000
         config.eval_seconds = 10.0
-    return config.lock()
+    return config

@@ -12,14 +12,15 @@ from configs import foley_teacher
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
-    config = foley_teacher.get_config(variant).unlock()
+    config = foley_teacher.get_config(variant)
     if variant != 'test':
         config.scenes = 200_000
         config.batch_seconds = 2_560.0  # 256 sounds of 10 s
-        config.model.update(dict(width=1152, depth=20, heads=18))
+        with config.unlocked():
+            config.model.update(dict(width=1152, depth=20, heads=18))
         config.steps = 400_000
         config.learning_rate = 2e-4
         config.warmup_steps = 5_000
         config.ema_decay = 0.9999
         config.eval_every = config.save_every = 5_000
-    return config.lock()
+    return config

@@ -18,7 +18,7 @@ from configs import distill_stable_audio_open
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
-    config = distill_stable_audio_open.get_config(variant).unlock()
+    config = distill_stable_audio_open.get_config(variant)
     config.teacher = 'audioldm2'
     config.guidance_range = (1.0, 5.0)
     config.eval_guidance = 3.5
@@ -29,4 +29,4 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.scene_seconds = 10.0  # up to 10.24 s, on which the teacher was trained
         config.progressive.steps = (40, 20, 10, 5)  # each divides the teacher's 1,000 noise levels
         config.consistency.teacher_step = 1 / 50
-    return config.lock()
+    return config

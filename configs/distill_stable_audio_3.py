@@ -18,7 +18,7 @@ from configs import distill_stable_audio_open
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
-    config = distill_stable_audio_open.get_config(variant).unlock()
+    config = distill_stable_audio_open.get_config(variant)
     config.teacher = 'stable_audio_3'
     if variant == 'test':
         config.progressive.steps = (2,)
@@ -34,4 +34,4 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.energy.answer_steps = 8
         config.eval_teacher_steps = 8
         config.eval_guidance = 1.0
-    return config.lock()
+    return config

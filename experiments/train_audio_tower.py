@@ -69,13 +69,19 @@ def train_step(state, batch, *, model, tx, ema_decay):
     return apply_gradients(state, grads, tx, ema_decay), {'loss': loss}
 
 
-def evaluate(model, params, held_out, among: int = RECALL_AMONG) -> dict[str, float]:
-    """Held-out recall@1 among groups of `among`, and the cosine to the own caption."""
+def evaluate(embed, params, held_out, among: int = RECALL_AMONG) -> dict[str, float]:
+    """Held-out recall@1 among groups of `among`, and the cosine to the own caption.
+
+    Args:
+      embed: (params, log_mel) to embeddings, compiled by the caller once for all evaluations.
+      params: of the tower.
+      held_out: see `MelScenes`.
+      among: sounds of a group.
+    """
     among = min(among, len(held_out))
-    apply = jax.jit(lambda p, x: model.apply(p, cut_windows(x))[0])
     recalls, cosines = [], []
     for i in range(0, len(held_out) - among + 1, among):
-        audio = apply(params, np.asarray(held_out.log_mel[i : i + among], np.float32))
+        audio = embed(params, np.asarray(held_out.log_mel[i : i + among], np.float32))
         text = jnp.asarray(held_out.text[i : i + among], jnp.float32)
         recalls.append(float(recall_at_1(audio, text)))
         cosines.append(float(jnp.mean(jnp.sum(audio * text, axis=1))))
@@ -116,8 +122,13 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
         donate_argnums=0,
     )
 
-    writer = MetricWriter(workdir)
-    with Checkpointer(workdir / 'checkpoints') as checkpointer, StopRequest() as stop:
+    embed = jax.jit(lambda params, log_mel: model.apply(params, cut_windows(log_mel))[0])
+
+    with (
+        MetricWriter(workdir) as writer,
+        Checkpointer(workdir / 'checkpoints') as checkpointer,
+        StopRequest() as stop,
+    ):
         state = checkpointer.restore(state, data) or state
         start = int(state.step)
         with Progress(config.steps, 'audio tower', start) as progress:
@@ -129,7 +140,7 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
                     writer.write(done, metrics, 'audio_tower')
                 progress.update(done, metrics['loss'])
                 if done % config.eval_every == 0 or done == config.steps:
-                    figures = evaluate(model, state.ema_params, sets['held_out'])
+                    figures = evaluate(embed, state.ema_params, sets['held_out'])
                     writer.write(done, figures, 'audio_tower')
                     among = min(RECALL_AMONG, len(sets['held_out']))
                     progress.say(
@@ -137,11 +148,10 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
                         f'{figures["recall_at_1"]:.3f}, cosine {figures["cosine"]:.3f}'
                     )
                 if done % config.save_every == 0 or done == config.steps or stop.requested:
-                    require_finite(metrics['loss'], step, checkpointer)
+                    require_finite(metrics['loss'], step, checkpointer, state.ema_params)
                     checkpointer.save(state, data)
                 if stop.requested:
                     break
-    writer.close()
     if int(state.step) < config.steps:
         return None
     save_params(workdir / TOWER_NAME, state.ema_params, dtype='float16')

@@ -168,8 +168,8 @@ def evaluate(model: Autoencoder, held_out: np.ndarray):
 
 def run_stage(stage, state, step_fn, params_of, draw, held_out_figures, config, workdir, steps):
     """The loop of every stage: data, step, log, evaluate, save. Returns (state, finished)."""
-    writer = MetricWriter(workdir)
     with (
+        MetricWriter(workdir) as writer,
         Checkpointer(workdir / stage) as checkpointer,
         StopRequest() as stop,
     ):
@@ -190,11 +190,10 @@ def run_stage(stage, state, step_fn, params_of, draw, held_out_figures, config, 
                     progress.say(f'{stage} {step + 1}: {shown}')
                 done = step + 1 == steps
                 if (step + 1) % config.save_every == 0 or done or stop.requested:
-                    require_finite(metrics['loss'], step, checkpointer)
+                    require_finite(metrics['loss'], step, checkpointer, params_of(state))
                     checkpointer.save(state)
                 if stop.requested:
                     break
-    writer.close()
     return state, int(_step(state)) >= steps
 
 

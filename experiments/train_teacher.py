@@ -200,8 +200,11 @@ def train(
     held_out_onsets = with_onset_weight(held_out_batch, 1e3)  # hardly anything else counts
 
     key = random_key(config.seed)
-    writer = MetricWriter(workdir)
-    with Checkpointer(workdir / 'checkpoints') as checkpointer, StopRequest() as stop:
+    with (
+        MetricWriter(workdir) as writer,
+        Checkpointer(workdir / 'checkpoints') as checkpointer,
+        StopRequest() as stop,
+    ):
         state = checkpointer.restore(state, data) or state
         start = int(state.step)
         with Progress(config.steps, 'teacher', start) as progress:
@@ -222,11 +225,10 @@ def train(
                     figures = (f'{name} {float(loss):.4f}' for name, loss in losses.items())
                     progress.say(f'teacher {done}: {", ".join(figures)}'.replace('_', ' '))
                 if done % config.save_every == 0 or done == config.steps or stop.requested:
-                    require_finite(metrics['loss'], step, checkpointer)
+                    require_finite(metrics['loss'], step, checkpointer, state.ema_params)
                     checkpointer.save(state, data)
                 if stop.requested:
                     break
-    writer.close()
     if int(state.step) < config.steps:
         return None
     params = low_rank.merge(state.ema_params)

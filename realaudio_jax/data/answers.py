@@ -22,7 +22,7 @@ from realaudio_jax.data.latent_cache import (
     weights_fingerprint,
 )
 from realaudio_jax.data.teacher_cache import TeacherScenes
-from realaudio_jax.distillation.recipe import Teacher
+from realaudio_jax.distillation.recipe import Teacher, draw_guidance
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.io import atomic_folder
 from realaudio_jax.models.denoiser import PATCH
@@ -55,7 +55,7 @@ def teacher_answers(
     Args:
       scenes: give the conditions.
       teacher, params, path: see `recipe`.
-      guidance_range: of scales, drawn evenly in the logarithm, one for each scene.
+      guidance_range: of scales, one for each scene, see `recipe.draw_guidance`.
       steps: of DPM-Solver++(2M), two evaluations each.
       batch_size: of the sampler.
       absence: how often the teacher is not told text or timeline; a loudness curve never.
@@ -64,14 +64,16 @@ def teacher_answers(
       progress: called with the number of answers made.
 
     Returns:
-      The scenes' arrays, but latents, and besides guidance f32 [N] and loudness_mask, False, [N];
-      the masks are those of what the teacher was told.
+      The scenes' arrays with the teacher's latents, and besides guidance f32 [N] and timeline_mask
+      and loudness_mask [N], whether the teacher was told these; text_mask is False where it was not
+      told the text. event_mask stays that of the scenes: a crop needs it to know which caption no
+      longer holds.
 
     Raises:
       ValueError: the range is not 0 < low <= high.
     """
     count, rng = len(scenes), np.random.default_rng(seed + _STREAM)
-    guidance = _scales(rng, guidance_range, count)
+    guidance = _guidance(seed, guidance_range, count)
     no_text = rng.uniform(size=count) < absence.text
     no_timeline = rng.uniform(size=count) < absence.timeline
     frames = scenes.frames // PATCH * PATCH  # what is left has no crop either
@@ -90,7 +92,7 @@ def teacher_answers(
         return {
             'latents': latents,
             'text_mask': scenes.arrays['text_mask'] & ~no_text[:, None],
-            'event_mask': scenes.arrays['event_mask'] & ~no_timeline[:, None],
+            'timeline_mask': ~no_timeline,
             'loudness_mask': np.zeros(count, bool),
             'guidance': guidance,
         }
@@ -123,7 +125,7 @@ def foreign_answers(
     Raises:
       ValueError: the range is not 0 < low <= high.
     """
-    guidance = _scales(np.random.default_rng(seed + _STREAM), guidance_range, len(scenes))
+    guidance = _guidance(seed, guidance_range, len(scenes))
 
     def told(rows):
         return subject.to_batch(scenes.rows(rows)).conditioning
@@ -196,8 +198,7 @@ def recordings_as_answers(
     """Recordings as the answers to their own captions, in the form of `teacher_answers`.
 
     Guidance asks for more of what a caption names. A recording is all of that, so it is the answer
-    at every scale: each gets one, drawn evenly in the logarithm. Timeline and loudness are not
-    told.
+    at every scale: each gets one, drawn as a teacher's are. Timeline and loudness are not told.
 
     Args:
       recorded: see `prepared.whole_latents`.
@@ -207,20 +208,17 @@ def recordings_as_answers(
     Raises:
       ValueError: the range is not 0 < low <= high.
     """
-    count, rng = len(recorded), np.random.default_rng(seed + _STREAM)
+    count = len(recorded)
     ours = dict(recorded.arrays) | {
-        'event_mask': np.zeros_like(recorded.arrays['event_mask']),
+        'timeline_mask': np.zeros(count, bool),
         'loudness_mask': np.zeros(count, bool),
-        'guidance': _scales(rng, guidance_range, count),
+        'guidance': _guidance(seed, guidance_range, count),
     }
     return Latents(ours, recorded.frames)
 
 
-def _scales(
-    rng: np.random.Generator, guidance_range: tuple[float, float], count: int
+def _guidance(
+    seed: int, guidance_range: tuple[float, float], count: int
 ) -> Float[np.ndarray, ' N']:
-    """Guidance scales, even in the logarithm."""
-    low, high = guidance_range
-    if not 0 < low <= high:
-        raise ValueError(f'guidance {low} to {high}: give scales above 0, the smaller one first')
-    return np.float32(low * (high / low) ** rng.uniform(size=count))
+    key = jax.random.fold_in(random_key(seed), _STREAM)
+    return np.asarray(draw_guidance(key, count, guidance_range))

@@ -17,8 +17,9 @@ is the mean over windows of several lengths, and of groups of channels beside al
 
 Samplers of 1, 2, 4 steps are trained alike, as the student would walk them; the gradient is that
 of the last two steps, so a sampler of two learns where to land between. What leads up to them is
-the business of `Consistency`, beside which this stands in a `Sum`. `Batch.guidance` tells with
-which scale x was made: 1 for recordings, more for what a guided teacher made of the same condition.
+the business of `Consistency`, beside which this stands in a `Sum`. The student is told the scale
+in `Batch.guidance`: the one with which a guided teacher made x, or, where x is a recording, which
+answers its caption at every scale, one drawn from the range.
 """
 
 import math

@@ -36,7 +36,8 @@ class Batch:
       latents: data, unit variance.
       mask: what the error of a frame counts: 0 where it is padding, 1 or more where it is sound.
       conditioning: whatever the networks take; recipes only pass it on.
-      guidance: scale that the latents were made with, [B]; None is 1 for all: they are recorded.
+      guidance: scale at which the latents are the right answer, [B]: the one that a teacher made
+        them with, any one for recordings. None: the recipe chooses.
     """
 
     latents: Leaf['B L C']
@@ -90,8 +91,17 @@ class Sum:
 def draw_guidance(
     key: Key[Array, ''], batch: int, low_high: tuple[float, float]
 ) -> Float[Array, 'B']:
-    """Guidance scales, uniform in [low, high] (Meng et al. 2022, arXiv 2210.03142, sec. 3.1)."""
+    """Guidance scales, uniform in [low, high] (Meng et al. 2022, arXiv 2210.03142, sec. 3.1).
+
+    Every stage draws by this law. The guided prediction is linear in the scale, so none of them
+    counts more than another.
+
+    Raises:
+      ValueError: the range is not 0 < low <= high.
+    """
     low, high = low_high
+    if not 0 < low <= high:
+        raise ValueError(f'guidance {low} to {high}: give scales above 0, the smaller one first')
     return jax.random.uniform(key, (batch,), minval=low, maxval=high)
 
 

@@ -31,10 +31,14 @@ def to_batch(arrays: dict[str, Array]) -> Batch:
     """A recipe's batch from arrays of `LatentScenes`, everything present and nothing given.
 
     Args:
-      arrays: latents [B, L, C] and the rest, L even; guidance [B] and loudness_mask [B] where a
-        teacher made the latents, see `data.answers`.
+      arrays: latents [B, L, C] and the rest, L even; guidance, timeline_mask and loudness_mask [B]
+        where a teacher made the latents, see `data.answers`.
     """
     latents = arrays['latents']
+
+    def told(name):
+        return arrays.get(name, jnp.ones(len(latents), bool))
+
     conditioning = Conditioning(
         text=arrays['text'],
         text_mask=arrays['text_mask'],
@@ -42,9 +46,9 @@ def to_batch(arrays: dict[str, Array]) -> Batch:
         onset_s=arrays['onset_s'],
         offset_s=arrays['offset_s'],
         gain_db=arrays['gain_db'],
-        event_mask=arrays['event_mask'],
+        event_mask=arrays['event_mask'] & told('timeline_mask')[:, None],
         loudness_db=arrays['loudness_db'],
-        loudness_mask=arrays.get('loudness_mask', jnp.ones(len(latents), bool)),
+        loudness_mask=told('loudness_mask'),
         seconds=arrays['seconds'],
         init=jnp.zeros_like(latents),
         init_mask=jnp.zeros(latents.shape[:2]),

@@ -13,13 +13,16 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+import optax
 from tqdm import tqdm
+
+from realaudio_jax.typing import PyTree
 
 TRACEBACK_VARIABLE = 'REALAUDIO_TRACEBACK'
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or not a number."""
+    """The loss or the parameters became infinite or not a number."""
 
 
 class Progress:
@@ -146,21 +149,29 @@ class StopRequest:
         os.write(2, b'\nstopping after this step; press Ctrl-C again to leave at once\n')
 
 
-def require_finite(loss: Any, step: int, checkpointer: Any = None) -> float:
+def require_finite(
+    loss: Any, step: int, checkpointer: Any = None, params: PyTree | None = None
+) -> float:
     """The loss as a float, or an error naming the step and the last good checkpoint.
 
     Args:
         loss: scalar loss; a device array is fetched.
         step: step that gave this loss.
         checkpointer: a `Checkpointer`, to name its latest checkpoint.
+        params: parameters after that step, where they are about to be saved. The loss is that of
+            the parameters before it: a gradient that is not a number shows only here.
 
     Returns:
         The loss.
 
     Raises:
-        NonFiniteLossError: the loss is infinite or not a number.
+        NonFiniteLossError: the loss, or a parameter, is infinite or not a number.
     """
-    value = float(loss)
+    value, what = float(loss), 'the loss is'
+    if math.isfinite(value) and params is not None:
+        total, what = float(optax.tree.norm(params)), 'the norm of the parameters is'
+        if not math.isfinite(total):
+            value = total
     if math.isfinite(value):
         return value
     latest = None if checkpointer is None else checkpointer.latest_step()
@@ -170,7 +181,7 @@ def require_finite(loss: Any, step: int, checkpointer: Any = None) -> float:
         else f'the last good checkpoint is step {latest} in {checkpointer.folder}'
     )
     raise NonFiniteLossError(
-        f'the loss is {value} at step {step}; {kept}; lower the learning rate or clip gradients'
+        f'{what} {value} at step {step}; {kept}; lower the learning rate or clip gradients'
     )
 
 

@@ -115,7 +115,8 @@ def apply_gradients(
     """
     opt_state = state.opt_state
     if learning_rate is not None:
-        opt_state.hyperparams['learning_rate'] = jnp.asarray(learning_rate, jnp.float32)
+        rate = {'learning_rate': jnp.asarray(learning_rate, jnp.float32)}
+        opt_state = opt_state._replace(hyperparams=opt_state.hyperparams | rate)
     updates, opt_state = tx.update(grads, opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = ema_decay_at(state.step, ema_decay)

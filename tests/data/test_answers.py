@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from realaudio_jax.components import load_front_end
+from realaudio_jax.data import answers as answers_module
 from realaudio_jax.data.answers import foreign_answers, recordings_as_answers, teacher_answers
-from realaudio_jax.data.latent_cache import RandomCrops, joined
+from realaudio_jax.data.latent_cache import RandomCrops, crop_batch, joined
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.data.scenes import Scene
@@ -50,15 +51,34 @@ def test_answers_are_of_what_is_kept_beside_them(scenes, tmp_path):
     arrays = answers.arrays
     text, events, loudness, scale = np.moveaxis(arrays['latents'][:, 0, :4], -1, 0)
     np.testing.assert_array_equal(text, arrays['text_mask'].any(1))
-    np.testing.assert_array_equal(events, arrays['event_mask'].any(1))
+    before = scenes.arrays
+    np.testing.assert_array_equal(events, arrays['timeline_mask'] & before['event_mask'].any(1))
+    np.testing.assert_array_equal(arrays['event_mask'], before['event_mask'])
     assert not loudness.any() and not arrays['loudness_mask'].any()
     np.testing.assert_allclose(4 * scale, arrays['guidance'], rtol=2e-3)
     assert 1 <= arrays['guidance'].min() < 2 < arrays['guidance'].max() <= 4
-    before = scenes.arrays
     assert 0 < text.sum() < before['text_mask'].any(1).sum()
     assert 0 < events.sum() < before['event_mask'].any(1).sum()
     np.testing.assert_array_equal(arrays['onset_s'], before['onset_s'])
     assert answers.frames == scenes.frames
+
+
+def test_a_crop_without_an_event_loses_the_caption_that_names_it(scenes, tmp_path):
+    """Also where the teacher was not told the timeline: its events are still in the caption."""
+    answers = ask(scenes, tmp_path, absence=Absence(text=0.0, timeline=1.0))
+    rows = {name: jnp.asarray(array) for name, array in answers.arrays.items()}
+    starts, lengths = jnp.zeros(COUNT, int), jnp.full(COUNT, 2)
+    cropped = crop_batch(rows, starts, lengths, 2)
+    gone = (rows['event_mask'] & (rows['onset_s'] >= 2 / 25)).any(axis=1)
+    assert gone.any()
+    np.testing.assert_array_equal(cropped['text_mask'].any(axis=1), ~gone)
+    assert not to_batch(cropped).conditioning.event_mask.any()
+
+
+def test_guidance_follows_the_law_of_the_recipes(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(answers_module, 'draw_guidance', lambda key, n, low_high: jnp.full(n, 3.5))
+    assert (ask(scenes, tmp_path).arrays['guidance'] == 3.5).all()
+    assert (recordings_as_answers(scenes, (1.0, 4.0), 0).arrays['guidance'] == 3.5).all()
 
 
 def test_answers_are_made_once_for_the_same_question(scenes, tmp_path):
@@ -102,8 +122,7 @@ def test_recordings_are_answers_told_by_their_caption_alone(scenes, tmp_path):
     both, recorded = joined(answers, ours), ours.arrays
     np.testing.assert_array_equal(recorded['latents'], scenes.arrays['latents'])
     np.testing.assert_array_equal(recorded['text_mask'], scenes.arrays['text_mask'])
-    assert scenes.arrays['event_mask'].any() and not recorded['event_mask'].any()
-    assert not recorded['loudness_mask'].any()
+    assert not recorded['timeline_mask'].any() and not recorded['loudness_mask'].any()
     assert 1 <= recorded['guidance'].min() < 2 < recorded['guidance'].max() <= 4
     batch = to_batch(next(RandomCrops(both, 8, 0, 1.0)))
     assert batch.guidance.shape == (8,) and batch.conditioning.event_mask.any()

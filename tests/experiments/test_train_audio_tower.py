@@ -11,10 +11,16 @@ from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.release import load_params
 
 
-def test_training_resumes_exactly_and_leaves_loadable_weights(experiment, tmp_path, capfd):
+def test_training_resumes_exactly_and_leaves_loadable_weights(
+    experiment, tmp_path, monkeypatch, capfd
+):
     run = experiment('train_audio_tower')
     config = get_config('test')
+    traced = []
+    windows = run.cut_windows
+    monkeypatch.setattr(run, 'cut_windows', lambda *a: traced.append(a) or windows(*a))
     straight = run.train(config, tmp_path, None, 'foley')
+    assert len(traced) == 3  # of the first parameters, the step, and all evaluations
     assert 'held-out recall@1 of 4' in capfd.readouterr().err
     written = load_params(tmp_path / TOWER_NAME, tower_template(AudioTower(**config.model)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), written, straight)

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import pathlib
+import re
 import shutil
 
 import jax
@@ -33,6 +35,8 @@ from realaudio_jax.release import (
     save_params,
     write_config,
 )
+from realaudio_jax.training.loop import NonFiniteLossError
+from realaudio_jax.training.writers import MetricWriter
 
 
 def config_of(name: str):
@@ -60,6 +64,24 @@ def test_base_configs_have_a_test_variant_of_their_own(name):
         'test'
     )
     assert module.get_config() != module.get_config('test')
+
+
+@pytest.mark.parametrize('path', sorted(pathlib.Path('configs').glob('[a-z]*.py')))
+def test_no_config_has_a_setting_that_nobody_reads(path):
+    """A derived config could once add one, and a misspelt setting went unnoticed."""
+
+    def names(config):
+        for name, value in config.items():
+            yield name
+            if hasattr(value, 'items'):
+                yield from names(value)
+
+    folders = (pathlib.Path('experiments'), pathlib.Path('realaudio_jax'))
+    code = ''.join(p.read_text() for folder in folders for p in folder.rglob('*.py'))
+    config = importlib.import_module(f'configs.{path.stem}').get_config()
+    assert config.is_locked
+    unread = [name for name in names(config) if not re.search(rf'\b{name}\b', code)]
+    assert not unread
 
 
 def test_base_size():
@@ -111,6 +133,20 @@ def test_teacher_run_goes_on_exactly(experiment, tiny_release, tmp_path):
     assert_finite(straight)
     shutil.rmtree(tmp_path / 'checkpoints' / '4')  # as if stopped after two of the four steps
     jax.tree.map(np.testing.assert_array_equal, straight, train(*arguments))
+
+
+def test_a_run_whose_loss_is_not_finite_closes_its_metrics(
+    experiment, tiny_release, tmp_path, monkeypatch
+):
+    run, config = experiment('train_teacher'), config_of('foley_teacher')
+    config.learning_rate = float('nan')
+    writers = []
+    monkeypatch.setattr(
+        run, 'MetricWriter', lambda folder: writers.append(MetricWriter(folder)) or writers[-1]
+    )
+    with pytest.raises(NonFiniteLossError, match='no checkpoint was saved yet'):
+        run.train(config, tmp_path, None, tiny_release, None)
+    assert writers[0]._lines.closed
 
 
 def test_muon_turns_the_matrices_of_blocks_alone(experiment):

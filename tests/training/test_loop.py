@@ -110,6 +110,14 @@ def test_require_finite_names_step_and_checkpoint():
         require_finite(float('inf'), 2)
 
 
+def test_parameters_that_are_not_finite_are_never_saved():
+    """A finite loss can have a gradient that is not: the square root's at 0, for instance."""
+    params = {'a': jnp.ones(3), 'b': jnp.array([1.0, jnp.nan])}
+    assert require_finite(0.5, 3, params={'a': params['a']}) == 0.5
+    with pytest.raises(NonFiniteLossError, match='norm of the parameters is nan at step 3'):
+        require_finite(0.5, 3, params=params)
+
+
 @pytest.mark.parametrize(
     ('error', 'line'),
     [

@@ -87,3 +87,12 @@ def test_a_step_is_compiled_once_wherever_the_parameters_are(on_mesh):
     for _ in range(2):
         state = step(state, jax.tree.map(jnp.ones_like, params))
     assert step._cache_size() == 1
+
+
+def test_the_state_before_an_update_keeps_its_learning_rate():
+    tx = with_learning_rate(optax.sgd)
+    state = create_state(_params(), tx)
+    grads = jax.tree.map(jnp.ones_like, state.params)
+    after = apply_gradients(state, grads, tx, ema_decay=0.0, learning_rate=0.25)
+    assert float(state.opt_state.hyperparams['learning_rate']) == 0.0
+    assert float(after.opt_state.hyperparams['learning_rate']) == 0.25
