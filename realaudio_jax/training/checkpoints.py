@@ -1,7 +1,9 @@
 """Checkpoints of a training run on orbax: exact, atomic, strict about what they restore into.
 
-Layout: `<folder>/<step>/state` (the arrays, by flat names such as 'params/dense/kernel') and
-`<folder>/<step>/data` (the position of the data iterator, as JSON).
+Layout: `<folder>/<step>/state` (the arrays, by flat names such as 'params/dense/kernel'),
+`<folder>/<step>/data` (the position of the data iterator, as JSON) and `<folder>/<step>/SHA256SUMS`
+(digests of these files, see `integrity`). A checkpoint whose files are not what was written is set
+aside as `<folder>/damaged-<step>`, and the newest intact one is taken.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import errno
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from realaudio_jax import integrity
 from realaudio_jax.release import named_leaves
+from realaudio_jax.training.loop import print_to_stderr
 from realaudio_jax.typing import PyTree
 
 FULL_DISK_SIGNS = ('no space left on device', 'disk quota exceeded')
@@ -36,11 +40,15 @@ class Checkpointer:
     Args:
         folder: where checkpoints live, one subfolder per step; may be relative.
         keep: how many checkpoints to keep.
+        say: takes a line about each checkpoint that is damaged.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2):
+    def __init__(
+        self, folder: str | Path, keep: int = 2, say: Callable[[str], None] = print_to_stderr
+    ):
         self.folder = Path(folder).expanduser().absolute()
         self.keep = keep
+        self.say = say
         self._manager: ocp.CheckpointManager | None = None
 
     def save(self, state: PyTree, data_iterator: Any = None) -> None:
@@ -74,6 +82,7 @@ class Checkpointer:
                 saved = manager.save(step, args=ocp.args.Composite(**items))
             if not saved:
                 raise RuntimeError(f'orbax declined to save step {step} in {self.folder}')
+            integrity.write_manifest(self.folder / str(step))
         except Exception as error:
             self._forget_failed(step)
             if _is_full_disk(error):
@@ -92,23 +101,26 @@ class Checkpointer:
         Args:
             state: template, of arrays or `jax.ShapeDtypeStruct`; its values are not read.
             data_iterator: has `set_state()`, given what `get_state()` gave at the save.
-            step: checkpoint to take; the latest by default.
+            step: checkpoint to take; None: the newest intact one. Damaged ones that are newer are
+                set aside, each with a line.
 
         Returns:
             The restored state, or None when there is no checkpoint.
 
         Raises:
             ValueError: names, shapes or dtypes differ from the template (all are listed), or the
-                checkpoint has no iterator state.
+                checkpoint has no iterator state; or `step`, or every checkpoint, is damaged.
             FileNotFoundError: `step` is given and not saved.
         """
-        latest = self.latest_step()
-        if step is None and latest is None:
-            return None
-        step = latest if step is None else step
-        steps = [] if latest is None else sorted(self._open().all_steps())
-        if step not in steps:
+        steps = sorted(self._open().all_steps()) if self.folder.is_dir() else []
+        if step is None:
+            if not steps:
+                return None
+            step = self._newest_intact(steps)
+        elif step not in steps:
             raise FileNotFoundError(f'{self.folder} holds no step {step}, only {steps}')
+        else:
+            integrity.verify(self.folder / str(step), remedy='take another step')
         manager = self._open()
         named = _named(state)
         saved = manager.item_metadata(step)
@@ -158,6 +170,29 @@ class Checkpointer:
                 self.folder, item_handlers=handlers, options=options
             )
         return self._manager
+
+    def _newest_intact(self, steps: Sequence[int]) -> int:
+        """The newest step whose files are what was written; newer ones are set aside."""
+        damaged = {}
+        for step in reversed(steps):
+            try:
+                # A checkpoint of a version without manifests is taken unchecked.
+                integrity.verify(self.folder / str(step))
+                break
+            except integrity.IntegrityError as error:
+                damaged[step] = str(error).split(': ', 1)[-1].rsplit(';', 1)[0]
+        else:
+            raise ValueError(
+                f'every checkpoint in {self.folder} is damaged; begin again in another folder'
+            )
+        for found, what in damaged.items():
+            aside = self.folder / f'damaged-{found}'
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.folder / str(found)).rename(aside)
+            self.say(f'the checkpoint of step {found} is damaged ({what}): set aside as {aside}')
+        if damaged:
+            self.close()  # the manager has read the folder
+        return step
 
     def _require_space(self, need: int) -> None:
         if shutil.disk_usage(self.folder).free < need:

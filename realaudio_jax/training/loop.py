@@ -25,6 +25,11 @@ class NonFiniteLossError(ArithmeticError):
     """The loss or the parameters became infinite or not a number."""
 
 
+def print_to_stderr(line: str) -> None:
+    """Say a line where no bar runs."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Stage, step, loss and time left: a bar on a terminal, otherwise a plain line now and then.
 

@@ -16,7 +16,6 @@ import os
 import pathlib
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -27,6 +26,7 @@ except ImportError:  # Windows: there the lock is left out
 
 from realaudio_jax.io import atomic_path
 from realaudio_jax.provenance import describe_run
+from realaudio_jax.training.loop import print_to_stderr
 
 RUN_NAME, LOCK_NAME = 'run.json', '.lock'
 FORMAT = 1
@@ -36,16 +36,12 @@ _LEFT_OVERS = ('.partial-*', '*.orbax-checkpoint-tmp*')
 _NAMED = 3  # differences that an error names; it counts the others
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 @contextlib.contextmanager
 def run_folder(
     path: str | os.PathLike,
     config: Any,
     inputs: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = _say,
+    say: Callable[[str], None] = print_to_stderr,
 ) -> Iterator[pathlib.Path]:
     """Locks the folder of a run, sweeps what a killed process left, and checks its configuration.
 

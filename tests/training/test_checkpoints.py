@@ -207,3 +207,67 @@ def test_full_disk_is_one_line_and_spares_earlier_checkpoints(tmp_path, monkeypa
     checkpointer.save({'step': 2, 'w': jnp.zeros(5)})  # space again: saving works again
     assert checkpointer.latest_step() == 2
     checkpointer.close()
+
+
+def _saved_twice(folder):
+    with Checkpointer(folder) as checkpointer:
+        for step in (20, 40):
+            checkpointer.save({'step': step, 'w': jnp.arange(3000.0) + step}, ByteCounter(step))
+
+
+def _restored(folder, said, step=None):
+    data = ByteCounter()
+    with Checkpointer(folder, say=said.append) as checkpointer:
+        state = checkpointer.restore({'step': 0, 'w': jnp.zeros(3000)}, data, step)
+        np.testing.assert_array_equal(state['w'], np.arange(3000.0) + state['step'])
+        assert data.count == state['step']
+        if state['step'] == 20:  # the run goes on, and saves the step again that was damaged
+            checkpointer.save({'step': 40, 'w': jnp.arange(3000.0) + 40}, ByteCounter(40))
+            assert checkpointer.latest_step() == 40
+        return state['step']
+
+
+def _files(folder):
+    return sorted(p for p in folder.rglob('*') if p.is_file() and p.name != 'SHA256SUMS')
+
+
+@pytest.mark.parametrize('damage', ['flipped', 'truncated', 'missing', 'manifest'])
+def test_the_newest_intact_checkpoint_is_taken(tmp_path, damage):
+    """Whichever of its files is damaged; before, a flipped bit changed the weights silently."""
+    _saved_twice(tmp_path / 'whole')
+    largest = max(_files(tmp_path / 'whole' / '40'), key=lambda p: p.stat().st_size)
+    names = [p.relative_to(tmp_path / 'whole') for p in (largest, _files(tmp_path / 'whole')[-1])]
+    for i, name in enumerate(names):
+        folder = tmp_path / str(i)
+        shutil.copytree(tmp_path / 'whole', folder)
+        content = bytearray((folder / name).read_bytes())
+        if damage == 'missing':
+            (folder / name).unlink()
+        elif damage == 'manifest':
+            (folder / '40' / 'SHA256SUMS').write_bytes(b'\x00')
+        else:
+            content[len(content) // 2] ^= 4
+            half = content[: len(content) // 2]
+            (folder / name).write_bytes(half if damage == 'truncated' else content)
+        said = []
+        assert _restored(folder, said) == 20
+        assert len(said) == 1 and 'step 40 is damaged' in said[0] and '\n' not in said[0]
+        assert (folder / 'damaged-40').is_dir()
+        assert _restored(folder, said) == 40 and len(said) == 1
+
+
+def test_damage_that_leaves_nothing_is_one_line(tmp_path):
+    _saved_twice(tmp_path)
+    for step in ('20', '40'):
+        _files(tmp_path / step)[0].write_bytes(b'')
+    with pytest.raises(ValueError, match='20: .* is damaged or another file; take another step'):
+        _restored(tmp_path, [], step=20)
+    for _ in range(2):  # and it never begins anew in silence
+        with pytest.raises(ValueError, match='every checkpoint in .* is damaged; begin again'):
+            _restored(tmp_path, [])
+
+
+def test_a_checkpoint_of_a_version_without_manifests_is_taken(tmp_path):
+    _saved_twice(tmp_path)
+    (tmp_path / '40' / 'SHA256SUMS').unlink()
+    assert _restored(tmp_path, []) == 40
