@@ -134,7 +134,7 @@ def _split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B N H F'
 
 
 @flax.struct.dataclass
-class Memory:
+class Context:
     """Cross-attention keys and values of text and events, shared by all blocks."""
 
     text_key: Leaf['B T H F']
@@ -143,15 +143,15 @@ class Memory:
     mask: Leaf['B M']
 
 
-class ConditionMemory(nn.Module):
-    """Computes `Memory` from text states and events; a learned token covers empty conditioning."""
+class ConditionEncoder(nn.Module):
+    """Computes `Context` from text states and events; a learned token covers empty conditioning."""
 
     width: int
     heads: int
     dtype: str | None = None
 
     @nn.compact
-    def __call__(self, c: Conditioning) -> Memory:
+    def __call__(self, c: Conditioning) -> Context:
         batch = c.text.shape[0]
         dense = functools.partial(nn.Dense, self.width, dtype=self.dtype)
         null = self.param('null', nn.initializers.normal(0.02), (self.width,))
@@ -169,7 +169,7 @@ class ConditionMemory(nn.Module):
         value = dense(use_bias=False, name='value')(everything)
         mask = jnp.concatenate([jnp.ones((batch, 1), bool), c.text_mask, c.event_mask], axis=1)
         count = text.shape[1]
-        return Memory(
+        return Context(
             text_key=key[:, :count],
             event_key=rotate(key[:, count:], c.onset_s),
             value=_split_heads(value, self.heads),
@@ -189,7 +189,7 @@ class Block(nn.Module):
         self,
         x: Float[Array, 'B N D'],
         modulation: Float[Array, 'B M 8*D'],
-        memory: Memory,
+        context: Context,
         seconds: Float[Array, 'B N'],
         mask: Bool[Array, 'B N'],
     ) -> Float[Array, 'B N D']:
@@ -211,10 +211,10 @@ class Block(nn.Module):
         query = _split_heads(dense(width, name='cross_query')(y), self.heads)
         query = RMSNorm(name='cross_query_norm')(query)
         scores = [
-            attention_scores(query, memory.text_key),
-            attention_scores(rotate(query, seconds), memory.event_key),
+            attention_scores(query, context.text_key),
+            attention_scores(rotate(query, seconds), context.event_key),
         ]
-        y = attend(jnp.concatenate(scores, axis=-1), memory.value, memory.mask)
+        y = attend(jnp.concatenate(scores, axis=-1), context.value, context.mask)
         x = x + (1 + gate_2) * dense(width, name='cross_out')(y)
 
         y = RMSNorm(name='mlp_norm')(x) * (1 + scale_3) + shift_3
@@ -346,10 +346,11 @@ class Denoiser(nn.Module):
         mask = frame_mask(c.seconds, length)[:, ::PATCH]
         seconds = (jnp.arange(tokens) + 0.5) * (PATCH / LATENT_RATE)
         seconds = jnp.broadcast_to(seconds[None], (batch, tokens))
-        memory = ConditionMemory(self.width, self.heads, self.dtype, name='memory')(c)
+        # The name in the parameters of every release.
+        context = ConditionEncoder(self.width, self.heads, self.dtype, name='memory')(c)
         for i in range(self.depth):
             x = Block(self.heads, self.expansion, self.dtype, name=f'block_{i}')(
-                x, modulation, memory, seconds, mask
+                x, modulation, context, seconds, mask
             )
         out_modulation = nn.Dense(2 * self.width, kernel_init=zeros, name='out_modulation')(level)
         scale, shift = jnp.split(out_modulation, 2, axis=-1)

@@ -92,7 +92,7 @@ def heads_as_batch(x: Float[Array, 'B H N F']) -> Float[Array, 'B*H N F']:
     return x.reshape(-1, *x.shape[2:])
 
 
-def as_many(x: Float[Array, 'B ...'], like: Float[Array, 'P ...']) -> Float[Array, 'P ...']:
+def tile_like(x: Float[Array, 'B ...'], like: Float[Array, 'P ...']) -> Float[Array, 'P ...']:
     """Tiles the batch of x to the batch size of `like`."""
     return jnp.tile(x, (len(like) // len(x), *[1] * (x.ndim - 1)))
 

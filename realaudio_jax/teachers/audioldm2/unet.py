@@ -27,7 +27,7 @@ from realaudio_jax.teachers.audioldm2.layers import (
     conv,
     group_norm,
 )
-from realaudio_jax.teachers.layers import as_many
+from realaudio_jax.teachers.layers import tile_like
 from realaudio_jax.typing import Array, Bool, Float
 
 CLASS_NAME = 'AudioLDM2UNet2DConditionModel'
@@ -94,7 +94,7 @@ class SpatialTransformer(nn.Module):
         self, x: Float[Array, 'B N M C'], context: Context | None = None
     ) -> Float[Array, '_ N M C']:
         if context is not None:
-            x = as_many(x, context[0])
+            x = tile_like(x, context[0])
         batch, *_, channels = x.shape
         y = CellConv(channels, name='proj_in')(group_norm(self.groups, 1e-6, 'norm')(x))
         y = y.reshape(batch, -1, channels)
@@ -142,7 +142,7 @@ class Stage(nn.Module):
 
         Args:
           x: the plane.
-          level: embedding of the noise level; of as many items as x, or of fewer, see `as_many`.
+          level: embedding of the noise level; of as many items as x, or of fewer, see `tile_like`.
           contexts: what the transformers may attend to.
           skips: planes to join, the last first; None on the way down.
           size: of the plane after going up.
@@ -152,9 +152,9 @@ class Stage(nn.Module):
         passed = []
         for i in range(self.blocks):
             if skips is not None:
-                x = jnp.concatenate([x, as_many(skips[-1 - i], x)], axis=-1)
+                x = jnp.concatenate([x, tile_like(skips[-1 - i], x)], axis=-1)
             block = residual(self.features, self.groups, self.epsilon, name=f'resnets_{i}')
-            x = block(x, as_many(level, x))
+            x = block(x, tile_like(level, x))
             for j, which in enumerate(self.sees if i < self.blocks - self.bare else ()):
                 x = attending(
                     self.heads,
@@ -255,7 +255,7 @@ class UNet(nn.Module):
             up = stage(i, blocks=self.blocks + 1, resample='up' if i else None)
             x, _ = up(name=f'up_blocks_{last - i}')(x, level, contexts, taken, size)
         x = nn.silu(group_norm(self.groups, self.epsilon, 'conv_norm_out')(x))
-        return conv(self.latent_channels, 'conv_out')(as_many(x, generated))
+        return conv(self.latent_channels, 'conv_out')(tile_like(x, generated))
 
 
 def step_features(step: Float[Array, 'B'], width: int) -> Float[Array, 'B D']:

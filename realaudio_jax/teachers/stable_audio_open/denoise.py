@@ -14,7 +14,7 @@ import numpy as np
 
 from realaudio_jax.noise import CosinePath, Denoise, as_denoise
 from realaudio_jax.samplers import dpm_solver_pp_2m_sde, item_noise, side_by_side_guidance
-from realaudio_jax.teachers.layers import as_many
+from realaudio_jax.teachers.layers import tile_like
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, Projection
 from realaudio_jax.teachers.stable_audio_open.transformer import Transformer
 from realaudio_jax.typing import Array, Float, Key, PyTree
@@ -52,7 +52,7 @@ def bind(
 
     def predict(x_t, t):
         v = networks.transformer.apply(
-            {'params': params['transformer']}, x_t.astype(kind), t, context, as_many(timing, x_t),
+            {'params': params['transformer']}, x_t.astype(kind), t, context, tile_like(timing, x_t),
             guidance_scale, step_size,
         )  # fmt: skip
         return v.astype(x_t.dtype)
