@@ -11,8 +11,12 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from absl import logging
 
+<<<<<<< Updated upstream
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.data import crops, recordings_cache, wording
+=======
+from realaudio_jax.data import crops, layouts, recordings_cache, wording
+>>>>>>> Stashed changes
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
 Kind = Literal['event', 'ambience']
@@ -66,6 +70,9 @@ class Record(NamedTuple):
     held_out: bool
     start: int
     frames: int
+    captions: tuple[str, ...] = ()
+    author: str = ''
+    source: str = ''
 
 
 def is_held_out(take: str) -> bool:
@@ -80,7 +87,8 @@ def _find(folder: Path) -> tuple[Path, Path]:
     if not folder.is_dir() or home is None:
         raise FileNotFoundError(
             f'{folder}: no metadata.csv here; a recordings folder holds metadata.csv with the '
-            'columns file and label, and the files beside it or under audio/'
+            'columns file and label, and the files beside it or under audio/, or is one of '
+            f'{", ".join(layout.name for layout in layouts.LAYOUTS)} as published'
         )
     return home / 'metadata.csv', home / 'audio' if (home / 'audio').is_dir() else home
 
@@ -119,8 +127,26 @@ def _take(row: dict[str, str]) -> str:
     return f'{folder}/{row.get("freesound_id") or row.get("group") or stem}'
 
 
+def _read_folder(
+    folder: Path, log: Callable[[str], None]
+) -> tuple[Path, Path, dict[str, layouts.Row]]:
+    """What names the sounds, the folder that their names count from, and their rows by file."""
+    own = any((place / 'metadata.csv').is_file() for place in (folder, folder.parent))
+    published = None if own else layouts.read(folder, log)
+    if published:
+        root, rows = published
+        return root, root, {row['file']: row for row in rows}
+    metadata, root = _find(folder)
+    rows = {row['file']: row for row in _read_metadata(metadata)}
+    if rows and not any((root / name).exists() for name in rows):
+        root = metadata.parent
+    return metadata, root, rows
+
+
 class Recordings:
     """Recordings from a folder with metadata.csv (columns file, label; more are used if there).
+
+    A published dataset in its own layout serves as well, see `layouts`; it keeps its own split.
 
     Files are decoded once to 48 kHz int16 into a cache; unreadable ones are left out, each with one
     line to `log`. About a tenth of the takes is held out, with all variants of a take, by a hash.
@@ -130,6 +156,8 @@ class Recordings:
       split: 'train', 'held_out' or 'all'.
       cache_dir: where decoded audio goes; None is $REALAUDIO_CACHE or ~/.cache/realaudio_jax.
       log: takes one line of text; None logs a warning.
+      balance: a recording of a label that has n of them is picked in proportion to n^-balance: 0 is
+        by file, 1 by label.
 
     Raises:
       FileNotFoundError: no metadata.csv. ValueError: columns missing, nothing readable, bad split.
@@ -141,14 +169,12 @@ class Recordings:
         split: Literal['train', 'held_out', 'all'] = 'train',
         cache_dir: str | Path | None = None,
         log: Callable[[str], None] | None = None,
+        balance: float = 0.5,
     ):
         if split not in ('train', 'held_out', 'all'):
             raise ValueError(f'split {split!r} is not one of train, held_out, all')
         log = log or logging.warning
-        metadata, root = _find(Path(folder))
-        rows = {row['file']: row for row in _read_metadata(metadata)}
-        if rows and not any((root / name).exists() for name in rows):
-            root = metadata.parent
+        metadata, root, rows = _read_folder(Path(folder), log)
         self._audio, index = recordings_cache.open_cache(
             root,
             recordings_cache.digests(root, list(rows)),
@@ -167,6 +193,7 @@ class Recordings:
         if not records:
             raise ValueError(f'{metadata}: no readable recordings in split {split!r}')
         self.folder, self.split, self._cache_dir = Path(folder), split, cache_dir
+        self.balance = balance
         self.clips: list[Record] = records
         self.labels = tuple(sorted({record.label for record in records}))
         self.kinds = tuple(k for k in ('event', 'ambience') if any(r.kind == k for r in records))
@@ -176,7 +203,7 @@ class Recordings:
 
     def __reduce__(self):
         """Another process opens the cache by itself; what was left out has been said here."""
-        return _reopened, (self.folder, self.split, self._cache_dir)
+        return _reopened, (self.folder, self.split, self._cache_dir, self.balance)
 
     def _record(self, row: dict[str, str], entry: dict) -> Record:
         seconds = entry['frames'] / SAMPLE_RATE
@@ -184,24 +211,34 @@ class Recordings:
         active = _parse_regions(row.get('active_regions') or '', seconds) or found
         steady = sum(end - start for start, end in active) >= AMBIENCE_ACTIVE * seconds
         ambient = steady and seconds >= AMBIENCE_SECONDS and wording.is_ambience(row['label'])
-        take = _take(row)
+        take = row.get('take') or _take(row)
+        captions = tuple(row.get('captions') or ())
+        named = row['label'] not in captions  # else the caption is all that is known
+        held_out = {'train': False, 'held_out': True}.get(row.get('split') or '')
         return Record(
             file=row['file'],
             label=row['label'],
-            texts=wording.readable(row['label'], row['file']),
+            texts=wording.readable(row['label'], row['file']) if named else captions,
             kind='ambience' if ambient else 'event',
             seconds=seconds,
             licence=row.get('licence') or 'unknown',
             take=take,
-            held_out=is_held_out(take),
+            held_out=is_held_out(take) if held_out is None else held_out,
+            captions=captions,
+            author=row.get('author') or '',
+            source=row.get('source_url') or row.get('source') or '',
             **(entry | {'active': active}),
         )
 
     def _pick_weights(self, kind: Kind) -> np.ndarray:
-        """A clip of a label with n clips weighs 1/sqrt(n): rare labels are heard, not favoured."""
-        ours = [record.texts if record.kind == kind else None for record in self.clips]
+        """Cumulative; what is called alike is one label, however its library spells it."""
+
+        def name(record):
+            return record.label if record.texts == record.captions else record.texts
+
+        ours = [name(record) if record.kind == kind else None for record in self.clips]
         counts = collections.Counter(ours)
-        weights = np.array([counts[texts] ** -0.5 if texts else 0.0 for texts in ours])
+        weights = np.array([counts[label] ** -self.balance if label else 0.0 for label in ours])
         return np.cumsum(weights / weights.sum())
 
     def _samples(self, start: int, frames: int, channels: int) -> np.ndarray:
@@ -289,5 +326,5 @@ class Recordings:
         out[at : at + frames] += crops.random_stereo(rng, audio) * np.float32(gain)
 
 
-def _reopened(folder: Path, split: str, cache_dir: str | Path | None) -> Recordings:
-    return Recordings(folder, split, cache_dir, log=lambda line: None)
+def _reopened(folder: Path, split: str, cache_dir: str | Path | None, balance: float) -> Recordings:
+    return Recordings(folder, split, cache_dir, lambda line: None, balance)

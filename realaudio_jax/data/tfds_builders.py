@@ -18,14 +18,23 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+<<<<<<< Updated upstream
 from realaudio_jax.audio import to_pcm16
 from realaudio_jax.data import foley
+=======
+from realaudio_jax.data import foley, layouts
+>>>>>>> Stashed changes
 from realaudio_jax.data.latent_cache import fingerprint
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.recordings_cache import default_cache_dir
 from realaudio_jax.data.scenes import Scene, SceneConfig, make_scenes
+<<<<<<< Updated upstream
 from realaudio_jax.data.sources import Recordings, Source
 from realaudio_jax.sound_files import SUFFIXES, find_sounds, read_audio
+=======
+from realaudio_jax.data.sources import Recordings, Source, is_held_out
+from realaudio_jax.io import READABLE, read_audio
+>>>>>>> Stashed changes
 from realaudio_jax.timeline import Event, Timeline
 from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
 
@@ -91,9 +100,13 @@ class _StoredScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     'seconds': number,
                     'events': features.Sequence(events),
                 }
+                | self._more_features()
             ),
             disable_shuffling=True,  # the order of generation; the loader shuffles
         )
+
+    def _more_features(self) -> dict[str, Any]:
+        return {}
 
     def _generate_examples(self, scenes: Iterable[Scene]) -> Iterator[tuple[int, Example]]:
         for i, scene in enumerate(scenes):
@@ -232,6 +245,96 @@ class AudioFolder(_StoredScenes):
                     continue
                 kept = shifted(events, start / SAMPLE_RATE, len(part) / SAMPLE_RATE)
                 yield Scene(part, caption, kept, (), len(part) / SAMPLE_RATE, None)
+
+
+class _Published(_StoredScenes):
+    """A published dataset, read from a local folder in its own layout; see `layouts`.
+
+    Splits are 'train' and 'held_out', by the dataset's own division: the last fold of ESC-50 and
+    UrbanSound8K, validation, test and evaluation of the others, a tenth by name in WavCaps. An
+    example has, besides what every builder gives, all captions and labels, the subset by its own
+    name, the licence, and the file.
+
+    Args:
+      folder: of the dataset; nothing is downloaded.
+      seconds: longer sounds are cut to this.
+      data_dir: where the stored examples go; None is the cache folder.
+      log: takes one line for what is not there or cannot be read.
+
+    Raises:
+      ValueError: the folder is no such dataset, or lacks a part of it; names the remedy.
+    """
+
+    layout: str
+
+    def __init__(
+        self,
+        folder: str | Path,
+        seconds: float = 30.0,
+        data_dir: str | Path | None = None,
+        log: Callable[[str], None] | None = None,
+        **kwargs: Any,
+    ):
+        self._log, self._seconds = log or logging.warning, seconds
+        self._home, self._rows = layouts.read(folder, self._log, self.layout)
+        sizes = [(self._home / row['file']).stat().st_size for row in self._rows]
+        super().__init__(
+            {'rows': self._rows, 'sizes': sizes, 'seconds': seconds}, data_dir, **kwargs
+        )
+
+    def _more_features(self) -> dict[str, Any]:
+        text = tfds.features.Text()
+        several = {name: tfds.features.Sequence(text) for name in ('captions', 'labels')}
+        return several | dict.fromkeys(('subset', 'licence', 'file'), text)
+
+    def _split_generators(self, _: Any) -> dict[str, Iterator]:
+        parts: dict[str, list[layouts.Row]] = {}
+        for row in self._rows:
+            held_out = is_held_out(row['take']) if not row['split'] else row['split'] == 'held_out'
+            parts.setdefault('held_out' if held_out else 'train', []).append(row)
+        return {split: self._generate_examples(rows) for split, rows in sorted(parts.items())}
+
+    def _generate_examples(self, rows: Iterable[layouts.Row]) -> Iterator[tuple[int, Example]]:
+        for i, row in enumerate(rows):
+            try:
+                audio = read_audio(self._home / row['file'], SAMPLE_RATE)
+            except ValueError as error:
+                self._log(f'{self._home / row["file"]}: left out, {error}')
+                continue
+            caption = (*row['captions'], *row['labels'])[0]
+            own = {name: row[name] for name in ('subset', 'licence', 'file')}
+            own |= {name: list(row[name]) for name in ('captions', 'labels')}
+            yield i, to_example(audio[: round(self._seconds * SAMPLE_RATE)], caption, ()) | own
+
+
+class Esc50(_Published):
+    __doc__ = _Published.__doc__
+    layout = 'ESC-50'
+
+
+class UrbanSound8K(_Published):
+    __doc__ = _Published.__doc__
+    layout = 'UrbanSound8K'
+
+
+class Fsd50k(_Published):
+    __doc__ = _Published.__doc__
+    layout = 'FSD50K'
+
+
+class Clotho(_Published):
+    __doc__ = _Published.__doc__
+    layout = 'Clotho'
+
+
+class AudioCaps(_Published):
+    __doc__ = _Published.__doc__
+    layout = 'AudioCaps'
+
+
+class WavCaps(_Published):
+    __doc__ = _Published.__doc__
+    layout = 'WavCaps'
 
 
 def shifted(events: Iterable[Event], start_s: float, seconds: float) -> tuple[Event, ...]:

@@ -57,7 +57,9 @@ def _whole(rng: np.random.Generator, recordings: Recordings, i: int, config: Sce
     crops.limit(audio, MAX_PEAK)
     texts = dict.fromkeys((*record.texts, record.label.replace('_', ' ').lower()))
     text = list(texts)[rng.integers(len(texts))]
-    if record.kind == 'ambience':
+    if record.captions:  # somebody's own words for all that is heard
+        caption = record.captions[rng.integers(len(record.captions))]
+    elif record.kind == 'ambience':
         caption = captions.make_caption(rng, [], text)
     else:
         caption = captions.make_caption(rng, [captions.Heard(text, clip.active[0][0])])
