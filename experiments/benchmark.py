@@ -170,7 +170,7 @@ def quality_rows(
     names = {'Frechet distance': 'FAD', 'prompt agreement': 'CLAP score'}
     rows = [
         row | {'name': names[row['name']]}
-        for row in judge.rows(sounds, judge.embed(sounds), {})
+        for row in judge.rows(judge.measure(sounds), {})
         if row['name'] in names
     ]
     if checkpoint:

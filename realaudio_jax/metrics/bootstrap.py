@@ -100,6 +100,38 @@ def bootstrap(
     return Interval(value, float(low), float(high), (len(clips),))
 
 
+def paired_bootstrap(
+    statistic: Callable[[list], float],
+    a: Sequence[Any],
+    b: Sequence[Any],
+    resamples: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of a minus that of b, where clip i of both answers the same request.
+
+    Both are resampled together, so that what makes a request hard or easy for both cancels: the
+    interval of the difference is narrower than the two intervals suggest (Efron & Tibshirani 1993,
+    section 8.4).
+
+    Args:
+        statistic, resamples, confidence, seed: see `bootstrap`.
+        a, b: what each clip gives, in the same order.
+
+    Raises:
+        ValueError: there is no clip, or the two are not of one length.
+    """
+    if len(a) != len(b):
+        raise ValueError(f'paired sets must match clip by clip, got {len(a)} and {len(b)} clips')
+
+    def difference(pairs: list) -> float:
+        first, second = zip(*pairs, strict=True)
+        return statistic(list(first)) - statistic(list(second))
+
+    pairs = list(zip(a, b, strict=True))
+    return bootstrap(difference, pairs, resamples, confidence, seed)
+
+
 def mean_interval(
     values: Float[AnyArray, 'N'] | Sequence[float], resamples: int = 200, seed: int = 0
 ) -> Interval:

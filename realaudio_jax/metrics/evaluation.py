@@ -18,7 +18,7 @@ from realaudio_jax.metrics.agreement import step_coherence
 from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.embedders import Embedder
 from realaudio_jax.metrics.figures import REAL, mean_row
-from realaudio_jax.metrics.scene_judge import SAMPLES, SceneJudge
+from realaudio_jax.metrics.scene_judge import SAMPLES, Measured, SceneJudge, latent_errors
 from realaudio_jax.metrics.setting import REFERENCE, Setting, bucket_of
 from realaudio_jax.metrics.tower import Tower
 from realaudio_jax.models.autoencoder import samples_per_latent
@@ -152,8 +152,10 @@ def evaluate(
     batch: int = BATCH,
     latency_repeats: int = 9,
     resamples: int = 200,
-    distances: Sequence[str] = ('fad',),
+    distances: Sequence[str] = ('kad',),
     diversity_prompts: int = 0,
+    comparisons: Sequence[tuple[Setting, Setting]] = (),
+    made: Callable[[Setting, Made], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[dict]:
     """Figures of each setting on the scenes, and of the two references.
@@ -174,11 +176,15 @@ def evaluate(
         resamples: bootstrap draws of the intervals.
         distances: names in `figures.DISTANCES`.
         diversity_prompts: scenes of which several sounds are made, for their diversity.
+        comparisons: pairs of `settings` whose difference is measured, scene by scene from the same
+            noise; see `SceneJudge.differences`.
+        made: called with each setting and what it made, for whoever keeps some of the sounds.
         progress: called with (what is made, done, total).
 
     Returns:
         Flat rows for `write_results`: name, value, unit, n, low and high (95% interval), model,
-        steps, nfe, sampler, guidance, embedder. Frechet distances are to the sound of `scenes`.
+        steps, nfe, sampler, guidance, embedder. Distances are to the sound of `scenes`. Sounds
+        are judged at the level that the decoder gave them, see `make_texts`.
 
     Raises:
         ValueError: scenes of several durations, or fewer than two.
@@ -189,11 +195,14 @@ def evaluate(
     judge = SceneJudge(scenes, tower, embedders, distances, seed, resamples)
     say = progress or (lambda *_: None)
 
-    def made(setting):
+    def make(setting: Setting) -> Made:
         label = f'{setting.model} {setting.steps}'
-        return make_sounds(
+        sounds = make_sounds(
             generator, scenes, setting, seed, batch, lambda n: say(label, n, len(scenes))
         )
+        if made is not None:
+            made(setting, sounds)
+        return sounds
 
     def diversity_samples(setting):
         """SAMPLES sounds of each of the first scenes, from as many seeds."""
@@ -203,29 +212,35 @@ def evaluate(
     rows = judge.floor(others)
     say(REAL, len(scenes), len(scenes))
     ceiling = reconstruct(generator, scenes, batch)
-    rows += judge.rows(
-        ceiling.floats(), judge.embed(ceiling.floats()), {'model': RECONSTRUCTION}, True
-    )
+    rows += judge.rows(judge.measure(ceiling.floats()), {'model': RECONSTRUCTION}, True)
     say(RECONSTRUCTION, len(scenes), len(scenes))
+    measured: dict[Setting, Measured] = {}
     if reference is not None:
-        kept = made(reference)
-        kept_windows = judge.embed(kept.floats())
+        kept = make(reference)
+        nothing = np.zeros(len(scenes))
+        measured[reference] = judge.measure(kept.floats(), nothing)
     for setting in settings:
         columns = setting.columns(generator)
         again = reference is not None and setting == reference
-        sounds = kept if again else made(setting)
-        windows = kept_windows if again else judge.embed(sounds.floats())
-        rows += judge.rows(sounds.floats(), windows, columns)
+        sounds = kept if again else make(setting)
+        if not again:
+            error = None if reference is None else latent_errors(sounds.latents, kept.latents)
+            measured[setting] = judge.measure(sounds.floats(), error)
+        rows += judge.rows(measured[setting], columns)
         if reference is not None:
             to = columns | {'to': f'{reference.model} {reference.steps}'}
             latent = step_coherence(sounds.latents, kept.latents)
             rows.append(mean_row('latent cosine', latent, seed=seed) | to)
-            rows += [row | to for row in judge.coherence(windows, kept_windows)]
+            coherence = judge.coherence(measured[setting].windows, measured[reference].windows)
+            rows += [row | to for row in coherence]
         if diversity_prompts:
             rows.append(judge.diversity(diversity_samples(setting)) | columns)
         rows.append({'name': 'NFE', 'value': setting.nfe, 'unit': '', 'n': 1} | columns)
         if latency_repeats:
             rows.append(latency_row(generator, scenes[0], setting, latency_repeats))
+    for first, second in comparisons:
+        columns = first.columns(generator)
+        rows += judge.differences(measured[first], measured[second], second.label, columns)
     return rows
 
 

@@ -5,7 +5,8 @@ fad_inf   the same, extrapolated to infinitely many clips
 kad       kernel distance, see `kernel`
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,14 @@ DISTANCES = {
     'fad': ('Frechet distance', frechet_interval),
     'fad_inf': ('extrapolated Frechet distance', frechet_infinity_interval),
     'kad': ('kernel distance', kernel_interval),
+}
+# Fewer clips than this and a figure tells more of which clips they are than of what is judged.
+ENOUGH_CLIPS = {
+    'Frechet distance': 64,
+    'extrapolated Frechet distance': 64,
+    'kernel distance': 24,
+    'latent error': 12,
+    'class found': 24,
 }
 Windows = Sequence[np.ndarray]  # of an embedder, one array [frames D] per sound
 
@@ -59,18 +68,34 @@ def distance_rows(
         row = {'name': label, 'embedder': embedder.name}
         try:
             found = measure(real, made, resamples, paired=paired, seed=seed)
-            rows.append(interval_row(label, found) | row)
+            row = interval_row(label, found) | row
+            if too_few(row):
+                row['note'] = (
+                    f'{row["n"]} clips: from fewer than {ENOUGH_CLIPS[label]} it ranks nothing'
+                )
+            rows.append(row)
         except ValueError as error:
             clips = min(len(real), len(made))
             rows.append(row | {'value': float('nan'), 'unit': '', 'n': clips, 'note': str(error)})
     return rows
 
 
-def distance_row(
-    real: Windows, made: Windows, embedder: Embedder, seed: int, resamples: int, paired=False
-) -> dict:
-    """The Frechet distance alone."""
-    return distance_rows(real, made, embedder, ('fad',), seed, resamples, paired)[0]
+def too_few(row: Mapping[str, Any]) -> bool:
+    """Whether a figure rests on fewer clips than `ENOUGH_CLIPS` asks for."""
+    return (row.get('n') or 0) < ENOUGH_CLIPS.get(row['name'], 0)
+
+
+def difference_row(figure: str, against: str, found: Interval, unit: str = '') -> dict:
+    """How far a figure lies above that of another set of sounds for the same requests.
+
+    Args:
+        figure: its name.
+        against: what made the other sounds.
+        found: of `paired_bootstrap` or `kernel_difference`.
+        unit: of the figure.
+    """
+    row = interval_row(f'{figure}, minus that of {against}', found, unit)
+    return row | {'figure': figure, 'against': against}
 
 
 def interval_row(name: str, found: Interval, unit: str = '') -> dict:

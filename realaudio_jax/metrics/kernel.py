@@ -76,6 +76,53 @@ def kernel_interval(
     return Interval(value, low, high, (len(sets[0]), len(sets[1])))
 
 
+def kernel_difference(
+    reference: Sequence[Float[np.ndarray, '_ D']],
+    a: Sequence[Float[np.ndarray, '_ D']],
+    b: Sequence[Float[np.ndarray, '_ D']],
+    resamples: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Kernel distance of a minus that of b, both to one reference, times 100.
+
+    Clip i of all three belongs to the same request, so all are drawn together: what the choice of
+    requests adds to both distances cancels.
+
+    Args:
+        reference: real clips; it sets the bandwidth.
+        a, b: the judged sets, as many clips each. The rest as for `kernel_interval`.
+
+    Raises:
+        ValueError: fewer than two clips, sets of unlike length, a clip without frames, or a
+            reference whose vectors are all alike.
+    """
+    if not len(reference) == len(a) == len(b) or len(a) < 2:
+        raise ValueError(
+            'a difference of kernel distances needs three sets of 2 or more clips that match, got '
+            f'{len(reference)}, {len(a)} and {len(b)}'
+        )
+    if not all(len(clip) for clips in (reference, a, b) for clip in clips):
+        raise ValueError('a clip has no frames: leave that request out of all three sets')
+    everyone = list(range(len(a)))
+    centre = np.mean([clip.mean(0) for clip in reference], 0)
+    real, *judged = (_Side(clips, everyone, centre) for clips in (reference, a, b))
+    scale = _median_distance(real)
+    if not scale > 0:
+        raise ValueError('the reference has vectors that are all alike: no kernel bandwidth')
+    counts, _ = draw_counts(len(a), len(a), resamples, paired=True, seed=seed)
+    weights = np.vstack([np.ones((1, len(a))), counts])
+    # the reference's own term of (1) is the same in both distances
+    first, second = (
+        _mean_kernel(side, side, weights, weights, scale, True)
+        - 2 * _mean_kernel(real, side, weights, weights, scale, False)
+        for side in judged
+    )
+    found = SCALE * (first - second)
+    low, high = spread_about(float(found[0]), found[1:], confidence)
+    return Interval(float(found[0]), low, high, (len(a), len(b)))
+
+
 class _Side:
     """A set of clips, read in blocks of whole clips."""
 

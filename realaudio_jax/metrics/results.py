@@ -13,6 +13,8 @@ import numpy as np
 from realaudio_jax.io import atomic_path, printable
 
 COLUMNS = ('name', 'value', 'unit', 'n')
+# What a row says of its value, beside the settings that it was measured with.
+ABOUT = (*COLUMNS, 'low', 'high', 'p95', 'p99', 'embedder', 'note')
 
 
 def write_results(
@@ -51,28 +53,59 @@ def write_results(
 
 
 def pivot(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One wide row for each (model, steps), its figures side by side: for CSV files and plots.
+    """One wide row for each setting, its figures side by side: for CSV files and plots.
+
+    A setting is a model, its number of steps, and whatever else tells apart two rows of one figure,
+    such as the guidance scale.
 
     Args:
         rows: as for `write_results`, with the settings 'model' and, where there are any, 'steps'.
 
     Returns:
-        Dicts with 'model', 'steps' and one column for each figure, named 'figure (unit), embedder';
-        all have the same columns, None where a figure is missing.
+        Dicts with 'model', 'steps', further settings that differ, and one column for each figure,
+        named 'figure (unit), embedder'; all have the same columns, None where a figure is missing.
+
+    Raises:
+        ValueError: two rows of one figure have the same settings throughout.
     """
+    plain = [_plain_row(row) for row in rows]
+    keys = _distinguishing(plain)
     wide: dict[tuple, dict[str, Any]] = {}
     columns: dict[str, None] = {}
-    for row in map(_plain_row, rows):
-        column = row['name'] + (f' ({row["unit"]})' if row.get('unit') else '')
-        if row.get('embedder'):
-            column += ', ' + row['embedder'].split(' (')[0]
+    for row in plain:
+        column = _column(row)
         columns[column] = None
-        key = (row.get('model'), row.get('steps'))
-        wide.setdefault(key, {})[column] = row['value']
+        line = wide.setdefault(tuple(row.get(key) for key in keys), {})
+        if column in line:
+            raise ValueError(
+                f'two results {column!r} have the same settings; give each what tells it apart'
+            )
+        line[column] = row['value']
     return [
-        {'model': model, 'steps': steps, **{column: found.get(column) for column in columns}}
-        for (model, steps), found in wide.items()
+        dict(zip(keys, line, strict=True)) | {column: found.get(column) for column in columns}
+        for line, found in wide.items()
     ]
+
+
+def _column(row: Mapping[str, Any]) -> str:
+    """The heading of a figure in a wide table."""
+    unit = f' ({row["unit"]})' if row.get('unit') else ''
+    embedder = f', {row["embedder"].split(" (")[0]}' if row.get('embedder') else ''
+    return row['name'] + unit + embedder
+
+
+def _distinguishing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that tell rows of one figure apart, model and steps first."""
+    keys = ['model', 'steps']
+    settings = dict.fromkeys(key for row in rows for key in row if key not in (*ABOUT, *keys))
+    for setting in settings:
+        seen: dict[tuple, Any] = {}
+        for row in rows:
+            line = (_column(row), *(row.get(key) for key in keys))
+            if seen.setdefault(line, row.get(setting)) != row.get(setting):
+                keys.append(setting)
+                break
+    return keys
 
 
 def wide_table(rows: Sequence[Mapping[str, Any]]) -> str:

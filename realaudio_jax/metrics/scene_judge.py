@@ -1,21 +1,67 @@
 """Evaluates sounds generated for known scenes: distances, prompt similarity, onset accuracy."""
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.metrics.agreement import cosine, diversity
+from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.detection import event_counts, f1_of_counts
 from realaudio_jax.metrics.embedders import Embedder, embed_clips
 from realaudio_jax.metrics.events import COLLARS_MS, summarise_onsets
-from realaudio_jax.metrics.figures import REAL, Windows, distance_rows, mean_row, statistic_row
+from realaudio_jax.metrics.figures import (
+    REAL,
+    Windows,
+    difference_row,
+    distance_rows,
+    mean_row,
+    statistic_row,
+)
+from realaudio_jax.metrics.kernel import kernel_difference
 from realaudio_jax.metrics.probe import class_agreement
-from realaudio_jax.metrics.timing import clip_timing
+from realaudio_jax.metrics.timing import ClipTiming, clip_timing
 from realaudio_jax.metrics.tower import Tower
-from realaudio_jax.typing import SAMPLE_RATE
+from realaudio_jax.timeline import Event
+from realaudio_jax.typing import SAMPLE_RATE, Float
 
 SAMPLES = 4  # sounds of one prompt, for diversity
+CLASS_FOUND, LATENT_ERROR, KERNEL_DISTANCE = 'class found', 'latent error', 'kernel distance'
+ONSET_MEDIAN, ONSETS_NEAR = 'onset error, median', 'onsets within 50 ms'
+_COLLAR_MS = 50  # of ONSETS_NEAR
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What figures are taken from: one sound for each scene, already listened to.
+
+    Attributes:
+        windows: vectors of each sound, for each embedder.
+        timing: events asked for and what came of them, of the scenes that ask for events.
+        class_hits: 100 where the class heard is one of the scene's, else 0; None without a tower.
+        latent_error: distance to the reference's latents, see `latent_errors`; None without one.
+    """
+
+    windows: list[Windows]
+    timing: list[tuple[tuple[Event, ...], ClipTiming]]
+    class_hits: Float[np.ndarray, 'N'] | None
+    latent_error: Float[np.ndarray, 'N'] | None = None
+
+
+def latent_errors(
+    latents: Float[np.ndarray, 'N L C'], reference: Float[np.ndarray, 'N L C']
+) -> Float[np.ndarray, 'N']:
+    """Distance of each sound's latents to the reference's from the same noise.
+
+    Root mean square of the difference over the standard deviation of the reference's latents about
+    the mean of each channel: 0 is the same sound, 1 as far as that mean, and about 1.4 a sound that
+    has nothing to do with it.
+    """
+    spread = np.sqrt(np.mean(np.square(reference - reference.mean((0, 1), keepdims=True))))
+    difference = np.asarray(latents, np.float64) - reference
+    return np.sqrt(np.mean(np.square(difference), axis=(1, 2))) / spread
 
 
 class SceneJudge:
@@ -42,12 +88,29 @@ class SceneJudge:
         self.scenes, self.tower, self.seed = scenes, tower, seed
         self.embedders = ([tower.embedder] if tower else []) + list(embedders)
         self.distances, self.resamples = tuple(distances), resamples
-        self.windows = self.embed(scene.audio for scene in scenes)
+        self.captions = [scene.caption for scene in scenes]
+        self.real = self.measure(scene.audio for scene in scenes)
+        self.windows = self.real.windows
 
     def embed(self, clips: Iterable[np.ndarray]) -> list[Windows]:
         """Embeddings of sounds at 48 kHz, by each embedder."""
         clips = list(clips)
         return [embed_clips(e, clips, SAMPLE_RATE) for e in self.embedders]
+
+    def measure(
+        self,
+        sounds: Iterable[np.ndarray],
+        latent_error: Float[np.ndarray, 'N'] | None = None,
+    ) -> Measured:
+        """Listens to one sound per scene: float [S 2] at 48 kHz, in the order of the scenes."""
+        sounds = list(sounds)
+        windows = self.embed(sounds)
+        timing = [
+            (scene.events, clip_timing(sound, SAMPLE_RATE, scene.events))
+            for sound, scene in zip(sounds, self.scenes, strict=True)
+            if scene.events
+        ]
+        return Measured(windows, timing, self._class_hits(windows), latent_error)
 
     def floor(self, others: Sequence[Scene] | None = None) -> list[dict]:
         """Rows of real scenes judged as generated ones: against `others`, or half against half."""
@@ -58,33 +121,60 @@ class SceneJudge:
         for embedder, a, b in zip(self.embedders, windows, second, strict=True):
             a, b = (a, b) if others else (a[::2], b[1::2])
             rows += self._distances(a, b, embedder, False)
-        rows += self._agreement(windows, [scene.caption for scene in self.scenes])
-        rows += self._timing(scene.audio for scene in self.scenes)
+        rows += self._of_each(self.real)
         rows = [row | columns for row in rows]
-        captions = [scene.caption for scene in self.scenes]
-        wrong = self._agreement(windows, captions[1:] + captions[:1])
+        wrong = self._agreement(windows, self.captions[1:] + self.captions[:1])
         return rows + [row | {'model': 'real, caption of another scene'} for row in wrong]
 
-    def rows(
-        self,
-        sounds: Iterable[np.ndarray],
-        windows: Sequence[Windows],
-        columns: dict,
-        paired: bool = False,
-    ) -> list[dict]:
+    def rows(self, measured: Measured, columns: dict, paired: bool = False) -> list[dict]:
         """Metric rows of one generated sound for each scene.
 
         Args:
-            sounds: float [S 2] at 48 kHz, in the order of the scenes.
-            windows: their vectors by each embedder, of `embed`.
+            measured: the sounds, of `measure`.
             columns: what names the set in the table.
             paired: each sound was made from the scene's own.
         """
         rows = []
-        for embedder, a, b in zip(self.embedders, self.windows, windows, strict=True):
+        for embedder, a, b in zip(self.embedders, self.windows, measured.windows, strict=True):
             rows += self._distances(a, b, embedder, paired)
-        rows += self._agreement(windows, [scene.caption for scene in self.scenes])
-        return [row | columns for row in rows + self._timing(sounds)]
+        return [row | columns for row in rows + self._of_each(measured)]
+
+    def differences(self, a: Measured, b: Measured, against: str, columns: dict) -> list[dict]:
+        """Figures of a minus those of b, from the same scenes and noise, with paired intervals.
+
+        Args:
+            a, b: two sets of sounds.
+            against: names b.
+            columns: what names a in the table.
+        """
+
+        def row(figure: str, unit: str, statistic: Callable, of: Callable[[Measured], Sequence]):
+            found = paired_bootstrap(statistic, of(a), of(b), seed=self.seed)
+            return difference_row(figure, against, found, unit)
+
+        def onsets(pick: Callable) -> Callable[[list], float]:
+            return lambda drawn: pick(summarise_onsets(np.concatenate(drawn)))
+
+        def mean(drawn: list) -> float:
+            return float(np.mean(drawn))
+
+        rows = []
+        if a.latent_error is not None and b.latent_error is not None:
+            rows.append(row(LATENT_ERROR, '', mean, lambda m: list(m.latent_error)))
+        for embedder, real, x, y in zip(
+            self.embedders, self.windows, a.windows, b.windows, strict=True
+        ):
+            found = kernel_difference(real, x, y, self.resamples, seed=self.seed)
+            difference = difference_row(KERNEL_DISTANCE, against, found)
+            rows.append(difference | {'embedder': embedder.name})
+        if a.class_hits is not None:
+            rows.append(row(CLASS_FOUND, '%', mean, lambda m: list(m.class_hits)))
+        if a.timing:
+            errors = lambda m: [timing.onset_ms for _, timing in m.timing]  # noqa: E731
+            median, near = (lambda s: s.median_ms), (lambda s: 100 * s.hit_rate[_COLLAR_MS])
+            rows.append(row(ONSET_MEDIAN, 'ms', onsets(median), errors))
+            rows.append(row(ONSETS_NEAR, '%', onsets(near), errors))
+        return [found | columns for found in rows]
 
     def coherence(self, windows: Sequence[Windows], kept: Sequence[Windows]) -> list[dict]:
         """Cosine of each sound's mean vector with that of its counterpart, for each embedder.
@@ -112,6 +202,26 @@ class SceneJudge:
     def _distances(self, a, b, embedder, paired):
         return distance_rows(a, b, embedder, self.distances, self.seed, self.resamples, paired)
 
+    def _class_hits(self, windows: Sequence[Windows]) -> Float[np.ndarray, 'N'] | None:
+        """Whether the class name nearest to each sound, by the tower, is one of the scene's."""
+        if self.tower is None:
+            return None
+        classes = sorted({label for scene in self.scenes for label in scene.labels})
+        names = self.tower.embed_text([label.replace('_', ' ') for label in classes])
+        nearest = (self.tower.pool(windows[0]) @ names.T).argmax(1)
+        hits = [classes[k] in scene.labels for k, scene in zip(nearest, self.scenes, strict=True)]
+        return 100.0 * np.array(hits)
+
+    def _of_each(self, measured: Measured) -> list[dict]:
+        """Figures that need no reference set."""
+        rows = self._agreement(measured.windows, self.captions)
+        if measured.class_hits is not None:
+            row = mean_row(CLASS_FOUND, measured.class_hits, '%', self.seed)
+            rows.append(row | {'embedder': self.tower.embedder.name})
+        if measured.latent_error is not None:
+            rows.append(mean_row(LATENT_ERROR, measured.latent_error, seed=self.seed))
+        return rows + self._timing(measured.timing)
+
     def _agreement(self, windows, texts):
         """Rows of prompt similarity, by the audio tower and by classes of tagging embedders."""
         rows = []
@@ -130,13 +240,8 @@ class SceneJudge:
                 rows.append(row | {'embedder': embedder.name})
         return rows
 
-    def _timing(self, sounds):
+    def _timing(self, clips: Sequence[Any]) -> list[dict]:
         """Rows of onset and offset accuracy over scenes with events; intervals are over scenes."""
-        clips = [
-            (scene.events, clip_timing(sound, SAMPLE_RATE, scene.events))
-            for sound, scene in zip(sounds, self.scenes, strict=True)
-            if scene.events
-        ]
         if not clips:
             return []
 

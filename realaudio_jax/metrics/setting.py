@@ -1,6 +1,7 @@
 """A way of making sounds with a release: model, steps, sampler, guidance."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,6 +28,11 @@ class Setting:
     guidance: float | None = None
 
     @property
+    def label(self) -> str:
+        """For people: 'student, 4 steps'."""
+        return f'{self.model}, {self.steps} step{"s" if self.steps > 1 else ""}'
+
+    @property
     def nfe(self) -> int:
         """Evaluations of the denoiser for one sound: the teacher's guidance needs two a step."""
         return self.steps * (1 if self.model == 'student' else 2)
@@ -44,6 +50,18 @@ class Setting:
 
 
 REFERENCE = Setting('teacher', 50)
+
+
+def equal_evaluations(students: Sequence[Setting]) -> list[tuple[Setting, Setting]]:
+    """Each student with the guided teacher of as many evaluations: half as many steps.
+
+    Left out is a count of one step, and one of two, where the teacher has a single step.
+    """
+    return [
+        (student, Setting('teacher', student.nfe // 2))
+        for student in students
+        if student.nfe >= 4 and student.nfe % 2 == 0
+    ]
 
 
 def bucket_of(setting: Setting, seconds: float, batch: int, slots: Slots = SLOTS[-1]) -> Bucket:

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.bootstrap import bootstrap, draw_counts, mean_interval, spread_about
+from realaudio_jax.metrics.bootstrap import (
+    bootstrap,
+    draw_counts,
+    mean_interval,
+    paired_bootstrap,
+    spread_about,
+)
 
 
 def test_draws_keep_the_size_of_their_set_and_pairs_together():
@@ -34,3 +40,16 @@ def test_a_spread_is_laid_around_the_value():
     assert (low, high) == (pytest.approx(0.55), pytest.approx(1.45))
     assert spread_about(1.0, np.array([np.nan, 3.0])) == (1.0, 1.0)
     assert spread_about(1.0, np.full(3, np.nan)) == (1.0, 1.0)
+
+
+def test_a_paired_interval_knows_that_hard_requests_are_hard_for_both():
+    rng = np.random.default_rng(5)
+    hard = rng.normal(0, 10, 60)
+    a, b = ((hard + rng.normal(mean, 1, 60)).tolist() for mean in (2.0, 0.0))
+    mean = lambda drawn: float(np.mean(drawn))  # noqa: E731
+    found = paired_bootstrap(mean, a, b)
+    np.testing.assert_allclose(found.value, np.mean(a) - np.mean(b))
+    assert 1 < found.low < found.high < 3  # the means alone are known to 2.6 each
+    assert mean_interval(a).high - mean_interval(a).low > 4
+    with pytest.raises(ValueError, match='got 60 and 59 clips'):
+        paired_bootstrap(mean, a, b[1:])

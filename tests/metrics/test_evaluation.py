@@ -16,7 +16,8 @@ from realaudio_jax.metrics.evaluation import (
 from realaudio_jax.metrics.figures import REAL
 from realaudio_jax.metrics.probe import LinearProbe
 from realaudio_jax.metrics.results import wide_table
-from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.metrics.scene_judge import latent_errors
+from realaudio_jax.metrics.setting import Setting, equal_evaluations
 from realaudio_jax.metrics.tower import load_tower
 from realaudio_jax.timeline import Timeline
 
@@ -39,6 +40,7 @@ def rows(generator, scenes):
     return evaluate(
         generator, scenes, [STUDENT, TEACHER], tower, reference=TEACHER, batch=4,
         latency_repeats=0, resamples=4, distances=('fad', 'kad'), diversity_prompts=1,
+        comparisons=[(STUDENT, TEACHER)],
     )  # fmt: skip
 
 
@@ -75,6 +77,39 @@ def test_the_reference_agrees_with_itself(rows):
     for name in ('latent cosine', 'embedding cosine'):
         row = pick(rows, name, 'student')
         assert row['value'] < 0.9999 and row['to'] == 'teacher 2'
+
+
+def test_latents_are_as_far_as_they_are():
+    """0 from themselves, 1 from the mean, the square root of 2 from something unrelated."""
+    reference, other = np.random.default_rng(0).normal(3.0, 2.0, (2, 40, 26, 5))
+    mean = np.broadcast_to(reference.mean((0, 1)), reference.shape)
+    half = reference + 0.5 * (mean - reference)
+    for latents, expected in ((reference, 0.0), (half, 0.5), (mean, 1.0), (other, 2**0.5)):
+        np.testing.assert_allclose(latent_errors(latents, reference).mean(), expected, atol=0.03)
+    assert latent_errors(other, reference).shape == (40,)
+
+
+def test_differences_are_of_the_same_scenes(rows):
+    """Each is the difference of the two figures, and names both sides."""
+    found = {row['figure']: row for row in rows if 'against' in row}
+    for figure, row in found.items():
+        first, second = (pick(rows, figure, model) for model in ('student', 'teacher'))
+        np.testing.assert_allclose(row['value'], first['value'] - second['value'], atol=1e-4)
+        assert (row['model'], row['steps'], row['against']) == ('student', 1, 'teacher, 2 steps')
+        assert row['low'] <= row['value'] <= row['high'] and row['unit'] == first['unit']
+    assert {'latent error', 'kernel distance', 'class found', 'onset error, median'} <= set(found)
+    assert pick(rows, 'latent error', 'teacher')['value'] == 0
+
+
+def test_a_distance_from_few_clips_says_so(rows):
+    for name in ('Frechet distance', 'kernel distance'):
+        assert '5 clips: from fewer than' in pick(rows, name, 'student')['note']
+
+
+def test_a_teacher_of_as_many_evaluations_has_half_the_steps():
+    pairs = equal_evaluations([Setting('student', steps) for steps in (1, 2, 4, 8)])
+    assert [(a.steps, b.steps) for a, b in pairs] == [(4, 2), (8, 4)]
+    assert all(a.nfe == b.nfe and b.model == 'teacher' for a, b in pairs)
 
 
 def test_samples_of_one_prompt_differ(rows):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from realaudio_jax.metrics import kernel
-from realaudio_jax.metrics.kernel import kernel_interval
+from realaudio_jax.metrics.kernel import kernel_difference, kernel_interval
 
 
 def _clips(seed, lengths, shift=0.0, spread=0.0):
@@ -70,3 +70,19 @@ def test_errors_name_the_set():
         kernel_interval(_clips(0, (3,)), _clips(0, (3, 3)))
     with pytest.raises(ValueError, match='paired'):
         kernel_interval(_clips(0, (3, 3)), _clips(0, (3, 3, 3)), paired=True)
+
+
+def test_a_difference_is_that_of_the_two_distances_and_narrower_for_like_clips():
+    rng = np.random.default_rng(3)
+    real = [rng.normal(size=(n, 6)) for n in rng.integers(2, 5, 30)]
+    a = [clip + rng.normal(0.3, 0.2, clip.shape) for clip in real]
+    b = [clip + rng.normal(0.0, 0.05, clip.shape) + 0.1 for clip in a]  # clip by clip like a
+    found = kernel_difference(real, a, b, resamples=60)
+    first, second = (kernel_interval(real, clips, resamples=60) for clips in (a, b))
+    np.testing.assert_allclose(found.value, first.value - second.value, atol=1e-4)
+    assert found.low < found.value < found.high < 0
+    assert found.high - found.low < 0.7 * (second.high - second.low)
+    same = kernel_difference(real, a, a, resamples=5)
+    assert (same.low, same.value, same.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match='got 30, 29 and 30'):
+        kernel_difference(real, a[1:], b)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.results import write_results
+from realaudio_jax.metrics.results import pivot, write_results
 
 ROWS = [
     {'name': 'KAD', 'value': 1.23456789, 'unit': '', 'n': 64, 'steps': 4, 'seed': 0},
@@ -83,3 +83,25 @@ def test_names_that_are_not_utf_8_are_written_as_escapes(tmp_path):
     (row,) = json.loads(as_json.read_text(encoding='utf-8'))
     assert row['name'] == row['note'] == r'caf\udce9' and row['folder'] == r'caf\xe9\nx'
     assert r'caf\xe9\nx' in as_markdown.read_text(encoding='utf-8')
+
+
+def test_rows_that_differ_in_guidance_alone_are_lines_of_their_own():
+    def row(name, value, **settings):
+        return {'name': name, 'value': value, 'seed': 0, 'low': value - 1} | settings
+
+    wide = pivot([
+        row('KAD', 5.0, model='real'),
+        row('KAD', 1.0, model='student', steps=4, guidance=2.0, sampler='ddim'),
+        row('KAD', 2.0, model='student', steps=4, guidance=3.0, sampler='ddim'),
+        row('KAD', 3.0, model='student', steps=4, guidance=3.0, sampler='ping_pong'),
+        row('onset', 4.0, model='student', steps=4, guidance=3.0, sampler='ddim', unit='ms'),
+    ])  # fmt: skip
+    assert [tuple(line.values()) for line in wide] == [
+        ('real', None, None, None, 5.0, None),
+        ('student', 4, 2.0, 'ddim', 1.0, None),
+        ('student', 4, 3.0, 'ddim', 2.0, 4.0),
+        ('student', 4, 3.0, 'ping_pong', 3.0, None),
+    ]
+    assert list(wide[0]) == ['model', 'steps', 'guidance', 'sampler', 'KAD', 'onset (ms)']
+    with pytest.raises(ValueError, match="two results 'KAD' have the same settings"):
+        pivot([row('KAD', 1.0, model='real'), row('KAD', 2.0, model='real')])
