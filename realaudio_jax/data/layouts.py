@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from realaudio_jax.io import READABLE
+from realaudio_jax.sound_files import find_sounds
 
 Row = dict[str, Any]
 Log = Callable[[str], None]
@@ -65,13 +65,9 @@ class Sounds:
 
     def __init__(self, folder: Path):
         self._by_stem: dict[str, list[str]] = {}
-        for place, folders, names in os.walk(folder):
-            folders[:] = sorted(name for name in folders if not name.startswith('.'))
-            for name in sorted(names):
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in READABLE and not name.startswith('.'):
-                    path = Path(place, name).relative_to(folder).as_posix()
-                    self._by_stem.setdefault(stem, []).append(path)
+        for path in find_sounds(folder).sounds:
+            name = path.relative_to(folder).as_posix()
+            self._by_stem.setdefault(path.stem, []).append(name)
 
     def __len__(self) -> int:
         return len(self._by_stem)

@@ -11,12 +11,8 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from absl import logging
 
-<<<<<<< Updated upstream
 from realaudio_jax.audio import from_pcm16
-from realaudio_jax.data import crops, recordings_cache, wording
-=======
 from realaudio_jax.data import crops, layouts, recordings_cache, wording
->>>>>>> Stashed changes
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
 Kind = Literal['event', 'ambience']

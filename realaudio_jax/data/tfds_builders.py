@@ -18,23 +18,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-<<<<<<< Updated upstream
 from realaudio_jax.audio import to_pcm16
-from realaudio_jax.data import foley
-=======
 from realaudio_jax.data import foley, layouts
->>>>>>> Stashed changes
 from realaudio_jax.data.latent_cache import fingerprint
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.recordings_cache import default_cache_dir
 from realaudio_jax.data.scenes import Scene, SceneConfig, make_scenes
-<<<<<<< Updated upstream
-from realaudio_jax.data.sources import Recordings, Source
-from realaudio_jax.sound_files import SUFFIXES, find_sounds, read_audio
-=======
 from realaudio_jax.data.sources import Recordings, Source, is_held_out
-from realaudio_jax.io import READABLE, read_audio
->>>>>>> Stashed changes
+from realaudio_jax.sound_files import SUFFIXES, find_sounds, read_audio
 from realaudio_jax.timeline import Event, Timeline
 from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
 
