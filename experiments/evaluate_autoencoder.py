@@ -1,6 +1,9 @@
-"""Held-back recordings through a release's autoencoder, beside Opus at several rates.
+"""Held-back recordings through a release's autoencoder, beside Opus at two rates.
 
 python -m experiments.evaluate_autoencoder --recordings=DIR --embedder_weights=DIR --workdir=DIR
+
+With --autoencoder=FILE and --against=FILE two autoencoders are compared, figure by figure, each
+difference with a paired interval.
 """
 
 import functools
@@ -14,32 +17,27 @@ from experiments.common import run
 from realaudio_jax.components import AUTOENCODER_NAME, autoencoder_template, find_release
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.io import resample
-from realaudio_jax.metrics.embedders import embed_clips
-from realaudio_jax.metrics.figures import REAL, distance_rows, mean_row, statistic_row
-from realaudio_jax.metrics.judges import load_judges
-from realaudio_jax.metrics.pitch import pitch_error_cents
+from realaudio_jax.metrics.codec_judge import CodecJudge
+from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.ports import embedders_in, load_embedder
 from realaudio_jax.metrics.ports.crepe import load_crepe
-from realaudio_jax.metrics.reconstruction import (
-    band_energy_error,
-    bandwidth_kept,
-    log_mel_l1,
-    multi_resolution_stft,
-    opus_level,
-    opus_round_trip,
-    si_sdr,
-    stereo_width_error,
-)
-from realaudio_jax.metrics.results import wide_table, write_results
+from realaudio_jax.metrics.reconstruction import opus_level, opus_round_trip
+from realaudio_jax.metrics.results import tall_table, write_results
+from realaudio_jax.metrics.tower import has_tower, load_tower
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.release import load_params, read_config
 from realaudio_jax.training.loop import Progress
-from realaudio_jax.typing import LATENT_RATE, MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
+from realaudio_jax.typing import LATENT_RATE, MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, PyTree
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
+_AGAINST = flags.DEFINE_string('against', None, 'An autoencoder.safetensors to compare it with.')
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder with metadata.csv.', required=True)
-_WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
-_PITCH = flags.DEFINE_string('pitch_weights', None, 'Folder of CREPE tiny, for pitch errors.')
+_WEIGHTS = flags.DEFINE_string(
+    'embedder_weights',
+    None,
+    'Folder of the weights of embedders, each in a folder of its own: all that are found judge.',
+)
 _CLIPS = flags.DEFINE_integer('clips', 200, 'Recordings at most.', lower_bound=4)
 _LOSSLESS = flags.DEFINE_bool(
     'lossless',
@@ -49,10 +47,10 @@ _LOSSLESS = flags.DEFINE_bool(
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate_autoencoder', 'Where the tables go.')
 
 RATES = (48_000, 44_100)
-DISTANCES = ('fad', 'kad')
 LENGTHS = (1, 2, 5, 10)  # s; recordings are padded to one of these, so few programs are compiled
 LOSSLESS = ('.flac', '.wav', '.aif', '.aiff')
-OPUS_TARGETS = (12, 16, 24, 32)  # kbit/s, from the lowest that libsndfile writes
+OPUS_TARGETS = (12, 24)  # kbit/s, of which it takes about 13 and 25; the first is its lowest
+RESERVED = 'GPVAD'  # the embedder that no choice between designs may rest on
 
 
 def held_back(recordings: str, count: int, lossless: bool = False) -> list[np.ndarray]:
@@ -94,91 +92,105 @@ def load_autoencoder(release, path):
     return reconstruct
 
 
-def judge(originals, others, sample_rate, embedders, windows, columns, pitch=None) -> list[dict]:
-    """Distances to the set of originals, and how far each sound is from its own."""
-    rows = []
-    for embedder, real in zip(embedders, windows, strict=True):
-        made = embed_clips(embedder, others, sample_rate)
-        rows += distance_rows(real, made, embedder, DISTANCES, paired=True)
-    pairs = list(zip(originals, others, strict=True))
-    sounding = [(a, b) for a, b in pairs if a.any()]  # two figures are undefined for silence
-    rows += [
-        mean_row('log-mel L1', [log_mel_l1(a, b, sample_rate) for a, b in pairs]),
-        mean_row('multi-resolution STFT', [multi_resolution_stft(a, b) for a, b in sounding]),
-        # an exact copy has no distortion; 100 dB stands for it, or the mean would be infinite
-        mean_row('SI-SDR', [min(si_sdr(a, b), 100.0) for a, b in sounding], 'dB'),
-        mean_row('stereo width error', finite(abs(stereo_width_error(a, b)) for a, b in pairs)),
-        mean_row('bandwidth kept', finite(100 * bandwidth_kept(a, b, sample_rate)
-                                          for a, b in pairs), '%'),
-    ]  # fmt: skip
-    bands = [band_energy_error(a, b, sample_rate) for a, b in pairs]
-    for band in bands[0]:
-        rows.append(mean_row(f'energy error {band}', [abs(found[band]) for found in bands], 'dB'))
-    if pitch:
-        errors = finite(pitch_error_cents(a, b, sample_rate, pitch) for a, b in pairs)
-        if errors:  # of the pitched recordings
-            rows.append(statistic_row('pitch error, median', np.median, errors, 'cents'))
-    return [row | columns for row in rows]
-
-
-def finite(values) -> list[float]:
-    """Without the NaN of silent clips."""
-    return [value for value in values if np.isfinite(value)]
+def load_judges(release: str, embedder_weights: str | None) -> tuple[list[Embedder], PyTree | None]:
+    """Every embedder at hand, the release's audio tower first, and CREPE's parameters or None."""
+    folder = find_release(release)
+    embedders = [load_tower(folder).embedder] if has_tower(folder) else []
+    found = embedders_in(embedder_weights) if embedder_weights else {}
+    embedders += [load_embedder(name, path) for name, path in found.items()]
+    return embedders, load_crepe(found['crepe'])[0] if 'crepe' in found else None
 
 
 def evaluate(
-    release, autoencoder, recordings, embedder_weights, count, lossless=False, pitch_weights=None
+    release: str,
+    autoencoder: str | None,
+    recordings: str,
+    embedder_weights: str | None,
+    count: int,
+    lossless: bool = False,
+    against: str | None = None,
 ) -> list[dict]:
     """One row set for each of: real against real, the autoencoder at both rates, Opus."""
-    tower, embedders = load_judges(find_release(release), embedder_weights)
-    embedders = ([tower.embedder] if tower else []) + embedders
+    embedders, crepe = load_judges(release, embedder_weights)
     reconstruct = load_autoencoder(release, autoencoder)
-    pitch = load_crepe(pitch_weights)[0] if pitch_weights else None
     clips = held_back(recordings, count, lossless)
     if len(clips) < 4:
         raise ValueError(f'{recordings} holds back {len(clips)} recordings; 4 or more are needed')
     rows = []
-    with Progress(len(clips) * (len(RATES) + len(OPUS_TARGETS)), 'reconstruct') as progress:
+    passes = len(RATES) + len(OPUS_TARGETS) + bool(against)
+    with Progress(passes * len(clips), 'reconstruct') as progress:
         done = 0
+
+        def counted(codec, rate):
+            def call(audio):
+                nonlocal done
+                done = min(done + 1, passes * len(clips))  # the judge has a few sounds of its own
+                progress.update(done)
+                return codec(audio, rate)
+
+            return call
+
         for rate in RATES:
             originals = [np.clip(resample(clip, SAMPLE_RATE, rate), -1, 1) for clip in clips]
-            windows = [embed_clips(embedder, originals, rate) for embedder in embedders]
-            others = []
-            for audio in originals:
-                others.append(reconstruct(audio, rate))
-                done += 1
-                progress.update(done)
-            columns = {'model': f'autoencoder {rate / 1000:g} kHz', 'sample_rate': rate}
-            rows += judge(originals, others, rate, embedders, windows, columns, pitch)
+            judge = CodecJudge(originals, rate, embedders, crepe)
+            judged = judge.judge(counted(reconstruct, rate))
+            rows += _labelled(judge.rows(judged), f'autoencoder {rate / 1000:g} kHz', rate)
             if rate != SAMPLE_RATE:
                 continue
-            for embedder, w in zip(embedders, windows, strict=True):
-                floor = distance_rows(w[::2], w[1::2], embedder, DISTANCES)
-                rows += [{'note': 'two halves'} | row | {'model': REAL} for row in floor]
+            rows += judge.floor_rows()
+            if against:
+                other = judge.judge(counted(load_autoencoder(release, against), rate))
+                rows += _labelled(judge.rows(other), 'against', rate)
+                differences = judge.difference_rows(other, judged)
+                rows += _labelled(differences, 'autoencoder less against', rate)
             for target in OPUS_TARGETS:
-                level, opus = opus_level(target, 2), []
-                for audio in originals:
-                    opus.append(opus_round_trip(audio, rate, level))
-                    done += 1
-                    progress.update(done)
-                columns = {'model': f'Opus, {target} kbit/s', 'sample_rate': rate}
-                made = [audio for audio, _ in opus]
-                rows += judge(originals, made, rate, embedders, windows, columns, pitch)
-                lengths = np.array([len(a) for a in originals])
-                kbit = np.average([k for _, k in opus], weights=lengths)
-                row = {'name': 'bit rate', 'value': kbit, 'unit': 'kbit/s', 'n': len(opus)}
-                rows.append(row | columns)
-    return rows
+                opus = Opus(target)
+                found = judge.rows(judge.judge(counted(opus, rate)))
+                rows += _labelled([*found, opus.bit_rate_row()], f'Opus, {target} kbit/s', rate)
+    return [
+        {'note': 'no choice rests on this embedder'} | row
+        if row.get('embedder', '').startswith(RESERVED)
+        else row
+        for row in rows
+    ]
+
+
+class Opus:
+    """Opus at a target rate in kbit/s; remembers the rate that it took."""
+
+    def __init__(self, target: int):
+        self._level, self._kbit, self._samples = opus_level(target, 2), [], []
+
+    def __call__(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
+        """The sound after Opus."""
+        decoded, kbit_per_s = opus_round_trip(audio, sample_rate, self._level)
+        self._kbit.append(kbit_per_s)
+        self._samples.append(len(audio))
+        return decoded
+
+    def bit_rate_row(self) -> dict:
+        """The mean rate so far."""
+        mean = np.average(self._kbit, weights=self._samples)
+        return {'name': 'bit rate', 'value': mean, 'unit': 'kbit/s', 'n': len(self._kbit)}
+
+
+def _labelled(rows, model, sample_rate):
+    return [row | {'model': model, 'sample_rate': sample_rate} for row in rows]
 
 
 def main(argv):
     del argv
     rows = evaluate(
-        _RELEASE.value, _AUTOENCODER.value, _RECORDINGS.value, _WEIGHTS.value, _CLIPS.value,
-        _LOSSLESS.value, _PITCH.value,
-    )  # fmt: skip
+        _RELEASE.value,
+        _AUTOENCODER.value,
+        _RECORDINGS.value,
+        _WEIGHTS.value,
+        _CLIPS.value,
+        _LOSSLESS.value,
+        _AGAINST.value,
+    )
     write_results(pathlib.Path(_WORKDIR.value), rows, 'Reconstruction of held-back recordings')
-    print(wide_table(rows))
+    print(tall_table(rows))
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from realaudio_jax.metrics.reconstruction import (
     stereo_width_error,
 )
 from realaudio_jax.metrics.timing import clip_timing
+from realaudio_jax.metrics.tonality import roughness, signal_purity, test_signals
 from realaudio_jax.timeline import Event
 
 CLEAN = 'clean'
@@ -40,8 +41,13 @@ def measure_responses(
         progress: called with the number of rungs done.
     """
     windows = [embed_clips(embedder, sounds, sample_rate) for embedder in embedders]
+    signals = test_signals(sample_rate)
+    before = np.array([roughness(sound, sample_rate) for sound in sounds])
 
-    def figures(damaged):
+    def figures(damage):
+        damaged = [damage(sound) for sound in sounds]
+        purity = [signal_purity(s, damage(s.audio), sample_rate) for s in signals]
+        rough = [roughness(sound, sample_rate) for sound in damaged]
         pairs = list(zip(sounds, damaged, strict=True))
         times = [clip_timing(x, sample_rate, e) for x, e in zip(damaged, events, strict=True)]
         onsets, offsets = (np.abs(np.concatenate([getattr(t, name) for t in times]))
@@ -54,6 +60,8 @@ def measure_responses(
             'stereo width error': np.mean([abs(stereo_width_error(a, b)) for a, b in pairs]),
             'bandwidth kept (%)': 100 * np.mean([bandwidth_kept(a, b, sample_rate)
                                                  for a, b in pairs]),
+            'line over skirt (dB)': np.mean(purity),
+            'roughness ratio': np.mean(rough / before),
             'onset error (ms)': _median(onsets),
             'offset error (ms)': _median(offsets),
         }  # fmt: skip
@@ -64,11 +72,11 @@ def measure_responses(
                 found[label] = DISTANCES[name][1](real, made, 2).value
         return {name: float(value) for name, value in found.items()}
 
-    clean, found, done = figures(sounds), {}, 0
+    clean, found, done = figures(lambda sound: sound), {}, 0
     for ladder, rungs in ladders(sample_rate).items():
         found[ladder] = {CLEAN: clean}
         for rung, damage in rungs:
-            found[ladder][rung] = figures([damage(sound) for sound in sounds])
+            found[ladder][rung] = figures(damage)
             done += 1
             if progress:
                 progress(done)

@@ -115,6 +115,18 @@ def wide_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return _aligned([list(wide[0]), *lines], [key != 'model' for key in wide[0]])
 
 
+def tall_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`wide_table` with a line for each figure and a column for each setting."""
+    wide, keys = pivot(rows), _distinguishing([_plain_row(row) for row in rows])
+    head = ['', *(' '.join(str(row[key]) for key in keys if row[key] is not None) for row in wide)]
+    lines = [
+        [column, *(_cell(row, column) if row[column] is not None else '' for row in wide)]
+        for column in wide[0]
+        if column not in keys
+    ]
+    return _aligned([head, *lines], [False] + [True] * len(wide))
+
+
 def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
     missing = [field for field in ('name', 'value') if field not in row]
     if missing:

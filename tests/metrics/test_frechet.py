@@ -7,6 +7,7 @@ import scipy.linalg
 from realaudio_jax.metrics import frechet
 from realaudio_jax.metrics.frechet import (
     GaussianStatistics,
+    frechet_difference,
     frechet_distance,
     frechet_infinity_interval,
     frechet_interval,
@@ -106,6 +107,23 @@ def test_extrapolation_is_that_of_a_line_and_the_order_of_clips_is_nothing_to_it
     assert frechet._intercept(np.array(line)) == pytest.approx(5)
     with pytest.raises(ValueError, match='at least 8 clips, got 7'):
         frechet_infinity_interval(a, b[:7])
+
+
+def test_a_difference_of_two_codecs_is_sharper_than_either_distance():
+    real = _clips(1, 40)
+    near, far = ([clip * gain for clip in real] for gain in (1.3, 1.4))
+    found = frechet_difference(real, near, far, 60)
+    first, second = (frechet_interval(real, made, 60, paired=True) for made in (near, far))
+    assert found.value == pytest.approx(second.value - first.value, rel=1e-9)
+    assert 0 < found.low <= found.value <= found.high
+    assert found.high - found.low < 0.5 * (second.high - second.low) + 1e-9
+    swapped = frechet_difference(real, far, near, 60)
+    assert (swapped.value, swapped.low) == pytest.approx((-found.value, -found.high))
+    noisy = [clip + np.random.default_rng(i).normal(size=clip.shape) for i, clip in enumerate(real)]
+    again = [clip + np.random.default_rng(99 - i).normal(size=clip.shape)
+             for i, clip in enumerate(real)]  # fmt: skip
+    same = frechet_difference(real, noisy, again, 60)
+    assert same.low < 0 < same.high
 
 
 def test_joining_blocks_changes_nothing(monkeypatch):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.results import pivot, write_results
+from realaudio_jax.metrics.results import pivot, tall_table, write_results
 
 ROWS = [
     {'name': 'KAD', 'value': 1.23456789, 'unit': '', 'n': 64, 'steps': 4, 'seed': 0},
@@ -40,6 +40,18 @@ def test_markdown_groups_names_rounds_values_and_states_shared_settings_once(tmp
         ['KAD', '2', '', '64', '8', 'a/b'],
         ['onset F1', '0.5', '%', '32', '4', ''],
     ]
+
+
+def test_a_tall_table_has_a_line_for_each_figure():
+    rows = [
+        {'name': 'KAD', 'value': 1.5, 'model': 'a', 'steps': 4},
+        {'name': 'onset', 'value': 2.0, 'unit': 'ms', 'model': 'a', 'steps': 4},
+        {'name': 'KAD', 'value': 3.0, 'model': 'b'},
+    ]
+    lines = [[cell.strip() for cell in line.split('|')[1:-1]]
+             for line in tall_table(rows).splitlines()]  # fmt: skip
+    assert lines[0] == ['', 'a 4', 'b']
+    assert lines[2:] == [['KAD', '1.5', '3'], ['onset (ms)', '2', '']]
 
 
 def test_not_finite_values_are_null_and_said(tmp_path):

@@ -119,6 +119,28 @@ def load_embedder(name: str, weights_dir: str | os.PathLike) -> Embedder:
     return dataclasses.replace(embedder, source=port.source)
 
 
+def embedders_in(folder: str | os.PathLike) -> dict[str, pathlib.Path]:
+    """Every embedder whose weights lie in a folder or right below it, and the folder that has them.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    root = pathlib.Path(folder)
+    folders = [root, *sorted(path for path in root.glob('*') if path.is_dir())]
+    found = {
+        name: path
+        for name, port in PORTS.items()
+        for path in reversed(folders)
+        if _holds(path, port)
+    }
+    if not found:
+        raise FileNotFoundError(
+            f'{root}: no weights of an embedder here or in a folder below it; known are '
+            f'{", ".join(PORTS)}'
+        )
+    return found
+
+
 def table() -> str:
     """The embedders as a Markdown table."""
     rows = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from realaudio_jax.metrics.ports import PORTS, load_embedder, registry
+from realaudio_jax.metrics.ports import PORTS, embedders_in, load_embedder, registry
 
 AT_HAND = {'yamnet': 'yamnet', 'gpvad': 'gpvad', 'crepe': 'crepe_tiny'}
 
@@ -22,6 +22,16 @@ def test_a_folder_of_another_embedder(sound_dir, tmp_path):
         load_embedder('cnn14', folder)
     with pytest.raises(FileNotFoundError, match='a folder that holds cnn14.safetensors$'):
         load_embedder('cnn14', tmp_path)
+
+
+def test_the_embedders_of_a_folder_are_found_by_their_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no weights of an embedder here or in a folder'):
+        embedders_in(tmp_path)
+    for name, folder in (('yamnet', 'one'), ('crepe', 'two'), ('openl3', '.')):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / PORTS[name].files[0]).touch()
+    want = {'yamnet': tmp_path / 'one', 'crepe': tmp_path / 'two', 'openl3': tmp_path}
+    assert embedders_in(tmp_path) == want
 
 
 def test_no_such_embedder(tmp_path):
