@@ -208,7 +208,7 @@ class Found:
         remedy = ''
         if self.others.keys() & set(UNREADABLE_SUFFIXES):
             remedy = '; convert sounds of these kinds to FLAC or WAV'
-        return f'{sum(self.others.values())} files are no sound that can be read: {kinds}{remedy}'
+        return f'{counted(sum(self.others.values()), "file")} not read as sound: {kinds}{remedy}'
 
 
 def find_sounds(folder: str | os.PathLike) -> Found:
@@ -230,6 +230,11 @@ def find_sounds(folder: str | os.PathLike) -> Found:
         elif suffix not in ('.csv', '.jsonl', '.md', '.txt'):
             others[suffix or 'without a suffix'] += 1
     return Found(tuple(sorted(sounds)), dict(others))
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: '1 file', '3 files'."""
+    return f'{count} {noun}{"s" * (count != 1)}'
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

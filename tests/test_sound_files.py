@@ -189,7 +189,7 @@ def test_a_folder_is_listed_and_what_is_ignored_is_counted(tmp_path):
         (tmp_path / name).write_bytes(b'')
     found = find_sounds(tmp_path)
     assert [path.name for path in found.sounds] == ['b.OPUS', 'a.aif']
-    assert found.remark().startswith('3 files are no sound that can be read: 2 .m4a, 1 .png; conv')
+    assert found.remark().startswith('3 files not read as sound: 2 .m4a, 1 .png; conv')
     (tmp_path / 'deep' / 'f.txt').write_text('notes')
     assert find_sounds(tmp_path / 'deep').remark() is None
     with pytest.raises(FileNotFoundError, match='no folder'):

@@ -250,7 +250,8 @@ def make_scene(
         if added:
             events += added
             labels.append(clip.label)
-            heard.append(captions.Heard(clip.text, added[0].onset_s, len(added), pan))
+            said = clip.caption if len(added) == 1 else ''  # it tells of the sound once
+            heard.append(captions.Heard(said or clip.text, added[0].onset_s, len(added), pan))
     if not events and bed is None:
         raise ValueError('the source gave only silent sounds; a scene needs one that is heard')
     if bed is not None:
@@ -260,7 +261,9 @@ def make_scene(
     crops.limit(mix, MAX_PEAK)
     return Scene(
         audio=mix,
-        caption=captions.make_caption(rng, heard, ambience.text if ambience else None),
+        caption=captions.make_caption(
+            rng, heard, (ambience.caption or ambience.text) if ambience else None
+        ),
         events=tuple(sorted(events, key=_by_onset)),
         labels=tuple(labels),
         seconds=samples / SAMPLE_RATE,

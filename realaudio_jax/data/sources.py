@@ -1,10 +1,9 @@
 """Labelled one-shot and ambience sounds: the raw material of scenes."""
 
 import collections
-import csv
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -12,13 +11,16 @@ import numpy as np
 from absl import logging
 
 from realaudio_jax.audio import from_pcm16
-from realaudio_jax.data import crops, layouts, recordings_cache, wording
+from realaudio_jax.data import crops, recordings_cache, wording
+from realaudio_jax.data.recordings_table import Row, Table, read_table
+from realaudio_jax.sound_files import counted, some
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
 Kind = Literal['event', 'ambience']
 Regions = crops.Regions
 
 HELD_OUT_PERCENT = 10
+CAPTION_SHARE = 0.5  # of the picks of a recording with captions, which have one of them
 AMBIENCE_SECONDS = 3.0  # a shorter clip is never an ambience
 AMBIENCE_ACTIVE = 0.9  # nor one that sounds for less of its duration
 
@@ -27,7 +29,8 @@ AMBIENCE_ACTIVE = 0.9  # nor one that sounds for less of its duration
 class Clip:
     """One sound. `active` lists where it sounds, in seconds from its start.
 
-    `audio` is [S] or [S, 2] at `sample_rate` Hz; `label` names its class, `text` is English.
+    `audio` is [S] or [S, 2] at `sample_rate` Hz; `label` names its class, `text` is English for it.
+    `caption`, where it is not '', describes this very sound and stands for `text` in a caption.
     """
 
     audio: Float[np.ndarray, '...']
@@ -37,6 +40,7 @@ class Clip:
     active: Regions
     licence: str
     kind: Kind
+    caption: str = ''
 
 
 @runtime_checkable
@@ -52,7 +56,10 @@ class Source(Protocol):
 
 
 class Record(NamedTuple):
-    """A recording in the cache: what metadata.csv says of it, and where its samples lie."""
+    """A recording in the cache: what its folder says of it, and where its samples lie.
+
+    `texts` are wordings of its label, `captions` tell of this very sound, if there are any.
+    """
 
     file: str
     label: str
@@ -71,34 +78,51 @@ class Record(NamedTuple):
     source: str = ''
 
 
+def _hash(take: str) -> int:
+    return int.from_bytes(hashlib.sha256(take.encode('utf-8', 'surrogateescape')).digest()[:4])
+
+
 def is_held_out(take: str) -> bool:
     """Whether a take belongs to the held-out tenth; depends on its name alone."""
-    digest = hashlib.sha256(take.encode()).digest()
-    return int.from_bytes(digest[:4], 'big') % 100 < HELD_OUT_PERCENT
+    return _hash(take) % 100 < HELD_OUT_PERCENT
 
 
-def _find(folder: Path) -> tuple[Path, Path]:
-    """The metadata file of a recordings folder, and the folder its file names are relative to."""
-    home = next((p for p in (folder, folder.parent) if (p / 'metadata.csv').is_file()), None)
-    if not folder.is_dir() or home is None:
-        raise FileNotFoundError(
-            f'{folder}: no metadata.csv here; a recordings folder holds metadata.csv with the '
-            'columns file and label, and the files beside it or under audio/, or is one of '
-            f'{", ".join(layout.name for layout in layouts.LAYOUTS)} as published'
-        )
-    return home / 'metadata.csv', home / 'audio' if (home / 'audio').is_dir() else home
+def held_out_files(files: Sequence[tuple[str, str, str, str]]) -> set[str]:
+    """Which files are kept out of training, so that both splits have what they need.
+
+    A file of a given split stays there. Of the others about a tenth of the takes is held out, by a
+    hash of their names, all variants of a take together; and of every label with two takes or more,
+    one at least is held out and one trained on. Where no label has two takes, files count as takes.
+
+    Args:
+        files: (name, label, take, split) of each; split is 'train', 'held_out' or ''.
+
+    Returns:
+        The names; none or all of them where there is only one take.
+    """
+    held_out = {name for name, _, _, split in files if split == 'held_out'}
+    free = [file[:3] for file in files if not file[3]]
+    takes = _takes_by_label(free)
+    if all(len(found) < 2 for found in takes.values()):
+        free = [(name, label, name) for name, label, _ in free]
+        takes = _takes_by_label(free)
+    if len(free) == len(files):
+        # last of all the folder itself: a label of many where each has one take
+        takes[None] = {take for _, _, take in free}
+    out = {take for _, _, take in free if is_held_out(take)}
+    for found in takes.values():
+        if len(found) > 1 and not found & out:
+            out.add(min(found, key=_hash))
+        if len(found) > 1 and found <= out:
+            out.remove(max(found, key=_hash))
+    return held_out | {name for name, _, take in free if take in out}
 
 
-def _read_metadata(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, newline='', encoding='utf-8-sig') as file:
-            reader = csv.DictReader(file)
-            missing = {'file', 'label'} - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(f'{path}: the column {sorted(missing)[0]!r} is missing')
-            return [row for row in reader if row['file'] and row['label']]
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{path}: not UTF-8 text; save it as UTF-8 CSV') from error
+def _takes_by_label(files: Sequence[tuple[str, str, str]]) -> dict[str | None, set[str]]:
+    takes = collections.defaultdict(set)
+    for _, label, take in sorted(files):
+        takes[label].add(take)
+    return dict(sorted(takes.items()))
 
 
 def _parse_regions(text: str, seconds: float) -> Regions:
@@ -114,49 +138,39 @@ def _parse_regions(text: str, seconds: float) -> Regions:
     return tuple(regions)
 
 
-def _take(row: dict[str, str]) -> str:
+def _take(row: Row) -> str:
     """What keeps variants of one take together: set folder and Freesound id, group or stem."""
-    folder = row['file'].split('/')[0] if '/' in row['file'] else ''
-    whole = Path(row['file']).with_suffix('').as_posix()
+    folder = row.file.split('/')[0] if '/' in row.file else ''
+    whole = Path(row.file).with_suffix('').as_posix()
     stem = whole.rstrip('0123456789_- ')
     stem = whole if stem.rstrip('/') in ('', folder) else stem  # names that are numbers alone
-    return f'{folder}/{row.get("freesound_id") or row.get("group") or stem}'
-
-
-def _read_folder(
-    folder: Path, log: Callable[[str], None]
-) -> tuple[Path, Path, dict[str, layouts.Row]]:
-    """What names the sounds, the folder that their names count from, and their rows by file."""
-    own = any((place / 'metadata.csv').is_file() for place in (folder, folder.parent))
-    published = None if own else layouts.read(folder, log)
-    if published:
-        root, rows = published
-        return root, root, {row['file']: row for row in rows}
-    metadata, root = _find(folder)
-    rows = {row['file']: row for row in _read_metadata(metadata)}
-    if rows and not any((root / name).exists() for name in rows):
-        root = metadata.parent
-    return metadata, root, rows
+    return f'{folder}/{row.group or stem}'
 
 
 class Recordings:
-    """Recordings from a folder with metadata.csv (columns file, label; more are used if there).
+    """Recordings from a folder: what its metadata.csv, or the names of its files, say of them.
 
     A published dataset in its own layout serves as well, see `layouts`; it keeps its own split.
 
-    Files are decoded once to 48 kHz int16 into a cache; unreadable ones are left out, each with one
-    line to `log`. About a tenth of the takes is held out, with all variants of a take, by a hash.
+    Files are decoded once to 48 kHz int16 into a cache. Those that cannot be read, are silent or
+    copies of others are left out, and that is said. The held-out split is settled over the whole
+    folder, see `held_out_files`; see `recordings_table` for the folder.
 
     Args:
-      folder: holds metadata.csv; its files lie beside it or under audio/.
-      split: 'train', 'held_out' or 'all'.
-      cache_dir: where decoded audio goes; None is $REALAUDIO_CACHE or ~/.cache/realaudio_jax.
-      log: takes one line of text; None logs a warning.
-      balance: a recording of a label that has n of them is picked in proportion to n^-balance: 0 is
-        by file, 1 by label.
+        folder: of the recordings.
+        split: 'train', 'held_out' or 'all'.
+        cache_dir: where decoded audio goes; None is $REALAUDIO_CACHE or ~/.cache/realaudio_jax.
+        log: takes one line of text; None logs a warning, each line once in a process.
+        balance: a recording of a label that has n of them is picked in proportion to n^-balance: 0
+            is by file, 1 by label.
+
+    Attributes:
+        clips: the recordings of the split.
+        digest: of all that decides what the split gives: contents, labels, captions, split.
 
     Raises:
-      FileNotFoundError: no metadata.csv. ValueError: columns missing, nothing readable, bad split.
+        FileNotFoundError: no such folder.
+        ValueError: a table that cannot be used, nothing readable, bad split.
     """
 
     def __init__(
@@ -169,28 +183,33 @@ class Recordings:
     ):
         if split not in ('train', 'held_out', 'all'):
             raise ValueError(f'split {split!r} is not one of train, held_out, all')
-        log = log or logging.warning
-        metadata, root, rows = _read_folder(Path(folder), log)
+        log = log or _warn_once
+        table = read_table(folder, log)
+        contents = recordings_cache.digests(table.root, list(table.rows))
+        contents = _without_copies(contents, table.source, log)
         self._audio, index = recordings_cache.open_cache(
-            root,
-            recordings_cache.digests(root, list(rows)),
-            Path(cache_dir) if cache_dir else None,
-            log,
+            table.root, contents, Path(cache_dir) if cache_dir else None, log
         )
-        records = []
-        for name, row in rows.items():
-            entry = index[name]
-            if 'error' in entry:
-                log(f'{root / name}: left out, {entry["error"]}')
-                continue
-            record = self._record(row, entry)
-            if record.active and split in ('all', 'held_out' if record.held_out else 'train'):
-                records.append(record)
+        records = _records(table, index, log)
+        held_out = held_out_files(
+            [(r.file, r.label, r.take, table.rows[r.file].split) for r in records]
+        )
+        records = [record._replace(held_out=record.file in held_out) for record in records]
         if not records:
-            raise ValueError(f'{metadata}: no readable recordings in split {split!r}')
+            raise ValueError(f'{table.source}: no readable recordings')
+        if split != 'all':
+            records = [record for record in records if record.held_out == (split == 'held_out')]
+        if not records:
+            raise ValueError(
+                f'{table.source}: nothing is left for the split {split!r}; two takes are needed, '
+                'or rows of both splits where there is a column split'
+            )
         self.folder, self.split, self._cache_dir = Path(folder), split, cache_dir
         self.balance = balance
         self.clips: list[Record] = records
+        self.digest = hashlib.sha256(
+            repr([(record, contents[record.file]) for record in records]).encode()
+        ).hexdigest()
         self.labels = tuple(sorted({record.label for record in records}))
         self.kinds = tuple(k for k in ('event', 'ambience') if any(r.kind == k for r in records))
         self._weights = {kind: self._pick_weights(kind) for kind in self.kinds}
@@ -200,31 +219,6 @@ class Recordings:
     def __reduce__(self):
         """Another process opens the cache by itself; what was left out has been said here."""
         return _reopened, (self.folder, self.split, self._cache_dir, self.balance)
-
-    def _record(self, row: dict[str, str], entry: dict) -> Record:
-        seconds = entry['frames'] / SAMPLE_RATE
-        found = tuple((start, end) for start, end in entry['active'])
-        active = _parse_regions(row.get('active_regions') or '', seconds) or found
-        steady = sum(end - start for start, end in active) >= AMBIENCE_ACTIVE * seconds
-        ambient = steady and seconds >= AMBIENCE_SECONDS and wording.is_ambience(row['label'])
-        take = row.get('take') or _take(row)
-        captions = tuple(row.get('captions') or ())
-        named = row['label'] not in captions  # else the caption is all that is known
-        held_out = {'train': False, 'held_out': True}.get(row.get('split') or '')
-        return Record(
-            file=row['file'],
-            label=row['label'],
-            texts=wording.readable(row['label'], row['file']) if named else captions,
-            kind='ambience' if ambient else 'event',
-            seconds=seconds,
-            licence=row.get('licence') or 'unknown',
-            take=take,
-            held_out=is_held_out(take) if held_out is None else held_out,
-            captions=captions,
-            author=row.get('author') or '',
-            source=row.get('source_url') or row.get('source') or '',
-            **(entry | {'active': active}),
-        )
 
     def _pick_weights(self, kind: Kind) -> np.ndarray:
         """Cumulative; what is called alike is one label, however its library spells it."""
@@ -290,7 +284,10 @@ class Recordings:
             any_start = rng.uniform(0.0, record.seconds - seconds)
             start_s = any_start if kind == 'ambience' else region[0]
         text = record.texts[rng.integers(len(record.texts))]
-        return dataclasses.replace(self.load(i, start_s, seconds), text=text)
+        caption = ''
+        if record.captions and rng.random() < CAPTION_SHARE:
+            caption = wording.as_phrase(record.captions[rng.integers(len(record.captions))])
+        return dataclasses.replace(self.load(i, start_s, seconds), text=text, caption=caption)
 
     def random_crops(
         self, rng: np.random.Generator, batch: int, samples: int
@@ -320,6 +317,73 @@ class Recordings:
         at = int(rng.integers(len(out) - frames + 1))
         gain = 10 ** (rng.uniform(-12.0, 6.0) / 20)
         out[at : at + frames] += crops.random_stereo(rng, audio) * np.float32(gain)
+
+
+_said: set[str] = set()
+
+
+def _warn_once(line: str) -> None:
+    if line not in _said:
+        _said.add(line)
+        logging.warning('%s', line)
+
+
+def _without_copies(
+    contents: dict[str, str], source: str, log: Callable[[str], None]
+) -> dict[str, str]:
+    """The first of the files with the same bytes; a copy could lie in the other split."""
+    first: dict[str, str] = {}
+    for name, digest in contents.items():
+        first.setdefault(digest or name, name)
+    copies = [name for name, digest in contents.items() if first[digest or name] != name]
+    if copies:
+        log(
+            f'{source}: left out {len(copies)} of {counted(len(contents), "file")}, copies of '
+            f'others: {some(copies)}'
+        )
+    return {name: digest for name, digest in contents.items() if name not in set(copies)}
+
+
+def _records(table: Table, index: dict[str, dict], log: Callable[[str], None]) -> list[Record]:
+    """What the cache holds of a table's files; says which were left out, and why."""
+    records, unreadable, silent = [], [], []
+    for name, entry in index.items():
+        if 'error' in entry:
+            unreadable.append(f'{name} ({entry["error"]})')
+            continue
+        record = _record(table.rows[name], entry)
+        if record.active:
+            records.append(record)
+        else:
+            silent.append(name)
+    for what, names in (('not readable', unreadable), ('silent', silent)):
+        if names:
+            log(f'{table.source}: left out {len(names)} of {counted(len(index), "file")}, {what}: '
+                f'{some(names)}')  # fmt: skip
+    return records
+
+
+def _record(row: Row, entry: dict) -> Record:
+    seconds = entry['frames'] / SAMPLE_RATE
+    found = tuple((start, end) for start, end in entry['active'])
+    active = _parse_regions(row.active_regions, seconds) or found
+    steady = sum(end - start for start, end in active) >= AMBIENCE_ACTIVE * seconds
+    ambient = steady and seconds >= AMBIENCE_SECONDS and wording.is_ambience(row.label)
+    named = row.label not in row.captions  # else the caption is all that is known
+    return Record(
+        file=row.file,
+        label=row.label,
+        texts=wording.readable(row.label, row.file) if named else row.captions,
+        kind='ambience' if ambient else 'event',
+        seconds=seconds,
+        licence=row.licence or 'unknown',
+        take=row.take or _take(row),
+        held_out=False,
+        captions=row.captions,
+        author=row.author,
+        source=row.source,
+        **(entry | {'active': active}),
+    )
 
 
 def _reopened(folder: Path, split: str, cache_dir: str | Path | None, balance: float) -> Recordings:

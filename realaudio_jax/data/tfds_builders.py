@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from realaudio_jax.audio import to_pcm16
-from realaudio_jax.data import foley, layouts
+from realaudio_jax.data import foley, layouts, wording
 from realaudio_jax.data.latent_cache import fingerprint
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.recordings_cache import default_cache_dir
@@ -357,7 +357,7 @@ def read_captions(folder: Path) -> dict[str, tuple[str, Any]]:
         files = find_sounds(folder).sounds
         if not files:
             raise ValueError(f'{folder}: no sound files ({", ".join(SUFFIXES)})')
-        return {p.relative_to(folder).as_posix(): (_from_name(p), None) for p in files}
+        return {p.relative_to(folder).as_posix(): (wording.from_name(p.stem), None) for p in files}
     captions = {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not row.get('file') or not row.get('caption'):
@@ -368,9 +368,3 @@ def read_captions(folder: Path) -> dict[str, tuple[str, Any]]:
     if not captions:
         raise ValueError(f'{source}: no entries')
     return captions
-
-
-def _from_name(path: Path) -> str:
-    """'door_slam-02.wav' -> 'door slam'; a name without letters stays as it is."""
-    words = path.stem.replace('_', ' ').replace('-', ' ').split()
-    return ' '.join(w for w in words if not w.isdigit()).rstrip('0123456789 ') or path.stem

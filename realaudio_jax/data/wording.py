@@ -60,6 +60,23 @@ def readable(label: str, file: str = '') -> tuple[str, ...]:
     return (' '.join(library_labels.REPAIRS.get(word, word) for word in words),)
 
 
+def from_name(name: str) -> str:
+    """The words in the name of a file or folder, without suffix: 'door_slam-02' -> 'door slam'.
+
+    A name without letters stays as it is.
+    """
+    words = name.replace('_', ' ').replace('-', ' ').split()
+    return ' '.join(w for w in words if not w.isdigit()).rstrip('0123456789 ') or name
+
+
+def as_phrase(caption: str) -> str:
+    """A caption as a part of a longer one: 'A dog barks.' -> 'a dog barks'."""
+    words = caption.rstrip(' .!').split(' ')
+    if words[0][1:].islower() or len(words[0]) == 1 and words[0] != 'I':
+        words[0] = words[0].lower()
+    return ' '.join(words)
+
+
 def is_ambience(label: str) -> bool:
     """Whether a label names something that goes on in the background."""
     text = label.lower().replace('_', ' ')

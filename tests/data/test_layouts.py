@@ -14,10 +14,12 @@ from realaudio_jax.data.whole import whole_recordings
 
 
 def put_sounds(folder, *names, seconds=0.25):
-    for i, name in enumerate(names):
+    for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        noise = 0.1 * np.random.default_rng(i).standard_normal(round(seconds * 16000))
+        noise = 0.1 * np.random.default_rng(list(name.encode())).standard_normal(
+            round(seconds * 16000)
+        )
         soundfile.write(path, noise, 16000)
 
 

@@ -7,7 +7,8 @@ import soundfile
 
 from realaudio_jax.data import crops, wording
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
-from realaudio_jax.data.sources import Clip, Recordings, is_held_out
+from realaudio_jax.data.scenes import make_scene
+from realaudio_jax.data.sources import Clip, Recordings, held_out_files, is_held_out
 from realaudio_jax.typing import SAMPLE_RATE
 
 
@@ -93,9 +94,10 @@ def test_regions_of_the_metadata_are_used_and_cut_with_an_excerpt(small, tmp_pat
 @pytest.mark.parametrize(
     ('metadata', 'error', 'names'),
     [
-        (None, FileNotFoundError, 'metadata.csv'),
+        (None, ValueError, 'no sound files'),
         ('file,text\na.wav,dog\n', ValueError, 'label'),
         ('file,label\nmissing.wav,dog\n', ValueError, 'no readable recordings'),
+        ('file,label\n../a.wav,dog\n', ValueError, 'line 2 names'),
     ],
 )
 def test_a_bad_folder_is_one_clear_line(tmp_path, metadata, error, names):
@@ -104,6 +106,90 @@ def test_a_bad_folder_is_one_clear_line(tmp_path, metadata, error, names):
     with pytest.raises(error, match=names) as raised:
         Recordings(tmp_path, 'all', tmp_path / 'cache', lambda line: None)
     assert '\n' not in str(raised.value)
+
+
+def test_copies_silence_and_what_cannot_be_read_are_counted_and_named(small, tmp_path):
+    audio = small / 'audio'
+    (audio / 'again.wav').write_bytes((audio / 'gap.wav').read_bytes())
+    soundfile.write(audio / 'still.wav', np.zeros(9000), SAMPLE_RATE)
+    names = ('gap.wav', 'again.wav', 'still.wav', 'broken.ogg', 'old.wav', 'fine.flac')
+    write_metadata(small, [{'file': name, 'label': 'x'} for name in names])
+    lines = []
+    recordings = Recordings(small, 'all', tmp_path / 'cache', lines.append)
+    assert [r.file for r in recordings.clips] == ['gap.wav', 'old.wav', 'fine.flac']
+    said = [line.split('left out ')[1] for line in lines if 'left out' in line]
+    assert said[0] == '1 of 6 files, copies of others: again.wav'
+    assert said[1].startswith('1 of 5 files, not readable: broken.ogg (damaged or not')
+    assert said[2] == '1 of 5 files, silent: still.wav'
+
+
+def test_labels_and_captions_reach_scenes(small, tmp_path):
+    caption = 'A small dog barks at the postman.'
+    write_metadata(small, [{'file': 'gap.wav', 'label': 'dog bark', 'caption': caption}])
+    recordings = Recordings(small, 'all', tmp_path / 'cache', print)
+    rng = np.random.default_rng(0)
+    picks = {recordings.pick(rng, 'event').caption for _ in range(20)}
+    assert picks == {'', 'a small dog barks at the postman'}
+    scenes = [make_scene(np.random.default_rng(seed), recordings, 2.0) for seed in range(30)]
+    told = ['postman' in scene.caption for scene in scenes]
+    assert any(told) and not all(told)
+    for scene in scenes:
+        assert {event.text for event in scene.events} <= set(recordings.clips[0].texts)
+
+
+def test_the_digest_follows_contents_labels_and_captions(small, tmp_path):
+    def digest(**changed):
+        row = {'file': 'old.wav', 'label': 'bell', 'caption': 'a bell'} | changed
+        write_metadata(small, [row, {'file': 'gap.wav', 'label': 'dog'}])
+        return Recordings(small, 'all', tmp_path / 'cache', lambda line: None).digest
+
+    digests = [digest(), digest(label='zap'), digest(caption='a gong')]
+    soundfile.write(small / 'audio' / 'old.wav', tone(0.5, 8000, 441.0), 8000, subtype='PCM_U8')
+    assert len({*digests, digest()}) == 4
+    (small / 'audio').rename(tmp_path / 'audio')
+    (tmp_path / 'audio').rename(tmp_path / 'mine' / 'audio')  # where it lies changes nothing
+    assert digest() not in digests and digest() == digest()
+
+
+def held_out(files):
+    return held_out_files([(*file, '')[:4] for file in files])
+
+
+def test_every_label_of_two_takes_is_in_both_splits():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        labels = rng.integers(0, 6, 40)
+        takes = labels * 100 + rng.integers(0, 4, 40)
+        files = [(f'{i}.wav', f'{x}', f'take {t}') for i, (x, t) in enumerate(zip(labels, takes,
+                 strict=True))]  # fmt: skip
+        out = held_out(files)
+        assert out == held_out(files[::-1])  # the order of files decides nothing
+        by_take = {}
+        for name, label, take in files:
+            by_take.setdefault(label, {}).setdefault(take, set()).add(name in out)
+        for takes_of_label in by_take.values():
+            assert all(len(where) == 1 for where in takes_of_label.values())
+            if len(takes_of_label) > 1:
+                assert {True, False} == set().union(*takes_of_label.values())
+
+
+def test_neither_split_is_empty_where_there_are_two_sounds():
+    for n in (2, 3, 8):
+        variants = held_out([(f'dog-{i}.wav', 'dog', '/dog') for i in range(n)])
+        singles = held_out([(f'{i}.wav', f'{i}', f'/{i}') for i in range(n)])
+        assert 0 < len(variants) < n and 0 < len(singles) < n
+    assert len(held_out([('dog.wav', 'dog', '/dog')])) in (0, 1)
+
+
+def test_a_given_split_wins():
+    files = [(f'{i}.wav', 'dog', f'/{i}', 'held_out' if i % 2 else 'train') for i in range(6)]
+    assert held_out_files(files) == {'1.wav', '3.wav', '5.wav'}
+
+
+def test_a_folder_of_one_sound_is_refused_before_anything_is_trained(small, tmp_path):
+    write_metadata(small, [{'file': 'gap.wav', 'label': 'dog', 'split': 'train'}])
+    with pytest.raises(ValueError, match="nothing is left for the split 'held_out'"):
+        Recordings(small, 'held_out', tmp_path / 'cache', print)
 
 
 def test_a_tenth_is_held_out():
@@ -118,6 +204,9 @@ def test_splits_share_no_take(sound_dir):
     )
     assert len(train) + len(held_out) == len(whole)
     assert 0.05 < len(held_out) / len(whole) < 0.15
+    for label in whole.labels:
+        if len({r.take for r in whole.clips if r.label == label}) > 1:
+            assert label in train.labels and label in held_out.labels
     assert not {r.take for r in train.clips} & {r.take for r in held_out.clips}
     assert {'rain', 'sea waves', 'fire crackling'} <= {
         r.label for r in train.clips if r.kind == 'ambience'

@@ -83,7 +83,7 @@ def test_damage_silence_and_rates_are_said_and_the_run_goes_on(folders, tmp_path
     assert left_out['value'] == 3 and left_out['n'] == 8 and '03.wav' in left_out['note']
     text = '\n'.join(said)
     assert 'left out 06.wav: ' in text and 'left out caf\\xe9.wav: damaged' in text
-    assert 'generated: 1 files are no sound that can be read: 1 .m4a' in text
+    assert 'generated: 1 file not read as sound: 1 .m4a' in text
     write_results(tmp_path, list(rows.values()), 'Evaluation')  # whatever files are called
     assert 'left out 03.wav' in text and '1 of 5 sounds are silent' in text
     assert '16000, 48000 Hz' in text and 'shorter than the 0.1 s' in text
