@@ -62,7 +62,7 @@ def ablate(
         rows = evaluate(
             generator, scenes, settings, tower, embedders, others, reference, seed, progress=say
         )
-    common = {'release': generator.config.get('name', release), 'seed': seed, 'seconds': seconds}
+    common = {'release': generator.config.name or release, 'seed': seed, 'seconds': seconds}
     common['sounds'] = 'foley' if recordings is None else 'held-out recordings'
     rows = [row | common for row in rows]
     write_results(workdir, rows, 'Quality and time by number of steps')

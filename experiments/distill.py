@@ -39,7 +39,8 @@ from realaudio_jax.distillation.imitation import Imitation
 from realaudio_jax.distillation.progressive import Progressive
 from realaudio_jax.distillation.recipe import Recipe, Sum
 from realaudio_jax.distillation.subject import Subject
-from realaudio_jax.generator import LEAD_KEY, Generator, enable_compilation_cache
+from realaudio_jax.generator import Generator, enable_compilation_cache
+from realaudio_jax.integrity import write_manifest
 from realaudio_jax.io import write_audio
 from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.coherence import coherence_rows
@@ -50,7 +51,8 @@ from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
 from realaudio_jax.random import random_key
-from realaudio_jax.release import named_leaves, save_params, write_config
+from realaudio_jax.release import named_leaves, save_params
+from realaudio_jax.release_config import CONFIG_NAME, PretrainedStudentConfig, StudentConfig
 from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
@@ -325,13 +327,11 @@ def main(argv):
     student = distill(config, subject, data, workdir)
     if student is None:
         return
-    release = generator.config | {
-        'student': {
-            'steps': list(config.consistency.segments),
-            'guidance_range': list(config.guidance_range),
-        }
-    }
-    release[LEAD_KEY] = 0.0
+    release = dataclasses.replace(
+        generator.config,
+        student=StudentConfig(tuple(config.consistency.segments), tuple(config.guidance_range)),
+        onset_lead_s=0.0,
+    )
     components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
     known = list(make_scenes(config.seed, source, config.calibration_scenes, config.eval_seconds))
     few = Setting('student', min(4, max(config.consistency.segments)))
@@ -373,15 +373,10 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
     student = distill(config, subject, data, workdir)
     if student is None:
         return
-    facts = {
-        'teacher': config.teacher,
-        'student': {
-            'steps': list(config.consistency.segments),
-            'guidance_range': list(config.guidance_range),
-        },
-    }
+    facts = StudentConfig(tuple(config.consistency.segments), tuple(config.guidance_range))
     save_params(workdir / 'student' / STUDENT_NAME, student, {'teacher': config.teacher})
-    write_config(workdir / 'student', facts)
+    PretrainedStudentConfig(config.teacher, facts).write(workdir / 'student')
+    write_manifest(workdir / 'student', [STUDENT_NAME, CONFIG_NAME])
     held_out = next(
         batches(scenes('held_out', config.eval_scenes), config.eval_scenes, config.seed)
     )

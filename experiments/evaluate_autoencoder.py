@@ -14,7 +14,12 @@ import numpy as np
 from absl import flags
 
 from experiments.common import run
-from realaudio_jax.components import AUTOENCODER_NAME, autoencoder_template, find_release
+from realaudio_jax.components import (
+    AUTOENCODER_NAME,
+    autoencoder_template,
+    find_release,
+    read_release,
+)
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.io import resample
 from realaudio_jax.metrics.codec_judge import CodecJudge
@@ -25,7 +30,7 @@ from realaudio_jax.metrics.reconstruction import opus_level, opus_round_trip
 from realaudio_jax.metrics.results import tall_table, write_results
 from realaudio_jax.metrics.tower import has_tower, load_tower
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
-from realaudio_jax.release import load_params, read_config
+from realaudio_jax.release import load_params
 from realaudio_jax.training.loop import Progress
 from realaudio_jax.typing import LATENT_RATE, MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, PyTree
 
@@ -74,7 +79,7 @@ def held_back(recordings: str, count: int, lossless: bool = False) -> list[np.nd
 def load_autoencoder(release, path):
     """A function (audio [S 2], sample rate) -> reconstruction [S 2]."""
     folder = find_release(release)
-    model = Autoencoder(**read_config(folder).get('autoencoder', {}))
+    model = Autoencoder(**read_release(folder, AUTOENCODER_NAME).autoencoder.to_dict())
     params = load_params(path or folder / AUTOENCODER_NAME, autoencoder_template(model))
 
     @functools.partial(jax.jit, static_argnums=1)

@@ -13,6 +13,7 @@ so much of the teacher's adapter to the student, for as long as it is stored as 
 A new student has neither moments nor the scale and grids that were chosen for the one before it.
 """
 
+import dataclasses
 import pathlib
 
 from absl import flags
@@ -25,8 +26,6 @@ from realaudio_jax.components import (
     MOMENTS_NAME,
     STUDENT_NAME,
     TEACHER_NAME,
-    TEACHER_SHARE_KEY,
-    TOWER_KEY,
     adapter_name,
     autoencoder_template,
     denoiser_parts,
@@ -34,14 +33,15 @@ from realaudio_jax.components import (
     find_release,
     load_denoiser,
     load_moments,
+    read_release,
     save_release,
 )
-from realaudio_jax.generator import GUIDANCE_KEY, POWERS_KEY
 from realaudio_jax.metrics.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, read_config, save_params
+from realaudio_jax.release import load_params, save_params
+from realaudio_jax.release_config import AudioTowerConfig, DenoiserConfig
 from realaudio_jax.typing import PyTree
 
 _BASE = flags.DEFINE_string('base', 'foley', 'Release that gives the configuration and the rest.')
@@ -77,26 +77,28 @@ def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dic
 def main(argv):
     del argv
     base = find_release(_BASE.value)
-    config = read_config(base)
+    config = read_release(base)
     if _FILES['teacher'].value and not _RANK.value:
-        config['denoiser'] = foley_teacher.get_config().model.to_dict()
-    denoiser = denoiser_template(Denoiser(**config['denoiser']))
+        shape = DenoiserConfig.from_dict(foley_teacher.get_config().model.to_dict())
+        config = dataclasses.replace(config, denoiser=shape)
+    denoiser = denoiser_template(Denoiser(**config.denoiser.to_dict()))
     templates = {
-        'autoencoder': autoencoder_template(Autoencoder(**config['autoencoder'])),
+        'autoencoder': autoencoder_template(Autoencoder(**config.autoencoder.to_dict())),
         'teacher': denoiser,
         'student': denoiser,
     }
     if _FILES['audio_tower'].value:
-        config[TOWER_KEY] = foley_audio_tower.get_config().model.to_dict()
-        templates['audio_tower'] = tower_template(AudioTower(**config[TOWER_KEY]))
+        tower = AudioTowerConfig.from_dict(foley_audio_tower.get_config().model.to_dict())
+        config = dataclasses.replace(config, audio_tower=tower)
+        templates['audio_tower'] = tower_template(AudioTower(**tower.to_dict()))
     params = {
         stem: load_params(flag.value, templates[stem])
         for stem, flag in _FILES.items()
         if flag.value
     }
+    student = config.student
     if 'student' in params:
-        for key in (GUIDANCE_KEY, POWERS_KEY):
-            config['student'].pop(key, None)
+        student = dataclasses.replace(student, guidance=None, grid_powers=())
     same = _MERGE.value and not params.keys() & {'teacher', 'student'}
     moments = load_moments(base) if same else {}  # merged networks are what they were
     out = pathlib.Path(_OUT.value)
@@ -108,8 +110,8 @@ def main(argv):
             stem = pathlib.Path(name).stem
             params[stem] = params.get(stem) or load_denoiser(base, name, denoiser)
     if 'student' in params and not rank:
-        config['student'].pop(TEACHER_SHARE_KEY, None)
-    if TEACHER_SHARE_KEY in config['student'] and ('teacher' in params or share):
+        student = dataclasses.replace(student, teacher_adapter=None)
+    if student.teacher_adapter is not None and ('teacher' in params or share):
         raise ValueError(
             f"the student of {base} holds a share of its teacher's adapter: pack it with --merge "
             'first'
@@ -117,7 +119,8 @@ def main(argv):
     if share and not rank:
         raise ValueError('--share is of an adapter: give --rank too')
     if share:
-        config['student'][TEACHER_SHARE_KEY] = share
+        student = dataclasses.replace(student, teacher_adapter=share)
+    config = dataclasses.replace(config, student=student)
     names = ', '.join(sorted(params)) or 'nothing'
     autoencoder = params.pop('autoencoder', None)
     if rank:

@@ -139,7 +139,7 @@ def main(argv):
     generator.tokenizer.encode([e.text for e in timeline.events], MAX_EVENT_TOKENS, log=warn)
     steps = _STEPS.value
     if steps is None:
-        steps = 4 if _MODEL.value == 'student' else generator.config['teacher']['steps']
+        steps = 4 if _MODEL.value == 'student' else generator.config.teacher.steps
     init_audio = read_init_audio(seconds)
     timed = generator.programs = TimedPrograms(generator.programs)
 

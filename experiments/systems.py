@@ -93,7 +93,7 @@ def this_model(release: str, seconds: float, student: bool, steps: int) -> Syste
     return dataclasses.replace(
         system,
         name='this model' if student else 'its teacher',
-        weights=generator.config.get('name', release),
+        weights=generator.config.name or release,
         sounds=lambda scenes, seed: make_sounds(generator, scenes, setting, seed).floats(),
     )
 

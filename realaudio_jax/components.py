@@ -2,9 +2,8 @@
 
 A release is a folder:
 
-    config.json                 what the networks are, step counts, guidance; in `student` its own
-                                guidance, its share of the teacher's adapter and the powers of its
-                                time grids by count of steps, if it has them
+    config.json                 see `release_config.ReleaseConfig`
+    SHA256SUMS                  digests of the files that are read, see `integrity`
     text_encoder.safetensors    tokenizer.json
     autoencoder.safetensors     teacher.safetensors     student.safetensors
     audio_tower.safetensors     optional: the release's own embedder for metrics
@@ -17,14 +16,16 @@ import functools
 import os
 import pathlib
 import shutil
+import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from realaudio_jax import low_rank
+from realaudio_jax import integrity, low_rank
 from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.io import atomic_path
 from realaudio_jax.models import text_encoder as text_lib
@@ -32,13 +33,8 @@ from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Conditioning, Denoiser
 from realaudio_jax.program import MOMENTS
 from realaudio_jax.random import random_key
-from realaudio_jax.release import (
-    load_params,
-    read_config,
-    read_tensors,
-    save_params,
-    write_config,
-)
+from realaudio_jax.release import load_params, read_tensors, save_params
+from realaudio_jax.release_config import CONFIG_NAME, ReleaseConfig
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
     LATENT_RATE,
@@ -54,12 +50,13 @@ AUTOENCODER_NAME = 'autoencoder.safetensors'
 STUDENT_NAME = 'student.safetensors'
 TEACHER_NAME = 'teacher.safetensors'
 MOMENTS_NAME = f'{MOMENTS}.safetensors'
-TEACHER_SHARE_KEY = 'teacher_adapter'  # of `student` in config.json, see `load_denoiser`
 TOWER_NAME = 'audio_tower.safetensors'
-TOWER_KEY = 'audio_tower'  # of config.json: the module's arguments, if the release has a tower
 
 # Files that a new release takes over from an older one where it is not given others.
 FROZEN = (text_lib.WEIGHTS_NAME, text_lib.TOKENIZER_NAME, 'NOTICE-text-encoder.txt')
+
+
+_REMEDY = f'get the release again, or remove {integrity.MANIFEST_NAME} if the change is yours'
 
 
 def find_release(name: str | os.PathLike) -> pathlib.Path:
@@ -76,6 +73,41 @@ def find_release(name: str | os.PathLike) -> pathlib.Path:
         f'no release {str(name)!r}: neither a folder with a config.json nor one of the shipped '
         f'({", ".join(shipped) or "none"})'
     )
+
+
+def adapter_name(name: str) -> str:
+    """The file beside a network's own that holds its adapter, if it has one."""
+    return name.replace('.safetensors', '_adapter.safetensors')
+
+
+GENERATOR_FILES = (
+    text_lib.WEIGHTS_NAME,
+    text_lib.TOKENIZER_NAME,
+    AUTOENCODER_NAME,
+    *(TEACHER_NAME, STUDENT_NAME, adapter_name(TEACHER_NAME), adapter_name(STUDENT_NAME)),
+    MOMENTS_NAME,
+)
+
+
+def read_release(folder: str | os.PathLike, *names: str) -> ReleaseConfig:
+    """The config of a release, whose files were found to be what its manifest lists.
+
+    A release without a manifest is taken as it is, with a warning.
+
+    Args:
+        folder: of the release.
+        names: the files that will be read besides its config; none: those of a `Generator`.
+
+    Raises:
+        FileNotFoundError: there is no such release.
+        ValueError: a file is damaged, missing, another one or not listed; a bad config.
+    """
+    if not integrity.verify(folder, {CONFIG_NAME, *(names or GENERATOR_FILES)}, _REMEDY):
+        warnings.warn(
+            f'{folder} has no {integrity.MANIFEST_NAME}: damage to its files may go unnoticed',
+            stacklevel=2,
+        )
+    return ReleaseConfig.read(folder)
 
 
 def template(model, *args, **kwargs) -> PyTree:
@@ -116,11 +148,6 @@ def denoiser_template(model: Denoiser) -> PyTree:
     return template(model, c.init, one, c, one, one)
 
 
-def adapter_name(name: str) -> str:
-    """The file beside a network's own that holds its adapter, if it has one."""
-    return name.replace('.safetensors', '_adapter.safetensors')
-
-
 def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
     """A release's teacher or student, with its adapter where there is one; see `denoiser_parts`."""
     return low_rank.whole(*denoiser_parts(folder, name, shapes))
@@ -142,7 +169,8 @@ def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyT
       FileNotFoundError, ValueError: as `release.load_params`, and for an adapter that does not fit.
     """
     params, own = load_params(folder / name, shapes), folder / adapter_name(name)
-    if name == STUDENT_NAME and (share := read_config(folder)['student'].get(TEACHER_SHARE_KEY)):
+    share = ReleaseConfig.read(folder).student.teacher_adapter if name == STUDENT_NAME else None
+    if share:
         shared = _read_adapter(folder / adapter_name(TEACHER_NAME), params)
         params = low_rank.add(params, shared, share)
     return params, _read_adapter(own, params) if own.is_file() else None
@@ -159,7 +187,7 @@ def load_moments(folder: pathlib.Path) -> PyTree:
     if not (folder / MOMENTS_NAME).is_file():
         return {}
     channel = jax.ShapeDtypeStruct((LATENT_CHANNELS,), np.float32)
-    counts = read_config(folder)['student']['steps']
+    counts = ReleaseConfig.read(folder).student.steps
     shapes = {str(steps): {'gain': channel, 'shift': channel} for steps in counts}
     return load_params(folder / MOMENTS_NAME, shapes)
 
@@ -193,6 +221,7 @@ def starting_parts(
     path = weights_of(source, name)
     if path == pathlib.Path(source):
         return load_params(path, shapes), None
+    read_release(path.parent)
     return denoiser_parts(path.parent, name, shapes)
 
 
@@ -216,8 +245,8 @@ def load_front_end(
       autoencoder: a safetensors file to use instead of the release's.
     """
     folder = find_release(release)
-    config = read_config(folder)
-    model = Autoencoder(**config.get('autoencoder', {}))
+    config = read_release(folder, AUTOENCODER_NAME, text_lib.WEIGHTS_NAME, text_lib.TOKENIZER_NAME)
+    model = Autoencoder(**config.autoencoder.to_dict())
     path = pathlib.Path(autoencoder) if autoencoder else folder / AUTOENCODER_NAME
     return FrontEnd(
         model,
@@ -230,7 +259,7 @@ def load_front_end(
 
 def save_release(
     folder: str | os.PathLike,
-    config: Mapping,
+    config: ReleaseConfig | Mapping[str, Any],
     params: Mapping[str, PyTree],
     base: str | os.PathLike,
     dtype: str = 'float16',
@@ -240,7 +269,7 @@ def save_release(
 
     Args:
       folder: where; made if it is missing.
-      config: of `config.json`, see `Generator`; an audio tower is copied if this describes one.
+      config: or what its JSON holds; an audio tower is copied if this describes one.
       params: by file stem: 'autoencoder', 'teacher', 'student', or 'student_adapter' and the like.
         One that is not given is copied; moments are, if the student and the teacher are.
       base: name or folder of the release that gives the rest.
@@ -248,12 +277,15 @@ def save_release(
 
     Raises:
       OSError: the disk is full or the folder cannot be written.
+      ValueError: a bad config, or a base that is damaged.
     """
-    folder, base = pathlib.Path(folder), find_release(base)
+    folder, base, config = pathlib.Path(folder), find_release(base), ReleaseConfig.of(config)
+    integrity.verify(base, remedy=_REMEDY)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / integrity.MANIFEST_NAME).unlink(missing_ok=True)  # true again at the end
     given = {f'{stem}.safetensors' for stem in params}
     given |= {adapter_name(name) for name in given}
-    tower = (TOWER_NAME,) if TOWER_KEY in config else ()
+    tower = (TOWER_NAME,) if config.audio_tower else ()
     networks = (TEACHER_NAME, STUDENT_NAME)
     copied = [*FROZEN, *tower, AUTOENCODER_NAME, *networks, *map(adapter_name, networks)]
     if given & {*networks, *map(adapter_name, networks)}:
@@ -267,4 +299,6 @@ def save_release(
     for stem, tree in params.items():
         (folder / adapter_name(f'{stem}.safetensors')).unlink(missing_ok=True)
         save_params(folder / f'{stem}.safetensors', tree, dtype=dtype, block=block)
-    write_config(folder, config)
+    config.write(folder)
+    read = (CONFIG_NAME, *GENERATOR_FILES, *tower)
+    integrity.write_manifest(folder, [name for name in read if (folder / name).exists()])

@@ -21,6 +21,7 @@ from realaudio_jax.components import (
     find_release,
     load_denoiser,
     load_moments,
+    read_release,
 )
 from realaudio_jax.io import write_audio
 from realaudio_jax.models import text_encoder as text_lib
@@ -36,7 +37,7 @@ from realaudio_jax.program import (
     Slots,
 )
 from realaudio_jax.random import pinned_settings
-from realaudio_jax.release import load_params, read_config
+from realaudio_jax.release import load_params
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.training.sharding import make_mesh, param_sharding
 from realaudio_jax.typing import (
@@ -51,10 +52,6 @@ from realaudio_jax.typing import (
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
 SAMPLE_RATES = (48_000, 44_100)
-# Of a release's config: s by which its sounds begin early, and by which onsets are asked for later.
-LEAD_KEY = 'onset_lead_s'
-POWERS_KEY = 'grid_powers'  # of `student`: see `program.Networks`
-GUIDANCE_KEY = 'guidance'  # of the config, and of `student` where it has its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +98,12 @@ class Generator:
     @pinned_settings()
     def __init__(self, folder: pathlib.Path, model_parallel: int = 1):
         self.folder = folder
-        self.config = read_config(folder)
+        self.config = config = read_release(folder)
         networks = Networks(
             text_encoder=text_lib.TextEncoder(),
-            autoencoder=Autoencoder(**self.config.get('autoencoder', {})),
-            denoiser=Denoiser(**self.config['denoiser']),
-            grid_powers=tuple(
-                (int(steps), power)
-                for steps, power in self.config['student'].get(POWERS_KEY, {}).items()
-            ),
+            autoencoder=Autoencoder(**config.autoencoder.to_dict()),
+            denoiser=Denoiser(**config.denoiser.to_dict()),
+            grid_powers=config.student.grid_powers,
         )
         self.tokenizer = text_lib.Tokenizer(folder / text_lib.TOKENIZER_NAME)
         denoiser = denoiser_template(networks.denoiser)
@@ -128,8 +122,8 @@ class Generator:
 
     def guidance(self, model: str) -> float:
         """The scale where none is asked for: the student's own if the release has one."""
-        own = self.config['student'].get(GUIDANCE_KEY) if model == 'student' else None
-        return self.config[GUIDANCE_KEY] if own is None else own
+        own = self.config.student.guidance if model == 'student' else None
+        return self.config.guidance if own is None else own
 
     def with_networks(self, networks: Networks, params: PyTree) -> 'Generator':
         """This release around other networks, such as random ones of another size.
@@ -155,7 +149,7 @@ class Generator:
     @property
     def student_steps(self) -> tuple[int, ...]:
         """Step counts the student was trained for."""
-        return tuple(self.config['student']['steps'])
+        return self.config.student.steps
 
     def generate(
         self,
@@ -301,7 +295,7 @@ class Generator:
         arrays = [timeline.arrays(slots.events) for timeline in timelines]
         joined = {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
         onset, middle = joined['onset_s'], (joined['onset_s'] + joined['offset_s']) / 2
-        later = onset + np.float32(self.config.get(LEAD_KEY, 0.0))
+        later = onset + np.float32(self.config.onset_lead_s)
         joined['onset_s'] = np.minimum(later, middle)  # a short event keeps half of its time
         loudness = np.zeros((batch, length), np.float32)
         for row, timeline in zip(loudness, timelines, strict=True):
@@ -357,7 +351,7 @@ class Generator:
             raise ValueError(f'strength is {strength:g}; choose above 0 and up to 1')
         if target_lufs is not None and not -70 <= target_lufs <= 0:
             raise ValueError(f'target_lufs is {target_lufs:g}; choose -70 to 0')
-        low, high = self.config['student']['guidance_range']
+        low, high = self.config.student.guidance_range
         if guidance is not None and model == 'student' and not low <= guidance <= high:
             raise ValueError(
                 f'guidance is {guidance:g}; the student was trained for {low:g} to {high:g}'

@@ -1,7 +1,6 @@
-"""Releases: parameters as strict safetensors files, and the config.json beside them.
+"""Parameters as strict safetensors files, which hold no code.
 
-A release is a folder of `config.json` (with a `format_version`) and `*.safetensors`; nothing in it
-is code. A parameter's name is its path in the tree joined by '/', as in `encoder/norm/bias`.
+A parameter's name is its path in the tree joined by '/', as in `encoder/norm/bias`.
 Floats are stored as float32, float16, bfloat16, or as int8 with a float32 scale `<name>.scale`:
 
     q = round(w / s),  s = max |w| / 127  over all axes but the channel's,
@@ -25,11 +24,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from realaudio_jax.integrity import update_manifest
 from realaudio_jax.io import atomic_path
+from realaudio_jax.release_config import CONFIG_NAME, FORMAT_VERSION, REMEDY
 from realaudio_jax.typing import PyTree
 
-FORMAT_VERSION = 1
-CONFIG_NAME = 'config.json'
 SCALE_SUFFIX = '.scale'  # no parameter's own name may end so
 STORAGE_DTYPES = {
     'float32': np.dtype(np.float32),
@@ -37,7 +36,7 @@ STORAGE_DTYPES = {
     'bfloat16': np.dtype(ml_dtypes.bfloat16),
     'int8': np.dtype(np.int8),
 }
-_REMEDY = 'get the release again or save it anew'
+_LISTED = 10  # problems that a message lists; it counts the others
 
 
 def quantise(
@@ -78,6 +77,8 @@ def save_params(
     block: int | None = None,
 ) -> None:
     """Writes a tree of arrays as one safetensors file, whole or not at all.
+
+    Equal arrays and strings give equal bytes. A folder with a manifest lists the file anew.
 
     Args:
       path: the file; its folder is made if it is missing.
@@ -122,9 +123,10 @@ def save_params(
         'format_version': str(FORMAT_VERSION),
         'crc32': _checksum(tensors),
     }
-    encoded = safetensors.numpy.save(tensors, header)
+    encoded = _sorted_header(safetensors.numpy.save(tensors, header))
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded)
+    update_manifest(pathlib.Path(path).parent, pathlib.Path(path).name)
 
 
 def load_params(path: str | os.PathLike, template: PyTree) -> PyTree:
@@ -142,7 +144,7 @@ def load_params(path: str | os.PathLike, template: PyTree) -> PyTree:
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: the file is damaged, or does not fit; the message lists every missing and
-        unexpected name and every wrong shape and dtype.
+        unexpected name and every wrong shape and dtype, up to ten.
     """
     tensors = read_tensors(path)
     wanted = named_leaves(template)
@@ -159,8 +161,9 @@ def load_params(path: str | os.PathLike, template: PyTree) -> PyTree:
         if not both_float and found.dtype != leaf.dtype:
             problems.append(f'{name} has dtype {found.dtype}, not {leaf.dtype}')
     if problems:
+        more = f'; and {len(problems) - _LISTED} more' if len(problems) > _LISTED else ''
         raise ValueError(
-            f'{path} does not fit the model: {"; ".join(problems)}; '
+            f'{path} does not fit the model: {"; ".join(problems[:_LISTED])}{more}; '
             f"load it with its own release's {CONFIG_NAME}"
         )
     leaves = [jnp.asarray(tensors[name], leaf.dtype) for name, leaf in wanted]
@@ -176,7 +179,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     tensors, metadata = _open(path)
     if metadata.get('crc32', _checksum(tensors)) != _checksum(tensors):
-        raise ValueError(f'{path} is damaged (its checksum differs); {_REMEDY}')
+        raise ValueError(f'{path} is damaged (its checksum differs); {REMEDY}')
     for name in [n for n in tensors if n.endswith(SCALE_SUFFIX)]:
         owner = name.removesuffix(SCALE_SUFFIX)
         values, scale = tensors.get(owner), tensors[name]
@@ -185,7 +188,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         if scale.ndim != values.ndim or any(
             not s or v % s for s, v in zip(scale.shape, values.shape, strict=True)
         ):
-            raise ValueError(f'{path}: {name} does not fit {owner} {values.shape}; {_REMEDY}')
+            raise ValueError(f'{path}: {name} does not fit {owner} {values.shape}; {REMEDY}')
         tensors[owner] = values.astype(np.float32) * _expand(tensors.pop(name), values.shape)
     return tensors
 
@@ -198,53 +201,6 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
       ValueError: the file is truncated or damaged.
     """
     return _open(path, names=())[1]
-
-
-def write_config(folder: str | os.PathLike, config: Mapping[str, Any]) -> None:
-    """Writes `config.json` with this code's `format_version`, whole or not at all.
-
-    Args:
-      folder: the release; made if it is missing.
-      config: what JSON can hold; tuples come back as lists.
-
-    Raises:
-      ValueError: a value that JSON cannot hold, NaN and infinity included.
-      OSError: the disk is full or the folder cannot be written.
-    """
-    path = pathlib.Path(folder) / CONFIG_NAME
-    try:
-        text = json.dumps({**config, 'format_version': FORMAT_VERSION}, indent=2, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'cannot write {path}: {error}; use plain finite values') from error
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + '\n', encoding='utf-8')
-
-
-def read_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """Reads a release's `config.json`, `format_version` included.
-
-    Raises:
-      FileNotFoundError: there is no such folder, or no `config.json` in it.
-      ValueError: not a JSON object, or of a format that this code does not know.
-    """
-    path = pathlib.Path(folder) / CONFIG_NAME
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'no release at {folder}: it has no {CONFIG_NAME}; check the name or get it again'
-        )
-    try:
-        config = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:  # bad JSON and bad UTF-8 alike
-        raise ValueError(f'{path} is damaged ({error}); {_REMEDY}') from error
-    version = config.get('format_version') if isinstance(config, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise ValueError(f'{path} states no format_version; {_REMEDY}')
-    if version > FORMAT_VERSION or version < 1:
-        raise ValueError(
-            f'{path} has format_version {version}, this code reads up to {FORMAT_VERSION}; '
-            'upgrade realaudio_jax'
-        )
-    return config
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
@@ -271,7 +227,20 @@ def _open(path, names=None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             # bfloat16 passes only tensor by tensor.
             return {key: file.get_tensor(key) for key in keys}, dict(file.metadata() or {})
     except safetensors.SafetensorError as error:
-        raise ValueError(f'{path} is truncated or damaged ({error}); {_REMEDY}') from error
+        raise ValueError(f'{path} is truncated or damaged ({error}); {REMEDY}') from error
+
+
+def _sorted_header(encoded: bytes) -> bytes:
+    """The same file with the strings of its header in the order of their names.
+
+    The safetensors library writes them in another order in every process.
+    """
+    size = 8 + int.from_bytes(encoded[:8], 'little')
+    header = json.loads(encoded[8:size])
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+    text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+    text += b' ' * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, 'little') + text + encoded[size:]
 
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> str:

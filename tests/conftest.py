@@ -51,10 +51,10 @@ def tiny_release(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture
 def own_release(tiny_release, tmp_path) -> pathlib.Path:
     """The same release in a folder of the test's own, whose config it may write anew."""
-    from realaudio_jax.release import read_config, write_config
+    from realaudio_jax.release_config import ReleaseConfig
 
     for file in tiny_release.iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / 'config.json').unlink()
-    write_config(tmp_path, read_config(tiny_release))
+    ReleaseConfig.read(tiny_release).write(tmp_path)
     return tmp_path

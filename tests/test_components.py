@@ -22,7 +22,8 @@ from realaudio_jax.components import (
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, read_config, save_params
+from realaudio_jax.release import load_params, save_params
+from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.typing import LATENT_CHANNELS, MAX_EVENTS, MAX_TEXT_TOKENS
 
 DENOISER = Denoiser(**tiny.CONFIG['denoiser'])
@@ -60,7 +61,7 @@ def test_a_saved_release_holds_what_was_given_and_the_rest_of_its_base(tiny_rele
         path = f'{name}.safetensors'
         assert (tmp_path / 'new' / path).read_bytes() == (tiny_release / path).read_bytes()
     assert (tmp_path / 'new' / 'NOTICE-text-encoder.txt').is_file()
-    assert read_config(tmp_path / 'new')['name'] == 'new'
+    assert ReleaseConfig.read(tmp_path / 'new').name == 'new'
     assert not list((tmp_path / 'new').glob('.partial*'))
 
 
@@ -185,3 +186,57 @@ def test_an_adapter_of_another_network_is_named(tiny_release, tmp_path):
         ValueError, match='student_adapter.safetensors: .*does not fit.*gone/kernel'
     ):
         Generator(tmp_path)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'line'),
+    [
+        (lambda f: (f / 'student_adapter.safetensors').unlink(), 'student_adapter.* is missing'),
+        (lambda f: (f / 'student_moments.safetensors').unlink(), 'student_moments.* is missing'),
+        (
+            lambda f: shutil.copy(f / 'teacher.safetensors', f / 'student.safetensors'),
+            'student.safetensors is damaged or another file',
+        ),
+        (lambda f: flip(f / 'tokenizer.json'), 'tokenizer.json is damaged or another file'),
+        (lambda f: flip(f / 'config.json'), 'config.json is damaged or another file'),
+        (lambda f: flip(f / 'SHA256SUMS'), 'SHA256SUMS is damaged|is damaged|is missing'),
+        (
+            lambda f: shutil.copy(
+                f / 'student_adapter.safetensors', f / 'teacher_adapter.safetensors'
+            ),
+            'teacher_adapter.safetensors is not listed in SHA256SUMS',
+        ),
+    ],
+    ids=range(7),
+)
+def test_a_release_of_other_files_is_one_line(tiny_release, tmp_path, damage, line):
+    """Each of these would load, and sound, as another model."""
+    with_adapter(tiny_release, tmp_path)
+    ones = np.ones(LATENT_CHANNELS, np.float32)
+    moments = {str(n): {'gain': ones, 'shift': 0 * ones} for n in (1, 2, 4, 8)}
+    save_params(tmp_path / components.MOMENTS_NAME, moments)
+    components.read_release(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=line) as caught:
+        Generator(tmp_path)
+    assert str(tmp_path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_a_release_without_a_manifest_loads_with_a_note(own_release):
+    (own_release / 'SHA256SUMS').unlink()
+    with pytest.warns(UserWarning, match='has no SHA256SUMS: damage') as caught:
+        components.read_release(own_release)
+    assert len(caught) == 1
+    components.find_release('foley')
+
+
+def test_the_shipped_release_is_what_its_manifest_lists(recwarn):
+    components.read_release(RELEASES / 'foley')
+    components.read_release(RELEASES / 'foley', components.TOWER_NAME)
+    assert not recwarn.list

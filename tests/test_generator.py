@@ -1,5 +1,6 @@
 """Every mistake of a user gets its line, and no sound is made of networks that are damaged."""
 
+import dataclasses
 import os
 import pathlib
 import platform
@@ -16,7 +17,7 @@ from realaudio_jax import generator as generator_lib
 from realaudio_jax.generator import Generator, load
 from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.program import SLOTS, Bucket, Health
-from realaudio_jax.release import read_config, write_config
+from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.timeline import Event, Timeline
 
 SHORT = dict(seconds=0.5, steps=2)  # the shortest sound: one program for most of these tests
@@ -51,7 +52,8 @@ def test_the_same_request_is_the_same_sound(generator, dog):
 
 def test_the_student_may_have_a_scale_of_its_own(generator, dog):
     own = generator.with_networks(generator.networks, generator.params)
-    own.config = {**own.config, 'student': {**own.config['student'], 'guidance': 3.0}}
+    student = dataclasses.replace(own.config.student, guidance=3.0)
+    own.config = dataclasses.replace(own.config, student=student)
     assert (own.guidance('student'), own.guidance('teacher')) == (3.0, 2.0)
     assert Setting('student').columns(own)['guidance'] == 3.0
     assert Setting('teacher').columns(own)['guidance'] == 2.0
@@ -65,9 +67,9 @@ def test_the_student_may_have_a_scale_of_its_own(generator, dog):
 
 
 def test_a_release_names_the_grid_of_its_student(own_release, dog):
-    config = read_config(own_release)
-    config['student']['grid_powers'] = {'2': 2.0}
-    write_config(own_release, config)
+    config = ReleaseConfig.read(own_release)
+    student = dataclasses.replace(config.student, grid_powers={'2': 2.0})
+    dataclasses.replace(config, student=student).write(own_release)
     own = Generator(own_release)
     assert own.networks.grid_powers == ((2, 2.0),)
     assert np.abs(own.generate('dog', seed=3, **SHORT).latents - dog.latents).max() > 1e-4

@@ -1,5 +1,6 @@
 """Releases: exact round trips, bounded quantisation, strict loading, whole files only."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -224,26 +225,33 @@ def test_full_disk_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['p.safetensors']
 
 
-def test_config_round_trip(tmp_path):
-    config = {'width': 384, 'rates': [48_000, 44_100], 'name': 'caf\u00e9', 'nested': {'x': 0.5}}
-    release.write_config(tmp_path / 'r', config)
-    assert release.read_config(tmp_path / 'r') == {**config, 'format_version': 1}
+SAME_BYTES = """
+import sys
+import numpy as np
+from realaudio_jax import release
+metadata = {name: name.upper() for name in 'qwertyuiop'}
+release.save_params(sys.argv[1], {'a': np.arange(7.0), 'b': np.ones((3, 2), np.int8)}, metadata)
+"""
 
 
-def test_config_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no release at .*; check the name'):
-        release.read_config(tmp_path / 'none')
-    for value in (float('nan'), object()):
-        with pytest.raises(ValueError, match='use plain finite values'):
-            release.write_config(tmp_path, {'x': value})
-    assert not list(tmp_path.iterdir())
-    for text, message in (
-        ('{"width": 38', 'damaged'),
-        ('[1]', 'no format_version'),
-        ('{"width": 3}', 'no format_version'),
-        ('{"format_version": 99}', 'reads up to 1; upgrade'),
-    ):
-        (tmp_path / 'config.json').write_text(text)
-        with pytest.raises(ValueError, match=message) as caught:
-            release.read_config(tmp_path)
-        assert 'config.json' in str(caught.value) and '\n' not in str(caught.value)
+def test_equal_weights_are_equal_files(tmp_path):
+    """In another process the library's own hash table has another order."""
+    files = [tmp_path / f'{i}.safetensors' for i in range(2)]
+    for path in files:
+        subprocess.run([sys.executable, '-c', SAME_BYTES, str(path)], check=True)
+    first, second = (path.read_bytes() for path in files)
+    assert first == second
+    names = list(safetensors.safe_open(files[0], framework='np').metadata())
+    assert {'crc32', 'format_version', *'qwertyuiop'} == set(names)
+    header = json.loads(first[8 : 8 + int.from_bytes(first[:8], 'little')])
+    assert list(header['__metadata__']) == sorted(names)
+    shape = {'a': jax.ShapeDtypeStruct((7,), jnp.float32), 'b': np.ones((3, 2), np.int8)}
+    np.testing.assert_array_equal(release.load_params(files[0], shape)['a'], np.arange(7.0))
+
+
+def test_a_hundred_mismatches_are_ten_and_a_count(tmp_path):
+    path = tmp_path / 'p.safetensors'
+    release.save_params(path, {f'w{i:03}': np.ones(2) for i in range(100)})
+    with pytest.raises(ValueError, match='unexpected w009; and 90 more; load') as caught:
+        release.load_params(path, {})
+    assert len(str(caught.value)) < 500

@@ -1,5 +1,6 @@
 """What is measured of a release once, on training scenes, and kept in its config."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
@@ -8,13 +9,13 @@ import numpy as np
 
 from realaudio_jax.components import MOMENTS_NAME
 from realaudio_jax.data.scenes import Scene
-from realaudio_jax.generator import LEAD_KEY, Generator
+from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.evaluation import make_sounds
 from realaudio_jax.metrics.events import onset_errors
 from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.metrics.timing import onset_lead
 from realaudio_jax.program import MOMENTS
-from realaudio_jax.release import save_params, write_config
+from realaudio_jax.release import save_params
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Float
 
 _MOST = 4.0  # ratio of two spreads; what is farther apart was not trained
@@ -86,7 +87,7 @@ def calibrate_onsets(
         for sound, scene in zip(sounds, scenes, strict=True)
         if scene.events
     ]
-    lead = generator.config.get(LEAD_KEY, 0.0) + onset_lead(np.concatenate([*errors, []]))
-    lead = round(max(lead, 0.0), 4)
-    write_config(folder, generator.config | {LEAD_KEY: lead})
+    lead = generator.config.onset_lead_s + onset_lead(np.concatenate([*errors, []]))
+    lead = float(round(max(lead, 0.0), 4))
+    dataclasses.replace(generator.config, onset_lead_s=lead).write(folder)
     return lead

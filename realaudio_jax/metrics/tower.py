@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.components import TOWER_KEY, TOWER_NAME
+from realaudio_jax.components import TOWER_NAME, read_release
 from realaudio_jax.metrics.agreement import prompt_agreement
 from realaudio_jax.metrics.embedders import Embedder
 from realaudio_jax.models import text_encoder as text_lib
@@ -26,7 +26,8 @@ from realaudio_jax.models.audio_tower import (
     tower_log_mel,
 )
 from realaudio_jax.random import random_key
-from realaudio_jax.release import load_params, read_config
+from realaudio_jax.release import load_params
+from realaudio_jax.release_config import AudioTowerConfig
 from realaudio_jax.typing import MAX_TEXT_TOKENS, Float, PyTree
 
 BATCH = 32
@@ -82,7 +83,8 @@ def load_tower(release: str | os.PathLike) -> Tower:
         raise FileNotFoundError(
             f'{folder} has no {TOWER_NAME}; train one with experiments.train_audio_tower'
         )
-    model = AudioTower(**read_config(folder).get(TOWER_KEY, {}))
+    config = read_release(folder, TOWER_NAME, text_lib.WEIGHTS_NAME, text_lib.TOKENIZER_NAME)
+    model = AudioTower(**(config.audio_tower or AudioTowerConfig()).to_dict())
     params = load_params(path, tower_template(model))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 

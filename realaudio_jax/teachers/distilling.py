@@ -15,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax import integrity
 from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.distillation import recipe
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.noise import Denoise, NoisePath, time_grid
-from realaudio_jax.release import load_params, read_config
+from realaudio_jax.release import load_params
+from realaudio_jax.release_config import PretrainedStudentConfig
 from realaudio_jax.samplers import ddim
 from realaudio_jax.typing import Array, Bool, Float, Key, PyTree
 
@@ -60,17 +62,21 @@ def load_student(folder: str | os.PathLike, teacher: str, shapes: PyTree) -> Stu
     Raises:
       FileNotFoundError, ValueError: not such a folder; see `release.load_params`.
     """
-    config = read_config(folder)
-    facts = config.get('student', {})
-    if not {'steps', 'guidance_range'} <= set(facts):
-        raise ValueError(f'{folder} describes no student; give the folder that a run left')
-    if config.get('teacher') != teacher:
+    try:
+        integrity.verify(folder, remedy='copy it again from the run that left it')
+        config = PretrainedStudentConfig.read(folder)
+    except ValueError as error:
         raise ValueError(
-            f'{folder} holds a student of {config.get("teacher", "a release")}, not of {teacher}; '
+            f'{folder} describes no student that can be read ({error}); give the folder that a '
+            'run left'
+        ) from error
+    if config.teacher != teacher:
+        raise ValueError(
+            f'{folder} holds a student of {config.teacher}, not of {teacher}; '
             'give the folder that a run of that teacher left'
         )
     params = load_params(pathlib.Path(folder) / STUDENT_NAME, shapes)
-    return Student(params, tuple(facts['steps']), tuple(facts['guidance_range']))
+    return Student(params, config.student.steps, config.student.guidance_range)
 
 
 def student_networks(networks: Any, name: str) -> Any:

@@ -1,5 +1,6 @@
 """The runs that make a release, in `:test` variants: they go through, and go on exactly."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -27,14 +28,8 @@ from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import (
-    load_params,
-    named_leaves,
-    read_config,
-    read_tensors,
-    save_params,
-    write_config,
-)
+from realaudio_jax.release import load_params, named_leaves, read_tensors, save_params
+from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.loop import NonFiniteLossError
 from realaudio_jax.training.writers import MetricWriter
 
@@ -193,8 +188,8 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(
         monkeypatch.setattr(run, name, type('Flag', (), {'value': value}))
     run.main([])
     release = find_release(tmp_path / 'release')
-    config = read_config(release)
-    shapes = denoiser_template(Denoiser(**config['denoiser']))
+    config = ReleaseConfig.read(release)
+    shapes = denoiser_template(Denoiser(**config.denoiser.to_dict()))
     student = load_params(release / 'student.safetensors', shapes)
     teacher = load_params(release / 'teacher.safetensors', shapes)
     assert_finite(student)
@@ -267,7 +262,7 @@ def rank_of(tree, base, name):
 def test_an_adapter_of_the_teacher_is_all_that_is_trained(experiment, tiny_release, tmp_path):
     run, config = experiment('train_teacher'), config_of('foley_teacher').unlock()
     generator = Generator(tiny_release)
-    config.model = generator.config['denoiser']
+    config.model = generator.config.denoiser.to_dict()
     config.rank, config.optimizer, config.learning_rate = 2, 'adam', 1e-2
     init = tiny_release / 'teacher.safetensors'
     after = run.train(config, tmp_path, None, tiny_release, None, init)
@@ -398,12 +393,14 @@ def test_networks_packed_as_adapters_are_what_they_were(
     base, ones = tmp_path / 'two', np.ones(64, np.float32)
     moments = {str(n): {'gain': n * ones, 'shift': ones} for n in (1, 2, 4, 8)}
     save_params(base / MOMENTS_NAME, moments)
-    config, chosen = read_config(base), {'guidance': 2.5, 'grid_powers': {'4': 2.0}}
-    write_config(base, config | {'student': config['student'] | chosen})
+    config, chosen = ReleaseConfig.read(base), {'guidance': 2.5, 'grid_powers': ((4, 2.0),)}
+    student = dataclasses.replace(config.student, **chosen)
+    dataclasses.replace(config, student=student).write(base)
     pack(base, 'nine', {}, rank=0, merge=True)
     pack(base, 'ten', {'student': shared})
     for folder, same in (('nine', True), ('ten', False)):
-        told = read_config(tmp_path / folder)['student']
+        told = ReleaseConfig.read(tmp_path / folder).student
         assert bool(load_moments(tmp_path / folder)) is same
-        assert {key: told[key] for key in chosen if key in told} == (chosen if same else {})
+        kept = chosen if same else {'guidance': None, 'grid_powers': ()}
+        assert {key: getattr(told, key) for key in chosen} == kept
     jax.tree.map(np.testing.assert_array_equal, load_moments(tmp_path / 'nine'), moments)

@@ -1,17 +1,19 @@
 """A release is measured, and from then on asks for later onsets and spreads as its teacher does."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from realaudio_jax.components import load_moments
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
-from realaudio_jax.generator import LEAD_KEY, Generator
+from realaudio_jax.generator import Generator
 from realaudio_jax.metrics import calibration
 from realaudio_jax.metrics.evaluation import Made
 from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.program import MOMENTS
-from realaudio_jax.release import read_config, write_config
+from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS
 
@@ -27,7 +29,7 @@ def played(lead_s):
     """A generator whose every sound is the scene's own, `lead_s` too early."""
 
     def make(generator, scenes, setting, seed):
-        shift = round(48_000 * (lead_s - generator.config.get(LEAD_KEY, 0.0)))
+        shift = round(48_000 * (lead_s - generator.config.onset_lead_s))
         early = [np.roll(scene.audio, -shift, axis=0) for scene in scenes]
         return Made([np.int16(32767 * x) for x in early], np.zeros((len(scenes), 1, 1)))
 
@@ -36,12 +38,13 @@ def played(lead_s):
 
 def test_the_lead_is_measured_and_kept(own_release, scenes, monkeypatch):
     monkeypatch.setattr(calibration, 'make_sounds', played(0.012))
-    before = read_config(own_release)
+    before = ReleaseConfig.read(own_release)
     assert calibration.calibrate_onsets(own_release, scenes, STUDENT) == pytest.approx(
         0.012, abs=2e-3
     )
-    after = read_config(own_release)
-    assert after.pop(LEAD_KEY) == pytest.approx(0.012, abs=2e-3) and after == before
+    after = ReleaseConfig.read(own_release)
+    assert after.onset_lead_s == pytest.approx(0.012, abs=2e-3)
+    assert after == dataclasses.replace(before, onset_lead_s=after.onset_lead_s)
     again = calibration.calibrate_onsets(own_release, scenes, STUDENT)
     assert again == pytest.approx(0.012, abs=2e-3)  # what is left is nothing
     monkeypatch.setattr(calibration, 'make_sounds', played(-0.02))
@@ -77,7 +80,8 @@ def test_moments_take_the_mean_and_half_of_the_spread_of_the_teacher(
 
 
 def test_onsets_are_asked_for_later_but_short_events_keep_half(own_release):
-    write_config(own_release, read_config(own_release) | {LEAD_KEY: 0.01})
+    config = dataclasses.replace(ReleaseConfig.read(own_release), onset_lead_s=0.01)
+    config.write(own_release)
     timeline = Timeline.parse('bell@0.5-0.8; tick@0.9-0.906', 1.0)
     request = Generator(own_release).request(['rain'], timeline, 1.0, [0], 2.0, 26)
     np.testing.assert_allclose(request.onset_s[0, :2], [0.51, 0.903], rtol=1e-6)
