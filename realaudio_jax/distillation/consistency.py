@@ -1,4 +1,4 @@
-"""Consistency across step counts: one network for 1, 2, 4 and 8 steps.
+"""Consistency distillation across step counts: one network for 1, 2, 4 and 8 steps.
 
 Multistep consistency models (Heek et al. 2024, arXiv 2403.06807) cut [0, 1] into s equal segments;
 inside a segment that ends at b, the student's DDIM step to b arrives at the same point from every
@@ -12,8 +12,8 @@ time:
     loss = w(t) |student(z_t, t; 1/s) - target|^2                                            (6)
 
 (algorithm 1 of the paper with the deterministic teacher step of its distillation variant, and a
-teacher whose guidance is drawn per item). Two deliberate differences: s is drawn per item and told
-to the student by its step-size embedding, so one set of weights serves all counts; and the target
+teacher whose guidance is drawn per item). Two deliberate differences: s is drawn per item and given
+to the student as its step size, so one set of weights serves all counts; and the target
 student is the exponential average of the student rather than the student itself.
 """
 
@@ -41,7 +41,7 @@ from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 
 @flax.struct.dataclass
 class Consistency:
-    """Segment consistency as a `Recipe`.
+    """Multistep consistency distillation as a `Recipe`.
 
     Attributes:
       student, teacher: see `recipe`.

@@ -1,23 +1,23 @@
-"""Energy score: what few steps make is distributed as sound is, in every window of it.
+"""Energy-score loss on samples of the student, in windows of latents.
 
-A student that regresses on single answers gives their mean where it cannot tell them apart: few
-steps sound blurred. A proper score is lowest where the whole distribution is right. With y, y' two
-results of the student's own sampler from independent noise, x the sound asked for by the same
-condition, and |.| the Euclidean norm in a window,
+A student that regresses on single targets learns their conditional mean, so few steps sound
+blurred. A proper score is minimal where the whole distribution is right. With y, y' two samples of
+the student from independent noise, x a reference sample of the same condition, and |.| the
+Euclidean norm in a window,
 
     loss = (|y - x| + |y' - x|) / 2 - |y - y'| / 2                                           (1)
 
 is the energy score (Gneiting & Raftery 2007, sec. 4.3; for spectra: Gritsenko et al. 2020, arXiv
 2008.01160; for denoisers: De Bortoli et al. 2025, arXiv 2502.02483), without bias at two samples.
-The first terms draw towards the sound, the last pushes results apart. No critic is trained, and the
-teacher is not called.
+The first terms pull samples towards the reference, the last keeps them apart. No critic is trained,
+and the teacher is not called.
 
-The norm of a whole sound is nearly the same for all pairs: it would say little of its parts. So (1)
-is the mean over windows of several lengths, and of groups of channels beside all of them.
+The norm of a whole sound is nearly the same for all pairs and says little about its parts. So (1)
+is averaged over windows of several lengths, with all channels and with groups of channels.
 
-Samplers of 1, 2, 4 steps are trained alike, as the student would walk them; the gradient is that
-of the last two steps, so a sampler of two learns where to land between. What leads up to them is
-the business of `Consistency`, beside which this stands in a `Sum`. The student is told the scale
+The number of sampler steps is drawn for each update. The gradient passes the last two steps, so a
+sampler of two steps also learns its intermediate point. Earlier steps are trained by
+`Consistency`, which is added to this loss by `Sum`. The student is told the scale
 in `Batch.guidance`: the one with which a guided teacher made x, or, where x is a recording, which
 answers its caption at every scale, one drawn from the range.
 """
@@ -44,7 +44,7 @@ class Energy:
       student: see `recipe`.
       path: the noise path.
       segments: counts of steps to serve; one is drawn per update, for all items.
-      through: how many steps, the last ones, the gradient goes through; 1 or more.
+      through: how many of the last steps the gradient passes; 1 or more.
       windows: (latent frames, channels) of the windows, None for all channels.
     """
 
@@ -64,7 +64,7 @@ class Energy:
         batch: Batch,
         key: Key[Array, ''],
     ) -> tuple[Float[Array, 'B'], Metrics]:
-        """Equation 1 for one random count of steps; see `recipe`. It asks no other network."""
+        """Equation 1 for one random step count; see `recipe`. Calls neither teacher nor target."""
         del target_params, teacher_params
         key_count, key_window, *keys = jax.random.split(key, 4)
         steps = jnp.asarray(self.segments)[jax.random.randint(key_count, (), 0, len(self.segments))]
@@ -77,7 +77,7 @@ class Energy:
     def _sample(
         self, params: PyTree, batch: Batch, x: Float[Array, 'B L C'], steps: Int[Array, '']
     ) -> Float[Array, 'B L C']:
-        """The student's DDIM sampler; the gradient is that of its last steps."""
+        """Samples by DDIM; the gradient passes the last steps only."""
         size = len(x)
         length = jnp.full((size,), 1.0 / steps)
         guidance = jnp.ones(size) if batch.guidance is None else batch.guidance
@@ -103,14 +103,14 @@ def energy_score(
     windows: tuple[tuple[int, int | None], ...],
     key: Key[Array, ''],
 ) -> Float[Array, 'B']:
-    """Equation 1, the mean over windows, each norm over the root of its size.
+    """Energy score (1), averaged over windows; each norm is a root mean square.
 
     Args:
       y, other: two samples.
-      x: what they should be distributed as.
-      mask: what a frame counts; those of 0 are in no norm.
+      x: the reference sample.
+      mask: weight of each frame; frames of weight 0 are in no norm.
       windows: (latent frames, channels), None for all channels.
-      key: of where the first window begins.
+      key: of the random start of the first window.
     """
     heard = (mask > 0)[..., None]
     y, other, x = y * heard, other * heard, x * heard
@@ -127,9 +127,9 @@ def energy_score(
 def cut(
     x: Float[Array, 'B L C'], frames: int, channels: int, shift: Int[Array, '']
 ) -> Float[Array, 'B N G F']:
-    """Windows of an array, without overlap: N along time, G along channels, F values each.
+    """Cuts an array into windows without overlap: N along time, G along channels, F values each.
 
-    Zeros fill up what is missing of the first, of the last, and of the last group of channels.
+    The first and last window and the last group of channels are padded with zeros.
 
     Args:
       x: the array.

@@ -1,15 +1,15 @@
-"""Imitation: one student of several, each of which knows a part of the way best.
+"""Multi-teacher distillation: one student learns trajectories that several students share.
 
-What sounds is settled while there is much noise, how it sounds and when while there is little, so
-networks that are best at one are not best at the other (denoisers of one noise level each: Balaji
-et al. 2022, arXiv 2211.01324, sec. 4). Students of the same size and step counts, the experts,
-share a walk of n steps, one above t = 1/2 and one from there on. A single student learns both:
+What sounds is decided at high noise, how and exactly when at low noise, and a network that is best
+at one need not be best at the other (one denoiser for each range of noise levels: Balaji et al.
+2022, arXiv 2211.01324, sec. 4). Students of the same size and step counts, the experts, share a
+trajectory of n steps: one serves t > 1/2, one the rest. A single student learns both:
 
     x_1 = noise,    x_{t - 1/n} = DDIM(x_t, expert_t(x_t, t; 1/n))                           (1)
     loss = w(t) |student(x_t, t; 1/n) - expert_t(x_t, t; 1/n)|^2                             (2)
 
-at one step of the walk, drawn evenly. There is one answer to each question, so this needs a tenth
-of the updates of a score of samples; sound is not looked at, and no teacher asked.
+at one step of the trajectory, drawn uniformly. The target is a function of the student's input, so
+plain regression suffices. Neither data nor teacher is used.
 """
 
 import flax.struct
@@ -31,13 +31,13 @@ Walks = tuple[tuple[int, int, int], ...]
 
 @flax.struct.dataclass
 class Imitation:
-    """Imitation of experts as a `Recipe`.
+    """Multi-teacher distillation as a `Recipe`.
 
     Attributes:
       experts: parameters of all of them, each leaf stacked: [E, ...].
       student: see `recipe`; the experts are called the same way.
       path: the noise path.
-      walks: (steps, which expert above t = 1/2, which from there on); one is drawn per update.
+      walks: trajectories (steps, expert for t > 1/2, expert below); one is drawn per update.
       guidance_range: guidance scales to cover, where the batch has none.
     """
 
@@ -55,7 +55,7 @@ class Imitation:
         batch: Batch,
         key: Key[Array, ''],
     ) -> tuple[Float[Array, 'B'], Metrics]:
-        """Equation 2 at one random step of one random walk; see `recipe`."""
+        """Equation 2 at one random step of one random trajectory; see `recipe`."""
         del target_params, teacher_params
         size = len(batch.latents)
         key_walk, key_step, key_noise, key_guidance = jax.random.split(key, 4)

@@ -1,4 +1,4 @@
-"""Progressive distillation: a student whose every step replaces several of its teacher's.
+"""Progressive distillation: each student step learns several steps of its teacher.
 
 Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models" (arXiv
 2202.00512), with the guidance of the first teacher folded into the student by an embedding (Meng et
@@ -41,15 +41,15 @@ from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 
 @flax.struct.dataclass
 class Progressive:
-    """One stage, as a `Recipe`.
+    """One stage of progressive distillation as a `Recipe`.
 
     Attributes:
       student, teacher: see `recipe`.
       path: the noise path.
       student_steps: N, steps over [0, 1] of the student being trained.
-      ratio: k, steps of the one before in one of these.
-      from_teacher: the stage imitates the guided teacher; otherwise `target_params`, the student of
-        the stage before, which has the guidance inside.
+      ratio: k, steps of the previous student in one of this one.
+      from_teacher: the target is the guided teacher; otherwise `target_params`, the student of the
+        stage before, which has the guidance folded in.
       guidance_range: guidance scales to cover.
     """
 

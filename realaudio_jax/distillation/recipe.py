@@ -1,4 +1,4 @@
-"""What every distillation recipe is: a pure loss over three sets of parameters.
+"""The contract of distillation recipes: a pure loss over three sets of parameters.
 
     loss(student_params, target_params, teacher_params, batch, key) -> (loss [B], metrics)
 
@@ -30,7 +30,7 @@ Metrics = dict[str, Float[Array, '']]
 
 @flax.struct.dataclass
 class Batch:
-    """Clean latents and what they are of.
+    """Clean latents with their mask and conditioning.
 
     Attributes:
       latents: data, unit variance.
@@ -47,7 +47,7 @@ class Batch:
 
 
 class Recipe(Protocol):
-    """The one signature; every recipe is interchangeable in `experiments/distill.py`."""
+    """Signature of all recipes, so that they are interchangeable in `experiments/distill.py`."""
 
     def loss(
         self,
@@ -61,7 +61,7 @@ class Recipe(Protocol):
 
 @flax.struct.dataclass
 class Sum:
-    """Several recipes at once, on one batch, as a `Recipe`: the weighted sum of their losses.
+    """Weighted sum of the losses of several recipes on one batch, as a `Recipe`.
 
     Attributes:
       weights, recipes: by the names under which their metrics appear.

@@ -1,4 +1,4 @@
-"""What a distillation run is about: a teacher, the student that begins as it, and their batches."""
+"""The setup of a distillation run: teacher, initial student, and how batches are prepared."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from realaudio_jax.typing import Array, Key, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """All that `experiments/distill` knows of the networks.
+    """Distillation setup: everything `experiments/distill` needs of the networks.
 
     Attributes:
       teacher, student: as `recipe` describes them.
       path: the noise path of both.
       teacher_params: frozen.
-      student_params: where the student begins: it predicts what the teacher does.
-      to_batch: stacked items of the data to a recipe's batch.
-      prepare: of each batch: drops conditions at random, weighs frames; pure, for use in a step.
-      experts: parameters of students to be imitated, see `imitation`; None: there are none.
+      student_params: initial student parameters, with the same predictions as the teacher.
+      to_batch: converts stacked items of the data to a recipe's batch.
+      prepare: condition dropout and frame weights of each batch; pure, for use in a step.
+      experts: stacked parameters of several teachers, see `imitation`; None without them.
     """
 
     teacher: Teacher
