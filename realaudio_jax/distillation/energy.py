@@ -17,9 +17,9 @@ is averaged over windows of several lengths, with all channels and with groups o
 
 The number of sampler steps is drawn for each update. The gradient passes the last two steps, so a
 sampler of two steps also learns its intermediate point. Earlier steps are trained by
-`Consistency`, which is added to this loss by `Sum`. The student is told the scale
-in `Batch.guidance`: the one with which a guided teacher made x, or, where x is a recording, which
-answers its caption at every scale, one drawn from the range.
+`Consistency`, which is added to this loss by `Sum`. `Batch.guidance`
+is the scale with which a guided teacher made x; for a recording it is drawn from the range, since a
+recording fits its caption at every scale.
 """
 
 import math
