@@ -7,6 +7,8 @@ shipped release.
 """
 
 import argparse
+import base64
+import io
 import os
 import pathlib
 import sys
@@ -16,6 +18,7 @@ import nbformat
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient import NotebookClient
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COLABS = ROOT / 'colabs'
@@ -28,6 +31,14 @@ class ThisInterpreter(AsyncKernelManager):
     def kernel_spec(self):
         argv = [sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}']
         return KernelSpec(argv=argv, display_name='this', language='python')
+
+
+def small_png(encoded: str) -> str:
+    """A PNG in base64 with 128 colours, a third of the size of a spectrogram in full colour."""
+    image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert('RGB')
+    buffer = io.BytesIO()
+    image.quantize(128).save(buffer, 'PNG', optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def run(path: pathlib.Path) -> None:
@@ -44,8 +55,10 @@ def run(path: pathlib.Path) -> None:
     for cell in notebook.cells:
         cell.metadata.pop('execution', None)
         if cell.cell_type == 'code':
-            errors = [o for o in cell.outputs if o.get('name') == 'stderr']
-            cell.outputs = [output for output in cell.outputs if output not in errors]
+            cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']
+            for output in cell.outputs:
+                if 'image/png' in output.get('data', {}):
+                    output.data['image/png'] = small_png(output.data['image/png'])
     nbformat.write(notebook, path)
 
 
