@@ -58,6 +58,7 @@ from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
+from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state, with_learning_rate
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import SAMPLE_RATE, PyTree
@@ -240,6 +241,12 @@ def optimizer(learning_rate) -> optax.GradientTransformation:
 
 def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | None:
     """All stages. Returns the averaged student, None if stopped."""
+    sizes = [config.batch_size, *([config.energy.batch_size] if config.energy.updates else [])]
+    mesh = data_mesh(*sizes)
+    places = ('teacher_params', 'student_params', 'experts')
+    subject = dataclasses.replace(
+        subject, **{name: replicate(mesh, getattr(subject, name)) for name in places}
+    )
     stages = plan(config, subject)
     total = sum(stage.updates for stage in stages)
     tx = with_learning_rate(optimizer)
@@ -250,8 +257,11 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
     state['student'] = create_state(subject.student_params, tx)  # it begins as its teacher
     key = random_key(config.seed)
 
-    writer = MetricWriter(workdir)
-    with Checkpointer(workdir / 'checkpoints') as checkpointer, StopRequest() as stop:
+    with (
+        MetricWriter(workdir) as writer,
+        Checkpointer(workdir / 'checkpoints') as checkpointer,
+        StopRequest() as stop,
+    ):
         state = checkpointer.restore(state, data) or state
         begin = 0
         for stage in stages:
@@ -264,9 +274,10 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
                         state['student'] = create_state(state['previous'], tx)
                     previous = None if stage.target_is_average else state['previous']
                     rate = stage.learning_rate * min(1.0, (end - step) / (0.5 * stage.updates))
+                    batch = shard_batch(mesh, subject.to_batch(next(data)))
                     student, metrics = step_fn(
-                        state['student'], previous, subject.teacher_params, stage.recipe,
-                        subject.to_batch(next(data)), jax.random.fold_in(key, step), rate, free,
+                        state['student'], previous, subject.teacher_params, stage.recipe, batch,
+                        jax.random.fold_in(key, step), rate, free,
                     )  # fmt: skip
                     done = step + 1
                     state = {**state, 'student': student, 'step': jnp.int32(done)}
@@ -275,12 +286,11 @@ def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | N
                         writer.write(done, metrics, stage.name)
                     progress.update(done, metrics['loss'])
                     if done % config.save_every == 0 or done == total or stop.requested:
-                        require_finite(metrics['loss'], step, checkpointer)
+                        require_finite(metrics['loss'], step, checkpointer, student.ema_params)
                         checkpointer.save(state, data)
                     if stop.requested:
                         return None
             begin = end
-    writer.close()
     before, after = (low_rank.merge(p) for p in (state['previous'], state['student'].ema_params))
     return interpolate(before, after, stages[-1])
 

@@ -31,6 +31,8 @@ from realaudio_jax.random import random_key
 from realaudio_jax.release import save_params
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
+from realaudio_jax.training.run_folder import run_folder
+from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Array, PyTree
@@ -103,6 +105,7 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
                 config.scene_seconds, encode_text, workdir / 'mel', key, progress.update,
             )  # fmt: skip
 
+    mesh = data_mesh(config.batch_size)
     data = batches(
         sets['train'], config.batch_size, config.seed,
         transform=functools.partial(augment, gain_db=config.gain_db),
@@ -129,11 +132,12 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
         Checkpointer(workdir / 'checkpoints') as checkpointer,
         StopRequest() as stop,
     ):
+        state = replicate(mesh, state)
         state = checkpointer.restore(state, data) or state
         start = int(state.step)
         with Progress(config.steps, 'audio tower', start) as progress:
             for step in range(start, config.steps):
-                state, metrics = step_fn(state, next(data))
+                state, metrics = step_fn(state, shard_batch(mesh, next(data)))
                 done = step + 1
                 if done % config.log_every == 0:
                     require_finite(metrics['loss'], step, checkpointer)
@@ -160,7 +164,9 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
 
 def main(argv):
     del argv
-    train(_CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value, _RELEASE.value)
+    inputs = {'recordings': _RECORDINGS.value, 'release': _RELEASE.value}
+    with run_folder(_WORKDIR.value, _CONFIG.value, inputs) as workdir:
+        train(_CONFIG.value, workdir, _RECORDINGS.value, _RELEASE.value)
 
 
 if __name__ == '__main__':

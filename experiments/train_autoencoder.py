@@ -27,6 +27,8 @@ from realaudio_jax.random import random_key
 from realaudio_jax.release import load_params, save_params
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
+from realaudio_jax.training.run_folder import run_folder
+from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import LATENT_CHANNELS, Array, PyTree
@@ -166,13 +168,16 @@ def evaluate(model: Autoencoder, held_out: np.ndarray):
     return lambda params: figures(params, held_out)
 
 
-def run_stage(stage, state, step_fn, params_of, draw, held_out_figures, config, workdir, steps):
+def run_stage(
+    stage, state, step_fn, params_of, draw, held_out_figures, config, workdir, steps, mesh
+):
     """The loop of every stage: data, step, log, evaluate, save. Returns (state, finished)."""
     with (
         MetricWriter(workdir) as writer,
         Checkpointer(workdir / stage) as checkpointer,
         StopRequest() as stop,
     ):
+        state = replicate(mesh, state)
         state = checkpointer.restore(state) or state
         start = int(_step(state))
         with Progress(steps, stage, start) as progress:
@@ -233,6 +238,8 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         params = fit_linear_code(params, pool.reshape(-1, LEVELS)[::every].astype(np.float32))
         save_params(code_path, params)
 
+    mesh = data_mesh(config.batch_size)
+    params = replicate(mesh, params)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps,
         max(config.likelihood_steps, config.warmup_steps + 1), 1e-5,
@@ -243,14 +250,18 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     def some_levels(step):
         rng = np.random.default_rng([config.seed, step])
         chosen = np.sort(rng.choice(len(pool), config.batch_size, replace=False))
-        return pool[chosen].astype(np.float32)
+        return shard_batch(mesh, pool[chosen].astype(np.float32))
+
+    def some_sounds(step):
+        audio, rate = crops(data, config.pool_batches + step, config)
+        return shard_batch(mesh, audio), rate
 
     # Frozen parameters are an argument of the compiled step, not part of its closure.
     state, finished = run_stage(
         'likelihood', create_state(networks(params), tx),
         lambda state, levels, key: step_fn(state, params, levels, key),
         lambda s: merge(params, s.ema_params), some_levels, held_out_figures, config, workdir,
-        config.likelihood_steps,
+        config.likelihood_steps, mesh,
     )  # fmt: skip
     if not finished:
         return None
@@ -282,8 +293,8 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         'adversarial', state,
         lambda state, batch, key: step_fn(state, params, batch[0], key, sample_rate=batch[1]),
         lambda s: merge(params, s['decoder'].ema_params),
-        lambda step: crops(data, config.pool_batches + step, config),
-        held_out_figures, config, workdir, config.adversarial_steps,
+        some_sounds,
+        held_out_figures, config, workdir, config.adversarial_steps, mesh,
     )  # fmt: skip
     if not finished:
         return None
@@ -294,7 +305,9 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
 
 def main(argv):
     del argv
-    train(_CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value, _CODE.value)
+    inputs = {'recordings': _RECORDINGS.value, 'code': _CODE.value}
+    with run_folder(_WORKDIR.value, _CONFIG.value, inputs) as workdir:
+        train(_CONFIG.value, workdir, _RECORDINGS.value, _CODE.value)
 
 
 if __name__ == '__main__':

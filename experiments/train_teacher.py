@@ -33,6 +33,8 @@ from realaudio_jax.release import load_params, read_tensors, save_params
 from realaudio_jax.training.batches import Absence, prepare, to_batch, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
+from realaudio_jax.training.run_folder import run_folder
+from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import (
     TrainState,
     apply_gradients,
@@ -151,6 +153,8 @@ def train(
     workers: int = 0,
 ) -> PyTree | None:  # fmt: skip
     """The run; writes teacher.safetensors. Returns the averaged parameters, None if stopped."""
+    if config.rank and config.optimizer != 'adam':
+        raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')
     front_end = load_front_end(release, autoencoder)
     scenes = functools.partial(
         latent_scenes, front_end, seconds=config.scene_seconds, folder=workdir / 'latents',
@@ -176,6 +180,7 @@ def train(
                 workdir / 'latents', lambda done, _: progress.update(done),
             )  # fmt: skip
         train_scenes = joined(train_scenes, recorded)
+    mesh = data_mesh(batch_size)
     data = RandomCrops(train_scenes, batch_size, config.seed, config.crop_seconds)
     model = Denoiser(**config.model)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -185,8 +190,6 @@ def train(
     tx = with_learning_rate(functools.partial(optimizer, name=config.optimizer))
     held_out_batch = to_batch(held_out.rows(np.arange(len(held_out))))
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
-    if config.rank and config.optimizer != 'adam':
-        raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')
     parts = warm_start(model, front_end, init, init_code) if init else (state.params, None)
     if init or config.rank:
         key = random_key(config.seed)
@@ -205,11 +208,12 @@ def train(
         Checkpointer(workdir / 'checkpoints') as checkpointer,
         StopRequest() as stop,
     ):
+        state = replicate(mesh, state)
         state = checkpointer.restore(state, data) or state
         start = int(state.step)
         with Progress(config.steps, 'teacher', start) as progress:
             for step in range(start, config.steps):
-                batch = to_batch(next(data))
+                batch = shard_batch(mesh, to_batch(next(data)))
                 state, metrics = step_fn(state, batch, jax.random.fold_in(key, step), rates[step])
                 done = step + 1
                 if done % config.log_every == 0:
@@ -238,10 +242,10 @@ def train(
 
 def main(argv):
     del argv
-    train(
-        _CONFIG.value, pathlib.Path(_WORKDIR.value), _RECORDINGS.value, _RELEASE.value,
-        _AUTOENCODER.value, _INIT.value, _INIT_CODE.value, _WORKERS.value,
-    )  # fmt: skip
+    given = (_RECORDINGS, _RELEASE, _AUTOENCODER, _INIT, _INIT_CODE)
+    inputs = {flag.name: flag.value for flag in given}
+    with run_folder(_WORKDIR.value, _CONFIG.value, inputs) as workdir:
+        train(_CONFIG.value, workdir, *inputs.values(), _WORKERS.value)
 
 
 if __name__ == '__main__':

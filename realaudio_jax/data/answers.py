@@ -30,6 +30,7 @@ from realaudio_jax.noise import NoisePath, time_grid
 from realaudio_jax.random import random_key
 from realaudio_jax.samplers import dpm_solver_pp_2m
 from realaudio_jax.training.batches import Absence, to_batch
+from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.typing import Any, Float, PyTree
 
 Progress = Callable[[int], None]
@@ -150,6 +151,8 @@ class _Sampler:
         self, teacher: Teacher, params: PyTree, path: NoisePath, steps: int, batch_size: int,
         seed: int,
     ):  # fmt: skip
+        self.mesh = data_mesh(batch_size)
+        params = replicate(self.mesh, params)
         self.params, self.key = params, random_key(seed + _STREAM)
         self.batch_size = batch_size
 
@@ -175,8 +178,8 @@ class _Sampler:
             rows = np.minimum(np.arange(first, first + size), count - 1)  # one shape, one program
             shape = (size, *latents.shape[1:])
             key = jax.random.fold_in(self.key, first)
-            scale = jnp.asarray(guidance[rows])
-            latents[rows] = self.sample(self.params, told(rows), scale, key, shape)
+            told_here = shard_batch(self.mesh, (told(rows), guidance[rows]))
+            latents[rows] = self.sample(self.params, *told_here, key, shape)
             if progress:
                 progress(min(first + size, count))
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-import optax
+import jax
+import jax.numpy as jnp
 from tqdm import tqdm
 
 from realaudio_jax.typing import PyTree
@@ -172,12 +173,12 @@ def require_finite(
     Raises:
         NonFiniteLossError: the loss, or a parameter, is infinite or not a number.
     """
-    value, what = float(loss), 'the loss is'
-    if math.isfinite(value) and params is not None:
-        total, what = float(optax.tree.norm(params)), 'the norm of the parameters is'
-        if not math.isfinite(total):
-            value = total
-    if math.isfinite(value):
+    value = float(loss)
+    if not math.isfinite(value):
+        what = f'the loss is {value}'
+    elif not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        what = 'a parameter is not finite'
+    else:
         return value
     latest = None if checkpointer is None else checkpointer.latest_step()
     kept = (
@@ -186,7 +187,7 @@ def require_finite(
         else f'the last good checkpoint is step {latest} in {checkpointer.folder}'
     )
     raise NonFiniteLossError(
-        f'{what} {value} at step {step}; {kept}; lower the learning rate or clip gradients'
+        f'{what} at step {step}; {kept}; lower the learning rate or clip gradients'
     )
 
 

@@ -6,6 +6,8 @@ XLA inserts the communication.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +42,26 @@ def make_mesh(model_parallel: int = 1, devices: Sequence[jax.Device] | None = No
             'choose a divisor'
         )
     return Mesh(np.asarray(devices).reshape(-1, model_parallel), ('data', 'model'))
+
+
+def data_mesh(*batch_sizes: int) -> Mesh:
+    """Mesh over as many devices as every batch can be split over evenly; the model is on each.
+
+    Args:
+        batch_sizes: B of the batches of a run. Devices that are left over are named on standard
+            error.
+    """
+    devices = jax.devices()
+    divisor = math.gcd(*batch_sizes)
+    count = max(n for n in range(1, len(devices) + 1) if divisor % n == 0)
+    if count < len(devices):
+        sizes = ' and '.join(map(str, dict.fromkeys(batch_sizes)))
+        print(
+            f'batches of {sizes} are split over {count} of {len(devices)} devices; a batch size '
+            f'that is a multiple of {len(devices)} uses all',
+            file=sys.stderr,
+        )
+    return make_mesh(devices=devices[:count])
 
 
 def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from realaudio_jax.training.sharding import make_mesh, param_sharding, replicate, shard_batch
+from realaudio_jax.training.sharding import (
+    data_mesh,
+    make_mesh,
+    param_sharding,
+    replicate,
+    shard_batch,
+)
 
 
 def test_mesh_shape():
@@ -84,3 +90,10 @@ def test_replicate_puts_everything_everywhere():
     tree = replicate(make_mesh(model_parallel=2), {'w': np.arange(15.0).reshape(3, 5)})
     assert len(tree['w'].addressable_shards) == 4
     assert {shard.data.shape for shard in tree['w'].addressable_shards} == {(3, 5)}
+
+
+def test_a_mesh_over_as_many_devices_as_divide_every_batch(capsys):
+    assert dict(data_mesh(8, 12).shape) == {'data': 4, 'model': 1}
+    assert not capsys.readouterr().err
+    assert data_mesh(8, 6).shape['data'] == 2 and data_mesh(9).shape['data'] == 3
+    assert 'batches of 8 and 6 are split over 2 of 4 devices' in capsys.readouterr().err
