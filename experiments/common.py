@@ -1,18 +1,26 @@
 """How every experiment starts: flags read with one-line errors, logs kept to warnings."""
 
+import contextlib
 import difflib
+import hashlib
+import importlib.util
+import os
 import pathlib
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from absl import app, flags
 from ml_collections import config_flags
 
+from realaudio_jax.cache import remove_damaged_program
 from realaudio_jax.generator import keep_freed_memory
+from realaudio_jax.io import printable
 from realaudio_jax.random import pin_process
 from realaudio_jax.training.loop import main_guard
+from realaudio_jax.version import __version__
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
@@ -22,9 +30,34 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     kept: a step of training or a big network's call would take as many fresh pages as a sound.
     Settings of JAX that change what a seed draws are those of `random.pin_process`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # not a terminal or file, as in a notebook
+            stream.reconfigure(errors='backslashreplace')  # whatever a terminal cannot show
+    warnings.showwarning = show_warning
     keep_freed_memory()
     pin_process()
     app.run(main_guard(main), flags_parser=main_guard(parse_flags))
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Prints a line. A reader that is gone or a full disk does not end what has been done."""
+    stream = sys.stdout if stream is None else stream
+    try:
+        print(line, file=stream, flush=True)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # what is left goes nowhere, at exit too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def warn(line: str) -> None:
+    """Prints one line of warning."""
+    say(f'warning: {line}', sys.stderr)
+
+
+def show_warning(message: Any, *place: Any, **more: Any) -> None:
+    """Warnings of libraries as one line each, without the code that they came from."""
+    if not remove_damaged_program(str(message)):
+        warn(printable(' '.join(str(message).split()), 300))
 
 
 def define_config(default: str, values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
@@ -46,10 +79,30 @@ def define_workers() -> flags.FlagHolder:
     )
 
 
-def default_name(prompt: str, events: str | None, seed: int) -> str:
-    """A file name from what was asked for: 'a-dog-barks-0', without suffix."""
+def default_name(prompt: str, events: str | None, **settings: Any) -> str:
+    """A file name from a request, without suffix: 'a-dog-barks-seed0-4steps-10s-1f2e3d'.
+
+    Args:
+        prompt, events: its words.
+        settings: everything else that changes the sound; seed, steps and seconds are written out,
+            of the others and the events there is a digest if any is given.
+    """
     words = re.findall(r'\w+', f'{prompt} {"" if prompt.strip() else events or ""}'.lower())
-    return f'{"-".join(words)[:60].rstrip("-") or "sound"}-{seed}'
+    text = '-'.join(words).encode()[:60].decode(errors='ignore').rstrip('-') or 'sound'
+    shown = f'seed{settings.pop("seed")}-{settings.pop("steps")}steps-{settings.pop("seconds"):g}s'
+    rest = {name: value for name, value in settings.items() if value}
+    rest |= {'events': events} if events else {}
+    digest = hashlib.sha256(repr(sorted(rest.items())).encode('utf-8', 'replace')).hexdigest()[:6]
+    return f'{text}-{shown}' + (f'-{digest}' if rest else '')
+
+
+def unused(path: pathlib.Path) -> pathlib.Path:
+    """The path, or the first of path-2, path-3, ... that is not there."""
+    found, count = path, 1
+    while found.exists():
+        count += 1
+        found = path.with_stem(f'{path.stem}-{count}')
+    return found
 
 
 def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
@@ -66,8 +119,13 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
         ValueError: a flag, value, config file, config key or further argument that is not known;
             one line with the remedy.
     """
-    asks_help = any(re.match('--?help', arg) for arg in argv[1:])
-    if 'config' in values and not asks_help:
+    if any(re.fullmatch('--?(help|helpshort|h)', arg) for arg in argv[1:]):
+        say(usage(argv[0], values))
+        sys.exit(0)
+    if any(re.fullmatch('--?version', arg) for arg in argv[1:]):
+        say(f'realaudio_jax {__version__}')
+        sys.exit(0)
+    if 'config' in values and not any(re.match('--?help', arg) for arg in argv[1:]):
         name = _config_file(argv)
         if name is None:
             name = values['config'].default_as_str.strip("'")
@@ -92,6 +150,40 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
     if 'verbosity' in values and values['verbosity'].using_default_value:
         values.verbosity = -1  # warnings; absl itself would choose 0, information
     return rest
+
+
+def usage(program: str, values: flags.FlagValues = flags.FLAGS) -> str:
+    """What --help prints: what the program does, its flags and, if it has one, its config."""
+    parts = [(sys.modules['__main__'].__doc__ or '').strip(), '', 'flags:']
+    names = {flag.name for flag in values.get_key_flags_for_module(program)}
+    names |= {'config', 'workers'} & set(values)  # defined by the functions above
+    for name in sorted(names):
+        flag = values[name]
+        default = '' if flag.default in (None, '', [], False) else f' ({flag.default_as_str})'
+        parts.append(f'  --{name}: {" ".join((flag.help or "").split())}{default}')
+    if 'config' in values:
+        parts += ['', *_config_help(values['config'].default_as_str.strip("'"))]
+    return '\n'.join([*parts, '', '--helpfull lists the flags of libraries too.'])
+
+
+def _config_help(name: str) -> list[str]:
+    """Lines on a config file: its variants and top fields."""
+    if not pathlib.Path(name).is_file():
+        return [f'{name} is not here: start in the folder that holds configs/ to see its fields']
+    spec = importlib.util.spec_from_file_location('config_of_help', name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        module.get_config('?')
+        variants = []
+    except ValueError as error:  # it lists them
+        variants = re.findall(r':(\w+)', str(error))
+    lines = [f'variant: --config={name}:{variant}' for variant in variants]
+    lines.append(f'fields of {name}, set as --config.NAME=VALUE:')
+    for field, value in module.get_config().items():
+        shown = f'{{{", ".join(value)}}}' if hasattr(value, 'keys') else repr(value)
+        lines.append(f'  {field}: {printable(shown, 100)}')
+    return lines
 
 
 def _config_file(argv: Sequence[str]) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from realaudio_jax.audio import from_pcm16
+from realaudio_jax.cache import cache_dir
 from realaudio_jax.components import (
     AUTOENCODER_NAME,
     STUDENT_NAME,
@@ -386,13 +387,6 @@ def load(name: str | os.PathLike = 'foley', model_parallel: int = 1) -> Generato
     enable_compilation_cache()
     keep_freed_memory()
     return Generator(find_release(name), model_parallel)
-
-
-def cache_dir() -> pathlib.Path:
-    """$REALAUDIO_CACHE, or ~/.cache/realaudio_jax."""
-    return pathlib.Path(
-        os.environ.get('REALAUDIO_CACHE', pathlib.Path.home() / '.cache' / 'realaudio_jax')
-    )
 
 
 def enable_compilation_cache() -> None:

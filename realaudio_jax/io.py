@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import io
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -48,7 +50,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path that becomes `path` only if the block succeeds.
 
     A failure, a full disk included, leaves whatever stood under `path` before, and no part of the
-    new file.
+    new file. What was written has reached the disk before it gets its name; its permissions are
+    those of any new file (umask).
 
     Args:
       path: the final name. Its folder is made if it is missing.
@@ -61,12 +64,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
     final = pathlib.Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix='.partial-', suffix=final.suffix, dir=final.parent)
-    os.close(handle)
-    temporary = pathlib.Path(name)
+    temporary = final.parent / f'.partial-{secrets.token_hex(8)}{final.suffix}'
     try:
+        temporary.touch(exist_ok=False)
         yield temporary
-        temporary.chmod(0o644)
+        with open(temporary, 'rb+') as file:  # a full disk may show no earlier than here
+            os.fsync(file.fileno())
         os.replace(temporary, final)
     except OSError as error:
         reason = error.strerror or error
@@ -150,8 +153,8 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) ->
         if not np.isfinite(audio).all():
             raise ValueError(f'refusing to write {path}: the sound holds NaN or infinite samples')
         audio = to_pcm16(audio)
+    # Not by libsndfile: it tells nobody of a disk that is full when the file is closed.
+    encoded, container = io.BytesIO(), path.suffix[1:].upper()
+    soundfile.write(encoded, audio, sample_rate, subtype=kind, format=container)
     with atomic_path(path) as temporary:
-        try:
-            soundfile.write(temporary, audio, sample_rate, subtype=kind)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise OSError(None, str(error)) from error
+        temporary.write_bytes(encoded.getbuffer())

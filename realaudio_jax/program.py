@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from realaudio_jax import audio as audio_lib
 from realaudio_jax import noise, samplers
+from realaudio_jax.cache import damaged_programs_removed
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import (
     PATH,
@@ -408,7 +409,8 @@ class ProgramCache:
     def get(self, bucket: Bucket) -> Callable:
         """The executable `(params, request, init_audio) -> (pcm, health, latents)` of a bucket."""
         if bucket not in self._compiled:
-            self._compiled[bucket] = self.lower(bucket).compile()
+            with damaged_programs_removed():
+                self._compiled[bucket] = self.lower(bucket).compile()
         return self._compiled[bucket]
 
     def __call__(

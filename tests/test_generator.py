@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import platform
 import subprocess
 import sys
@@ -237,13 +236,6 @@ def test_load_names_what_is_there(tmp_path, monkeypatch):
     assert 'fowley' in str(caught.value) and 'foley' in str(caught.value).replace('fowley', '')
     with pytest.raises(FileNotFoundError):
         load(tmp_path)
-
-
-def test_the_cache_lies_where_the_environment_says(monkeypatch):
-    monkeypatch.setenv('REALAUDIO_CACHE', '/some/where')
-    assert generator_lib.cache_dir() == pathlib.Path('/some/where')
-    monkeypatch.delenv('REALAUDIO_CACHE')
-    assert generator_lib.cache_dir() == pathlib.Path.home() / '.cache' / 'realaudio_jax'
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the allocator of glibc alone')

@@ -8,14 +8,13 @@ import functools
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from realaudio_jax import integrity
+from realaudio_jax import cache, integrity
 from realaudio_jax.audio import from_pcm16, to_pcm16
 from realaudio_jax.data import crops
 from realaudio_jax.io import atomic_folder, printable
@@ -24,12 +23,6 @@ from realaudio_jax.typing import SAMPLE_RATE
 
 VERSION = 3  # part of the cache key: raise it when what is stored changes
 ARRAY_NAME, INDEX_NAME = 'audio.npy', 'index.json'
-
-
-def default_cache_dir() -> Path:
-    """$REALAUDIO_CACHE, or ~/.cache/realaudio_jax."""
-    chosen = os.environ.get('REALAUDIO_CACHE')
-    return Path(chosen) if chosen else Path.home() / '.cache' / 'realaudio_jax'
 
 
 def digests(root: Path, files: Sequence[str]) -> dict[str, str]:
@@ -124,14 +117,14 @@ def open_cache(
     Args:
         root: folder the file names are relative to.
         contents: the files' names and digests, see `digests`.
-        cache_dir: where decoded audio is kept; None is `default_cache_dir()`.
+        cache_dir: where decoded audio is kept; None is `cache.cache_dir()`.
         log: called with a line when decoding starts, and with one on what was converted.
 
     Returns:
         The memory-mapped int16 samples of all files one after the other, and for each file either
         {'start', 'frames', 'channels', 'active'} (channels interleaved) or {'error'}.
     """
-    parent = (Path(cache_dir) if cache_dir else default_cache_dir()) / 'recordings'
+    parent = (Path(cache_dir) if cache_dir else cache.cache_dir()) / 'recordings'
     files = list(contents)
     folder = parent / fingerprint(contents)
     if not (folder / INDEX_NAME).exists():

@@ -19,10 +19,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from realaudio_jax.audio import to_pcm16
+from realaudio_jax.cache import cache_dir
 from realaudio_jax.data import foley, layouts, wording
 from realaudio_jax.data.latent_cache import fingerprint
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
-from realaudio_jax.data.recordings_cache import default_cache_dir
 from realaudio_jax.data.scenes import Scene, SceneConfig, make_scenes
 from realaudio_jax.data.sources import Recordings, Source, is_held_out
 from realaudio_jax.sound_files import SUFFIXES, find_sounds, read_audio
@@ -69,7 +69,7 @@ class _StoredScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, settings: dict[str, Any], data_dir: str | Path | None, **kwargs: Any):
         config = tfds.core.BuilderConfig(name=fingerprint(settings), version=self.VERSION)
-        data_dir = str(data_dir or default_cache_dir() / 'tfds')
+        data_dir = str(data_dir or cache_dir() / 'tfds')
         kwargs = {'file_format': 'array_record', **kwargs}
         super().__init__(config=config, data_dir=data_dir, **kwargs)
 

@@ -1,0 +1,117 @@
+"""The folder that holds what may be made again: compiled programs, decoded recordings."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import re
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator
+
+CACHE_VARIABLE = 'REALAUDIO_CACHE'
+_UNREADABLE = re.compile(
+    r"Error reading persistent compilation cache entry for '(?P<program>[^']*)'"
+)
+
+
+def cache_dir() -> pathlib.Path:
+    """$REALAUDIO_CACHE, or ~/.cache/realaudio_jax.
+
+    Where that cannot be written, or there is no home: a folder of this process alone, with a
+    warning. An empty variable is none.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    with contextlib.suppress(RuntimeError):  # no home
+        folder = chosen or '~/.cache/realaudio_jax'
+        return _usable(pathlib.Path(folder).expanduser())
+    return _temporary('there is no home folder')
+
+
+def protect_caches() -> None:
+    """Sends the caches of numba and matplotlib to `cache_dir`, where there is no home to hold them.
+
+    Otherwise numba, which librosa uses, ends the import with a traceback. To be called before
+    either is imported.
+    """
+    with contextlib.suppress(RuntimeError):
+        if _writable(pathlib.Path('~/.cache').expanduser()):
+            return
+    for variable, name in (('NUMBA_CACHE_DIR', 'numba'), ('MPLCONFIGDIR', 'matplotlib')):
+        if not os.environ.get(variable):
+            os.environ[variable] = str(cache_dir() / name)
+
+
+@contextlib.contextmanager
+def damaged_programs_removed() -> Iterator[None]:
+    """Removes compiled programs on disk that turn out to be damaged while something is compiled.
+
+    JAX itself warns, compiles, and keeps the damaged file, at every start anew.
+    """
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+        warnings.simplefilter('always', UserWarning)
+
+        def removed(message, *rest, **more):
+            if not remove_damaged_program(str(message)):
+                show(message, *rest, **more)
+
+        warnings.showwarning = removed
+        yield
+
+
+def remove_damaged_program(warning: str) -> bool:
+    """Removes what a warning of JAX says cannot be read; False for any other warning."""
+    import jax
+
+    found, folder = _UNREADABLE.match(warning), jax.config.jax_compilation_cache_dir
+    if not found or not folder:
+        return False
+    files = list(pathlib.Path(folder).glob(f'{found["program"]}-*-cache'))
+    for file in [file for file in files if not _intact(file)] or files:
+        with contextlib.suppress(OSError):
+            file.unlink()
+    return True
+
+
+def _intact(file: pathlib.Path) -> bool:
+    """Whether a compiled program can be unpacked: JAX packs by zstandard, if it is there."""
+    try:
+        packed = file.read_bytes()
+        if packed.startswith(b'\x28\xb5\x2f\xfd'):
+            import zstandard
+
+            zstandard.ZstdDecompressor().decompress(packed)
+        else:
+            zlib.decompress(packed)
+    except Exception:  # of zstandard, zlib, the disk, or a missing library
+        return False
+    return True
+
+
+def _usable(folder: pathlib.Path) -> pathlib.Path:
+    return folder if _writable(folder) else _temporary(f'{folder} cannot be written')
+
+
+@functools.cache
+def _writable(folder: pathlib.Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+_kept = []  # the folders go when the process does
+
+
+@functools.cache
+def _temporary(reason: str) -> pathlib.Path:
+    _kept.append(tempfile.TemporaryDirectory(prefix='realaudio_jax_'))
+    warnings.warn(
+        f'{reason}: nothing is cached beyond this run; set {CACHE_VARIABLE} to a folder',
+        stacklevel=2,
+    )
+    return pathlib.Path(_kept[-1].name)
