@@ -10,6 +10,8 @@ import warnings
 import zlib
 from collections.abc import Iterator
 
+import jax
+
 CACHE_VARIABLE = 'REALAUDIO_CACHE'
 _UNREADABLE = re.compile(
     r"Error reading persistent compilation cache entry for '(?P<program>[^']*)'"
@@ -63,8 +65,6 @@ def damaged_programs_removed() -> Iterator[None]:
 
 def remove_damaged_program(warning: str) -> bool:
     """Removes what a warning of JAX says cannot be read; False for any other warning."""
-    import jax
-
     found, folder = _UNREADABLE.match(warning), jax.config.jax_compilation_cache_dir
     if not found or not folder:
         return False

@@ -1,6 +1,9 @@
 """Writes that are whole or not, and names that any terminal takes."""
 
 import errno
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -91,20 +94,50 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
     assert path.read_text() == 'new' and only(tmp_path) == ['a.txt']
 
 
-@pytest.mark.parametrize(
-    'failure',
-    [
-        OSError(errno.ENOSPC, 'No space left on device'),
-        soundfile.LibsndfileError(2, 'No space left on device: '),
-    ],
-)
-def test_a_full_disk_gives_one_line_and_no_file(tmp_path, monkeypatch, failure):
-    def full(path, *args, **kwargs):
-        path.write_bytes(b'RIFF')
-        raise failure
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from realaudio_jax import io
+sound = np.random.default_rng(0).normal(size=(48_000, 2)) / 9
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for suffix in io.WRITABLE:
+    try:
+        io.write_audio(sys.argv[1] + suffix, sound, 48_000)
+    except OSError as error:
+        print(error)
+"""
 
-    monkeypatch.setattr(soundfile, 'write', full)
+
+def test_a_full_disk_gives_one_line_and_no_file(tmp_path):
+    """A limit of a file's size stands in for the full disk; libsndfile would say success."""
+    done = subprocess.run(
+        [sys.executable, '-c', FULL_DISK, str(tmp_path / 'a')],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(io.WRITABLE) and only(tmp_path) == []
+    for line, suffix in zip(lines, io.WRITABLE, strict=True):
+        assert f'cannot write {tmp_path}/a{suffix}' in line and 'free some space' in line
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_file(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(io.os, 'fsync', full)
     with pytest.raises(OSError) as caught:
-        io.write_audio(tmp_path / 'a.wav', tone(), 48_000)
-    one_line(caught, str(tmp_path / 'a.wav'), 'No space left', 'free some space')
+        io.write_audio(tmp_path / 'a.flac', tone(), 48_000)
+    one_line(caught, str(tmp_path / 'a.flac'), 'No space left', 'free some space')
     assert only(tmp_path) == []
+
+
+def test_files_have_the_permissions_of_the_umask(tmp_path):
+    for mask, mode in ((0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            io.write_audio(tmp_path / 'a.wav', tone(), 48_000)
+        finally:
+            os.umask(before)
+        assert (tmp_path / 'a.wav').stat().st_mode & 0o777 == mode
