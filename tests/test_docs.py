@@ -6,6 +6,8 @@ import importlib.util
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -60,6 +62,17 @@ def test_site_lists_pages_that_exist():
     assert 'index.md' in listed
     for name in listed:
         assert (ROOT / 'docs' / name).is_file(), name
+
+
+def test_site_builds_and_fetches_nothing(tmp_path):
+    """With the extra `docs`; strict: a name in api.md that is gone is an error."""
+    pytest.importorskip('material')
+    command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet']
+    subprocess.run([*command, '--site-dir', str(tmp_path)], cwd=ROOT, check=True)
+    for page in tmp_path.rglob('*.html'):
+        elements = re.findall(r'<(?:link|script|img)[^>]*>', page.read_text())
+        fetched = [e for e in elements if re.search(r'(?:href|src)="https?:', e)]
+        assert not fetched, page
 
 
 def test_readme_holds_the_commands_that_tools_read():
