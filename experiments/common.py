@@ -142,6 +142,7 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
         if message is None:
             raise
         raise ValueError(message) from error
+    _expand_home(values)
     if len(rest) > 1:
         raise ValueError(
             f'do not know what to do with {rest[1]!r}; write --name=value, and quotes around a '
@@ -150,6 +151,16 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
     if 'verbosity' in values and values['verbosity'].using_default_value:
         values.verbosity = -1  # warnings; absl itself would choose 0, information
     return rest
+
+
+def _expand_home(values: flags.FlagValues) -> None:
+    """Gives '~/x' its folder in every flag: a shell leaves it alone behind '--name='."""
+    for name in values:
+        value = values[name].value
+        if isinstance(value, str) and re.match('~(/|$)', value):
+            values[name].value = os.path.expanduser(value)
+            if values[name].value == value:
+                raise ValueError(f'--{name}={value}: there is no home folder; write it in full')
 
 
 def usage(program: str, values: flags.FlagValues = flags.FLAGS) -> str:

@@ -6,7 +6,6 @@ python -m experiments.sample --prompt='a dog barks in the rain' --events='gunsho
 import os
 import pathlib
 import re
-import sys
 import time
 
 import jax
@@ -14,14 +13,14 @@ import numpy as np
 from absl import flags
 
 import realaudio_jax
-from experiments.common import default_name, run
+from experiments.common import default_name, run, say, unused, warn
 from realaudio_jax.generator import SAMPLE_RATES
-from realaudio_jax.io import WRITABLE
+from realaudio_jax.io import WRITABLE, printable
 from realaudio_jax.program import Bucket, ProgramCache, Request
 from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import MAX_EVENT_TOKENS, MAX_TEXT_TOKENS, SAMPLE_RATE
+from realaudio_jax.typing import SAMPLE_RATE
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
 _PROMPT = flags.DEFINE_string('prompt', '', 'What is heard, in English.')
@@ -43,8 +42,11 @@ _STRENGTH = flags.DEFINE_float(
 _KEEP = flags.DEFINE_string('keep', None, "Spans of the init audio that stay, s: '0-1.5,3-4'.")
 _GUIDANCE = flags.DEFINE_float('guidance', None, "Guidance scale; none: the release's own.")
 _MODEL = flags.DEFINE_enum('model', 'student', ['student', 'teacher'], 'Which denoiser.')
-_OUT = flags.DEFINE_string('out', None, 'WAV, FLAC or OGG; none: a name from prompt and seed.')
+_OUT = flags.DEFINE_string('out', None, 'WAV, FLAC or OGG; none: a name from what was asked for.')
 _SPECTROGRAM = flags.DEFINE_string('spectrogram', None, 'PNG to draw the sound into.')
+
+# What changes a sound besides its words, seed, steps and duration.
+_CHANGES = (_RELEASE, _SAMPLE_RATE, _INIT_AUDIO, _STRENGTH, _KEEP, _GUIDANCE, _MODEL)
 
 
 class TimedPrograms:
@@ -90,7 +92,7 @@ def parse_spans(text: str | None) -> list[tuple[float, float]]:
     """
     spans = []
     for part in filter(str.strip, (text or '').split(',')):
-        match = re.fullmatch(r'\s*([\d.]+)\s*-\s*([\d.]+)\s*', part)
+        match = re.fullmatch(r'\s*([0-9.]+)\s*-\s*([0-9.]+)\s*', part)
         try:
             spans.append((float(match[1]), float(match[2])))
         except (TypeError, ValueError):
@@ -100,17 +102,13 @@ def parse_spans(text: str | None) -> list[tuple[float, float]]:
     return spans
 
 
-def warn(line: str) -> None:
-    print(f'warning: {line}', file=sys.stderr, flush=True)
-
-
 def read_init_audio(seconds: float) -> np.ndarray | None:
     """The init audio at the rate of the result; says where it was converted or does not fit."""
     if _INIT_AUDIO.value is None:
         if _KEEP.value or _STRENGTH.value != 1:
             raise ValueError('--keep and --strength need --init_audio; name a sound file')
         return None
-    audio = read_audio(_INIT_AUDIO.value, _SAMPLE_RATE.value, log=print)
+    audio = read_audio(_INIT_AUDIO.value, _SAMPLE_RATE.value, log=say)
     if len(audio) < round(seconds * _SAMPLE_RATE.value):
         given = len(audio) / _SAMPLE_RATE.value
         warn(f'the init audio lasts {given:.2f} s of {seconds:g} s; silence follows it')
@@ -124,9 +122,7 @@ def main(argv):
     prompt, seconds, seed = _PROMPT.value, _SECONDS.value, _SEED.value
     if not (prompt.strip() or _EVENTS.value or _INIT_AUDIO.value):
         raise ValueError("nothing to make: give --prompt='a dog barks', --events or --init_audio")
-    out = check_output(
-        _OUT.value or f'{default_name(prompt, _EVENTS.value, seed)}.wav', tuple(WRITABLE)
-    )
+    out = check_output(_OUT.value or 'sound.wav', tuple(WRITABLE))
     drawing = check_output(_SPECTROGRAM.value, ('.png',)) if _SPECTROGRAM.value else None
     keep = parse_spans(_KEEP.value)
     begin = time.perf_counter()
@@ -135,12 +131,16 @@ def main(argv):
     if _SAMPLE_RATE.value not in SAMPLE_RATES:
         raise ValueError(f'--sample_rate is {_SAMPLE_RATE.value}; choose 48000 or 44100')
     timeline = Timeline.parse(_EVENTS.value, seconds)
-    generator.tokenizer.encode([prompt], MAX_TEXT_TOKENS, log=warn)
-    generator.tokenizer.encode([e.text for e in timeline.events], MAX_EVENT_TOKENS, log=warn)
     steps = _STEPS.value
     if steps is None:
         steps = 4 if _MODEL.value == 'student' else generator.config.teacher.steps
     init_audio = read_init_audio(seconds)
+    if not _OUT.value:
+        changes = {flag.name: flag.value for flag in _CHANGES if flag.value != flag.default}
+        words = prompt, _EVENTS.value
+        name = default_name(*words, seed=seed, steps=steps, seconds=seconds, **changes)
+        out = unused(pathlib.Path(f'{name}.wav'))
+    replaced = ', in place of an older one' if out.exists() else ''
     timed = generator.programs = TimedPrograms(generator.programs)
 
     sound = generator.generate(
@@ -154,10 +154,10 @@ def main(argv):
         plot_spectrogram(drawing, sound.audio, sound.sample_rate, timeline.events, title)
     if sound.silent:
         warn('the sound is silent (below -60 dBFS); try another seed or prompt')
-    print(
-        f'{out}: {sound.seconds:g} s at {sound.sample_rate} Hz, {_MODEL.value}, {steps} steps, '
-        f'seed {seed}, peak {sound.peak:.2f}, made in {1000 * timed.run_s:.0f} ms '
-        f'(ready in {loaded + timed.ready_s:.1f} s)'
+    say(
+        f'{printable(out)}{replaced}: {sound.seconds:g} s at {sound.sample_rate} Hz, '
+        f'{_MODEL.value}, {steps} steps, seed {seed}, peak {sound.peak:.2f}, '
+        f'made in {1000 * timed.run_s:.0f} ms (ready in {loaded + timed.ready_s:.1f} s)'
     )
 
 

@@ -3,9 +3,12 @@
 import copy
 import ctypes
 import dataclasses
+import numbers
 import os
 import pathlib
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,6 +56,8 @@ from realaudio_jax.typing import (
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
 SAMPLE_RATES = (48_000, 44_100)
+MAX_CHARACTERS = 10_000  # of a prompt
+SAMPLERS = {'student': ('ddim', 'ping_pong'), 'teacher': ('ddim', 'dpm_solver_pp_2m')}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +162,8 @@ class Generator:
         prompt: str | Sequence[str],
         events=None,
         seconds: float = 10.0,
-        steps: int = 4,
-        seed: int | Sequence[int] = 0,
+        steps: int | float = 4,
+        seed: int | float | Sequence[int | float] = 0,
         *,
         guidance: float | None = None,
         model: str = 'student',
@@ -178,7 +183,8 @@ class Generator:
             all.
           seconds: duration, 0.5 to 10.
           steps: denoiser steps; of the student's counts, or any for the teacher.
-          seed: of the noise; for a batch, a list, or the first of consecutive seeds.
+          seed: of the noise; for a batch, a list, or the first of consecutive seeds. One seed gives
+            the same sound at any batch size, within one step of 16 bits.
           guidance: scale; None is the release's own choice, see `guidance`.
           model: 'student' or 'teacher'.
           sampler: 'ddim', 'dpm_solver_pp_2m' or 'ping_pong'.
@@ -195,15 +201,19 @@ class Generator:
 
         Raises:
           ValueError: an argument out of range, named with its remedy.
+          UserWarning: words that cannot be read, or a text that is cut, see `text_notes`.
           FloatingPointError: the program's result is not finite.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise ValueError('no prompt given; pass a text or a list of texts')
-        self._check(seconds, steps, model, sample_rate, strength, guidance, target_lufs)
+        steps = _whole('steps', steps)
+        self._check(seconds, steps, model, sampler, sample_rate, strength, guidance, target_lufs)
         if init_audio is None and (strength != 1 or keep):
             raise ValueError('strength and keep need init_audio; give it, or leave them out')
-        seeds = list(seed) if np.ndim(seed) else [seed + i for i in range(len(prompts))]
+        first = None if np.ndim(seed) else _whole('seed', seed)
+        seeds = range(first, first + len(prompts)) if first is not None else seed
+        seeds = [_whole('seed', one) for one in seeds]
         if len(seeds) != len(prompts):
             raise ValueError(f'{len(seeds)} seeds for {len(prompts)} prompts; give one for each')
         if not all(0 <= s < 2**31 for s in seeds):
@@ -212,6 +222,8 @@ class Generator:
             )
         guidance = self.guidance(model) if guidance is None else guidance
         timeline = Timeline.parse(events, seconds, loudness_db=loudness_db)
+        for line in self.text_notes(prompts, [timeline]):
+            warnings.warn(line, stacklevel=2)
         bucket = Bucket(
             batch=len(prompts),
             length=latent_frames(np.ceil(seconds)),
@@ -255,6 +267,19 @@ class Generator:
             for i in range(len(prompts))
         ]  # fmt: skip
         return sounds[0] if isinstance(prompt, str) else sounds
+
+    def text_notes(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> list[str]:
+        """Lines on words that have no token and on texts that are cut, of prompts and events."""
+        notes, longest = [], max(map(len, prompts), default=0)
+        if longest > MAX_CHARACTERS:
+            raise ValueError(
+                f'a prompt has {longest:,} characters; of {MAX_TEXT_TOKENS} tokens it can have '
+                f'{MAX_CHARACTERS:,} at most'
+            )
+        events = [event.text for timeline in timelines for event in timeline.events]
+        self.tokenizer.encode(prompts, MAX_TEXT_TOKENS, log=notes.append)
+        self.tokenizer.encode(events, MAX_EVENT_TOKENS, log=notes.append)
+        return list(dict.fromkeys(notes))
 
     def slots(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> Slots:
         """The smallest of `SLOTS` that holds these; a longer text fills the largest and is cut."""
@@ -336,11 +361,13 @@ class Generator:
             target_lufs=full(target_lufs),
         )
 
-    def _check(self, seconds, steps, model, sample_rate, strength, guidance, target_lufs):
-        if not MIN_SECONDS <= seconds <= MAX_SECONDS:
-            raise ValueError(f'seconds is {seconds:g}; choose {MIN_SECONDS:g} to {MAX_SECONDS:g}')
+    def _check(self, seconds, steps, model, sampler, sample_rate, strength, guidance, target_lufs):
+        _require_number('seconds', seconds, MIN_SECONDS, MAX_SECONDS)
         if model not in ('student', 'teacher'):
             raise ValueError(f'model is {model!r}; choose student or teacher')
+        if sampler not in SAMPLERS[model]:
+            known = ' or '.join(SAMPLERS[model])
+            raise ValueError(f'the {model} is not sampled with {sampler!r}; choose {known}')
         if model == 'student' and steps not in self.student_steps:
             counts = ', '.join(map(str, self.student_steps))
             raise ValueError(f'the student has no {steps} steps; choose one of {counts}')
@@ -348,15 +375,31 @@ class Generator:
             raise ValueError(f'steps is {steps}; choose 1 to 1000')
         if sample_rate not in SAMPLE_RATES:
             raise ValueError(f'sample_rate is {sample_rate}; choose 48000 or 44100')
-        if not 0 < strength <= 1:
-            raise ValueError(f'strength is {strength:g}; choose above 0 and up to 1')
-        if target_lufs is not None and not -70 <= target_lufs <= 0:
-            raise ValueError(f'target_lufs is {target_lufs:g}; choose -70 to 0')
+        _require_number('strength', strength, 0, 1)
+        if strength == 0:
+            raise ValueError('strength is 0; choose above 0 and up to 1')
+        if target_lufs is not None:
+            _require_number('target_lufs', target_lufs, -70, 0)
+        if guidance is not None:
+            _require_number('guidance', guidance, 0, 100)
         low, high = self.config.student.guidance_range
         if guidance is not None and model == 'student' and not low <= guidance <= high:
             raise ValueError(
                 f'guidance is {guidance:g}; the student was trained for {low:g} to {high:g}'
             )
+
+
+def _whole(name: str, value: Any) -> int:
+    """A whole number, also one that is written 4.0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value == value // 1:
+        raise ValueError(f'{name} is {value!r}; give a whole number')
+    return int(value)
+
+
+def _require_number(name: str, value: Any, low: float | int, high: float | int) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
+        shown = f'{value:g}' if isinstance(value, float) else repr(value)
+        raise ValueError(f'{name} is {shown}; choose {low:g} to {high:g}')
 
 
 def _fit_init(audio: np.ndarray, bucket: Bucket) -> np.ndarray:

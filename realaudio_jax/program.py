@@ -60,7 +60,8 @@ class Request:
       loudness_db, loudness_mask: requested level per latent frame (dBFS), and whether it is
         requested.
       seconds: duration; frames beyond it are padding.
-      seed: of each item; the same seed gives the same sound at any batch size and position.
+      seed: of each item; the same seed gives the same sound at any batch size and position,
+        within one step of 16 bits: products are summed in another order.
       guidance_scale: 1 and above.
       strength: noise level to start from, in (0, 1]; below 1 the sound is a variation of init
         audio.

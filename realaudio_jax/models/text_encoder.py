@@ -14,7 +14,7 @@ unused pooler is left out; the states of padding are zero.
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -256,6 +256,7 @@ class Tokenizer:
                 f'{path} lacks {special[0]}, {special[1]} or {special[2]}; get it again'
             )
         self._padding, _, self._end = found
+        self._unknown = self._tokenizer.token_to_id('[UNK]')
 
     def encode(
         self,
@@ -268,7 +269,8 @@ class Tokenizer:
         Args:
           texts: any number of texts; an empty one is [CLS] [SEP] alone.
           max_tokens: T, at least 3.
-          log: called with one line for each text that had to be cut.
+          log: called with a line for each text that had to be cut, or that holds what has no
+            token and cannot be told apart.
 
         Returns:
           int32 ids [B, T], and a bool mask [B, T] that is False at padding.
@@ -286,12 +288,29 @@ class Tokenizer:
             # A shell hands over bytes that are not UTF-8 as lone surrogates.
             text = text.encode('utf-8', 'replace').decode('utf-8')
             # One by one: a batch would start threads, which do not survive a fork.
-            found = self._tokenizer.encode(text).ids
+            encoding = self._tokenizer.encode(text)
+            found = encoding.ids
+            if log is not None:
+                for line in self._notes(text, encoding, max_tokens):
+                    log(line)
             if len(found) > max_tokens:
-                if log is not None:
-                    start = ' '.join(text[:60].split())
-                    log(f'text of {len(found)} tokens cut to {max_tokens}: "{start}..."')
                 found = found[: max_tokens - 1] + [self._end]
             ids[i, : len(found)] = found
             mask[i, : len(found)] = True
         return ids, mask
+
+    def _notes(self, text: str, encoding: tokenizers.Encoding, max_tokens: int) -> Iterator[str]:
+        """A line on what of a text has no token, and one on how much of it is cut."""
+        start = ' '.join(text[:60].split())
+        unread = [
+            text[begin:end]
+            for token, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if token == self._unknown
+        ]
+        if unread:
+            read = len(encoding.ids) - 2 - len(unread)  # [CLS] and [SEP] are no words
+            rest = 'the rest counts' if read > 0 else 'nothing of it is left'
+            shown = ' '.join(dict.fromkeys(unread))[:40]
+            yield f'cannot read "{shown}" in "{start}", {rest}: write it in English words'
+        if len(encoding.ids) > max_tokens:
+            yield f'text of {len(encoding.ids)} tokens cut to {max_tokens}: "{start}..."'
