@@ -16,6 +16,7 @@ A new student has neither moments nor the scale and grids that were chosen for t
 import dataclasses
 import pathlib
 
+import numpy as np
 from absl import flags
 
 from configs import foley_audio_tower, foley_teacher
@@ -36,13 +37,16 @@ from realaudio_jax.components import (
     read_release,
     save_release,
 )
-from realaudio_jax.metrics.tower import tower_template
+from realaudio_jax.data import foley
+from realaudio_jax.data.sources import Recordings
+from realaudio_jax.metrics.tower import load_text_embedder, tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.release import load_params, save_params
 from realaudio_jax.release_config import AudioTowerConfig, DenoiserConfig
-from realaudio_jax.typing import PyTree
+from realaudio_jax.typing import MAX_EVENT_TOKENS, PyTree
+from realaudio_jax.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
 
 _BASE = flags.DEFINE_string('base', 'foley', 'Release that gives the configuration and the rest.')
 _OUT = flags.DEFINE_string('out', None, 'Folder of the new release.', required=True)
@@ -59,6 +63,10 @@ _SHARE = flags.DEFINE_float(
 _MERGE = flags.DEFINE_bool(
     'merge', False, 'Store the teacher and the student of the base whole, adapters in them.'
 )
+_LABELS = flags.DEFINE_string(
+    'labels', None, 'Recordings it was trained on: their labels, beside those of procedural '
+    "sounds, become the release's vocabulary; none: that of the base.",
+)  # fmt: skip
 BLOCK = 64  # inputs that share a scale, see `release.quantise`
 
 
@@ -72,6 +80,19 @@ def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dic
             adapter = low_rank.factorise(old, params.pop(stem), rank, known)
             params[pathlib.Path(adapter_name(name)).stem] = adapter
     return params
+
+
+def vocabulary_of(recordings: str, base: pathlib.Path) -> Vocabulary:
+    """The vocabulary of a folder of recordings and of procedural sounds."""
+    labels = {record.texts[0] for record in Recordings(recordings, log=print).clips}
+    labels |= {kind.texts[0] for kind in (*foley.EVENTS.values(), *foley.AMBIENCES.values())}
+    encode = load_text_embedder(base)
+
+    def embed(texts: list[str]) -> np.ndarray:
+        parts = (texts[i : i + BLOCK] for i in range(0, len(texts), BLOCK))
+        return np.concatenate([np.asarray(encode(part, MAX_EVENT_TOKENS)[2]) for part in parts])
+
+    return make_vocabulary(labels, embed)
 
 
 def main(argv):
@@ -128,6 +149,8 @@ def main(argv):
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
     if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
+    if _LABELS.value:
+        save_vocabulary(out, vocabulary_of(_LABELS.value, base))
     if moments:
         save_params(out / MOMENTS_NAME, moments)
     size = sum(path.stat().st_size for path in out.iterdir())

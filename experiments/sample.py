@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import time
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from absl import flags
 
 import realaudio_jax
 from experiments.common import default_name, run, say, unused, warn
+from realaudio_jax.components import find_release
 from realaudio_jax.generator import SAMPLE_RATES
 from realaudio_jax.io import WRITABLE, printable
 from realaudio_jax.program import Bucket, ProgramCache, Request
@@ -21,6 +23,7 @@ from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE
+from realaudio_jax.vocabulary import FAR, load_vocabulary
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
 _PROMPT = flags.DEFINE_string('prompt', '', 'What is heard, in English.')
@@ -42,6 +45,9 @@ _STRENGTH = flags.DEFINE_float(
 _KEEP = flags.DEFINE_string('keep', None, "Spans of the init audio that stay, s: '0-1.5,3-4'.")
 _GUIDANCE = flags.DEFINE_float('guidance', None, "Guidance scale; none: the release's own.")
 _MODEL = flags.DEFINE_enum('model', 'student', ['student', 'teacher'], 'Which denoiser.')
+_LIST = flags.DEFINE_bool(
+    'list', False, 'Print the labels that the release was trained on, and make no sound.'
+)
 _OUT = flags.DEFINE_string('out', None, 'WAV, FLAC or OGG; none: a name from what was asked for.')
 _SPECTROGRAM = flags.DEFINE_string('spectrogram', None, 'PNG to draw the sound into.')
 
@@ -117,9 +123,37 @@ def read_init_audio(seconds: float) -> np.ndarray | None:
     return audio
 
 
+def list_labels(release: str) -> None:
+    """Prints the vocabulary of a release, a label on each line.
+
+    Raises:
+        ValueError: it has none.
+    """
+    folder = find_release(release)
+    vocabulary = load_vocabulary(folder)
+    if vocabulary is None:
+        raise ValueError(f'{folder} lists no labels; see the data its README.md names')
+    say('\n'.join(vocabulary.labels))
+
+
+def warn_of_far_texts(generator: realaudio_jax.Generator, texts: Iterable[str]) -> None:
+    """A line for each text that is like nothing the release was trained on."""
+    for text in dict.fromkeys(filter(str.strip, texts)):
+        nearest = generator.nearest_labels(text)
+        if nearest and nearest[0][1] < FAR:
+            labels = ', '.join(label for label, _ in nearest)
+            warn(
+                f'the release knows nothing like "{printable(text, 60)}"; nearest: {labels} '
+                '(--list prints all labels)'
+            )
+
+
 def main(argv):
     del argv
     prompt, seconds, seed = _PROMPT.value, _SECONDS.value, _SEED.value
+    if _LIST.value:
+        list_labels(_RELEASE.value)
+        return
     if not (prompt.strip() or _EVENTS.value or _INIT_AUDIO.value):
         raise ValueError("nothing to make: give --prompt='a dog barks', --events or --init_audio")
     out = check_output(_OUT.value or 'sound.wav', tuple(WRITABLE))
@@ -152,6 +186,7 @@ def main(argv):
     if drawing:
         title = f'{prompt} ({_MODEL.value}, {steps} steps, seed {seed})'
         plot_spectrogram(drawing, sound.audio, sound.sample_rate, timeline.events, title)
+    warn_of_far_texts(generator, [prompt, *(event.text for event in timeline.events)])
     if sound.silent:
         warn('the sound is silent (below -60 dBFS); try another seed or prompt')
     say(

@@ -9,6 +9,7 @@ A release is a folder:
     audio_tower.safetensors     optional: the release's own embedder for metrics
     teacher_adapter.safetensors student_adapter.safetensors     optional: what is added to them
     student_moments.safetensors optional: what its latents are brought to, by count of steps
+    vocabulary.safetensors      optional: labels of its training sounds, see `vocabulary`
     README.md                   the model card
 """
 
@@ -44,6 +45,7 @@ from realaudio_jax.typing import (
     TEXT_WIDTH,
     PyTree,
 )
+from realaudio_jax.vocabulary import VOCABULARY_NAME
 
 RELEASES = pathlib.Path(__file__).parent / 'releases'
 AUTOENCODER_NAME = 'autoencoder.safetensors'
@@ -53,7 +55,12 @@ MOMENTS_NAME = f'{MOMENTS}.safetensors'
 TOWER_NAME = 'audio_tower.safetensors'
 
 # Files that a new release takes over from an older one where it is not given others.
-FROZEN = (text_lib.WEIGHTS_NAME, text_lib.TOKENIZER_NAME, 'NOTICE-text-encoder.txt')
+FROZEN = (
+    text_lib.WEIGHTS_NAME,
+    text_lib.TOKENIZER_NAME,
+    'NOTICE-text-encoder.txt',
+    VOCABULARY_NAME,
+)
 
 
 _REMEDY = f'get the release again, or remove {integrity.MANIFEST_NAME} if the change is yours'
@@ -86,6 +93,7 @@ GENERATOR_FILES = (
     AUTOENCODER_NAME,
     *(TEACHER_NAME, STUDENT_NAME, adapter_name(TEACHER_NAME), adapter_name(STUDENT_NAME)),
     MOMENTS_NAME,
+    VOCABULARY_NAME,
 )
 
 

@@ -53,6 +53,7 @@ from realaudio_jax.typing import (
     SAMPLE_RATE,
     PyTree,
 )
+from realaudio_jax.vocabulary import load_vocabulary
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
 SAMPLE_RATES = (48_000, 44_100)
@@ -281,6 +282,22 @@ class Generator:
         self.tokenizer.encode(events, MAX_EVENT_TOKENS, log=notes.append)
         return list(dict.fromkeys(notes))
 
+    def nearest_labels(self, text: str, count: int = 3) -> list[tuple[str, float]]:
+        """The labels of the release's training sounds that are nearest to a text.
+
+        The first call compiles the text encoder by itself.
+
+        Returns:
+          (label, similarity) pairs, the nearest first; below `vocabulary.FAR` nothing like it was
+          trained on. Empty where the release has no vocabulary.
+        """
+        vocabulary = load_vocabulary(self.folder)
+        if vocabulary is None:
+            return []
+        ids, mask = self.tokenizer.encode([text], MAX_TEXT_TOKENS)
+        embedding = np.asarray(_embed_text(self.params['text_encoder'], ids, mask))[0]
+        return vocabulary.nearest(embedding, count)
+
     def slots(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> Slots:
         """The smallest of `SLOTS` that holds these; a longer text fills the largest and is cut."""
         events = [event.text for timeline in timelines for event in timeline.events]
@@ -387,6 +404,11 @@ class Generator:
             raise ValueError(
                 f'guidance is {guidance:g}; the student was trained for {low:g} to {high:g}'
             )
+
+
+@jax.jit
+def _embed_text(params, ids, mask):
+    return text_lib.sentence_embedding(text_lib.encode_tokens(params, ids, mask), mask)
 
 
 def _whole(name: str, value: Any) -> int:

@@ -11,7 +11,7 @@ the cosine as far as the labels tell each other apart: a text of which they say 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -39,9 +39,7 @@ class Vocabulary:
     vectors: Float[np.ndarray, 'N K']
     directions: Float[np.ndarray, 'D K']
 
-    def nearest(
-        self, embedding: Float[np.ndarray, 'D'], count: int = 3
-    ) -> list[tuple[str, float]]:
+    def nearest(self, embedding: Float[np.ndarray, 'D'], count: int = 3) -> list[tuple[str, float]]:
         """The labels nearest to a text, with their similarities, the nearest first.
 
         Args:
@@ -54,7 +52,7 @@ class Vocabulary:
 
 
 def make_vocabulary(
-    labels: Sequence[str], embed: Callable[[list[str]], Float[np.ndarray, 'N D']]
+    labels: Iterable[str], embed: Callable[[list[str]], Float[np.ndarray, 'N D']]
 ) -> Vocabulary:
     """The vocabulary of these labels; of labels that mean the same the first one stays.
 

@@ -1,8 +1,10 @@
 import copy
+import glob
 import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import realaudio_jax
+from experiments import common
 from realaudio_jax.io import write_audio
 from realaudio_jax.training.loop import main_guard
 
@@ -31,6 +34,8 @@ def sample(experiment, generator, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('REALAUDIO_TRACEBACK', raising=False)
     monkeypatch.setattr(module.realaudio_jax, 'load', lambda name: copy.copy(generator))
+    monkeypatch.setattr(warnings, 'showwarning', common.show_warning)
+    monkeypatch.setattr(generator, 'nearest_labels', lambda text: [], raising=False)
     flags.FLAGS.mark_as_parsed()
 
     def run(**values):
@@ -49,11 +54,12 @@ def test_a_sound_and_its_drawing_are_made(sample):
     status, out, err = sample(
         prompt='A dog, barking', events='gunshot@0.1-0.3', seed=3, spectrogram='x/a.png'
     )
+    (name,) = glob.glob('a-dog-barking-seed3-1steps-0.5s-??????.wav')
     assert (status, err) == (0, '')
     assert out.count('\n') == 1
-    for part in ('a-dog-barking-3.wav', '0.5 s at 48000 Hz', '1 steps', 'seed 3', 'peak', ' ms '):
+    for part in (name, '0.5 s at 48000 Hz', '1 steps', 'seed 3', 'peak', ' ms '):
         assert part in out
-    info = soundfile.info('a-dog-barking-3.wav')
+    info = soundfile.info(name)
     assert (info.frames, info.samplerate, info.channels) == (24_000, 48_000, 2)
     assert pathlib.Path('x/a.png').read_bytes().startswith(b'\x89PNG')
 
@@ -67,9 +73,54 @@ def test_init_audio_is_converted_with_a_line_that_says_so(sample):
     assert 'counts for nothing' in err
 
 
-def test_a_long_prompt_is_cut_with_a_warning(sample):
+def test_what_is_cut_or_cannot_be_read_is_said(sample):
     status, _, err = sample(prompt='rain and wind ' * 40, out='a.wav')
     assert status == 0 and err.startswith('warning: text of') and 'cut to 64' in err
+    status, _, err = sample(prompt='\U0001f436', events='\u96e8@0-0.3', out='b.wav')
+    assert status == 0 and err.count('nothing of it is left: write it in English') == 2
+
+
+def test_prompts_like_nothing_in_training_name_the_nearest_labels(sample, generator, monkeypatch):
+    def nearest(text):
+        return [('bell spin', 0.1 if 'quantum' in text else 0.9), ('spin', 0.05)]
+
+    monkeypatch.setattr(generator, 'nearest_labels', nearest)
+    status, _, err = sample(prompt='quantum physics', events='bell@0-0.3', out='a.wav')
+    assert status == 0 and err.count('\n') == 1
+    assert 'knows nothing like "quantum physics"; nearest: bell spin, spin (--list' in err
+
+
+def test_the_labels_are_listed(sample):
+    status, out, _ = sample(list=True, release='foley')
+    assert status == 0 and 'thunder' in out.splitlines() and len(out.splitlines()) > 500
+    assert not os.listdir()
+
+
+def test_a_default_name_never_takes_the_place_of_another_file(sample):
+    for _ in range(3):
+        assert sample(prompt='rain')[0] == 0
+    stem = 'rain-seed0-1steps-0.5s'
+    assert sorted(os.listdir()) == [f'{stem}{end}.wav' for end in ('-2', '-3', '')]
+    assert sample(prompt='rain', steps=2)[0] == 0 and len(os.listdir()) == 4
+    _, out, _ = sample(prompt='rain', out='a.wav')
+    assert 'in place of' not in out
+    _, out, _ = sample(prompt='rain', out='a.wav')
+    assert out.startswith('a.wav, in place of an older one: ')
+
+
+def test_a_print_that_fails_leaves_the_file_and_status_0(sample, monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+        def fileno(self):
+            raise OSError
+
+    monkeypatch.setattr(sys, 'stdout', Gone())
+    assert sample(out='a.wav')[0] == 0 and soundfile.info('a.wav').frames == 24_000
 
 
 def test_a_silent_sound_is_a_sound_with_a_warning(sample, generator, monkeypatch):
@@ -101,6 +152,7 @@ def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
     ('values', 'line'),
     [
         (dict(events='bang@0.4-0.9'), "event 1 ('bang') is outside the clip of 0.5 s"),
+        (dict(model='teacher', guidance=float('nan')), 'guidance is nan; choose 0 to 100'),
         (dict(steps=3), 'the student has no 3 steps; choose one of 1, 2, 4, 8'),
         (dict(seconds=11.0), 'seconds is 11; choose 0.5 to 10'),
         (dict(sample_rate=22_050), 'sample_rate is 22050; choose 48000 or 44100'),
