@@ -22,9 +22,16 @@ from realaudio_jax.components import (
     starting_parts,
     weights_of,
 )
+from realaudio_jax.data.fresh import FreshCrops
 from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.data.latent_cache import RandomCrops, joined
-from realaudio_jax.data.prepared import latent_scenes, scene_source, source_name, whole_latents
+from realaudio_jax.data.prepared import (
+    fresh_crops,
+    latent_scenes,
+    scene_source,
+    source_name,
+    whole_latents,
+)
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
@@ -148,6 +155,40 @@ def warm_start(
     return deepen(params, model.depth), adapter
 
 
+def training_crops(
+    front_end: FrontEnd, config, batch_size: int, recordings, folder: pathlib.Path, workers: int
+) -> RandomCrops | FreshCrops:
+    """Endless batches of scenes mixed once, or, with `config.data.fresh`, anew all along."""
+    c = config.data
+    balance = c.balance if c.fresh else 0.5
+    source = scene_source(recordings, config.foley_weight, balance=balance)
+    name = source_name(recordings, config.foley_weight)
+    if c.fresh:
+        if config.recordings:
+            raise ValueError(
+                'config.recordings belongs to scenes that are mixed once; with config.data.fresh '
+                'set config.data.whole'
+            )
+        return fresh_crops(
+            front_end, source, f'{name}, balance {balance}', config.scene_seconds, config.seed,
+            batch_size, config.crop_seconds, config.scenes, c.uses, c.whole, c.responses, folder,
+            workers,
+        )  # fmt: skip
+    with Progress(config.scenes, 'scenes') as progress:
+        scenes = latent_scenes(
+            front_end, source, name, config.scenes, config.scene_seconds, config.seed, folder,
+            lambda done, _: progress.update(done), workers,
+        )  # fmt: skip
+    if config.recordings and recordings:
+        with Progress(config.recordings, 'recordings') as progress:
+            recorded = whole_latents(
+                front_end, recordings, config.recordings, config.scene_seconds, config.seed,
+                folder, lambda done, _: progress.update(done),
+            )  # fmt: skip
+        scenes = joined(scenes, recorded)
+    return RandomCrops(scenes, batch_size, config.seed, config.crop_seconds)
+
+
 def train(
     config, workdir: pathlib.Path, recordings, release, autoencoder, init=None, init_code=None,
     workers: int = 0,
@@ -156,32 +197,20 @@ def train(
     if config.rank and config.optimizer != 'adam':
         raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')
     front_end = load_front_end(release, autoencoder)
-    scenes = functools.partial(
-        latent_scenes, front_end, seconds=config.scene_seconds, folder=workdir / 'latents',
-        workers=workers,
-    )  # fmt: skip
-    with Progress(config.scenes, 'scenes') as progress:
-        train_scenes = scenes(
-            scene_source(recordings, config.foley_weight),
-            source_name(recordings, config.foley_weight),
-            count=config.scenes, seed=config.seed, progress=lambda done, _: progress.update(done),
-        )  # fmt: skip
-    held_out = scenes(
+    held_out = latent_scenes(
+        front_end,
         scene_source(recordings, config.foley_weight, 'held_out'),
         source_name(recordings, config.foley_weight, 'held_out'),
-        count=min(64, config.scenes), seed=config.seed + 1,
-    )  # fmt: skip
+        min(64, config.scenes),
+        config.scene_seconds,
+        config.seed + 1,
+        workdir / 'latents',
+        workers=workers,
+    )
 
     batch_size = max(1, int(config.batch_seconds / config.scene_seconds))
-    if config.recordings and recordings:
-        with Progress(config.recordings, 'recordings') as progress:
-            recorded = whole_latents(
-                front_end, recordings, config.recordings, config.scene_seconds, config.seed,
-                workdir / 'latents', lambda done, _: progress.update(done),
-            )  # fmt: skip
-        train_scenes = joined(train_scenes, recorded)
     mesh = data_mesh(batch_size)
-    data = RandomCrops(train_scenes, batch_size, config.seed, config.crop_seconds)
+    data = training_crops(front_end, config, batch_size, recordings, workdir / 'latents', workers)
     model = Denoiser(**config.model)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(config.warmup_steps, config.steps // 2), config.steps, 1e-5

@@ -91,61 +91,76 @@ def reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-class _EventTexts:
-    """Sentence embeddings of event texts, each text encoded once, in batches of a fixed size."""
-
-    def __init__(self, encode: EncodeText, batch_size: int):
-        self.encode, self.batch_size, self.known = encode, batch_size, {}
-
-    def __call__(self, texts: Sequence[str]) -> None:
-        new = sorted(set(texts) - set(self.known))
-        for i in range(0, len(new), self.batch_size):
-            part = new[i : i + self.batch_size]
-            padded = part + part[-1:] * (self.batch_size - len(part))
-            sentence = np.asarray(self.encode(padded, MAX_EVENT_TOKENS)[2])
-            self.known.update(zip(part, sentence.astype(np.float16), strict=False))
+def scene_frames(seconds: float) -> int:
+    """Latent frames that a scene is given in the arrays."""
+    return round(seconds * LATENT_RATE)
 
 
-def _encode_batch(
-    scenes: list[Scene],
-    batch_size: int,
-    frames: int,
-    encode_audio: EncodeAudio,
-    encode_text: EncodeText,
-    event_texts: _EventTexts,
-) -> dict[str, np.ndarray]:
-    n = len(scenes)
-    audio = np.zeros((batch_size, frames * FRAME_SAMPLES, 2), np.float32)
-    for row, scene in zip(audio, scenes, strict=False):
-        if len(scene.audio) > len(row):
-            raise ValueError(
-                f'a scene of {scene.seconds:g} s among latents of {len(row) / SAMPLE_RATE:g} s; '
-                'raise seconds'
-            )
-        row[: len(scene.audio)] = scene.audio
-    captions = [scene.caption for scene in scenes]
-    padded = captions + captions[-1:] * (batch_size - n)  # one shape, so one compiled program
-    states, mask, _ = encode_text(padded, MAX_TEXT_TOKENS)
-    event_texts([event.text for scene in scenes for event in scene.events])
-    width = np.asarray(states).shape[-1]
-    out = {
-        'latents': np.asarray(encode_audio(audio))[:n].astype(np.float16),
-        'text': np.asarray(states)[:n].astype(np.float16),
-        'text_mask': np.asarray(mask)[:n].astype(bool),
-        'event_text': np.zeros((n, MAX_EVENTS, width), np.float16),
-        'onset_s': np.zeros((n, MAX_EVENTS), np.float32),
-        'offset_s': np.zeros((n, MAX_EVENTS), np.float32),
-        'gain_db': np.zeros((n, MAX_EVENTS), np.float32),
-        'event_mask': np.zeros((n, MAX_EVENTS), bool),
-        'loudness_db': np.stack([frame_loudness(row) for row in audio[:n]]),
-        'seconds': np.array([scene.seconds for scene in scenes], np.float32),
-    }
-    for i, scene in enumerate(scenes):
-        for e, event in enumerate(scene.events[:MAX_EVENTS]):
-            out['event_text'][i, e] = event_texts.known[event.text]
-            out['onset_s'][i, e], out['offset_s'][i, e] = event.onset_s, event.offset_s
-            out['gain_db'][i, e], out['event_mask'][i, e] = event.gain_db, True
-    return out
+class SceneEncoder:
+    """Scenes as rows of the arrays of `LatentScenes`; every call of the two encoders has one size.
+
+    Args:
+      encode_audio: float32 [B, S, 2] at 48 kHz to latents [B, L, C].
+      encode_text: (texts, max_tokens) to (states [B, T, D], mask [B, T], sentence [B, D]).
+      seconds: of the longest scene; shorter ones are padded with silence.
+      batch_size: B of every call; event texts go through it 2 B at a time, each once.
+    """
+
+    def __init__(
+        self, encode_audio: EncodeAudio, encode_text: EncodeText, seconds: float, batch_size: int
+    ):
+        self._encode_audio, self._encode_text = encode_audio, encode_text
+        self._frames, self._batch_size = scene_frames(seconds), batch_size
+        self._event_texts: dict[str, np.ndarray] = {}
+
+    def __call__(self, scenes: Sequence[Scene]) -> dict[str, np.ndarray]:
+        """The rows of 1 to B scenes.
+
+        Raises:
+          ValueError: a scene is longer than `seconds`.
+        """
+        n, size = len(scenes), self._batch_size
+        audio = np.zeros((size, self._frames * FRAME_SAMPLES, 2), np.float32)
+        for row, scene in zip(audio, scenes, strict=False):
+            if len(scene.audio) > len(row):
+                raise ValueError(
+                    f'a scene of {scene.seconds:g} s among latents of '
+                    f'{len(row) / SAMPLE_RATE:g} s; raise seconds'
+                )
+            row[: len(scene.audio)] = scene.audio
+        captions = [scene.caption for scene in scenes]
+        padded = captions + captions[-1:] * (size - n)  # one shape, so one compiled program
+        states, mask, _ = self._encode_text(padded, MAX_TEXT_TOKENS)
+        known = self._embedded(event.text for scene in scenes for event in scene.events)
+        width = np.asarray(states).shape[-1]
+        out = {
+            'latents': np.asarray(self._encode_audio(audio))[:n].astype(np.float16),
+            'text': np.asarray(states)[:n].astype(np.float16),
+            'text_mask': np.asarray(mask)[:n].astype(bool),
+            'event_text': np.zeros((n, MAX_EVENTS, width), np.float16),
+            'onset_s': np.zeros((n, MAX_EVENTS), np.float32),
+            'offset_s': np.zeros((n, MAX_EVENTS), np.float32),
+            'gain_db': np.zeros((n, MAX_EVENTS), np.float32),
+            'event_mask': np.zeros((n, MAX_EVENTS), bool),
+            'loudness_db': np.stack([frame_loudness(row) for row in audio[:n]]),
+            'seconds': np.array([scene.seconds for scene in scenes], np.float32),
+        }
+        for i, scene in enumerate(scenes):
+            for e, event in enumerate(scene.events[:MAX_EVENTS]):
+                out['event_text'][i, e] = known[event.text]
+                out['onset_s'][i, e], out['offset_s'][i, e] = event.onset_s, event.offset_s
+                out['gain_db'][i, e], out['event_mask'][i, e] = event.gain_db, True
+        return out
+
+    def _embedded(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
+        """Sentence embeddings by text, float16 [D]."""
+        new, size = sorted(set(texts) - set(self._event_texts)), 2 * self._batch_size
+        for i in range(0, len(new), size):
+            part = new[i : i + size]
+            padded = part + part[-1:] * (size - len(part))
+            sentence = np.asarray(self._encode_text(padded, MAX_EVENT_TOKENS)[2])
+            self._event_texts.update(zip(part, sentence.astype(np.float16), strict=False))
+        return self._event_texts
 
 
 def build_latent_scenes(
@@ -181,17 +196,15 @@ def build_latent_scenes(
     final = Path(folder) / key
     if (final / INDEX_NAME).exists():
         return LatentScenes(final)
-    frames = round(seconds * LATENT_RATE)
+    encoder = SceneEncoder(encode_audio, encode_text, seconds, batch_size)
     with atomic_folder(final, INDEX_NAME) as temporary:
         writer, captions, events = ArrayWriter(temporary, count), [], []
-        event_texts, batch, drawn = _EventTexts(encode_text, 2 * batch_size), [], iter(scenes)
+        batch, drawn = [], iter(scenes)
         while len(captions) < count:
             batch = [s for _, s in zip(range(min(batch_size, count - writer.filled)), drawn)]  # noqa: B905
             if not batch:
                 raise ValueError(f'{len(captions)} scenes where {count} were announced')
-            writer.write(
-                _encode_batch(batch, batch_size, frames, encode_audio, encode_text, event_texts)
-            )
+            writer.write(encoder(batch))
             captions += [scene.caption for scene in batch]
             events += [[event.text for event in scene.events] for scene in batch]
             if progress:
@@ -358,16 +371,10 @@ class RandomCrops:
     def __init__(
         self, scenes: LatentScenes | Latents, batch_size: int, seed: int, min_seconds: float
     ):
-        longest = scenes.frames // 2 * 2
-        shortest = min(2 * round(min_seconds * LATENT_RATE / 2), longest)
-        if shortest < 2 or min_seconds * LATENT_RATE > scenes.frames + 1e-3:
-            raise ValueError(
-                f'crops of {min_seconds:g} s at least from scenes of '
-                f'{scenes.frames / LATENT_RATE:g} s; take shorter ones, of 0.08 s or more'
-            )
+        shortest, longest = crop_frames(scenes.frames, min_seconds)
         self._scenes = {name: jnp.asarray(array) for name, array in scenes.arrays.items()}
         self._key, self._next = random_key(seed), 0
-        self._draw = jax.jit(functools.partial(_draw, batch_size, shortest, longest))
+        self._draw = jax.jit(functools.partial(draw_crops, batch_size, shortest, longest, False))
 
     def __iter__(self) -> 'RandomCrops':
         return self
@@ -383,9 +390,44 @@ class RandomCrops:
         self._next = state['next']
 
 
-def _draw(size: int, shortest: int, longest: int, scenes: dict[str, Array], key) -> dict:
-    keys = jax.random.split(key, 3)
-    chosen = jax.random.randint(keys[0], (size,), 0, len(scenes['seconds']))
+def crop_frames(frames: int, min_seconds: float) -> tuple[int, int]:
+    """The fewest and the most latent frames of crops of scenes of `frames`; both even.
+
+    Raises:
+      ValueError: min_seconds is longer than the scenes, or no time at all.
+    """
+    longest = frames // 2 * 2
+    shortest = min(2 * round(min_seconds * LATENT_RATE / 2), longest)
+    if shortest < 2 or min_seconds * LATENT_RATE > frames + 1e-3:
+        raise ValueError(
+            f'crops of {min_seconds:g} s at least from scenes of {frames / LATENT_RATE:g} s; take '
+            'shorter ones, of 0.08 s or more'
+        )
+    return shortest, longest
+
+
+def draw_crops(
+    size: int,
+    shortest: int,
+    longest: int,
+    distinct: bool,
+    scenes: dict[str, Array],
+    key: Key[Array, ''],
+) -> dict[str, Array]:
+    """A batch of random crops of random scenes; pure.
+
+    Args:
+      size: of the batch.
+      shortest, longest: of the crops, latent frames, see `random_lengths`.
+      distinct: whether no scene may come twice; there must be `size` of them.
+      scenes: arrays of `LatentScenes`.
+      key: of everything random.
+    """
+    keys, count = jax.random.split(key, 3), len(scenes['seconds'])
+    if distinct:
+        chosen = jax.random.permutation(keys[0], count)[:size]
+    else:
+        chosen = jax.random.randint(keys[0], (size,), 0, count)
     batch = {name: array[chosen] for name, array in scenes.items()}
     lengths = random_lengths(keys[1], size, shortest, longest)
     lengths = jnp.minimum(lengths, _frames(batch['seconds']) // 2 * 2)

@@ -1,13 +1,20 @@
 """From a choice of sounds to cached latents: what training and evaluation start from."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
 from realaudio_jax.data import foley
+from realaudio_jax.data.fresh import ENCODED_AT_ONCE, FRESH_SCENES, FreshCrops, SceneMaker
 from realaudio_jax.data.front_end import FrontEnd
-from realaudio_jax.data.latent_cache import LatentScenes, build_latent_scenes, fingerprint
+from realaudio_jax.data.latent_cache import (
+    LatentScenes,
+    SceneEncoder,
+    build_latent_scenes,
+    fingerprint,
+)
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.data.sources import Recordings, Source
@@ -19,7 +26,7 @@ from realaudio_jax.typing import SAMPLE_RATE
 
 
 def scene_source(
-    recordings: str | None, foley_weight: float, split: str = 'train', log=None
+    recordings: str | None, foley_weight: float, split: str = 'train', log=None, balance=0.5
 ) -> Source:
     """Procedural foley, recordings, or both.
 
@@ -28,10 +35,11 @@ def scene_source(
       foley_weight: share of sounds from procedural foley, 0 to 1, where there are recordings.
       split: 'train' or 'held_out', of the recordings and of the foley.
       log: takes a line about each file that is left out.
+      balance: of the recordings, see `sources.Recordings`.
     """
     if recordings is None or foley_weight >= 1:
         return FoleySource(split)
-    recorded = Recordings(recordings, split, log=log)
+    recorded = Recordings(recordings, split, log=log, balance=balance)
     if foley_weight <= 0:
         return recorded
     return MixedSource([FoleySource(split), recorded], [foley_weight, 1.0 - foley_weight])
@@ -66,6 +74,51 @@ def latent_scenes(
     """
     scenes = make_scenes(seed, source, count, seconds, workers=workers)
     return _encoded(front_end, scenes, name, count, seconds, seed, folder, progress)
+
+
+def fresh_crops(
+    front_end: FrontEnd,
+    source: Source,
+    name: str,
+    seconds: float,
+    seed: int,
+    batch_size: int,
+    min_seconds: float,
+    pool: int,
+    uses: float,
+    whole: float,
+    responses: str | None,
+    folder: pathlib.Path,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> FreshCrops:
+    """Batches of crops of scenes that are mixed anew all along and augmented; see `data.fresh`.
+
+    Args:
+      front_end: the frozen networks.
+      source, name: of sounds; see `latent_scenes`.
+      seconds, seed: of the scenes.
+      batch_size, min_seconds, pool, uses, workers, progress: see `fresh.FreshCrops`.
+      whole: share of recordings as they are, see `fresh.SceneMaker`.
+      responses: folder of measured impulse responses; None or '' for synthetic rooms alone.
+      folder: where caches lie.
+    """
+    augment = dataclasses.replace(FRESH_SCENES.augment, responses=responses or None)
+    config = dataclasses.replace(FRESH_SCENES, augment=augment)
+    key = fingerprint('fresh', name, seconds, seed, whole, str(config), front_end.fingerprint())
+    return FreshCrops(
+        SceneMaker(seed, source, seconds, config, whole),
+        SceneEncoder(front_end.encode_audio, front_end.encode_text, seconds, ENCODED_AT_ONCE),
+        seconds,
+        batch_size,
+        seed,
+        min_seconds,
+        pool,
+        uses,
+        workers,
+        folder / f'{key}-{batch_size}-{pool}-{uses:g}',
+        progress,
+    )
 
 
 def whole_latents(

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from realaudio_jax.data import captions, crops
+from realaudio_jax.data import captions, crops, wording
+from realaudio_jax.data.augment import Augment, Room
 from realaudio_jax.data.sources import Clip, Source
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE, Float
@@ -39,8 +40,11 @@ class SceneConfig:
       gain_sd_db, gain_limits_db: spread and range of event gains, dB; half of the sounds have 0.
       snr_db: range of the events' level above the background's, dB.
       max_event_seconds: events are cut to this.
-      cut: probability that an event longer than 0.5 s is cut to a random duration.
+      cut: probability that events are cut to a random duration, 0.3 s to `max_event_seconds`.
+      own_end_s: a sound of at most this many seconds is not cut by that: it ends as it ends.
       pan: probability that a sound lies off the middle.
+      variants: probability that a sound goes by another name, see `wording.variants`.
+      augment: how sounds and scenes are changed; None leaves them as they are.
     """
 
     kinds: tuple[float, ...] = (0.34, 0.28, 0.18, 0.1, 0.06, 0.04)
@@ -54,7 +58,10 @@ class SceneConfig:
     snr_db: tuple[float, float] = (3.0, 24.0)
     max_event_seconds: float = 5.0
     cut: float = 0.4
+    own_end_s: float = 0.0
     pan: float = 0.6
+    variants: float = 0.0
+    augment: Augment | None = None
 
     def draw_gain_db(self, rng: np.random.Generator) -> float:
         """A gain by spread and range."""
@@ -194,7 +201,9 @@ def _add_sound(
     for i, onset in enumerate(_onsets(rng, count, len(found[first]) / SAMPLE_RATE, seconds)):
         piece = found[(first + i) % len(found)]
         at = min(round(onset * 1000) * FRAME, len(mix) - int(MIN_EVENT_SECONDS * SAMPLE_RATE))
-        length = min(int(longest * 1000) * FRAME, len(mix) - at)
+        own_end = len(piece) <= config.own_end_s * SAMPLE_RATE
+        most = config.max_event_seconds if own_end else longest
+        length = min(int(most * 1000) * FRAME, len(mix) - at)
         if len(piece) > length:
             piece = faded(piece[:length], 0.0, min(0.1, length / SAMPLE_RATE / 4))
         level = 10 ** (config.level_dbfs / 20) / crops.rms(piece)
@@ -205,6 +214,29 @@ def _add_sound(
             Event(clip.text, at / SAMPLE_RATE, (at + len(piece)) / SAMPLE_RATE, round(gain_db, 2))
         )
     return events, pan
+
+
+def _changed(rng: np.random.Generator, clip: Clip, config: SceneConfig) -> Clip:
+    """A sound as the source gave it, or under another name and augmented."""
+    if config.variants and rng.random() < config.variants:
+        texts = wording.variants(clip.text)
+        clip = dataclasses.replace(clip, text=texts[rng.integers(len(texts))])
+    return config.augment.clip(rng, clip) if config.augment else clip
+
+
+def _room_words(rng: np.random.Generator, room: Room) -> str:
+    """What a caption says of the room, in a third of the cases."""
+    if room.decay_s is None or rng.random() > 0.33:
+        return ''
+    if room.decay_s < 0.4:
+        return ' in a small room'
+    words = (' in a room', ' indoors') if room.decay_s < 0.8 else (' in a large hall', ' with echo')
+    return words[rng.integers(2)]
+
+
+def _with_room(caption: str, words: str) -> str:
+    """The words at the end of a caption, before its full stop."""
+    return f'{caption[:-1]}{words}.' if caption.endswith('.') else caption + words
 
 
 def make_scene(
@@ -223,7 +255,7 @@ def make_scene(
 
     Returns:
       the scene. Before an event's onset its sound is exactly absent, and it starts within a
-      millisecond of the onset; the event ends at its offset.
+      millisecond of the onset; the event ends at its offset, but for the tail of a room.
 
     Raises:
       ValueError: every sound the source gave was silent, and there is no background.
@@ -232,8 +264,9 @@ def make_scene(
     samples = round(seconds * SAMPLE_RATE)
     mix = np.zeros((samples, 2), np.float32)
     ambience, bed = None, None
+    room = config.augment.room(rng) if config.augment else None
     if 'ambience' in source.kinds and rng.random() < config.ambience:
-        ambience = source.pick(rng, 'ambience', seconds + 0.5)
+        ambience = _changed(rng, source.pick(rng, 'ambience', seconds + 0.5), config)
         bed = _ambience_bed(rng, ambience, samples)
     alone = bed is not None and rng.random() < config.ambience_alone
     events: list[Event] = []
@@ -246,6 +279,7 @@ def make_scene(
         clip = source.pick(rng, 'event', 2 * config.max_event_seconds)
         if clip.label in labels:
             continue
+        clip = _changed(rng, clip, config)
         added, pan = _add_sound(rng, mix, clip, config, MAX_EVENTS - len(events))
         if added:
             events += added
@@ -254,16 +288,22 @@ def make_scene(
             heard.append(captions.Heard(said or clip.text, added[0].onset_s, len(added), pan))
     if not events and bed is None:
         raise ValueError('the source gave only silent sounds; a scene needs one that is heard')
+    if room is not None:
+        mix += room.tail(mix)
     if bed is not None:
         snr_db = rng.uniform(*config.snr_db) if events else 0.0
         mix += bed * np.float32(10 ** ((config.level_dbfs - snr_db) / 20))
         labels.append(ambience.label)
+    if config.augment:
+        mix *= config.augment.scene_gain(rng)
     crops.limit(mix, MAX_PEAK)
+    behind = (ambience.caption or ambience.text) if ambience else None
+    caption = captions.make_caption(rng, heard, behind)
+    if room is not None and heard:
+        caption = _with_room(caption, _room_words(rng, room))
     return Scene(
         audio=mix,
-        caption=captions.make_caption(
-            rng, heard, (ambience.caption or ambience.text) if ambience else None
-        ),
+        caption=caption,
         events=tuple(sorted(events, key=_by_onset)),
         labels=tuple(labels),
         seconds=samples / SAMPLE_RATE,
@@ -294,26 +334,48 @@ def make_scenes(
       workers: processes that make them, a few scenes ahead; 0 makes them here, when asked for.
     """
     make = functools.partial(_numbered_scene, seed, source, seconds, config)
+    yield from in_order(make, 0, count, workers)
+
+
+def in_order(
+    make: Callable[[int], Scene], first: int, count: int, workers: int = 0
+) -> Iterator[Scene]:
+    """Yields make(first), make(first + 1), ..., made in other processes where there are some.
+
+    Args:
+      make: depends on the number alone; goes to each worker once.
+      first: the first number.
+      count: how many.
+      workers: processes, which work a few scenes ahead; 0 makes each here, when asked for.
+    """
     if not workers:
-        yield from map(make, range(count))
+        yield from map(make, range(first, first + count))
         return
     # Spawned: a process that has started JAX's threads must not be forked.
     context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(
+    pool = concurrent.futures.ProcessPoolExecutor(
         workers, context, initializer=_keep, initargs=(make,)
-    ) as pool:
+    )
+    try:
         ahead = collections.deque()
-        for i in range(count):
+        for i in range(first, first + count):
             ahead.append(pool.submit(_numbered, i))
             if len(ahead) > 4 * workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def scene_rng(seed: int, i: int, source: Source) -> np.random.Generator:
+    """All that is random in scene i of a source, see `make_scenes`."""
+    stream = np.random.SeedSequence([seed, i], spawn_key=getattr(source, 'spawn_key', ()))
+    return np.random.default_rng(stream)
 
 
 def _numbered_scene(seed, source, seconds, config, i: int) -> Scene:
-    stream = np.random.SeedSequence([seed, i], spawn_key=getattr(source, 'spawn_key', ()))
-    return make_scene(np.random.default_rng(stream), source, seconds, config)
+    return make_scene(scene_rng(seed, i, source), source, seconds, config)
 
 
 _make: Callable[[int], Scene]  # of a worker: the source is sent to it once

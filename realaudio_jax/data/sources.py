@@ -220,16 +220,26 @@ class Recordings:
         """Another process opens the cache by itself; what was left out has been said here."""
         return _reopened, (self.folder, self.split, self._cache_dir, self.balance)
 
-    def _pick_weights(self, kind: Kind) -> np.ndarray:
-        """Cumulative; what is called alike is one label, however its library spells it."""
+    def label_weights(self, clips: Sequence[int]) -> Float[np.ndarray, ' N']:
+        """Probabilities of some of the clips by `balance`, which sum to 1.
+
+        What is called alike is one label, however its library spells it.
+        """
 
         def name(record):
             return record.label if record.texts == record.captions else record.texts
 
-        ours = [name(record) if record.kind == kind else None for record in self.clips]
-        counts = collections.Counter(ours)
-        weights = np.array([counts[label] ** -self.balance if label else 0.0 for label in ours])
-        return np.cumsum(weights / weights.sum())
+        names = [name(self.clips[i]) for i in clips]
+        counts = collections.Counter(names)
+        weights = np.array([counts[label] ** -self.balance for label in names])
+        return weights / weights.sum()
+
+    def _pick_weights(self, kind: Kind) -> np.ndarray:
+        """Cumulative, over all clips; 0 for those of the other kind."""
+        ours = [i for i, record in enumerate(self.clips) if record.kind == kind]
+        weights = np.zeros(len(self.clips))
+        weights[ours] = self.label_weights(ours)
+        return np.cumsum(weights)
 
     def _samples(self, start: int, frames: int, channels: int) -> np.ndarray:
         """float32 [S] or [S, 2], peak at most 1."""

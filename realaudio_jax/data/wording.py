@@ -5,7 +5,7 @@ A label without an entry here keeps its own words, so a folder with readable lab
 
 import re
 
-from realaudio_jax.data import library_labels
+from realaudio_jax.data import library_labels, synonyms
 
 _PITCH = re.compile(r'(voices? aa|voices? oo|prep piano)(?: ?[a-g]b?| \w+ oo)$')  # 'prep pianoc'
 _NOT_AMBIENCES = re.compile(r'\b(wind ?up|brakes|ball ?bearing)\b')
@@ -25,6 +25,13 @@ def _parse(table: str) -> dict[str, tuple[str, ...]]:
 
 
 _TEXTS = _parse(library_labels.TEXTS)
+_SYNONYMS = {text: (text, *names) for text, names in _parse(synonyms.NAMES).items()}
+_GROUPS = _SYNONYMS | {  # and by the other names
+    name: group
+    for group in _SYNONYMS.values()
+    for name in group
+    if sum(name in other for other in _SYNONYMS.values()) == 1
+}
 _BY_PREFIX = sorted(_parse(library_labels.SONIC_PI_TEXTS).items(), key=lambda item: -len(item[0]))
 
 
@@ -81,3 +88,12 @@ def is_ambience(label: str) -> bool:
     """Whether a label names something that goes on in the background."""
     text = label.lower().replace('_', ' ')
     return bool(_AMBIENCES.search(text)) and not _NOT_AMBIENCES.search(text)
+
+
+def variants(text: str) -> tuple[str, ...]:
+    """Names that people give a sound, the text itself first: 'dog bark', 'barking dog', 'dog'.
+
+    Args:
+      text: any name of a sound; what the table does not know has no other.
+    """
+    return tuple(dict.fromkeys((text, *_GROUPS.get(text.lower(), ()))))

@@ -121,9 +121,11 @@ def test_another_decoder_for_a_given_code(experiment, tmp_path):
     ).any()
 
 
-def test_teacher_run_goes_on_exactly(experiment, tiny_release, tmp_path):
-    train = experiment('train_teacher').train
-    arguments = config_of('foley_teacher'), tmp_path, None, tiny_release, None
+@pytest.mark.parametrize('fresh', [False, True])
+def test_teacher_run_goes_on_exactly(experiment, tiny_release, tmp_path, fresh):
+    train, config = experiment('train_teacher').train, config_of('foley_teacher').unlock()
+    config.data.fresh = fresh
+    arguments = config, tmp_path, None, tiny_release, None
     straight = train(*arguments)
     assert_finite(straight)
     shutil.rmtree(tmp_path / 'checkpoints' / '4')  # as if stopped after two of the four steps
