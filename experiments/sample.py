@@ -61,6 +61,7 @@ class TimedPrograms:
     def __init__(self, programs: ProgramCache):
         self._programs = programs
         self.ready_s = self.run_s = 0.0
+        self.params = programs.params
 
     def __call__(self, bucket: Bucket, request: Request, init_audio: np.ndarray | None = None):
         begin = time.perf_counter()

@@ -1,10 +1,12 @@
 """The folder that holds what may be made again: compiled programs, decoded recordings."""
 
+import atexit
 import contextlib
 import functools
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 import warnings
 import zlib
@@ -24,11 +26,10 @@ def cache_dir() -> pathlib.Path:
     Where that cannot be written, or there is no home: a folder of this process alone, with a
     warning. An empty variable is none.
     """
-    chosen = os.environ.get(CACHE_VARIABLE)
-    with contextlib.suppress(RuntimeError):  # no home
-        folder = chosen or '~/.cache/realaudio_jax'
-        return _usable(pathlib.Path(folder).expanduser())
-    return _temporary('there is no home folder')
+    folder, reason = _chosen()
+    if reason:
+        _warn(reason)
+    return folder
 
 
 def protect_caches() -> None:
@@ -42,7 +43,7 @@ def protect_caches() -> None:
             return
     for variable, name in (('NUMBA_CACHE_DIR', 'numba'), ('MPLCONFIGDIR', 'matplotlib')):
         if not os.environ.get(variable):
-            os.environ[variable] = str(cache_dir() / name)
+            os.environ[variable] = str(_chosen()[0] / name)
 
 
 @contextlib.contextmanager
@@ -90,8 +91,16 @@ def _intact(file: pathlib.Path) -> bool:
     return True
 
 
-def _usable(folder: pathlib.Path) -> pathlib.Path:
-    return folder if _writable(folder) else _temporary(f'{folder} cannot be written')
+def _chosen() -> tuple[pathlib.Path, str]:
+    """The folder, and why it is none that stays, or ''."""
+    name = os.environ.get(CACHE_VARIABLE) or '~/.cache/realaudio_jax'
+    try:
+        folder = pathlib.Path(name).expanduser()
+    except RuntimeError:
+        return _temporary(), 'there is no home folder'
+    if _writable(folder):
+        return folder, ''
+    return _temporary(), f'{folder} cannot be written'
 
 
 @functools.cache
@@ -104,14 +113,16 @@ def _writable(folder: pathlib.Path) -> bool:
         return False
 
 
-_kept = []  # the folders go when the process does
+@functools.cache
+def _temporary() -> pathlib.Path:
+    folder = tempfile.mkdtemp(prefix='realaudio_jax_')
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return pathlib.Path(folder)
 
 
 @functools.cache
-def _temporary(reason: str) -> pathlib.Path:
-    _kept.append(tempfile.TemporaryDirectory(prefix='realaudio_jax_'))
+def _warn(reason: str) -> None:
     warnings.warn(
         f'{reason}: nothing is cached beyond this run; set {CACHE_VARIABLE} to a folder',
-        stacklevel=2,
+        stacklevel=3,
     )
-    return pathlib.Path(_kept[-1].name)

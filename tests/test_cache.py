@@ -15,10 +15,10 @@ from realaudio_jax import cache
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     cache._writable.cache_clear()
-    cache._temporary.cache_clear()
+    cache._warn.cache_clear()
     yield
     cache._writable.cache_clear()
-    cache._temporary.cache_clear()
+    cache._warn.cache_clear()
 
 
 def test_the_environment_says_where(monkeypatch, tmp_path):
