@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Iterable
 
-import jax
 import numpy as np
 from absl import flags
 
@@ -18,7 +17,6 @@ from experiments.common import default_name, run, say, unused, warn
 from realaudio_jax.components import find_release
 from realaudio_jax.generator import SAMPLE_RATES
 from realaudio_jax.io import WRITABLE, printable
-from realaudio_jax.program import Bucket, ProgramCache, Request
 from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.timeline import Timeline
@@ -43,6 +41,11 @@ _STRENGTH = flags.DEFINE_float(
     'strength', 1.0, 'How far to leave the init audio: above 0 (little) to 1 (altogether).'
 )
 _KEEP = flags.DEFINE_string('keep', None, "Spans of the init audio that stay, s: '0-1.5,3-4'.")
+_LOUDNESS = flags.DEFINE_string(
+    'loudness',
+    'auto',
+    'LUFS that the sound is brought to, such as -16, or off; auto: -23, and off with --init_audio.',
+)
 _GUIDANCE = flags.DEFINE_float('guidance', None, "Guidance scale; none: the release's own.")
 _MODEL = flags.DEFINE_enum('model', 'student', ['student', 'teacher'], 'Which denoiser.')
 _LIST = flags.DEFINE_bool(
@@ -52,24 +55,7 @@ _OUT = flags.DEFINE_string('out', None, 'WAV, FLAC or OGG; none: a name from wha
 _SPECTROGRAM = flags.DEFINE_string('spectrogram', None, 'PNG to draw the sound into.')
 
 # What changes a sound besides its words, seed, steps and duration.
-_CHANGES = (_RELEASE, _SAMPLE_RATE, _INIT_AUDIO, _STRENGTH, _KEEP, _GUIDANCE, _MODEL)
-
-
-class TimedPrograms:
-    """A program cache that takes the time: `ready_s` to compile or load, `run_s` to run."""
-
-    def __init__(self, programs: ProgramCache):
-        self._programs = programs
-        self.ready_s = self.run_s = 0.0
-        self.params = programs.params
-
-    def __call__(self, bucket: Bucket, request: Request, init_audio: np.ndarray | None = None):
-        begin = time.perf_counter()
-        self._programs.get(bucket)
-        compiled = time.perf_counter()
-        result = jax.block_until_ready(self._programs(bucket, request, init_audio))
-        self.ready_s, self.run_s = compiled - begin, time.perf_counter() - compiled
-        return result
+_CHANGES = (_RELEASE, _SAMPLE_RATE, _INIT_AUDIO, _STRENGTH, _KEEP, _LOUDNESS, _GUIDANCE, _MODEL)
 
 
 def check_output(name: str, suffixes: tuple[str, ...]) -> pathlib.Path:
@@ -107,6 +93,20 @@ def parse_spans(text: str | None) -> list[tuple[float, float]]:
                 f"--keep has {part.strip()!r}: write spans in seconds such as '0-1.5,3-4'"
             ) from None
     return spans
+
+
+def parse_loudness(text: str) -> float | str | None:
+    """What `generate` takes for --loudness.
+
+    Raises:
+        ValueError: it is neither a number, 'off' nor 'auto'.
+    """
+    if text in ('auto', 'off'):
+        return 'auto' if text == 'auto' else None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'--loudness is {text!r}; give LUFS such as -23, or off') from None
 
 
 def read_init_audio(seconds: float) -> np.ndarray | None:
@@ -159,10 +159,9 @@ def main(argv):
         raise ValueError("nothing to make: give --prompt='a dog barks', --events or --init_audio")
     out = check_output(_OUT.value or 'sound.wav', tuple(WRITABLE))
     drawing = check_output(_SPECTROGRAM.value, ('.png',)) if _SPECTROGRAM.value else None
-    keep = parse_spans(_KEEP.value)
+    keep, loudness = parse_spans(_KEEP.value), parse_loudness(_LOUDNESS.value)
     begin = time.perf_counter()
     generator = realaudio_jax.load(_RELEASE.value)
-    loaded = time.perf_counter() - begin
     if _SAMPLE_RATE.value not in SAMPLE_RATES:
         raise ValueError(f'--sample_rate is {_SAMPLE_RATE.value}; choose 48000 or 44100')
     timeline = Timeline.parse(_EVENTS.value, seconds)
@@ -176,24 +175,26 @@ def main(argv):
         name = default_name(*words, seed=seed, steps=steps, seconds=seconds, **changes)
         out = unused(pathlib.Path(f'{name}.wav'))
     replaced = ', in place of an older one' if out.exists() else ''
-    timed = generator.programs = TimedPrograms(generator.programs)
-
-    sound = generator.generate(
-        prompt, timeline, seconds, steps, seed,
+    arguments = dict(
+        prompt=prompt, events=timeline, seconds=seconds, steps=steps, seed=seed,
         guidance=_GUIDANCE.value, model=_MODEL.value, sample_rate=_SAMPLE_RATE.value,
-        init_audio=init_audio, strength=_STRENGTH.value, keep=keep,
+        init_audio=init_audio, strength=_STRENGTH.value, keep=keep, loudness=loudness,
     )  # fmt: skip
+    generator.warmup(**arguments)
+    ready = time.perf_counter() - begin
+    sound = generator.generate(**arguments)
+    made = time.perf_counter() - begin - ready
     sound.save(out)
     if drawing:
         title = f'{prompt} ({_MODEL.value}, {steps} steps, seed {seed})'
         plot_spectrogram(drawing, sound.audio, sound.sample_rate, timeline.events, title)
     warn_of_far_texts(generator, [prompt, *(event.text for event in timeline.events)])
     if sound.silent:
-        warn('the sound is silent (below -60 dBFS); try another seed or prompt')
+        warn(f'the sound is silent ({sound.lufs:.0f} LUFS); leave out --loudness=off')
     say(
         f'{printable(out)}{replaced}: {sound.seconds:g} s at {sound.sample_rate} Hz, '
-        f'{_MODEL.value}, {steps} steps, seed {seed}, peak {sound.peak:.2f}, '
-        f'made in {1000 * timed.run_s:.0f} ms (ready in {loaded + timed.ready_s:.1f} s)'
+        f'{_MODEL.value}, {steps} steps, seed {sound.seed}, peak {sound.peak:.2f}, '
+        f'made at {sound.lufs:.0f} LUFS in {1000 * made:.0f} ms (ready in {ready:.1f} s)'
     )
 
 

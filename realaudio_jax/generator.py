@@ -1,17 +1,22 @@
 """The public face: load a release and make sound with it."""
 
+import base64
 import copy
 import ctypes
 import dataclasses
+import io
+import math
 import numbers
 import os
 import pathlib
+import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import numpy as np
+import soundfile
 from jax.sharding import Mesh
 
 from realaudio_jax.audio import from_pcm16
@@ -35,17 +40,18 @@ from realaudio_jax.program import (
     MOMENTS,
     SLOTS,
     Bucket,
+    InitAudio,
     Networks,
     ProgramCache,
     Request,
     Slots,
+    keep_weights,
 )
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.release import load_params
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.training.sharding import make_mesh, param_sharding
 from realaudio_jax.typing import (
-    LATENT_RATE,
     MAX_EVENT_TOKENS,
     MAX_SECONDS,
     MAX_TEXT_TOKENS,
@@ -59,24 +65,34 @@ _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
 SAMPLE_RATES = (48_000, 44_100)
 MAX_CHARACTERS = 10_000  # of a prompt
 SAMPLERS = {'student': ('ddim', 'ping_pong'), 'teacher': ('ddim', 'dpm_solver_pp_2m')}
+LOUDNESS_LUFS = -23.0  # of a sound by default (EBU R 128)
+BUCKET_SECONDS = (1.0, 2.0, 5.0, 10.0)  # a shorter sound is made in the next of these and cut
+RETRIES = 4  # of a silent sound, each with a seed derived from the one asked for
+_MOST_INIT_PEAK = 16.0  # more is no sound in [-1, 1] with some overshoot
 
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
     """One generated sound.
 
+    A notebook shows it as a player.
+
     Attributes:
       pcm: int16 [S, 2].
       sample_rate: Hz.
       peak: 0 to 1.
-      silent: RMS below -60 dBFS.
+      lufs: integrated loudness before it was changed (ITU-R BS.1770); -70 for silence.
+      silent: that is below -60 LUFS.
+      seed: of its noise; not the one asked for where that gave silence.
       latents: [L, C], what the decoder was given.
     """
 
     pcm: np.ndarray
     sample_rate: int
     peak: float
+    lufs: float
     silent: bool
+    seed: int
     latents: np.ndarray
 
     @property
@@ -93,6 +109,18 @@ class Sound:
         """Writes 16-bit WAV or FLAC, or Ogg Vorbis, whole or not at all."""
         write_audio(path, self.pcm, self.sample_rate)
 
+    def __repr__(self) -> str:
+        return (
+            f'Sound({self.seconds:g} s at {self.sample_rate} Hz, peak {self.peak:.2f}, '
+            f'{"silent" if self.silent else f"made at {self.lufs:.1f} LUFS"}, seed {self.seed})'
+        )
+
+    def _repr_html_(self) -> str:
+        buffer = io.BytesIO()
+        soundfile.write(buffer, self.pcm, self.sample_rate, format='WAV', subtype='PCM_16')
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return f'<audio controls src="data:audio/wav;base64,{data}"></audio><br>{self!r}'
+
 
 class Generator:
     """A loaded release.
@@ -100,11 +128,19 @@ class Generator:
     Args:
       folder: the release.
       model_parallel: devices among which one copy of the parameters is split.
+      log: called with one line for each program that is compiled, or loaded from disk; by default
+        it goes to the standard error output.
     """
 
     @pinned_settings()
-    def __init__(self, folder: pathlib.Path, model_parallel: int = 1):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        model_parallel: int = 1,
+        log: Callable[[str], None] | None = None,
+    ):
         self.folder = folder
+        self.log = _print_to_stderr if log is None else log
         self.config = config = read_release(folder)
         networks = Networks(
             text_encoder=text_lib.TextEncoder(),
@@ -146,7 +182,14 @@ class Generator:
     def _hold(self, networks: Networks, params: PyTree, mesh: Mesh) -> None:
         self.networks = networks
         params = jax.device_put(params, param_sharding(mesh, params))
-        self.programs = ProgramCache(networks, params, mesh)
+        self.programs = ProgramCache(networks, params, mesh, lambda line: self.log(line))
+
+    def __repr__(self) -> str:
+        count = sum(x.size for x in jax.tree.leaves(self.params)) / 1e6
+        steps = ', '.join(map(str, self.student_steps))
+        return (
+            f'Generator({self.folder.name!r}, {count:.1f} M parameters, student of {steps} steps)'
+        )
 
     @property
     def params(self) -> PyTree:
@@ -174,14 +217,14 @@ class Generator:
         strength: float = 1.0,
         keep: Sequence[tuple[float, float]] = (),
         loudness_db: np.ndarray | None = None,
-        target_lufs: float | None = None,
+        loudness: float | None | Literal['auto'] = 'auto',
     ) -> Sound | list[Sound]:
         """Makes sound from text and a timeline in one compiled program.
 
         Args:
           prompt: what is heard; '' for nothing said. A list makes a batch.
           events: the timeline in any form `Timeline.parse` takes; for a batch of prompts, one for
-            all.
+            all, or a list with one for each.
           seconds: duration, 0.5 to 10.
           steps: denoiser steps; of the student's counts, or any for the teacher.
           seed: of the noise; for a batch, a list, or the first of consecutive seeds. One seed gives
@@ -195,79 +238,158 @@ class Generator:
           strength: noise level to start from, (0, 1]; small values stay close to init audio.
           keep: (start, end) in seconds of the regions of init audio that stay.
           loudness_db: requested level in dBFS, one value per latent frame (25 a second).
-          target_lufs: integrated loudness to bring the result to (ITU-R BS.1770); None leaves it.
+          loudness: integrated loudness that the result is brought to, LUFS (ITU-R BS.1770), by one
+            gain for the whole sound before the limiter; a sound that comes out silent is made again
+            with a seed derived from its own. None leaves the level as it was made, silence
+            included. 'auto' is -23, and None where init audio or `loudness_db` state a level.
 
         Returns:
           A `Sound`, or a list of them where `prompt` is a list.
 
         Raises:
-          ValueError: an argument out of range, named with its remedy.
-          UserWarning: words that cannot be read, or a text that is cut, see `text_notes`.
+          ValueError: an argument out of range, named with its remedy; or the sound stays silent.
+          UserWarning: words that cannot be read, a text that is cut (see `text_notes`), or a sound
+            that came out silent and is made again.
           FloatingPointError: the program's result is not finite.
+          RuntimeError: this process is a fork of the one that loaded the release.
         """
+        call = self._call(
+            prompt, events, seconds, steps, seed, guidance, model, sampler, sample_rate,
+            init_audio, strength, keep, loudness_db, loudness,
+        )  # fmt: skip
+        for line in self.text_notes(call.prompts, call.timelines):
+            warnings.warn(line, stacklevel=2)
+        sounds = self._run(call, call.seeds)
+        for attempt in range(1, RETRIES + 1):
+            silent = [i for i in range(len(sounds)) if sounds[i].silent and call.levelled[i]]
+            if not silent:
+                break
+            seeds = list(call.seeds)
+            for i in silent:
+                seeds[i] = derived_seed(call.seeds[i], attempt)
+                warnings.warn(
+                    f'{call.name(i)} came out silent with seed {sounds[i].seed}; '
+                    f'made again with seed {seeds[i]}',
+                    stacklevel=2,
+                )
+            again = self._run(call, seeds)
+            sounds = [again[i] if i in silent else sounds[i] for i in range(len(sounds))]
+        for i, sound in enumerate(sounds):
+            if sound.silent and call.levelled[i]:
+                raise ValueError(
+                    f'{call.name(i)} stays silent with {RETRIES + 1} seeds; say it in other words, '
+                    'or pass loudness=None to have it as it is'
+                )
+        return sounds[0] if isinstance(prompt, str) else sounds
+
+    def warmup(self, prompt: str | Sequence[str] = '', *args, **kwargs) -> None:
+        """Compiles the program that `generate` runs for the same arguments, and runs nothing.
+
+        How long texts are, how many events there are, which duration, steps, batch and sampler:
+        only what belongs to another program is compiled anew. Seeds, gains, times and words do not.
+
+        Args:
+          prompt: as for `generate`.
+          args, kwargs: as for `generate`.
+
+        Raises:
+          ValueError: an argument out of range, named with its remedy.
+        """
+        self.programs.get(self._call(prompt, *args, **kwargs).bucket)
+
+    def _call(
+        self,
+        prompt: str | Sequence[str],
+        events: Any = None,
+        seconds: float = 10.0,
+        steps: int = 4,
+        seed: int | Sequence[int] = 0,
+        guidance: float | None = None,
+        model: str = 'student',
+        sampler: str = 'ddim',
+        sample_rate: int = SAMPLE_RATE,
+        init_audio: np.ndarray | None = None,
+        strength: float = 1.0,
+        keep: Sequence[tuple[float, float]] = (),
+        loudness_db: np.ndarray | None = None,
+        loudness: float | None | Literal['auto'] = 'auto',
+    ) -> '_Call':
+        """The checked arguments of `generate` as what its program takes."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise ValueError('no prompt given; pass a text or a list of texts')
-        steps = _whole('steps', steps)
-        self._check(seconds, steps, model, sampler, sample_rate, strength, guidance, target_lufs)
+        steps = whole_number('steps', steps)
+        self._check(seconds, steps, model, sampler, sample_rate, strength, guidance, loudness)
         if init_audio is None and (strength != 1 or keep):
             raise ValueError('strength and keep need init_audio; give it, or leave them out')
-        first = None if np.ndim(seed) else _whole('seed', seed)
-        seeds = range(first, first + len(prompts)) if first is not None else seed
-        seeds = [_whole('seed', one) for one in seeds]
-        if len(seeds) != len(prompts):
-            raise ValueError(f'{len(seeds)} seeds for {len(prompts)} prompts; give one for each')
+        count = len(prompts)
+        seeds = [whole_number('seed', s) for s in (seed if np.ndim(seed) else [seed])]
+        seeds = seeds if np.ndim(seed) else [seeds[0] + i for i in range(count)]
+        if len(seeds) != count:
+            raise ValueError(f'{len(seeds)} seeds for {count} prompts; give one for each')
         if not all(0 <= s < 2**31 for s in seeds):
             raise ValueError(
                 f'seeds {seeds[0]} to {seeds[-1]}: choose whole numbers from 0 to 2^31 - 1'
             )
-        guidance = self.guidance(model) if guidance is None else guidance
-        timeline = Timeline.parse(events, seconds, loudness_db=loudness_db)
-        for line in self.text_notes(prompts, [timeline]):
-            warnings.warn(line, stacklevel=2)
+        specs = [events] * count if isinstance(prompt, str) else _one_for_each(events, count)
+        timelines = [Timeline.parse(spec, seconds, loudness_db=loudness_db) for spec in specs]
+        level = LOUDNESS_LUFS if loudness == 'auto' else loudness
+        stated = [init_audio is not None or t.loudness_db is not None for t in timelines]
+        left = [level is None or (loudness == 'auto' and is_stated) for is_stated in stated]
+        # Programs are for a power of two of sounds: the last is made as often as fills it up.
+        rows = [min(i, count - 1) for i in range(2 ** math.ceil(math.log2(count)))]
         bucket = Bucket(
-            batch=len(prompts),
-            length=latent_frames(np.ceil(seconds)),
+            batch=len(rows),
+            length=latent_frames(next(s for s in BUCKET_SECONDS if s >= seconds)),
             steps=steps,
             sample_rate=sample_rate,
             student=model == 'student',
             init=init_audio is not None,
-            normalise=target_lufs is not None,
             sampler=sampler,
-            slots=self.slots(prompts, [timeline]),
+            slots=self.slots(prompts, timelines),
         )
         request = self.request(
-            prompts,
-            timeline,
+            [prompts[i] for i in rows],
+            [timelines[i] for i in rows],
             seconds,
-            seeds,
-            guidance,
+            [seeds[i] for i in rows],
+            self.guidance(model) if guidance is None else guidance,
             bucket.length,
             strength,
-            keep,
-            0.0 if target_lufs is None else target_lufs,
+            [np.nan if left[i] else level for i in rows],
             bucket.slots,
         )
         init = None
         if init_audio is not None:
-            init = _fit_init(init_audio, bucket)
-        pcm, health, latents = self.programs(bucket, request, init)
-        pcm, health, latents = jax.device_get((pcm, health, latents))
-        if not health.finite.all():
-            bad = [p for p, ok in zip(prompts, health.finite, strict=True) if not ok]
-            raise FloatingPointError(
-                f'the sound for {bad[0]!r} is not finite; '
-                'try another seed or a lower guidance scale'
-            )
-        samples, frames = round(seconds * sample_rate), latent_frames(seconds)
-        sounds = [
+            init = _fit_init(init_audio, keep, seconds, bucket)
+        levelled = [not x for x in left]
+        return _Call(prompts, timelines, seconds, seeds, levelled, bucket, request, init)
+
+    def _run(self, call: '_Call', seeds: Sequence[int]) -> list[Sound]:
+        """One run of the program; a sound for each prompt."""
+        bucket, count = call.bucket, len(call.prompts)
+        filled = np.asarray([seeds[min(i, count - 1)] for i in range(bucket.batch)], np.int32)
+        result = self.programs(bucket, call.request.replace(seed=filled), call.init)
+        pcm, health, latents = jax.device_get(result)
+        for i in range(count):
+            if not health.finite[i]:
+                raise FloatingPointError(
+                    f'the sound for {call.name(i)} is not finite; '
+                    'try another seed or a lower guidance scale'
+                )
+        samples, frames = round(call.seconds * bucket.sample_rate), latent_frames(call.seconds)
+        return [
             Sound(
-                pcm[i, :samples], sample_rate, float(health.peak[i]), bool(health.silent[i]),
-                latents[i, :frames],
+                pcm=pcm[i, :samples],
+                sample_rate=bucket.sample_rate,
+                peak=float(health.peak[i]),
+                lufs=float(health.lufs[i]),
+                silent=bool(health.silent[i]),
+                seed=seeds[i],
+                latents=latents[i, :frames],
             )
-            for i in range(len(prompts))
-        ]  # fmt: skip
-        return sounds[0] if isinstance(prompt, str) else sounds
+            for i in range(count)
+        ]
 
     def text_notes(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> list[str]:
         """Lines on words that have no token and on texts that are cut, of prompts and events."""
@@ -319,11 +441,13 @@ class Generator:
         guidance: float,
         length: int,
         strength: float = 1.0,
-        keep: Sequence[tuple[float, float]] = (),
-        target_lufs: float = 0.0,
+        target_lufs: float | Sequence[float] = np.nan,
         slots: Slots = SLOTS[-1],
     ) -> Request:
-        """The arrays of a program's request; one timeline for all prompts, or one for each."""
+        """The arrays of a program's request; one timeline for all prompts, or one for each.
+
+        Without `target_lufs` a sound keeps the level it was made at, as figures need it.
+        """
         batch = len(prompts)
         if isinstance(timelines, Timeline):
             timelines = [timelines] * batch
@@ -345,15 +469,6 @@ class Generator:
             if timeline.loudness_db is not None:
                 curve = timeline.loudness_db[:length]
                 row[: len(curve)], row[len(curve) :] = curve, curve[-1]
-        time = (np.arange(length) + 0.5) / LATENT_RATE
-        kept = np.zeros(length, np.float32)
-        for start, end in keep:
-            if not 0 <= start < end <= seconds:
-                raise ValueError(
-                    f'cannot keep {start:g} to {end:g} s of a sound of {seconds:g} s; give start '
-                    '< end within it'
-                )
-            kept[(time >= start) & (time < end)] = 1.0
 
         def full(value):
             return np.full(batch, value, np.float32)
@@ -374,11 +489,10 @@ class Generator:
             seed=np.asarray(seeds, np.int32),
             guidance_scale=full(guidance),
             strength=full(strength),
-            init_mask=np.repeat(kept[None], batch, axis=0),
             target_lufs=full(target_lufs),
         )
 
-    def _check(self, seconds, steps, model, sampler, sample_rate, strength, guidance, target_lufs):
+    def _check(self, seconds, steps, model, sampler, sample_rate, strength, guidance, loudness):
         _require_number('seconds', seconds, MIN_SECONDS, MAX_SECONDS)
         if model not in ('student', 'teacher'):
             raise ValueError(f'model is {model!r}; choose student or teacher')
@@ -395,8 +509,8 @@ class Generator:
         _require_number('strength', strength, 0, 1)
         if strength == 0:
             raise ValueError('strength is 0; choose above 0 and up to 1')
-        if target_lufs is not None:
-            _require_number('target_lufs', target_lufs, -70, 0)
+        if loudness not in ('auto', None):
+            _require_number('loudness', loudness, -70, 0)
         if guidance is not None:
             _require_number('guidance', guidance, 0, 100)
         low, high = self.config.student.guidance_range
@@ -411,7 +525,7 @@ def _embed_text(params, ids, mask):
     return text_lib.sentence_embedding(text_lib.encode_tokens(params, ids, mask), mask)
 
 
-def _whole(name: str, value: Any) -> int:
+def whole_number(name: str, value: Any) -> int:
     """A whole number, also one that is written 4.0."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value == value // 1:
         raise ValueError(f'{name} is {value!r}; give a whole number')
@@ -424,20 +538,99 @@ def _require_number(name: str, value: Any, low: float | int, high: float | int) 
         raise ValueError(f'{name} is {shown}; choose {low:g} to {high:g}')
 
 
-def _fit_init(audio: np.ndarray, bucket: Bucket) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """The checked arguments of one `generate`.
+
+    Attributes:
+      prompts, timelines, seeds: of each sound.
+      seconds: duration.
+      levelled: whether the loudness of each is changed.
+      bucket, request, init: what the program takes; filled up to the batch of the bucket.
+    """
+
+    prompts: list[str]
+    timelines: list[Timeline]
+    seconds: float
+    seeds: list[int]
+    levelled: list[bool]
+    bucket: Bucket
+    request: Request
+    init: InitAudio | None
+
+    def name(self, i: int) -> str:
+        """How messages name a sound: by its prompt, or the texts of its events."""
+        events = self.timelines[i].events
+        return repr(self.prompts[i].strip() or '; '.join(event.text for event in events))
+
+
+def derived_seed(seed: int, attempt: int) -> int:
+    """Another seed, a function of a seed and the number of the attempt."""
+    return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0] >> 1)
+
+
+def _print_to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _one_for_each(events: Any, count: int) -> list:
+    """A timeline for each of `count` prompts: the one for all, or those of a list."""
+    is_list = isinstance(events, (list, tuple)) and events
+    if not (is_list and all(_may_be_timeline(entry) for entry in events)):
+        return [events] * count
+    if len(events) != count:
+        raise ValueError(
+            f'{len(events)} timelines for {count} prompts; give one for each, or one for all'
+        )
+    return list(events)
+
+
+def _may_be_timeline(entry: Any) -> bool:
+    """Whether an entry of a list is a timeline of its own, and no event."""
+    if isinstance(entry, Mapping):
+        return 'text' not in entry
+    if isinstance(entry, (list, tuple)):
+        return not (entry and isinstance(entry[0], str))
+    return entry is None or isinstance(entry, (str, Timeline))
+
+
+def _fit_init(
+    audio: np.ndarray, keep: Sequence[tuple[float, float]], seconds: float, bucket: Bucket
+) -> InitAudio:
     """Init audio cut or padded with silence to the bucket, one copy per item."""
-    audio = np.asarray(audio, np.float32)
+    audio = np.asarray(audio)
+    if audio.dtype == np.int16:
+        audio = from_pcm16(audio)
+    elif not np.issubdtype(audio.dtype, np.floating):
+        raise ValueError(f'init audio is of type {audio.dtype}; give floats in [-1, 1] or int16')
     if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
         raise ValueError(f'init audio has shape {audio.shape}; give [samples, 2], not empty')
     if not np.isfinite(audio).all():
         raise ValueError('init audio holds NaN or infinite samples; repair it or leave it out')
+    peak = float(np.abs(audio).max())
+    if peak > _MOST_INIT_PEAK:
+        raise ValueError(f'init audio has a peak of {peak:.3g}; scale it to samples in [-1, 1]')
+    for start, end in keep:
+        if not 0 <= start < end <= seconds:
+            raise ValueError(
+                f'cannot keep {start:g} to {end:g} s of a sound of {seconds:g} s; give start '
+                '< end within it'
+            )
     samples = bucket.length * samples_per_latent(bucket.sample_rate)
-    out = np.zeros((bucket.batch, samples, 2), np.float32)
-    out[:, : len(audio)] = audio[None, :samples]
-    return out
+    out = np.zeros((samples, 2), np.float32)
+    out[: len(audio)] = audio[:samples]
+    weights = keep_weights(keep, seconds, samples, bucket.sample_rate)
+    return InitAudio(
+        audio=np.repeat(out[None], bucket.batch, axis=0),
+        keep=np.repeat(weights[None], bucket.batch, axis=0),
+    )
 
 
-def load(name: str | os.PathLike = 'foley', model_parallel: int = 1) -> Generator:
+def load(
+    name: str | os.PathLike = 'foley',
+    model_parallel: int = 1,
+    log: Callable[[str], None] | None = None,
+) -> Generator:
     """Loads a release, shipped or from a folder.
 
     The process is set up for speed besides: `enable_compilation_cache`, `keep_freed_memory`.
@@ -445,13 +638,14 @@ def load(name: str | os.PathLike = 'foley', model_parallel: int = 1) -> Generato
     Args:
       name: 'foley', or a folder.
       model_parallel: devices among which one copy of the parameters is split.
+      log: see `Generator`.
 
     Raises:
       FileNotFoundError: no such release. ValueError: a damaged one.
     """
     enable_compilation_cache()
     keep_freed_memory()
-    return Generator(find_release(name), model_parallel)
+    return Generator(find_release(name), model_parallel, log)
 
 
 def enable_compilation_cache() -> None:

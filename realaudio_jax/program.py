@@ -1,14 +1,17 @@
 """The one XLA program: token ids and a timeline in, 16-bit PCM and a health record out.
 
-Text encoder, optional VAE encode, every denoiser step, VAE decode, limiter and PCM conversion are
-one function, compiled once per bucket (batch, latent frames, steps, sample rate, with or without
-init audio) by `jax.jit` over a device mesh: batches are split over 'data', parameters are
-arguments, placed by the caller. A call runs exactly one executable.
+Text encoder, optional VAE encode, every denoiser step, VAE decode, and what makes a finished sound
+of it (gains of events, offset, fades, kept regions, loudness, limiter, PCM) are one function,
+compiled once per bucket (batch, latent frames, steps, sample rate, with or without init audio) by
+`jax.jit` over a device mesh: batches are split over 'data', parameters are arguments, placed by the
+caller. A call runs exactly one executable.
 """
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 
 import flax.struct
 import jax
@@ -33,6 +36,7 @@ from realaudio_jax.models.text_encoder import TextEncoder, sentence_embedding
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
+    LATENT_RATE,
     MAX_EVENT_TOKENS,
     MAX_EVENTS,
     MAX_TEXT_TOKENS,
@@ -46,7 +50,16 @@ from realaudio_jax.typing import (
 )
 
 MOMENTS = 'student_moments'  # of the parameters, see `metrics.calibration.calibrate_moments`
-SILENT_DB = -60.0  # RMS below which a sound counts as silent
+SILENT_LUFS = -60.0  # loudness, before it is changed, below which a sound counts as silent
+MAX_PROGRAMS = 8  # kept by a `ProgramCache`; an executable for 10 s holds some 70 MiB
+FADE_IN_S = 0.001
+FADE_OUT_S = 0.02  # where nothing was asked to sound to the end
+SHORT_FADE_OUT_S = 0.003  # where an event was: no more than keeps the end from clicking
+SPLICE_S = 0.01  # cross-fade within the edges of a region of init audio that stays
+_GAIN_FRAME_RATE = 100  # Hz, of the levels by which gains are applied
+_GAIN_REACH_S = (0.1, 0.4)  # from an event: its gain holds, and from there fades to none
+_BACKGROUND_S = 0.2  # what is further from every event counts as background,
+_BACKGROUND_FRAMES = 30  # if there is so much of it
 
 
 @flax.struct.dataclass
@@ -65,8 +78,7 @@ class Request:
       guidance_scale: 1 and above.
       strength: noise level to start from, in (0, 1]; below 1 the sound is a variation of init
         audio.
-      init_mask: 1 for latent frames of the init audio that stay as they are.
-      target_lufs: integrated loudness of the result, where the bucket normalises.
+      target_lufs: integrated loudness to bring the result to (ITU-R BS.1770); NaN leaves its level.
     """
 
     token_ids: Leaf['B T']
@@ -83,16 +95,38 @@ class Request:
     seed: Leaf['B']
     guidance_scale: Leaf['B']
     strength: Leaf['B']
-    init_mask: Leaf['B L']
     target_lufs: Leaf['B']
 
 
 @flax.struct.dataclass
+class InitAudio:
+    """Sound to vary, or to keep parts of.
+
+    Attributes:
+      audio: samples at the rate of the bucket.
+      keep: 1 for samples that stay, 0 for those that are made anew, between them where one fades
+        into the other; see `keep_weights`.
+    """
+
+    audio: Leaf['B S 2']
+    keep: Leaf['B S']
+
+
+@flax.struct.dataclass
 class Health:
-    """What the program saw of its own result, before rounding to integers."""
+    """What the program saw of its own result, before rounding to integers.
+
+    Attributes:
+      finite: every sample is a number.
+      peak: 0 to 1, after the limiter.
+      lufs: integrated loudness before it was changed and limited; -70 for silence.
+      silent: that is below `SILENT_LUFS`, and not because all events have negative gains; the level
+        is then left as it is.
+    """
 
     finite: Leaf['B']
-    peak: Leaf['B']  # 0 to 1, after the limiter
+    peak: Leaf['B']
+    lufs: Leaf['B']
     silent: Leaf['B']
 
 
@@ -128,7 +162,6 @@ class Bucket:
       sample_rate: Hz.
       student: one evaluation a step, guidance inside; otherwise the teacher, guided, two.
       init: whether the program takes init audio.
-      normalise: whether the result is brought to `target_lufs` before the limiter.
       sampler: 'ddim' or 'dpm_solver_pp_2m' (teacher), 'ddim' or 'ping_pong' (student).
       slots: room for prompt and timeline, one of `SLOTS`.
     """
@@ -139,7 +172,6 @@ class Bucket:
     sample_rate: int
     student: bool = True
     init: bool = False
-    normalise: bool = False
     sampler: str = 'ddim'
     slots: Slots = SLOTS[-1]
 
@@ -167,7 +199,9 @@ def item_noise(key: Key[Array, ''], seed: Int[Array, 'B'], length: int) -> Float
     """
 
     def frame_noise(item_key, index):
-        return jax.random.normal(jax.random.fold_in(item_key, index), (LATENT_CHANNELS,))
+        return jax.random.normal(
+            jax.random.fold_in(item_key, index), (LATENT_CHANNELS,), jnp.float32
+        )
 
     def one(item_seed):
         item_key = jax.random.fold_in(key, item_seed)
@@ -177,9 +211,16 @@ def item_noise(key: Key[Array, ''], seed: Int[Array, 'B'], length: int) -> Float
 
 
 def condition(
-    networks: Networks, params: PyTree, request: Request, init: Float[Array, 'B L C']
+    networks: Networks,
+    params: PyTree,
+    request: Request,
+    init: Float[Array, 'B L C'],
+    init_mask: Float[Array, 'B L'],
 ) -> Conditioning:
-    """Encodes prompt and event texts, and joins them with the timeline."""
+    """Encodes prompt and event texts, and joins them with the timeline.
+
+    Of the gains the network is told how events that overlap differ; `apply_gains` does the rest.
+    """
     encoder, weights = networks.text_encoder, {'params': params['text_encoder']}
     batch, events, tokens = request.event_ids.shape
     text = encoder.apply(weights, request.token_ids, request.token_mask)
@@ -192,13 +233,13 @@ def condition(
         event_text=event_text.reshape(batch, events, -1),
         onset_s=request.onset_s,
         offset_s=request.offset_s,
-        gain_db=request.gain_db,
+        gain_db=overlap_gains(request),
         event_mask=request.event_mask,
         loudness_db=request.loudness_db,
         loudness_mask=request.loudness_mask,
         seconds=request.seconds,
         init=init,
-        init_mask=request.init_mask,
+        init_mask=init_mask,
     )
 
 
@@ -209,7 +250,8 @@ def sample_latents(
 
     Every item has its own strength, so the sampler runs in units of it: u from 1 to 0,
     t = u strength. A student walks its own grid, is told the length of each step, and what it made
-    is then brought to `MOMENTS` of this count of steps, if there are any.
+    is then brought to `MOMENTS` of this count of steps, if there are any. Known latents replace
+    predicted ones at every step, so that what is made fits what is kept.
     """
     key_start, key_fresh = jax.random.split(random_key(0))
     start = item_noise(key_start, request.seed, bucket.length)
@@ -224,6 +266,8 @@ def sample_latents(
         length = strength * noise.step_length(u, bucket.steps, power)
         return as_student(networks.denoiser)(params['student'], c, scale, length)(x, u * strength)
 
+    if bucket.init:
+        denoise = samplers.impose(denoise, c.init, c.init_mask)
     path = StrengthPath(strength) if bucket.init else PATH
     grid = noise.time_grid(bucket.steps, power=power)
     if bucket.sampler == 'ddim':
@@ -241,7 +285,7 @@ def sample_latents(
     if moments:  # as much of it as was made anew
         brought = latents * moments['gain'][None, None] + moments['shift'][None, None]
         latents += strength[:, None, None] * (brought - latents)
-    keep = request.init_mask[..., None]
+    keep = c.init_mask[..., None]
     return keep * c.init + (1.0 - keep) * latents if bucket.init else latents
 
 
@@ -270,34 +314,128 @@ class StrengthPath:
         return PATH.time_at(log_snr) / self.strength
 
 
+def overlap_gains(request: Request) -> Float[Array, 'B E']:
+    """Gain of each event over the mean gain of all events that overlap it in time, dB."""
+    first = jnp.maximum(request.onset_s[:, :, None], request.onset_s[:, None])
+    last = jnp.minimum(request.offset_s[:, :, None], request.offset_s[:, None])
+    both = request.event_mask[:, :, None] & request.event_mask[:, None]
+    overlap = ((last > first) & both).astype(request.gain_db.dtype)
+    mean = jnp.einsum('bef,bf->be', overlap, request.gain_db)
+    return request.gain_db * request.event_mask - mean / jnp.maximum(overlap.sum(-1), 1.0)
+
+
+def apply_gains(
+    audio: Float[Array, 'B S 2'], request: Request, sample_rate: int
+) -> Float[Array, 'B S 2']:
+    """Scales what stands above the background by the gain of the nearest event.
+
+    The network hardly follows a gain (of -12 dB it makes -3), so it is asked for the usual level,
+    and the level of each 10 ms is changed afterwards: with P its power, B the background's and G
+    the gain, from P to B + G^2 (P - B). B is the mean level of what is far from all events; where
+    there is none, all of the sound is the events'. Events that overlap share their mean gain.
+
+    Args:
+      audio: samples.
+      request: its timeline counts.
+      sample_rate: Hz.
+    """
+    block = sample_rate // _GAIN_FRAME_RATE
+    count = -(-audio.shape[1] // block)
+    power = jnp.sum(jnp.square(audio), axis=-1)
+    power = jnp.pad(power, [(0, 0), (0, count * block - audio.shape[1])])
+    power = jnp.mean(power.reshape(len(audio), count, block), axis=-1)  # [B N]
+    time = ((jnp.arange(count, dtype=jnp.float32) + 0.5) / _GAIN_FRAME_RATE)[None, :, None]
+    onset, offset, mask = (
+        x[:, None] for x in (request.onset_s, request.offset_s, request.event_mask)
+    )
+    away = jnp.maximum(jnp.maximum(onset - time, time - offset), 0.0)  # [B N E]
+    away = jnp.where(mask, away, 1e3)
+    nearest = jnp.min(away, axis=-1)
+    counts = (mask & (away <= nearest[..., None])).astype(power.dtype)
+    gain_db = jnp.sum(counts * request.gain_db[:, None], -1) / jnp.maximum(counts.sum(-1), 1.0)
+    near, far = _GAIN_REACH_S
+    gain_db = gain_db * jnp.clip((far - nearest) / (far - near), 0.0, 1.0)
+
+    inside = time[..., 0] < request.seconds[:, None]
+    outside = ((nearest > _BACKGROUND_S) & inside).astype(power.dtype)
+    frames = jnp.sum(outside, axis=-1)
+    level = jnp.sum(outside * jnp.log(power + 1e-12), axis=-1) / jnp.maximum(frames, 1.0)
+    background = jnp.where(frames >= _BACKGROUND_FRAMES, jnp.exp(level), 0.0)[:, None]
+    below = jnp.minimum(power, background)
+    wanted = below + 10 ** (gain_db / 10) * (power - below)
+    gain = jnp.where(gain_db == 0, 1.0, jnp.sqrt(wanted / jnp.maximum(power, 1e-20)))
+    return audio * audio_lib.join_blocks(gain, block)[:, : audio.shape[1], None]
+
+
 def finish(
     audio: Float[Array, 'B S 2'],
-    seconds: Float[Array, 'B'],
+    request: Request,
     sample_rate: int,
-    target_lufs: Float[Array, 'B'] | None = None,
+    init: InitAudio | None = None,
 ) -> tuple[Int16[Array, 'B S 2'], Health]:
-    """Cuts to the duration, limits, converts to PCM, records health; non-finite sound is zero."""
-    samples = jnp.round(seconds * sample_rate)
-    inside = jnp.arange(audio.shape[1])[None] < samples[:, None]
+    """Makes a finished sound of what was decoded; a sound that is not finite is zero.
+
+    It is cut to its duration, events get their gains, an offset is taken away, and the ends are
+    faded. What is kept of init audio is spliced in as it was. One gain brings the whole to the
+    loudness asked for, and the limiter holds its peaks below -1 dB.
+
+    Args:
+      audio: decoded samples.
+      request: seconds, timeline and loudness count.
+      sample_rate: Hz.
+      init: of which parts are kept.
+    """
+    seconds = request.seconds
+    inside = jnp.arange(audio.shape[1])[None] < jnp.round(seconds * sample_rate)[:, None]
     audio = jnp.where(inside[..., None], audio, 0.0)
     finite = jnp.all(jnp.isfinite(audio), axis=(1, 2))
     audio = jnp.where(finite[:, None, None], audio, 0.0)
-    if target_lufs is not None:
-        audio = audio_lib.normalise_loudness(audio, sample_rate, target_lufs)
-    audio = audio_lib.limit(audio, sample_rate)
-    power = jnp.sum(jnp.square(audio), axis=(1, 2)) / (2 * sample_rate * seconds)
-    health = Health(
-        finite=finite,
-        peak=jnp.max(jnp.abs(audio), axis=(1, 2)),
-        silent=power < 10 ** (SILENT_DB / 10),
-    )
-    return audio_lib.to_pcm16(audio), health
+    audio = apply_gains(audio, request, sample_rate)
+    audio = audio_lib.remove_offset(audio, inside.astype(audio.dtype), sample_rate)
+    last = jnp.max(jnp.where(request.event_mask, request.offset_s, 0.0), axis=1)
+    fade = jnp.where(last > seconds - FADE_OUT_S, SHORT_FADE_OUT_S, FADE_OUT_S)
+    audio = audio_lib.fade_ends(audio, seconds, sample_rate, FADE_IN_S, fade)
+    if init is not None:
+        keep = (init.keep * inside)[..., None]
+        audio = keep * init.audio + (1.0 - keep) * audio
+
+    lufs = audio_lib.loudness_lufs(audio, sample_rate, seconds)
+    loudest = jnp.max(jnp.where(request.event_mask, request.gain_db, -jnp.inf), axis=1)
+    loudest = jnp.where(jnp.any(request.event_mask, axis=1), jnp.minimum(loudest, 0.0), 0.0)
+    silent = lufs - loudest < SILENT_LUFS
+    change = jnp.where(jnp.isnan(request.target_lufs) | silent, 0.0, request.target_lufs - lufs)
+    audio = audio_lib.limit(audio * (10 ** (change / 20))[:, None, None], sample_rate)
+    peak = jnp.max(jnp.abs(audio), axis=(1, 2))
+    return audio_lib.to_pcm16(audio), Health(finite=finite, peak=peak, lufs=lufs, silent=silent)
+
+
+def keep_weights(
+    spans: Sequence[tuple[float, float]], seconds: float, samples: int, sample_rate: int
+) -> Float[np.ndarray, 'S']:
+    """`InitAudio.keep` of spans in seconds: 1 in each, with a cross-fade within its edges.
+
+    At the ends of the sound, where there is nothing to fade into, there is none.
+
+    Args:
+      spans: (start, end) in seconds.
+      seconds: duration of the sound.
+      samples: S.
+      sample_rate: Hz.
+    """
+    time = (np.arange(samples) + 0.5) / sample_rate
+    weights = np.zeros(samples)
+    for start, end in spans:
+        since = time - start if start > 0 else np.full(samples, np.inf)
+        left = end - time if end < seconds else np.full(samples, np.inf)
+        rise = np.clip(np.minimum(since, left) / SPLICE_S, 0.0, 1.0)
+        weights = np.maximum(weights, np.sin(np.pi / 2 * rise) ** 2)
+    return np.float32(weights)
 
 
 def generate(
     params: PyTree,
     request: Request,
-    init_audio: Float[Array, 'B S 2'] | None,
+    init: InitAudio | None,
     *,
     networks: Networks,
     bucket: Bucket,
@@ -308,28 +446,29 @@ def generate(
       params: of text encoder, autoencoder, student and teacher, by those names; `MOMENTS` of the
         student, if it has some: {steps: {'gain': [C], 'shift': [C]}}.
       request: what to make.
-      init_audio: sound to vary or to keep parts of; None where the bucket has no init.
+      init: sound to vary or to keep parts of; None where the bucket has no init.
       networks: the modules.
       bucket: the static shape.
 
     Returns:
       PCM of `length * samples_per_latent` samples, its health, and the latents it came from.
     """
-    shape = (bucket.batch, bucket.length, LATENT_CHANNELS)
     autoencoder, weights = networks.autoencoder, params['autoencoder']
-    init = jnp.zeros(shape)
-    if bucket.init:
-        init = autoencoder.apply(weights, init_audio, bucket.sample_rate, method='encode')
-    c = condition(networks, params, request, init)
+    known = jnp.zeros((bucket.batch, bucket.length, LATENT_CHANNELS), jnp.float32)
+    known_mask = jnp.zeros(known.shape[:2], jnp.float32)
+    if init is not None:
+        known = autoencoder.apply(weights, init.audio, bucket.sample_rate, method='encode')
+        kept = init.keep.reshape(*known_mask.shape, -1)
+        known_mask = (jnp.mean(kept, axis=-1) > 0.5).astype(jnp.float32)
+    c = condition(networks, params, request, known, known_mask)
     latents = sample_latents(networks, params, request, c, bucket)
     mask = frame_mask(request.seconds, bucket.length).astype(latents.dtype)
     audio = autoencoder.apply(weights, latents, bucket.sample_rate, mask, method='decode')
-    target = request.target_lufs if bucket.normalise else None
-    pcm, health = finish(audio, request.seconds, bucket.sample_rate, target)
+    pcm, health = finish(audio, request, bucket.sample_rate, init)
     return pcm, health, latents
 
 
-def request_shapes(bucket: Bucket) -> tuple[Request, jax.ShapeDtypeStruct | None]:
+def request_shapes(bucket: Bucket) -> tuple[Request, InitAudio | None]:
     """The shapes a bucket's program takes: (request, init audio or None)."""
     b, length, slots = bucket.batch, bucket.length, bucket.slots
     e = slots.events
@@ -352,32 +491,53 @@ def request_shapes(bucket: Bucket) -> tuple[Request, jax.ShapeDtypeStruct | None
         seed=of(np.int32),
         guidance_scale=of(np.float32),
         strength=of(np.float32),
-        init_mask=of(np.float32, length),
         target_lufs=of(np.float32),
     )
     samples = length * samples_per_latent(bucket.sample_rate)
-    return request, of(np.float32, samples, 2) if bucket.init else None
+    init = InitAudio(audio=of(np.float32, samples, 2), keep=of(np.float32, samples))
+    return request, init if bucket.init else None
+
+
+def describe(bucket: Bucket) -> str:
+    """A bucket in words."""
+    seconds = bucket.length // LATENT_RATE
+    return (
+        f'{"a sound" if bucket.batch == 1 else f"{bucket.batch} sounds"} of up to {seconds} s at '
+        f'{bucket.sample_rate} Hz, {"student" if bucket.student else "teacher"}, '
+        f'{bucket.steps} steps of {bucket.sampler}{", from init audio" if bucket.init else ""}'
+    )
 
 
 class ProgramCache:
-    """Compiled programs, one per bucket.
+    """Compiled programs, one per bucket; of more than `MAX_PROGRAMS` the least recently used go.
 
     Compilation is ahead of time: a call with a known bucket neither traces nor compiles.
     Executables also go through JAX's persistent compilation cache where that is enabled, so that a
-    second process loads them from disk.
+    second process starts without compiling, and one that was dropped comes back from disk.
 
     Args:
       networks: the modules.
       params: placed on the mesh (replicated or split over 'model').
       mesh: with axes ('data', 'model').
+      log: called with one line for each program that is compiled or loaded.
     """
 
-    def __init__(self, networks: Networks, params: PyTree, mesh: Mesh):
-        self.networks, self.params, self.mesh = networks, params, mesh
-        self._compiled: dict[Bucket, Callable] = {}
+    def __init__(
+        self,
+        networks: Networks,
+        params: PyTree,
+        mesh: Mesh,
+        log: Callable[[str], None] = lambda line: None,
+    ):
+        self.networks, self.params, self.mesh, self.log = networks, params, mesh, log
+        self._compiled: collections.OrderedDict[Bucket, Callable] = collections.OrderedDict()
+        self._process = os.getpid()
 
     def __len__(self) -> int:
         return len(self._compiled)
+
+    def __contains__(self, bucket: Bucket) -> bool:
+        return bucket in self._compiled
 
     def weights_for(self, bucket: Bucket) -> PyTree:
         """The parameters that bucket's program reads."""
@@ -393,7 +553,7 @@ class ProgramCache:
     @pinned_settings()
     def lower(self, bucket: Bucket) -> jax.stages.Lowered:
         """Traces a bucket's program to StableHLO."""
-        request, init_audio = request_shapes(bucket)
+        request, init = request_shapes(bucket)
         sharding = self.batch_sharding(bucket)
         function = functools.partial(generate, networks=self.networks, bucket=bucket)
         jitted = jax.jit(
@@ -405,35 +565,48 @@ class ProgramCache:
             ),
             out_shardings=sharding,
         )
-        return jitted.lower(self.weights_for(bucket), request, init_audio)
+        return jitted.lower(self.weights_for(bucket), request, init)
 
     def get(self, bucket: Bucket) -> Callable:
-        """The executable `(params, request, init_audio) -> (pcm, health, latents)` of a bucket."""
+        """The executable `(params, request, init) -> (pcm, health, latents)` of a bucket.
+
+        Raises:
+          RuntimeError: this process was forked from the one that holds the release.
+        """
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                'this process was forked from one that runs JAX, where every call hangs; start '
+                "it with multiprocessing.get_context('spawn') and load the release in it"
+            )
         if bucket not in self._compiled:
+            self.log(f'preparing the program for {describe(bucket)}')
             with damaged_programs_removed():
                 self._compiled[bucket] = self.lower(bucket).compile()
+        self._compiled.move_to_end(bucket)
+        while len(self._compiled) > MAX_PROGRAMS:
+            self._compiled.popitem(last=False)
         return self._compiled[bucket]
 
     def __call__(
-        self, bucket: Bucket, request: Request, init_audio: np.ndarray | None = None
+        self, bucket: Bucket, request: Request, init: InitAudio | None = None
     ) -> tuple[Array, Health, Array]:
         """Runs a bucket's program, compiling it first if this is its first call."""
         program = self.get(bucket)
-        request, init_audio = jax.device_put((request, init_audio), self.batch_sharding(bucket))
-        return program(self.weights_for(bucket), request, init_audio)
+        request, init = jax.device_put((request, init), self.batch_sharding(bucket))
+        return program(self.weights_for(bucket), request, init)
 
     @pinned_settings()
     def export(self, bucket: Bucket) -> bytes:
         """A serialised, version-stable StableHLO form of a bucket's program (`jax.export`)."""
-        request, init_audio = request_shapes(bucket)
+        request, init = request_shapes(bucket)
         function = functools.partial(generate, networks=self.networks, bucket=bucket)
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.weights_for(bucket)
         )
-        flat, tree = jax.tree.flatten((shapes, request, init_audio))
+        flat, tree = jax.tree.flatten((shapes, request, init))
 
         def on_leaves(*leaves):
             pcm, health, latents = function(*jax.tree.unflatten(tree, leaves))
-            return pcm, health.finite, health.peak, health.silent, latents
+            return pcm, *jax.tree.leaves(health), latents
 
         return bytes(jax.export.export(jax.jit(on_leaves))(*flat).serialize())

@@ -169,6 +169,26 @@ def multistep_consistency(
     return x
 
 
+def impose(denoise: Denoise, known: Float[Array, 'B L C'], mask: Float[Array, 'B L']) -> Denoise:
+    """A denoiser that predicts known data where it is known: inpainting by replacement.
+
+    A sampler that starts from noised known data, or from noise alone, then holds the known part at
+    alpha known + sigma eps, with the noise it started from, at every step: what the denoiser was
+    trained on. Source: Lugmayr et al. 2022 (2201.09865), eq. 8, with x_0 for x_{t-1}.
+
+    Args:
+        denoise: the denoiser.
+        known: the data.
+        mask: 1 where it is known, 0 where it is to be made.
+    """
+
+    def imposed(x_t, t):
+        m = mask[..., None]
+        return m * known + (1.0 - m) * denoise(x_t, t)
+
+    return imposed
+
+
 def item_keys(key: Key[Array, ''], seeds: Int[Array, ' B']) -> Key[Array, ' B']:
     """A key for each item, a function of its seed alone: fold_in(key, seed)."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, seeds)
@@ -181,7 +201,7 @@ def item_noise(keys: Key[Array, ' B'], shape: tuple[int, ...]) -> Float[Array, '
         keys: one typed key per item.
         shape: the shape of one item, usually (L, C).
     """
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
 def classifier_free_guidance(

@@ -11,6 +11,7 @@ from realaudio_jax import audio
 
 RATES = (48_000, 44_100)
 CEILING = 10 ** (-1 / 20)
+INTERNAL = 10 ** (-1.3 / 20)  # with room for what true peaks miss
 limit = jax.jit(audio.limit, static_argnums=1)
 
 
@@ -116,14 +117,6 @@ def test_loudness_of_the_reference_tone(rate):
     np.testing.assert_allclose(audio.loudness_lufs(0 * audio_in, rate), -70, atol=1e-3)
 
 
-def test_normalised_sounds_have_the_loudness_asked_for():
-    x = jnp.stack([sine(-30), sine(-3), 0 * sine(0)])
-    x = jnp.stack([x, x], axis=-1)
-    y = audio.normalise_loudness(x, 48_000, jnp.asarray([-23.0, -16.0, -23.0]))
-    np.testing.assert_allclose(audio.loudness_lufs(y, 48_000), [-23, -16, -70], atol=1e-2)
-    assert not y[2].any()
-
-
 def test_true_peak_sees_between_samples():
     """A sine at a quarter of the rate, 45 degrees off, has samples of 0.707 and peaks of 1."""
     x = jnp.sin(np.pi / 2 * jnp.arange(400) + np.pi / 4)
@@ -133,17 +126,17 @@ def test_true_peak_sees_between_samples():
 
 
 def test_true_peaks_against_interpolation_of_the_whole():
-    """Blocks of 7: the interpolated points do not depend on where blocks end."""
-    x = white(2, 98)
+    """Blocks of 17: the interpolated points do not depend on where blocks end."""
+    x = white(2, 102)
     want = np.array(jnp.abs(x))
     for row, peak in zip(np.asarray(x), want, strict=True):
         for taps in audio._oversampling_filters()[1:]:
-            points = np.correlate(np.pad(row, (5, 6)), taps, 'valid')
+            points = np.correlate(np.pad(row, (15, 16)), taps, 'valid')
             np.maximum(peak, np.abs(points), out=peak)
-    want = want.reshape(2, 14, 7).max(axis=-1)
-    np.testing.assert_allclose(audio.true_peaks(x, 7), want, rtol=1e-5)
-    assert audio.true_peaks(x[:, :93], 7).shape == (2, 14)
-    assert (want > np.abs(x).reshape(2, 14, 7).max(axis=-1)).any()
+    want = want.reshape(2, 6, 17).max(axis=-1)
+    np.testing.assert_allclose(audio.true_peaks(x, 17), want, rtol=1e-5)
+    assert audio.true_peaks(x[:, :93], 17).shape == (2, 6)
+    assert (want > np.abs(x).reshape(2, 6, 17).max(axis=-1)).any()
 
 
 def oversampled_peak(x):
@@ -153,12 +146,12 @@ def oversampled_peak(x):
 
 def test_what_stays_below_the_ceiling_passes_bit_for_bit():
     x = white(2, 2400, 2)
-    x *= 0.999 * CEILING / audio.true_peaks(jnp.moveaxis(x, -1, 1), 48).max()
+    x *= 0.999 * INTERNAL / audio.true_peaks(jnp.moveaxis(x, -1, 1), 48).max()
     np.testing.assert_array_equal(limit(x, 48_000), x)
 
 
 def test_the_limiter_keeps_true_peaks_below_the_ceiling():
-    """Samples exactly (to float32), true peaks within 0.1 dB, on bursts, clicks and a sine."""
+    """Bursts, clicks and a sine below 15 kHz."""
     rng = np.random.default_rng(3)
     filters = scipy.signal.firwin(101, 15_000, fs=48_000)
     x = scipy.signal.lfilter(filters, 1, rng.normal(size=(2, 9600)))
@@ -169,7 +162,7 @@ def test_the_limiter_keeps_true_peaks_below_the_ceiling():
     out = np.asarray(limit(jnp.asarray(x.T[None], jnp.float32), 48_000))[0]
     assert np.abs(out).max() <= CEILING * (1 + 1e-6)
     for channel in out.T:
-        assert oversampled_peak(channel) <= CEILING * 10 ** (0.1 / 20)
+        assert oversampled_peak(channel) <= CEILING
     assert np.abs(out).max() > 0.8 * CEILING  # and it does not simply turn everything down
 
 
@@ -179,8 +172,8 @@ def test_one_gain_for_both_channels_and_only_around_the_peak():
     out = np.asarray(limit(jnp.asarray(x), 48_000))
     gain = out / x
     np.testing.assert_allclose(gain[..., 0], gain[..., 1], rtol=1e-6)
-    np.testing.assert_allclose(gain[0, 2400, 1], CEILING / 4, rtol=1e-4)
-    far = np.abs(np.arange(4800) - 2400) > 2 * 240 + 48 + 12  # 10 ms, a block, the interpolation
+    np.testing.assert_allclose(gain[0, 2400, 1], INTERNAL / 4, rtol=1e-4)
+    far = np.abs(np.arange(4800) - 2400) > 2 * 240 + 48 + 32  # 10 ms, a block, the interpolation
     np.testing.assert_array_equal(out[:, far], x[:, far])
     assert np.abs(np.diff(gain[0, :, 0])).max() < 0.01  # smooth: no click
 

@@ -1,8 +1,11 @@
 """Every mistake of a user gets its line, and no sound is made of networks that are damaged."""
 
+import base64
 import dataclasses
+import io
 import os
 import platform
+import re
 import subprocess
 import sys
 
@@ -96,25 +99,136 @@ def test_everything_asked_is_heard(generator, dog, change):
         assert other.pcm.shape == (28_800, 2)
 
 
-def test_a_batch_has_a_seed_and_a_sound_for_each(generator, monkeypatch):
-    """The program is replaced by one that returns the seed of an item as its sound."""
-    buckets = []
+class FakePrograms:
+    """Programs that return the seed of an item as its sound; those of `silent` seeds are silent."""
 
-    def program(bucket, request, init_audio):
-        buckets.append(bucket)
+    params = {}
+
+    def __init__(self, silent=()):
+        self.calls, self.silent = [], silent
+
+    def __call__(self, bucket, request, init):
+        self.calls.append((bucket, request, init))
         pcm = np.zeros((bucket.batch, 1920 * bucket.length, 2), np.int16)
         pcm += request.seed[:, None, None].astype(np.int16)
         levels = np.full(bucket.batch, 0.5, np.float32)
-        health = Health(finite=levels > 0, peak=levels, silent=levels < 0)
+        silent = np.isin(request.seed, self.silent)
+        health = Health(finite=levels > 0, peak=levels, lufs=-60 * levels, silent=silent)
         return pcm, health, np.zeros((bucket.batch, bucket.length, 64), np.float32)
 
-    monkeypatch.setattr(generator, 'programs', program)
-    for seed, want in ((7, [7, 8]), ([9, 3], [9, 3])):
-        sounds = generator.generate(['dog', 'rain'], seed=seed, **SHORT)
-        assert [sound.pcm.max() for sound in sounds] == want
+
+@pytest.fixture
+def fake(generator, monkeypatch):
+    def make(*silent):
+        programs = FakePrograms(silent)
+        monkeypatch.setattr(generator, 'programs', programs)
+        return programs
+
+    return make
+
+
+def test_a_batch_has_a_seed_and_a_sound_for_each(generator, fake):
+    calls = fake().calls
+    for seed, want in ((7, [7, 8, 9]), ([9, 3, 5], [9, 3, 5])):
+        sounds = generator.generate(['dog', 'rain', 'sea'], seed=seed, **SHORT)
+        assert [sound.pcm.max() for sound in sounds] == [sound.seed for sound in sounds] == want
         assert all(sound.pcm.shape == (24_000, 2) for sound in sounds)
-    assert set(buckets) == {Bucket(batch=2, length=26, steps=2, sample_rate=48_000, slots=SLOTS[0])}
-    assert len(generator.generate(['dog'], **SHORT)) == 1
+    wanted = Bucket(batch=4, length=26, steps=2, sample_rate=48_000, slots=SLOTS[0])
+    assert {bucket for bucket, _, _ in calls} == {wanted}  # filled up to a power of two
+    assert len(generator.generate(['dog'], **SHORT)) == 1 and calls[-1][0].batch == 1
+    for seconds in (1.3, 1.9, 2.0):
+        generator.generate('dog', seconds=seconds, steps=2)
+        assert calls[-1][0].length == 50
+    assert generator.generate('dog', seconds=5.1, steps=2).pcm.shape == (244_800, 2)
+    assert calls[-1][0].length == 250
+
+
+def test_each_prompt_of_a_batch_may_have_its_own_timeline(generator, fake):
+    calls = fake().calls
+
+    def events(given, count=2):
+        generator.generate(['dog', 'rain'][:count], given, **SHORT)
+        request = calls[-1][1]
+        return [request.onset_s[i][mask].tolist() for i, mask in enumerate(request.event_mask)]
+
+    shift = np.float32(generator.config.onset_lead_s)
+    assert shift == 0
+    first, second = ('bark', 0.1, 0.3), ('bark', 0.2, 0.4)
+    both = [np.float32([0.1, 0.2]).tolist()] * 2
+    apart = [np.float32([0.1]).tolist(), np.float32([0.2]).tolist()]
+    for one in ('bark@0.1-0.3,0.2-0.4', [first, second], [list(first), list(second)]):
+        assert events(one) == both
+    for each in (['bark@0.1-0.3', 'bark@0.2-0.4'], [[first], [Event(*second)]]):
+        assert events(each) == apart
+    assert events(['', [second]]) == [[], apart[1]]
+    with pytest.raises(ValueError, match='3 timelines for 2 prompts'):
+        events(['bark@0.1-0.3'] * 3)
+
+
+def test_what_the_level_is_brought_to(generator, fake):
+    calls, init = fake().calls, np.zeros((9, 2))
+
+    def target(**kwargs):
+        generator.generate('dog', **SHORT, **kwargs)
+        return calls[-1][1].target_lufs.tolist()
+
+    assert target() == [-23] and target(loudness=-16.0) == [-16]
+    stated = ({'init_audio': init}, {'loudness_db': np.full(12, -30.0)}, {'loudness': None})
+    assert all(np.isnan(target(**arguments)) for arguments in stated)
+    assert target(init_audio=init, loudness=-20.0) == [-20]
+    curves = ['', {'events': [], 'loudness_db': [-30.0] * 12}]
+    generator.generate(['a', 'b'], curves, **SHORT)
+    np.testing.assert_array_equal(calls[-1][1].target_lufs, [-23, np.nan])
+
+
+def test_silence_is_made_again_with_a_derived_seed_and_said(generator, fake):
+    seeds = [3, *(generator_lib.derived_seed(3, i) for i in range(1, 5))]
+    assert len(set(seeds)) == 5 and generator_lib.derived_seed(4, 1) not in seeds
+    fake(*seeds[:2])
+    with pytest.warns(UserWarning, match="'glass' came out silent with seed") as said:
+        first, second = generator.generate(['glass', 'rain'], seed=[3, 8], **SHORT)
+    assert (first.seed, second.seed) == (seeds[2], 8) and not first.silent
+    pairs = [re.findall(r'seed (\d+)', str(warning.message)) for warning in said]
+    assert pairs == [[str(a), str(b)] for a, b in zip(seeds[:2], seeds[1:3], strict=True)]
+    fake(*seeds)
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match="'glass' stays silent with 5 seeds"),
+    ):
+        generator.generate('glass', seed=3, **SHORT)
+    assert generator.generate('glass', seed=3, loudness=None, **SHORT).silent
+
+
+def test_warmup_prepares_the_program_of_a_call_and_runs_nothing(generator, dog, monkeypatch):
+    count, prepared = len(generator.programs), []
+    monkeypatch.setattr(generator.programs, 'get', prepared.append)
+    generator.warmup('dog', seed=3, **SHORT)
+    assert prepared[0] in generator.programs and len(generator.programs) == count
+    generator.warmup(['dog', 'rain'], 'bark@0.1-0.3', seconds=7.0, steps=1, model='teacher')
+    assert (prepared[1].batch, prepared[1].length, prepared[1].student) == (2, 250, False)
+    with pytest.raises(ValueError, match='seconds is 40'):
+        generator.warmup(seconds=40.0)
+
+
+def test_a_sound_and_a_generator_show_themselves(generator, dog):
+    assert repr(dog).startswith('Sound(0.5 s at 48000 Hz, peak 0.') and len(repr(dog)) < 100
+    assert 'seed 3' in repr(dog) and f'{dog.lufs:.1f} LUFS' in repr(dog)
+    assert repr(generator).startswith("Generator('tiny', ") and '1, 2, 4, 8 steps' in repr(
+        generator
+    )
+    data = re.search(r'<audio controls src="data:audio/wav;base64,([^"]*)">', dog._repr_html_())[1]
+    pcm, rate = soundfile.read(io.BytesIO(base64.b64decode(data)), dtype='int16')
+    np.testing.assert_array_equal(pcm, dog.pcm)
+    assert rate == 48_000
+
+
+def test_init_audio_of_integers_is_scaled(generator, fake):
+    calls = fake().calls
+    pcm = np.random.default_rng(0).integers(-9_000, 9_000, (999, 2)).astype(np.int16)
+    generator.generate('dog', init_audio=pcm, keep=[(0.0, 0.3)], **SHORT)
+    init = calls[-1][2]
+    np.testing.assert_allclose(init.audio[0, :999], pcm / 32768, atol=1e-7)
+    assert init.keep[0, 0] == 1 and init.keep[0, 14_390] < 0.01 and not init.keep[0, 14_400:].any()
 
 
 def test_room_is_as_small_as_the_request_allows(generator):
@@ -140,16 +254,18 @@ def test_room_is_as_small_as_the_request_allows(generator):
         ({'seconds': 0.4}, '0.5 to 10'),
         ({'seconds': 10.1}, '0.5 to 10'),
         ({'seconds': float('nan')}, '0.5 to 10'),
+        ({'init_audio': np.full((9, 2), 1e30)}, 'peak of 1e+30'),
+        ({'init_audio': np.zeros((9, 2), np.int32)}, 'int32'),
         ({'model': 'pupil'}, 'student or teacher'),
         ({'steps': 3}, '1, 2, 4, 8'),
         ({'model': 'teacher', 'steps': 0}, '1 to 1000'),
         ({'sample_rate': 22_050}, '48000 or 44100'),
         ({'strength': 0.0}, 'above 0'),
-        ({'strength': 1.5}, 'up to 1'),
+        ({'strength': 1.5}, '0 to 1'),
         ({'strength': 0.5}, 'init_audio'),
         ({'keep': [(0.0, 0.2)]}, 'init_audio'),
         ({'guidance': 5.0}, '1 to 4'),
-        ({'guidance': float('nan')}, '1 to 4'),
+        ({'guidance': float('nan')}, '0 to 100'),
         ({'seed': [1, 2]}, '2 seeds for 1'),
         ({'seed': -1}, '2^31'),
         ({'seed': 2**31}, '2^31'),
@@ -162,8 +278,8 @@ def test_room_is_as_small_as_the_request_allows(generator):
         ({'init_audio': np.zeros((9, 2)), 'keep': [(0.2, 0.2)]}, 'start < end'),
         ({'init_audio': np.zeros((9, 2)), 'keep': [(0.0, 0.8)]}, '0.5 s'),
         ({'sampler': 'euler'}, 'euler'),
-        ({'target_lufs': 3.0}, '-70 to 0'),
-        ({'target_lufs': float('nan')}, '-70 to 0'),
+        ({'loudness': 3.0}, '-70 to 0'),
+        ({'loudness': float('nan')}, '-70 to 0'),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -201,17 +317,19 @@ def test_a_silent_sound_says_so(generator, dog, monkeypatch):
         return x
 
     replaced(generator, monkeypatch, 'autoencoder', quiet)
-    sound = generator.generate('dog', **SHORT)
+    sound = generator.generate('dog', loudness=None, **SHORT)
     assert sound.silent and sound.peak < 1e-3
 
 
 def test_the_teacher_at_the_other_rate_from_init_audio(generator):
-    """Kept regions are the encoded init audio; the rest is made."""
+    """Kept samples are those of the init audio, kept latents its own; the rest is made."""
     rng = np.random.default_rng(0)
     init = (0.1 * rng.normal(size=(22_050, 2))).astype(np.float32)
     settings = dict(model='teacher', steps=2, seconds=0.5, sample_rate=44_100, init_audio=init)
     half = generator.generate('dog', keep=[(0.0, 0.24)], **settings)
     assert half.pcm.shape == (22_050, 2) and half.sample_rate == 44_100
+    kept = slice(0, 22_050 // 5)  # the limiter may reach into the last of what is kept
+    np.testing.assert_allclose(half.audio[kept], init[kept], atol=1 / 32768)
     whole = generator.generate('rain', seed=1, keep=[(0.0, 0.5)], **settings)
     np.testing.assert_allclose(half.latents[:6], whole.latents[:6], atol=1e-4)
     assert np.abs(half.latents[6:] - whole.latents[6:]).max() > 0.1

@@ -5,6 +5,7 @@ XLA may sum in another order, and a value half-way between two steps then rounds
 """
 
 import dataclasses
+import gc
 import pathlib
 import re
 
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 import tiny
 
+from realaudio_jax import program as program_lib
 from realaudio_jax import samplers
+from realaudio_jax.audio import to_pcm16
 from realaudio_jax.components import autoencoder_template, denoiser_template
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import PATH, Denoiser, as_student
@@ -24,11 +27,11 @@ from realaudio_jax.program import (
     MOMENTS,
     SLOTS,
     Bucket,
+    InitAudio,
     Networks,
     ProgramCache,
     StrengthPath,
     condition,
-    finish,
     item_noise,
     request_shapes,
     sample_latents,
@@ -95,8 +98,7 @@ def request(which, items):
                 seed=item,
                 guidance_scale=2.0,
                 strength=1.0,
-                init_mask=np.zeros(LENGTH),
-                target_lufs=0.0,
+                target_lufs=np.nan,
             )
         )
     return type(shapes)(
@@ -107,9 +109,9 @@ def request(which, items):
     )
 
 
-def run(programs, which, items, init_audio=None, **changes):
+def run(programs, which, items, init=None, **changes):
     asked = request(which, items).replace(**changes)
-    return jax.device_get(programs(which, asked, init_audio))
+    return jax.device_get(programs(which, asked, init))
 
 
 def steps_between(a, b):
@@ -225,7 +227,7 @@ def test_export_survives_serialisation(programs, params):
     which = bucket(1)
     asked = request(which, (6,))
     exported = jax.export.deserialize(bytearray(programs.export(which)))
-    pcm, finite, peak, silent, latents = exported.call(
+    pcm, finite, peak, lufs, silent, latents = exported.call(
         *jax.tree.leaves(({k: params[k] for k in programs.weights_for(which)}, asked, None))
     )
     want, health, want_latents = run(programs, which, (6,))
@@ -233,34 +235,39 @@ def test_export_survives_serialisation(programs, params):
     np.testing.assert_allclose(latents, want_latents, atol=1e-3)
     assert finite.all() and not silent.any()
     np.testing.assert_allclose(peak, health.peak, atol=1e-4)
+    np.testing.assert_allclose(lufs, health.lufs, atol=1e-3)
 
 
 def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
-    """Per item: strength 1 is no init at all, almost 0 is init itself, kept frames are exact."""
+    """Per item: strength 1 is no init at all, almost 0 is init itself, kept samples are exact."""
     which = bucket(4, init=True)
     rng = np.random.default_rng(0)
-    init_audio = (0.1 * rng.normal(size=(4, LENGTH * 1920, 2))).astype(np.float32)
-    kept = np.zeros((4, LENGTH), np.float32)
-    kept[2, :3], kept[3] = 1.0, 1.0
+    audio = (0.1 * rng.normal(size=(4, LENGTH * 1920, 2))).astype(np.float32)
+    keep = np.zeros((4, LENGTH * 1920), np.float32)
+    keep[2, : 3 * 1920], keep[3] = 1.0, 1.0
     pcm, health, latents = run(
-        programs, which, (5, 6, 7, 8), init_audio,
-        strength=jnp.asarray([1.0, 1e-4, 0.7, 1.0]), init_mask=jnp.asarray(kept),
+        programs, which, (5, 6, 7, 8), InitAudio(audio=audio, keep=keep),
+        strength=jnp.asarray([1.0, 1e-4, 0.7, 1.0]),
     )  # fmt: skip
     encode = jax.jit(lambda p, x: networks.autoencoder.apply(p, x, 48_000, method='encode'))
-    init = np.asarray(encode(params['autoencoder'], init_audio))
+    init = np.asarray(encode(params['autoencoder'], audio))
     assert health.finite.all()
     assert steps_between(pcm[0], four[0][0]) <= STEP
     np.testing.assert_allclose(latents[1], init[1], atol=0.01)
     np.testing.assert_allclose(latents[2, :3], init[2, :3], atol=1e-4)
     assert np.abs(latents[2, 3:] - init[2, 3:]).max() > 0.1
     np.testing.assert_allclose(latents[3], init[3], atol=1e-4)
+    given = to_pcm16(audio)
+    assert steps_between(pcm[3], given[3]) <= STEP
+    assert health.peak[2] < 0.89 or steps_between(pcm[2, :1920], given[2, :1920]) <= STEP
 
 
-def latents_of(networks, params, which, init=None, **changes):
+def latents_of(networks, params, which, init=None, mask=None, **changes):
     """The sampler alone, not compiled: latents of items 5 and 6, and what it was told."""
     asked = request(which, (5, 6)).replace(**changes)
     init = jnp.zeros((2, LENGTH, LATENT_CHANNELS)) if init is None else init
-    c = condition(networks, params, asked, init)
+    mask = jnp.zeros((2, LENGTH)) if mask is None else mask
+    c = condition(networks, params, asked, init, mask)
     return sample_latents(networks, params, asked, c, which), asked, c
 
 
@@ -302,7 +309,7 @@ def test_a_variation_is_brought_as_far_as_it_is_new(networks, params):
     which = bucket(2, init=True)
     kept = jnp.arange(LENGTH)[None] < jnp.asarray([[0], [3]])
     init = jnp.ones((2, LENGTH, LATENT_CHANNELS))
-    asked = {'strength': jnp.asarray([0.5, 1.0]), 'init_mask': kept.astype(jnp.float32)}
+    asked = {'strength': jnp.asarray([0.5, 1.0]), 'mask': kept.astype(jnp.float32)}
     as_is, brought = (latents_of(networks, p, which, init, **asked)[0] for p in (params, told))
     np.testing.assert_allclose(brought[0], 1.5 * as_is[0] + 0.5, atol=1e-5)
     np.testing.assert_allclose(brought[1, 3:], 2 * as_is[1, 3:] + 1, atol=1e-5)
@@ -322,21 +329,40 @@ def test_noise_of_a_frame_is_a_function_of_seed_and_frame():
     assert len(np.unique(rows[:, 0])) == len(rows)  # no frame is another's
 
 
-def test_finish_cuts_to_the_duration_and_judges_items_apart():
-    audio = np.full((4, 480, 2), 0.5, np.float32)
-    audio[1, 100] = np.inf
-    audio[2] = 1e-4
-    audio[3] = 5.0
-    seconds = jnp.asarray([0.004, 0.01, 0.01, 0.01], jnp.float32)
-    pcm, health = jax.device_get(finish(jnp.asarray(audio), seconds, 48_000))
-    assert (pcm[0, :192] == 16384).all() and not pcm[0, 192:].any()
-    np.testing.assert_array_equal(health.finite, [True, False, True, True])
-    np.testing.assert_array_equal(health.silent, [False, True, True, False])
-    assert not pcm[1].any() and 25_000 < pcm[3].max() <= 29_205  # -1 dB true peak
-    np.testing.assert_allclose(health.peak, np.abs(pcm).max(axis=(1, 2)) / 32768, atol=5e-5)
-    beyond = audio.copy()
-    beyond[0, 300] = np.nan  # what lies beyond the end is not part of the sound
-    assert finish(jnp.asarray(beyond), seconds, 48_000)[1].finite[0]
+@pytest.fixture
+def small_programs(networks):
+    """A cache whose programs are real executables of next to nothing, and the lines it says."""
+
+    class Small(ProgramCache):
+        def lower(self, bucket):
+            return jax.jit(lambda x: x * bucket.steps + 0.5).lower(jnp.ones(bucket.batch))
+
+    lines = []
+    return Small(networks, {}, make_mesh(devices=jax.devices()[:1]), log=lines.append), lines
+
+
+def test_programs_are_few_and_those_that_go_are_freed(small_programs, monkeypatch):
+    monkeypatch.setattr(program_lib, 'MAX_PROGRAMS', 2)
+    programs, lines = small_programs
+    first, second, third = buckets = [bucket(b, steps=1) for b in (3, 5, 7)]
+    jnp.ones(3), jnp.ones(5), jnp.ones(7)
+    client = jax.devices()[0].client
+    gc.collect()
+    before = len(client.live_executables())
+    for which in (first, second, first, third, first):
+        programs.get(which)
+    gc.collect()
+    assert [b in programs for b in buckets] == [True, False, True]
+    assert len(client.live_executables()) - before == 2
+    assert len(lines) == 3 and '5 sounds of up to 0 s at 48000 Hz, student, 1 steps' in lines[1]
+
+
+def test_a_forked_process_is_told_to_spawn(small_programs, monkeypatch):
+    programs, _ = small_programs
+    programs.get(bucket(3))
+    monkeypatch.setattr(program_lib.os, 'getpid', lambda: -1)
+    with pytest.raises(RuntimeError, match='forked .*spawn'):
+        programs.get(bucket(3))
 
 
 def test_strength_path_is_the_path_in_other_units():

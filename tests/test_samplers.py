@@ -255,3 +255,25 @@ def test_guidance_algebra():
 def test_grids_of_another_shape_are_refused(grid):
     with pytest.raises(ValueError, match='2 or more times'):
         samplers.ddim(_smooth, PATHS['cosine'], jnp.zeros(SHAPE), grid)
+
+
+def test_known_data_is_at_its_noise_level_at_every_step():
+    """The denoiser sees alpha known + sigma eps, with the noise it started from."""
+    known, eps = jnp.asarray(np.random.default_rng(0).normal(size=(2, *SHAPE)), jnp.float32)
+    mask = jnp.asarray(np.arange(7)[None] < [[3], [5]], jnp.float32)
+    path, seen = noise.CosinePath(), []
+
+    def denoise(x, t):
+        jax.debug.callback(lambda x, t: seen.append((np.asarray(x), np.asarray(t))), x, t)
+        return jnp.tanh(x)
+
+    grid = noise.time_grid(4)
+    out = samplers.ddim(samplers.impose(denoise, known, mask), path, eps, grid)
+    jax.effects_barrier()
+    here = np.asarray(mask, bool)
+    assert sorted(float(t[0]) for _, t in seen) == sorted(np.asarray(grid[:-1]).tolist())
+    for x, t in seen:
+        want = np.asarray(noise.diffuse(path, known, eps, jnp.asarray(t)))
+        np.testing.assert_allclose(x[here], want[here], atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(out)[here], np.asarray(known)[here])
+    assert np.abs(np.asarray(out - known)[~here]).min() > 0

@@ -55,7 +55,7 @@ def stages(generator: Generator, scene: Scene, setting: Setting) -> Stages:
 
     @jax.jit
     def text(weights, request):
-        return condition(networks, weights, request, zeros)
+        return condition(networks, weights, request, zeros, zeros[..., 0])
 
     @functools.partial(jax.jit, static_argnums=3)
     def denoise(weights, request, c, steps):
@@ -63,11 +63,11 @@ def stages(generator: Generator, scene: Scene, setting: Setting) -> Stages:
         return sample_latents(networks, weights, request, c, part)
 
     @jax.jit
-    def decode(weights, latents, seconds):
-        mask = frame_mask(seconds, bucket.length).astype(latents.dtype)
+    def decode(weights, latents, request):
+        mask = frame_mask(request.seconds, bucket.length).astype(latents.dtype)
         autoencoder, params = networks.autoencoder, weights['autoencoder']
         audio = autoencoder.apply(params, latents, SAMPLE_RATE, mask, method='decode')
-        return finish(audio, seconds, SAMPLE_RATE)[0]
+        return finish(audio, request, SAMPLE_RATE)[0]
 
     @jax.jit
     def encode(weights, audio):
@@ -77,7 +77,7 @@ def stages(generator: Generator, scene: Scene, setting: Setting) -> Stages:
     return Stages(
         text=lambda: text(weights, _single(generator, scene, setting)[1]),
         denoise=lambda c, steps: denoise(weights, request, c, steps),
-        decode=lambda latents: decode(weights, latents, request.seconds),
+        decode=lambda latents: decode(weights, latents, request),
         encode=lambda: encode(weights, silence),
         build=lambda: _whole(generator, bucket, request),
     )

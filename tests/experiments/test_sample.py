@@ -44,7 +44,9 @@ def sample(experiment, generator, monkeypatch, tmp_path, capsys):
                 status = main_guard(module.main)(['sample']) or 0
             except SystemExit as leave:
                 status = leave.code
-        return (status, *capsys.readouterr())
+        out, err = capsys.readouterr()
+        lines = err.splitlines(keepends=True)
+        return status, out, ''.join(x for x in lines if not x.startswith('preparing the program'))
 
     return run
 
@@ -118,17 +120,21 @@ def test_a_print_that_fails_leaves_the_file_and_status_0(sample, monkeypatch):
     assert sample(out='a.wav')[0] == 0 and soundfile.info('a.wav').frames == 24_000
 
 
-def test_a_silent_sound_is_a_sound_with_a_warning(sample, generator, monkeypatch):
+def test_silence_is_an_error_or_a_warning(sample, generator, monkeypatch):
     real = generator.programs
 
-    def silent(bucket, request, init_audio=None):
-        pcm, health, latents = real(bucket, request, init_audio)
+    def silent(bucket, request, init=None):
+        pcm, health, latents = real(bucket, request, init)
         return 0 * pcm, health.replace(silent=jnp.ones(1, bool)), latents
 
     silent.get, silent.params = real.get, real.params
     monkeypatch.setattr(generator, 'programs', silent)
-    status, _, err = sample(out='a.wav')
-    assert status == 0 and err.startswith('warning: the sound is silent')
+    status, _, err = sample(out='a.wav', loudness='off')
+    assert status == 0 and 'warning: the sound is silent' in err and os.listdir() == ['a.wav']
+    status, out, err = sample(out='b.wav')
+    assert (status, out) == (1, '') and os.listdir() == ['a.wav']
+    assert err.count("'rain' came out silent with seed") == 4
+    assert err.splitlines()[-1].startswith("error: 'rain' stays silent with 5 seeds")
 
 
 def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
@@ -140,7 +146,7 @@ def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
     monkeypatch.setattr(generator, 'programs', programs)
     status, out, err = sample(out='a.wav')
     assert (status, out) == (1, '') and not os.listdir()
-    assert err.startswith("error: the sound for 'rain' is not finite") and err.count('\n') == 1
+    assert err.splitlines()[-1].startswith("error: the sound for 'rain' is not finite")
 
 
 @pytest.mark.parametrize(
@@ -148,6 +154,8 @@ def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
     [
         (dict(events='bang@0.4-0.9'), "event 1 ('bang') is outside the clip of 0.5 s"),
         (dict(model='teacher', guidance=float('nan')), 'guidance is nan; choose 0 to 100'),
+        (dict(loudness='loud'), "--loudness is 'loud'; give LUFS such as -23, or off"),
+        (dict(loudness='3'), 'loudness is 3; choose -70 to 0'),
         (dict(steps=3), 'the student has no 3 steps; choose one of 1, 2, 4, 8'),
         (dict(seconds=11.0), 'seconds is 11; choose 0.5 to 10'),
         (dict(sample_rate=22_050), 'sample_rate is 22050; choose 48000 or 44100'),
