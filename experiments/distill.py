@@ -26,6 +26,7 @@ from realaudio_jax.data.latent_cache import Latents, LatentScenes, RandomCrops, 
 from realaudio_jax.data.loader import InTurn, batches
 from realaudio_jax.data.prepared import (
     latent_scenes,
+    require_data,
     scene_source,
     source_name,
     teacher_scenes,
@@ -68,7 +69,7 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where everything goes; none: runs/foley_distill, or runs/distill_<teacher>.'
 )
 _RECORDINGS = flags.DEFINE_string(
-    'recordings', None, 'Folder with metadata.csv; none: foley alone.'
+    'recordings', None, 'Folder of sounds, see docs/own_data.md; none: foley alone.'
 )
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the teacher and the frozen networks.')
 _TEACHER = flags.DEFINE_string(
@@ -313,20 +314,23 @@ def main(argv):
     enable_compilation_cache()
     if config.get('teacher') and not _TEACHER.value:
         raise ValueError(f'this config distils {config.teacher}: give its folder with --teacher')
+    c = config.energy
+    whole = require_data(_RECORDINGS.value, config.foley_weight, config.scene_seconds)
+    takes_recordings = bool((c.updates or config.imitation.updates) and c.recordings and whole)
     if _TEACHER.value:
         distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
         return
     generator = Generator(components.find_release(_RELEASE.value))
     front_end = components.load_front_end(_RELEASE.value)
     with Progress(config.scenes, 'scenes') as progress:
-        source = scene_source(_RECORDINGS.value, config.foley_weight, log=progress.say)
+        source = scene_source(_RECORDINGS.value, config.foley_weight)
         scenes = latent_scenes(
             front_end, source, source_name(_RECORDINGS.value, config.foley_weight),
             config.scenes, config.scene_seconds, config.seed, workdir / 'latents',
             lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
-    recorded, c = None, config.energy
-    if (c.updates or config.imitation.updates) and c.recordings and _RECORDINGS.value:
+    recorded = None
+    if takes_recordings:
         with Progress(c.recordings, 'recordings') as progress:
             recorded = whole_latents(
                 front_end, _RECORDINGS.value, c.recordings, config.scene_seconds, config.seed,

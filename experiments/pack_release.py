@@ -14,17 +14,19 @@ A new student has neither moments nor the scale and grids that were chosen for t
 """
 
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
 from absl import flags
 
-from configs import foley_audio_tower, foley_teacher
+from configs import foley_audio_tower
 from experiments.common import run
 from realaudio_jax import low_rank
 from realaudio_jax.components import (
     AUTOENCODER_NAME,
     MOMENTS_NAME,
+    NETWORK_KEY,
     STUDENT_NAME,
     TEACHER_NAME,
     adapter_name,
@@ -43,7 +45,7 @@ from realaudio_jax.metrics.tower import load_text_embedder, tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, save_params
+from realaudio_jax.release import load_params, read_metadata, save_params
 from realaudio_jax.release_config import AudioTowerConfig, DenoiserConfig
 from realaudio_jax.typing import MAX_EVENT_TOKENS, PyTree
 from realaudio_jax.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
@@ -100,8 +102,12 @@ def main(argv):
     base = find_release(_BASE.value)
     config = read_release(base)
     if _FILES['teacher'].value and not _RANK.value:
-        shape = DenoiserConfig.from_dict(foley_teacher.get_config().model.to_dict())
-        config = dataclasses.replace(config, denoiser=shape)
+        network = read_metadata(_FILES['teacher'].value).get(NETWORK_KEY)
+        if network:
+            config = dataclasses.replace(
+                config, denoiser=DenoiserConfig.from_dict(json.loads(network))
+            )
+    another = config.denoiser != read_release(base).denoiser
     denoiser = denoiser_template(Denoiser(**config.denoiser.to_dict()))
     templates = {
         'autoencoder': autoencoder_template(Autoencoder(**config.autoencoder.to_dict())),
@@ -118,15 +124,19 @@ def main(argv):
         if flag.value
     }
     student = config.student
+    if another and 'student' not in params:
+        params['student'] = params['teacher']  # that of the base is another network
     if 'student' in params:
         student = dataclasses.replace(student, guidance=None, grid_powers=())
     same = _MERGE.value and not params.keys() & {'teacher', 'student'}
     moments = load_moments(base) if same else {}  # merged networks are what they were
     out = pathlib.Path(_OUT.value)
     rank, share = _RANK.value, _SHARE.value
-    if _MERGE.value:
-        if rank:
-            raise ValueError('--merge stores no adapter and --rank does: give one of them')
+    if _MERGE.value and rank:
+        raise ValueError('--merge stores no adapter and --rank does: give one of them')
+    # a student that holds a share of the teacher's adapter cannot do without that teacher
+    shared = student.teacher_adapter is not None and 'teacher' in params
+    if _MERGE.value or (shared and not rank):
         for name in (TEACHER_NAME, STUDENT_NAME):
             stem = pathlib.Path(name).stem
             params[stem] = params.get(stem) or load_denoiser(base, name, denoiser)

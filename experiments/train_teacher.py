@@ -4,6 +4,7 @@ python -m experiments.train_teacher --config=configs/foley_teacher.py --workdir=
 """
 
 import functools
+import json
 import pathlib
 
 import jax
@@ -15,10 +16,13 @@ from absl import flags
 from experiments.common import define_config, define_workers, run
 from realaudio_jax import low_rank
 from realaudio_jax.components import (
+    NETWORK_KEY,
     TEACHER_NAME,
     autoencoder_template,
     denoiser_template,
+    find_release,
     load_front_end,
+    read_release,
     starting_parts,
     weights_of,
 )
@@ -28,6 +32,7 @@ from realaudio_jax.data.latent_cache import RandomCrops, joined
 from realaudio_jax.data.prepared import (
     fresh_crops,
     latent_scenes,
+    require_data,
     scene_source,
     source_name,
     whole_latents,
@@ -55,13 +60,13 @@ from realaudio_jax.typing import Array, PyTree
 _CONFIG = define_config('configs/foley_teacher.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/teacher', 'Where checkpoints and metrics go.')
 _RECORDINGS = flags.DEFINE_string(
-    'recordings', None, 'Folder with metadata.csv; none: foley alone.'
+    'recordings', None, 'Folder of sounds, see docs/own_data.md; none: foley alone.'
 )
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives text encoder and autoencoder.')
 _INIT = flags.DEFINE_string(
     'init', None,
     'A teacher.safetensors to start from, or a release, whose adapter is trained on if the config '
-    'has a rank; none: from nothing.',
+    'has a rank; none: from nothing. A release gives the size of the network, too.',
 )  # fmt: skip
 _INIT_CODE = flags.DEFINE_string(
     'init_code', None, 'The autoencoder.safetensors whose latents --init knows, if it is another.'
@@ -155,6 +160,18 @@ def warm_start(
     return deepen(params, model.depth), adapter
 
 
+def network_of(config, init) -> dict:
+    """The denoiser's arguments: the config's, or those of the release that the run begins with.
+
+    A config that has more blocks than that release makes it deeper.
+    """
+    wanted = config.model.to_dict()
+    if not init or weights_of(init, TEACHER_NAME) == pathlib.Path(init):
+        return wanted
+    known = read_release(find_release(init)).denoiser.to_dict()
+    return wanted | known | {'depth': max(wanted['depth'], known['depth'])}
+
+
 def training_crops(
     front_end: FrontEnd, config, batch_size: int, recordings, folder: pathlib.Path, workers: int
 ) -> RandomCrops | FreshCrops:
@@ -196,6 +213,13 @@ def train(
     """The run; writes teacher.safetensors. Returns the averaged parameters, None if stopped."""
     if config.rank and config.optimizer != 'adam':
         raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')
+    whole = require_data(recordings, config.foley_weight, config.scene_seconds)
+    if config.recordings and recordings and not whole:
+        raise ValueError(
+            f'{recordings}: no recording of 4 to {config.scene_seconds:g} s for config.recordings; '
+            'leave it at 0'
+        )
+    network = network_of(config, init)
     front_end = load_front_end(release, autoencoder)
     held_out = latent_scenes(
         front_end,
@@ -211,7 +235,7 @@ def train(
     batch_size = max(1, int(config.batch_seconds / config.scene_seconds))
     mesh = data_mesh(batch_size)
     data = training_crops(front_end, config, batch_size, recordings, workdir / 'latents', workers)
-    model = Denoiser(**config.model)
+    model = Denoiser(**network)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(config.warmup_steps, config.steps // 2), config.steps, 1e-5
     )
@@ -265,7 +289,8 @@ def train(
     if int(state.step) < config.steps:
         return None
     params = low_rank.merge(state.ema_params)
-    save_params(workdir / 'teacher.safetensors', params)
+    network.pop('dtype', None)  # of this run's products, not of the network
+    save_params(workdir / 'teacher.safetensors', params, {NETWORK_KEY: json.dumps(network)})
     return params
 
 

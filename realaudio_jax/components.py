@@ -53,6 +53,7 @@ STUDENT_NAME = 'student.safetensors'
 TEACHER_NAME = 'teacher.safetensors'
 MOMENTS_NAME = f'{MOMENTS}.safetensors'
 TOWER_NAME = 'audio_tower.safetensors'
+NETWORK_KEY = 'denoiser'  # of a trained teacher's metadata: the module's arguments as JSON
 
 # Files that a new release takes over from an older one where it is not given others.
 FROZEN = (

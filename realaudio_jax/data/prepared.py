@@ -19,7 +19,7 @@ from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.data.sources import Recordings, Source
 from realaudio_jax.data.teacher_cache import TeacherScenes, build_teacher_scenes
-from realaudio_jax.data.whole import whole_recordings
+from realaudio_jax.data.whole import fitting, whole_recordings
 from realaudio_jax.io import resample
 from realaudio_jax.teachers import Distillable
 from realaudio_jax.typing import SAMPLE_RATE
@@ -31,7 +31,7 @@ def scene_source(
     """Procedural foley, recordings, or both.
 
     Args:
-      recordings: folder with metadata.csv; None for foley alone.
+      recordings: folder of recordings, see `sources.Recordings`; None for foley alone.
       foley_weight: share of sounds from procedural foley, 0 to 1, where there are recordings.
       split: 'train' or 'held_out', of the recordings and of the foley.
       log: takes a line about each file that is left out.
@@ -43,6 +43,26 @@ def scene_source(
     if foley_weight <= 0:
         return recorded
     return MixedSource([FoleySource(split), recorded], [foley_weight, 1.0 - foley_weight])
+
+
+def require_data(recordings: str | None, foley_weight: float, seconds: float) -> int:
+    """Tries what a run will ask of its recordings, so that nothing fails after it has trained.
+
+    Both splits are opened, which decodes the recordings once, and a scene of each is drawn.
+
+    Args:
+        recordings, foley_weight: see `scene_source`.
+        seconds: of a scene.
+
+    Returns:
+        How many recordings of the training split `whole_latents` can take at this length.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder cannot be used; one line with the remedy.
+    """
+    for split in ('train', 'held_out'):
+        next(make_scenes(0, scene_source(recordings, foley_weight, split), 1, seconds))
+    return len(fitting(Recordings(recordings), seconds)) if recordings else 0
 
 
 def source_name(recordings: str | None, foley_weight: float, split: str = 'train') -> str:

@@ -15,14 +15,14 @@ import numpy as np
 
 from realaudio_jax.data import captions, crops, wording
 from realaudio_jax.data.augment import Augment, Room
-from realaudio_jax.data.sources import Clip, Source
+from realaudio_jax.data.sources import MIN_EVENT_SECONDS, Clip, Source
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE, Float
 
 ONSET_FLOOR_DB = -36.0  # a sound begins where it first comes this close to its loudest millisecond
 OFFSET_FLOOR_DB = -45.0  # and ends where it was last this close
 FRAME = SAMPLE_RATE // 1000  # samples, 1 ms: the grid of onsets and offsets
-MIN_EVENT_SECONDS = 0.02
+MAX_TRIES = 100  # clips that are drawn for a scene until one of them can be heard
 MAX_PEAK = 0.95
 
 
@@ -265,16 +265,19 @@ def make_scene(
     mix = np.zeros((samples, 2), np.float32)
     ambience, bed = None, None
     room = config.augment.room(rng) if config.augment else None
-    if 'ambience' in source.kinds and rng.random() < config.ambience:
+    backgrounds_alone = 'event' not in source.kinds
+    if 'ambience' in source.kinds and (rng.random() < config.ambience or backgrounds_alone):
         ambience = _changed(rng, source.pick(rng, 'ambience', seconds + 0.5), config)
         bed = _ambience_bed(rng, ambience, samples)
-    alone = bed is not None and rng.random() < config.ambience_alone
+    alone = bed is not None and (rng.random() < config.ambience_alone or backgrounds_alone)
     events: list[Event] = []
     heard: list[captions.Heard] = []
     labels: list[str] = []
     wanted = 0 if alone else _kinds(rng, config, seconds)
-    for _ in range(4 * wanted):  # some clips turn out to be silent or already in the scene
-        if len(labels) == wanted or len(events) == MAX_EVENTS:
+    for tried in range(MAX_TRIES if wanted else 0):
+        # some clips turn out to be silent or already in the scene
+        enough = tried >= 4 * wanted and (events or bed is not None)
+        if enough or len(labels) == wanted or len(events) == MAX_EVENTS:
             break
         clip = source.pick(rng, 'event', 2 * config.max_event_seconds)
         if clip.label in labels:

@@ -21,6 +21,7 @@ Regions = crops.Regions
 
 HELD_OUT_PERCENT = 10
 CAPTION_SHARE = 0.5  # of the picks of a recording with captions, which have one of them
+MIN_EVENT_SECONDS = 0.02  # of sound in a clip; what is shorter is left out
 AMBIENCE_SECONDS = 3.0  # a shorter clip is never an ambience
 AMBIENCE_ACTIVE = 0.9  # nor one that sounds for less of its duration
 
@@ -362,11 +363,14 @@ def _records(table: Table, index: dict[str, dict], log: Callable[[str], None]) -
             unreadable.append(f'{name} ({entry["error"]})')
             continue
         record = _record(table.rows[name], entry)
-        if record.active:
+        if sum(end - start for start, end in record.active) >= MIN_EVENT_SECONDS:
             records.append(record)
         else:
             silent.append(name)
-    for what, names in (('not readable', unreadable), ('silent', silent)):
+    for what, names in (
+        ('not readable', unreadable),
+        (f'silent or of less than {1000 * MIN_EVENT_SECONDS:g} ms', silent),
+    ):
         if names:
             log(f'{table.source}: left out {len(names)} of {counted(len(index), "file")}, {what}: '
                 f'{some(names)}')  # fmt: skip

@@ -120,7 +120,7 @@ def test_copies_silence_and_what_cannot_be_read_are_counted_and_named(small, tmp
     said = [line.split('left out ')[1] for line in lines if 'left out' in line]
     assert said[0] == '1 of 6 files, copies of others: again.wav'
     assert said[1].startswith('1 of 5 files, not readable: broken.ogg (damaged or not')
-    assert said[2] == '1 of 5 files, silent: still.wav'
+    assert said[2] == '1 of 5 files, silent or of less than 20 ms: still.wav'
 
 
 def test_labels_and_captions_reach_scenes(small, tmp_path):
