@@ -7,20 +7,29 @@ import pytest
 from absl import flags
 
 
+def load_experiment(name: str):
+    """Imports experiments.name, whatever was imported before."""
+    for flag in list(flags.FLAGS):
+        module = flags.FLAGS.find_module_defining_flag(flag, '') or ''
+        if module.startswith('experiments.'):
+            delattr(flags.FLAGS, flag)
+    for module in [m for m in sys.modules if m.startswith('experiments.')]:
+        del sys.modules[module]
+    return importlib.import_module(f'experiments.{name}')
+
+
 @pytest.fixture
 def experiment():
     """`experiment(name)` imports experiments.name, whatever was imported before."""
+    return load_experiment
 
-    def load(name: str):
-        for flag in list(flags.FLAGS):
-            module = flags.FLAGS.find_module_defining_flag(flag, '') or ''
-            if module.startswith('experiments.'):
-                delattr(flags.FLAGS, flag)
-        for module in [m for m in sys.modules if m.startswith('experiments.')]:
-            del sys.modules[module]
-        return importlib.import_module(f'experiments.{name}')
 
-    return load
+@pytest.fixture(scope='module')
+def own_data(tiny_release, tmp_path_factory):
+    """What the commands of docs/own_data.md leave in a folder; see `own_data.walk`."""
+    import own_data
+
+    return own_data.walk(load_experiment, tiny_release, tmp_path_factory.mktemp('own_data'))
 
 
 @pytest.fixture(scope='session')

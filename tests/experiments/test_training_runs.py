@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
 from realaudio_jax import low_rank
 from realaudio_jax.components import (
@@ -125,6 +126,7 @@ def test_another_decoder_for_a_given_code(experiment, tmp_path):
 def test_teacher_run_goes_on_exactly(experiment, tiny_release, tmp_path, fresh):
     train, config = experiment('train_teacher').train, config_of('foley_teacher').unlock()
     config.data.fresh = fresh
+    config.model = ReleaseConfig.read(tiny_release).denoiser.to_dict()  # compiled once in this file
     arguments = config, tmp_path, None, tiny_release, None
     straight = train(*arguments)
     assert_finite(straight)
@@ -175,20 +177,27 @@ def test_a_student_goes_on_from_an_earlier_one(experiment, tiny_release):
     assert all(jax.tree.leaves(same))
 
 
-def test_distill_run_leaves_a_release_a_table_and_a_report(
-    experiment, tiny_release, tmp_path, monkeypatch
-):
-    run = experiment('distill')
+def test_own_data_from_a_folder_to_a_release_that_sounds(own_data, tiny_release):
+    assert own_data.names == ['train_teacher', 'pack_release', 'distill', 'sample']
+    assert 'new in it: teacher' in own_data.printed
+    assert 'gong.wav: 1 s at 48000 Hz' in own_data.printed
+    assert soundfile.info(own_data.folder / 'gong.wav').frames == 48_000
+    for line in (
+        '10 sounds, 3 labels: creak, gong, steady hum',
+        '1 file not read as sound: 1 .m4a',
+        'left out 1 of 10 files, not readable: gong/cut.flac (damaged',
+    ):
+        assert own_data.logged.count(line) == 1, line  # once, however often the folder is opened
+    release = Generator(own_data.folder / 'runs/my_distill/release')
+    base = Generator(tiny_release)
+    assert release.config.denoiser == base.config.denoiser  # not the 16 wide one of the config
+    for name in ('teacher', 'student'):
+        same = jax.tree.map(np.array_equal, release.params[name], base.params[name])
+        assert not all(jax.tree.leaves(same))
 
-    config = config_of('foley_distill')
-    monkeypatch.setattr(run, '_CONFIG', type('Flag', (), {'value': config}))
-    for name, value in (
-        ('_WORKDIR', tmp_path), ('_RECORDINGS', None), ('_RELEASE', tiny_release),
-        ('_EMBEDDER_WEIGHTS', None), ('_TEACHER', None), ('_WORKERS', 0), ('_STUDENT', None),
-        ('_EXPERTS', []),
-    ):  # fmt: skip
-        monkeypatch.setattr(run, name, type('Flag', (), {'value': value}))
-    run.main([])
+
+def test_distill_run_leaves_a_release_a_table_and_a_report(own_data):
+    tmp_path = own_data.folder / 'runs/my_distill'
     release = find_release(tmp_path / 'release')
     config = ReleaseConfig.read(release)
     shapes = denoiser_template(Denoiser(**config.denoiser.to_dict()))
