@@ -72,6 +72,13 @@ def define_config(default: str, values: flags.FlagValues = flags.FLAGS) -> flags
     )
 
 
+def refuse_ignored(flag: str, *ignored: flags.FlagHolder) -> None:
+    """ValueError where flags are given that another one makes useless."""
+    given = [f'--{other.name}' for other in ignored if other.value != other.default]
+    if given:
+        raise ValueError(f'{flag} makes no use of {", ".join(given)}; leave that out')
+
+
 def define_workers() -> flags.FlagHolder:
     """The flag --workers, of the experiments that mix scenes."""
     return flags.DEFINE_integer(

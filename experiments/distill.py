@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from absl import flags
 
-from experiments.common import define_config, define_workers, run
+from experiments.common import define_config, define_workers, refuse_ignored, run
 from realaudio_jax import components, low_rank
 from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.data.answers import foreign_answers, recordings_as_answers, teacher_answers
@@ -318,6 +318,7 @@ def main(argv):
     whole = require_data(_RECORDINGS.value, config.foley_weight, config.scene_seconds)
     takes_recordings = bool((c.updates or config.imitation.updates) and c.recordings and whole)
     if _TEACHER.value:
+        refuse_ignored('--teacher', _STUDENT, _EXPERTS, _RELEASE, _EMBEDDER_WEIGHTS, _WORKERS)
         distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
         return
     generator = Generator(components.find_release(_RELEASE.value))

@@ -64,7 +64,6 @@ from realaudio_jax.vocabulary import load_vocabulary
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
 SAMPLE_RATES = (48_000, 44_100)
 MAX_CHARACTERS = 10_000  # of a prompt
-SAMPLERS = {'student': ('ddim', 'ping_pong'), 'teacher': ('ddim', 'dpm_solver_pp_2m')}
 LOUDNESS_LUFS = -23.0  # of a sound by default (EBU R 128)
 BUCKET_SECONDS = (1.0, 2.0, 5.0, 10.0)  # a shorter sound is made in the next of these and cut
 RETRIES = 4  # of a silent sound, each with a seed derived from the one asked for
@@ -319,7 +318,7 @@ class Generator:
         if not prompts:
             raise ValueError('no prompt given; pass a text or a list of texts')
         steps = whole_number('steps', steps)
-        self._check(seconds, steps, model, sampler, sample_rate, strength, guidance, loudness)
+        self._check(seconds, steps, model, sample_rate, strength, guidance, loudness)
         if init_audio is None and (strength != 1 or keep):
             raise ValueError('strength and keep need init_audio; give it, or leave them out')
         count = len(prompts)
@@ -492,13 +491,10 @@ class Generator:
             target_lufs=full(target_lufs),
         )
 
-    def _check(self, seconds, steps, model, sampler, sample_rate, strength, guidance, loudness):
+    def _check(self, seconds, steps, model, sample_rate, strength, guidance, loudness):
         _require_number('seconds', seconds, MIN_SECONDS, MAX_SECONDS)
         if model not in ('student', 'teacher'):
             raise ValueError(f'model is {model!r}; choose student or teacher')
-        if sampler not in SAMPLERS[model]:
-            known = ' or '.join(SAMPLERS[model])
-            raise ValueError(f'the {model} is not sampled with {sampler!r}; choose {known}')
         if model == 'student' and steps not in self.student_steps:
             counts = ', '.join(map(str, self.student_steps))
             raise ValueError(f'the student has no {steps} steps; choose one of {counts}')
@@ -508,16 +504,12 @@ class Generator:
             raise ValueError(f'sample_rate is {sample_rate}; choose 48000 or 44100')
         _require_number('strength', strength, 0, 1)
         if strength == 0:
-            raise ValueError('strength is 0; choose above 0 and up to 1')
+            raise ValueError('strength is 0; choose above 0')
         if loudness not in ('auto', None):
             _require_number('loudness', loudness, -70, 0)
-        if guidance is not None:
-            _require_number('guidance', guidance, 0, 100)
-        low, high = self.config.student.guidance_range
-        if guidance is not None and model == 'student' and not low <= guidance <= high:
-            raise ValueError(
-                f'guidance is {guidance:g}; the student was trained for {low:g} to {high:g}'
-            )
+        if guidance is not None:  # a student was trained for its range
+            trained = self.config.student.guidance_range
+            _require_number('guidance', guidance, *(trained if model == 'student' else (0, 100)))
 
 
 @jax.jit

@@ -60,6 +60,8 @@ _GAIN_FRAME_RATE = 100  # Hz, of the levels by which gains are applied
 _GAIN_REACH_S = (0.1, 0.4)  # from an event: its gain holds, and from there fades to none
 _BACKGROUND_S = 0.2  # what is further from every event counts as background,
 _BACKGROUND_FRAMES = 30  # if there is so much of it
+# A student's steps were trained as they are; ping-pong gives it fresh noise between them.
+SAMPLERS = {'student': ('ddim', 'ping_pong'), 'teacher': ('ddim', 'dpm_solver_pp_2m')}
 
 
 @flax.struct.dataclass
@@ -162,7 +164,7 @@ class Bucket:
       sample_rate: Hz.
       student: one evaluation a step, guidance inside; otherwise the teacher, guided, two.
       init: whether the program takes init audio.
-      sampler: 'ddim' or 'dpm_solver_pp_2m' (teacher), 'ddim' or 'ping_pong' (student).
+      sampler: one of `SAMPLERS` of the model.
       slots: room for prompt and timeline, one of `SLOTS`.
     """
 
@@ -174,6 +176,14 @@ class Bucket:
     init: bool = False
     sampler: str = 'ddim'
     slots: Slots = SLOTS[-1]
+
+    def __post_init__(self):
+        model = 'student' if self.student else 'teacher'
+        if self.sampler not in SAMPLERS[model]:
+            raise ValueError(
+                f'the {model} is not sampled with {self.sampler!r}; choose '
+                f'{" or ".join(SAMPLERS[model])}'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,13 +284,9 @@ def sample_latents(
         latents = samplers.ddim(denoise, path, start, grid)
     elif bucket.sampler == 'dpm_solver_pp_2m':
         latents = samplers.dpm_solver_pp_2m(denoise, path, start, grid)
-    elif bucket.sampler == 'ping_pong':
+    else:  # ping_pong
         keys = samplers.item_keys(key_fresh, request.seed)
         latents = samplers.multistep_consistency(denoise, path, start, grid, keys)
-    else:
-        raise ValueError(
-            f'unknown sampler {bucket.sampler!r}; use ddim, dpm_solver_pp_2m or ping_pong'
-        )
     moments = params.get(MOMENTS, {}).get(str(bucket.steps)) if bucket.student else None
     if moments:  # as much of it as was made anew
         brought = latents * moments['gain'][None, None] + moments['shift'][None, None]

@@ -48,8 +48,17 @@ def test_a_sound_and_its_file(dog, tmp_path):
 
 def test_the_same_request_is_the_same_sound(generator, dog):
     count = len(generator.programs)
-    np.testing.assert_array_equal(generator.generate('dog', seed=3, **SHORT).pcm, dog.pcm)
+    again = generator.generate('dog', seed=3.0, **{**SHORT, 'steps': float(SHORT['steps'])})
+    np.testing.assert_array_equal(again.pcm, dog.pcm)
     assert len(generator.programs) == count
+
+
+def test_texts_that_cannot_be_read_or_are_cut_are_warnings(generator):
+    with pytest.warns(UserWarning) as caught:
+        generator.generate('\u96e8', 'rain \U0001f436@0-0.2', seed=3, **SHORT)
+    lines = [str(warning.message) for warning in caught]
+    assert len(lines) == 2 and all('write it in English words' in line for line in lines)
+    assert generator.text_notes(['dog', 'a b ' * 80], [])[0].startswith('text of 162 tokens cut')
 
 
 def test_the_student_may_have_a_scale_of_its_own(generator, dog):
@@ -261,12 +270,18 @@ def test_room_is_as_small_as_the_request_allows(generator):
         ({'model': 'teacher', 'steps': 0}, '1 to 1000'),
         ({'sample_rate': 22_050}, '48000 or 44100'),
         ({'strength': 0.0}, 'above 0'),
-        ({'strength': 1.5}, '0 to 1'),
+        ({'strength': 1.5}, 'strength is 1.5; choose 0 to 1'),
         ({'strength': 0.5}, 'init_audio'),
         ({'keep': [(0.0, 0.2)]}, 'init_audio'),
         ({'guidance': 5.0}, '1 to 4'),
-        ({'guidance': float('nan')}, '0 to 100'),
+        ({'guidance': float('nan')}, '1 to 4'),
         ({'seed': [1, 2]}, '2 seeds for 1'),
+        ({'seed': 5.7}, 'seed is 5.7; give a whole number'),
+        ({'steps': 2.5}, 'steps is 2.5; give a whole number'),
+        ({'sampler': 'dpm_solver_pp_2m'}, "student is not sampled with 'dpm_solver_pp_2m'; choose"),
+        ({'model': 'teacher', 'sampler': 'ping_pong'}, "teacher is not sampled with 'ping_pong'"),
+        ({'model': 'teacher', 'guidance': float('nan')}, 'guidance is nan; choose 0 to 100'),
+        ({'prompt': 'x' * 20_000}, 'a prompt has 20,000 characters'),
         ({'seed': -1}, '2^31'),
         ({'seed': 2**31}, '2^31'),
         ({'events': 'bark@0.3-0.9'}, 'bark'),

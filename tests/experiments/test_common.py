@@ -1,11 +1,16 @@
+import pathlib
+import re
 import sys
 
 import pytest
 from absl import flags
 
+import realaudio_jax
+from experiments import common
 from experiments.common import define_config, parse_flags
 from realaudio_jax.training.loop import main_guard
 
+CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 CONFIG = """
 import ml_collections
 
@@ -64,6 +69,64 @@ def test_a_typo_is_one_line_with_a_remedy(arguments, line, parse):
     with pytest.raises(ValueError, match=line) as caught:
         parse(*arguments)
     assert '\n' not in str(caught.value)
+
+
+def test_help_shows_the_config_and_ends_with_0(parse, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse('--help')
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for part in ("--config: Config file, with :variant. ('configs/toy.py')", 'steps: 4', '{width}'):
+        assert part in shown
+
+
+def test_the_version_is_one(parse, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse('--version')
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f'realaudio_jax {realaudio_jax.__version__}\n'
+    root = pathlib.Path(realaudio_jax.__file__).parents[1]
+    changes = re.findall(r'^## (\S+)', (root / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    assert changes[0] == realaudio_jax.__version__
+    assert 'version = attr: realaudio_jax.version.__version__' in (root / 'setup.cfg').read_text()
+    citation = re.search(r'^version: *(\S+)', (root / 'CITATION.cff').read_text(), re.MULTILINE)
+    assert citation is None or citation[1].strip('\'"') == realaudio_jax.__version__
+
+
+@pytest.mark.parametrize('name', [p.stem for p in sorted(CONFIGS.glob('[a-z]*.py'))])
+def test_help_reads_every_config(name):
+    lines = common._config_help(str(CONFIGS / f'{name}.py'))
+    assert f'variant: --config={CONFIGS / name}.py:test' in lines and len(lines) > 5
+
+
+def test_a_tilde_is_the_home_folder(parse, monkeypatch):
+    monkeypatch.setenv('HOME', '/some/one')
+    assert parse('--workdir=~/runs').workdir == '/some/one/runs'
+    assert parse('--workdir=runs/~x').workdir == 'runs/~x'
+
+
+def test_default_names_differ_where_the_sound_does():
+    plain = dict(seed=0, steps=4, seconds=10.0)
+    changes = [
+        {}, {'seed': 1}, {'steps': 2}, {'seconds': 2.5}, {'model': 'teacher'}, {'guidance': 3.0},
+    ]  # fmt: skip
+    names = [common.default_name('A dog', None, **(plain | change)) for change in changes]
+    names += [common.default_name('A dog', f'bark@{i}-2', **plain) for i in range(2)]
+    assert len(set(names)) == len(names) and names[0] == 'a-dog-seed0-4steps-10s'
+    long = common.default_name('\u96e8' * 500, None, **plain)
+    assert len(long.encode()) < 100
+
+
+def test_flags_that_would_be_ignored_are_refused():
+    values = flags.FlagValues()
+    one, two, three = (
+        flags.DEFINE_string(name, default, '', flag_values=values)
+        for name, default in (('a', None), ('b', 'x'), ('c', 'y'))
+    )
+    values(['program', '--a=1', '--c=z'])
+    with pytest.raises(ValueError, match='--teacher makes no use of --a, --c; leave that out'):
+        common.refuse_ignored('--teacher', one, two, three)
+    common.refuse_ignored('--teacher', two)
 
 
 def test_a_sound_that_is_not_finite_is_a_line(capsys, monkeypatch):

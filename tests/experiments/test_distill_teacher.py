@@ -9,6 +9,8 @@ import pytest
 import tiny_audioldm2
 import tiny_stable_audio_3
 import tiny_teacher
+from absl import flags
+from absl.testing import flagsaver
 
 from realaudio_jax.teachers import load_teacher
 
@@ -27,6 +29,7 @@ WRITERS = {
 def main(experiment, monkeypatch):
     """`main(config, workdir, teacher)` runs the experiment as its command line would."""
     run = experiment('distill')
+    flags.FLAGS.mark_as_parsed()
 
     def call(config, workdir, teacher):
         values = dict(CONFIG=config, WORKDIR=workdir, TEACHER=teacher, RECORDINGS=None)
@@ -72,3 +75,9 @@ def test_config_and_flag_belong_together(main, tmp_path):
         main(config_of('distill_stable_audio_open'), tmp_path, None)
     with pytest.raises(ValueError, match='distils the teacher of a release'):
         main(config_of('foley_distill'), tmp_path, 'somewhere')
+
+
+def test_flags_that_a_pretrained_teacher_ignores_are_refused(main, tmp_path):
+    with flagsaver.flagsaver(student='a.safetensors', release='mine', experts=['b']):
+        with pytest.raises(ValueError, match='no use of --student, --experts, --release; leave'):
+            main(config_of('distill_stable_audio_open'), tmp_path, 'somewhere')

@@ -3,8 +3,11 @@
 A port of Kong et al. 2020 (arXiv 1912.10211). The folder holds cnn14.safetensors, the state dict
 of the published Cnn14_mAP=0.431.pth; with PyTorch at hand,
 
-    state = torch.load('Cnn14_mAP=0.431.pth', map_location='cpu', weights_only=False)['model']
+    state = torch.load('Cnn14_mAP=0.431.pth', map_location='cpu', weights_only=True)['model']
     safetensors.torch.save_file(state, 'cnn14.safetensors')
+
+which runs no code of the file. If torch refuses a type of NumPy that it names, allow that one by
+`torch.serialization.add_safe_globals`.
 
 The file also holds the filters of its own front end; they are compared with this one's, so that a
 variant for another sample rate is refused. Against an independent PyTorch module with random
