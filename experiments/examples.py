@@ -6,11 +6,12 @@ Every example has the same seed, and none is left out.
 """
 
 import pathlib
+import re
 
 from absl import flags
 
 import realaudio_jax
-from experiments.common import default_name, run
+from experiments.common import run
 from realaudio_jax.io import atomic_path
 from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.timeline import Timeline
@@ -48,7 +49,8 @@ def main(argv):
         for i, (prompt, events) in enumerate(EXAMPLES):
             timeline = Timeline.parse(events or None, SECONDS)
             sound = generator.generate(prompt, timeline, SECONDS, _STEPS.value, _SEED.value)
-            name = f'{i + 1:02}-{default_name(prompt, events, _SEED.value)}'
+            words = re.findall(r'\w+', (prompt or events).lower())
+            name = '-'.join([f'{i + 1:02}', *words])[:60]
             sound.save(folder / f'{name}.ogg')
             plot_spectrogram(
                 folder / f'{name}.png', sound.audio, sound.sample_rate, timeline.events, prompt

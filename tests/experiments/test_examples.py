@@ -10,7 +10,7 @@ def test_each_example_is_heard_seen_and_listed(experiment, tiny_release, tmp_pat
         monkeypatch.setattr(run, f'_{name}', type('Flag', (), {'value': value}))
     run.main([])
     page = (tmp_path / 'README.md').read_text()
-    names = ['01-rain-3', '02-bell-0-2-0-5-dog-0-6-0-8-3']
+    names = ['01-rain', '02-bell-0-2-0-5-dog-0-6-0-8']
     for name in names:
         assert f'({name}.ogg)' in page and f'({name}.png)' in page
         assert f'src="{name}.ogg"' in page
