@@ -21,14 +21,12 @@ from absl import flags
 from experiments.common import define_config, define_workers, refuse_ignored, run
 from realaudio_jax import components, low_rank
 from realaudio_jax.components import STUDENT_NAME
-from realaudio_jax.data.answers import foreign_answers, recordings_as_answers, teacher_answers
 from realaudio_jax.data.latent_cache import Latents, LatentScenes, RandomCrops, joined
 from realaudio_jax.data.loader import InTurn, batches
 from realaudio_jax.data.prepared import (
     latent_scenes,
     require_data,
     scene_source,
-    source_name,
     teacher_scenes,
     whole_latents,
 )
@@ -40,6 +38,11 @@ from realaudio_jax.distillation.imitation import Imitation
 from realaudio_jax.distillation.progressive import Progressive
 from realaudio_jax.distillation.recipe import Recipe, Sum
 from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.teacher_samples import (
+    recordings_as_samples,
+    sample_pretrained_teacher,
+    sample_teacher,
+)
 from realaudio_jax.generator import Generator, enable_compilation_cache
 from realaudio_jax.integrity import write_manifest
 from realaudio_jax.io import write_audio
@@ -125,6 +128,7 @@ def subject_of(
         prepare=functools.partial(
             prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight
         ),
+        network=repr(model),
         experts=jax.tree.map(lambda *leaves: jnp.stack(leaves), *imitated) if imitated else None,
     )
 
@@ -145,21 +149,20 @@ def crops(
     if not c.updates:
         return mixed
 
-    def asked(scenes: LatentScenes, absence: Absence) -> Latents:
-        with Progress(len(scenes), "teacher's answers") as progress:
-            return teacher_answers(
-                scenes, subject.teacher, subject.teacher_params, subject.path,
-                config.guidance_range, c.answer_steps, c.answer_batch_size, absence, config.seed,
-                workdir / 'latents', progress.update,
+    def sampled(scenes: LatentScenes, dropout: Absence) -> Latents:
+        with Progress(len(scenes), 'teacher samples') as progress:
+            return sample_teacher(
+                scenes, subject, config.guidance_range, c.answer_steps, c.answer_batch_size,
+                dropout, config.seed, workdir / 'latents', progress.update,
             )  # fmt: skip
 
-    answers = [asked(scenes, Absence(**c.absence))]
+    samples = [sampled(scenes, Absence(**c.absence))]
     if recorded is not None:
-        answers.append(recordings_as_answers(recorded, config.guidance_range, config.seed))
+        samples.append(recordings_as_samples(recorded, config.guidance_range, config.seed))
         if c.answer_recordings:
-            answers.append(asked(recorded, Absence(text=0.0)))
-    answered = RandomCrops(joined(*answers), c.batch_size, config.seed + 1, config.crop_seconds)
-    return InTurn(mixed, updates_before_energy(config, subject), answered)
+            samples.append(sampled(recorded, Absence(text=0.0)))
+    scored = RandomCrops(joined(*samples), c.batch_size, config.seed + 1, config.crop_seconds)
+    return InTurn(mixed, updates_before_energy(config, subject), scored)
 
 
 def updates_before_energy(config, subject: Subject) -> int:
@@ -326,9 +329,8 @@ def main(argv):
     with Progress(config.scenes, 'scenes') as progress:
         source = scene_source(_RECORDINGS.value, config.foley_weight)
         scenes = latent_scenes(
-            front_end, source, source_name(_RECORDINGS.value, config.foley_weight),
-            config.scenes, config.scene_seconds, config.seed, workdir / 'latents',
-            lambda done, _: progress.update(done), _WORKERS.value,
+            front_end, source, config.scenes, config.scene_seconds, config.seed,
+            workdir / 'latents', lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
     recorded = None
     if takes_recordings:
@@ -370,7 +372,7 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
         source = scene_source(recordings, config.foley_weight, split)
         with Progress(count, f'scenes, {split}') as progress:
             return teacher_scenes(
-                teacher, source, source_name(recordings, config.foley_weight, split), count,
+                teacher, source, count,
                 config.scene_seconds, config.seed + (split != 'train'), workdir / 'latents',
                 lambda done, _: progress.update(done),
             )  # fmt: skip
@@ -378,13 +380,13 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
     mixed, c = scenes('train', config.scenes), config.energy
     data = batches(mixed, config.batch_size, config.seed)
     if c.updates:
-        with Progress(config.scenes, "teacher's answers") as progress:
-            answers = foreign_answers(
+        with Progress(config.scenes, 'teacher samples') as progress:
+            samples = sample_pretrained_teacher(
                 mixed, subject, config.guidance_range, c.answer_steps, c.answer_batch_size,
                 config.seed, workdir / 'latents', progress.update,
             )  # fmt: skip
-        answered = batches(answers, c.batch_size, config.seed + 1)
-        data = InTurn(data, updates_before_energy(config, subject), answered)
+        scored = batches(samples, c.batch_size, config.seed + 1)
+        data = InTurn(data, updates_before_energy(config, subject), scored)
     student = distill(config, subject, data, workdir)
     if student is None:
         return

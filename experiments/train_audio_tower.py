@@ -14,11 +14,11 @@ from absl import flags
 
 from experiments.common import define_config, run
 from realaudio_jax.components import TOWER_NAME, find_release
-from realaudio_jax.data.latent_cache import fingerprint
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.mel_cache import mel_scenes
-from realaudio_jax.data.prepared import scene_source, source_name
+from realaudio_jax.data.prepared import scene_source, scenes_key
 from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.integrity import digest
 from realaudio_jax.metrics.tower import load_text_embedder
 from realaudio_jax.models.audio_tower import (
     WINDOW_FRAMES,
@@ -27,6 +27,7 @@ from realaudio_jax.models.audio_tower import (
     cut_windows,
     recall_at_1,
 )
+from realaudio_jax.models.text_encoder import TOKENIZER_NAME, WEIGHTS_NAME
 from realaudio_jax.random import random_key
 from realaudio_jax.release import save_params
 from realaudio_jax.training.checkpoints import Checkpointer
@@ -92,17 +93,18 @@ def evaluate(embed, params, held_out, among: int = RECALL_AMONG) -> dict[str, fl
 
 def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
     """The run; writes audio_tower.safetensors. Returns the averaged parameters, None if stopped."""
-    encode_text = load_text_embedder(find_release(release))
+    folder = find_release(release)
+    encode_text = load_text_embedder(folder)
+    text_encoder = ' '.join(digest(folder / name) for name in (WEIGHTS_NAME, TOKENIZER_NAME))
     sets = {}
     for split, count in (('train', config.scenes), ('held_out', config.held_out)):
         source = scene_source(recordings, config.foley_weight, split)
         seed = config.seed + (split == 'held_out')
-        name = source_name(recordings, config.foley_weight, split)
-        key = fingerprint('mel', name, count, config.scene_seconds, seed)
+        key = scenes_key('mel', source, count, config.scene_seconds, seed, text_encoder)
         with Progress(count, f'{split} scenes') as progress:
             sets[split] = mel_scenes(
                 make_scenes(seed, source, count, config.scene_seconds), count,
-                config.scene_seconds, encode_text, workdir / 'mel', key, progress.update,
+                config.scene_seconds, encode_text, workdir / 'mel' / key, progress.update,
             )  # fmt: skip
 
     mesh = data_mesh(config.batch_size)

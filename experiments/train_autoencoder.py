@@ -13,9 +13,17 @@ import optax
 from absl import flags
 
 from experiments.common import define_config, run
+from realaudio_jax import audio as signal
 from realaudio_jax import losses
+from realaudio_jax.data.array_cache import (
+    cache_key,
+    code_digest,
+    ensure,
+    fill_arrays,
+    open_arrays,
+)
 from realaudio_jax.data.crop_mixture import CropMixture
-from realaudio_jax.io import atomic_path
+from realaudio_jax.models import autoencoder
 from realaudio_jax.models.autoencoder import (
     LEVELS,
     Autoencoder,
@@ -124,22 +132,37 @@ def networks(params: PyTree) -> PyTree:
     return {k: v for k, v in params['params']['decoder'].items() if k not in SOLVED}
 
 
-def level_pool(path: pathlib.Path, model: Autoencoder, data: CropMixture, config) -> np.ndarray:
-    """Band levels [crops, L, E] of `pool_batches` batches: measured once, they serve every step."""
+def level_pool(folder: pathlib.Path, model: Autoencoder, data: CropMixture, config) -> np.ndarray:
+    """Band levels [crops, L, E] of `pool_batches` batches: measured once, they serve every step.
+
+    Args:
+      folder: where caches lie.
+      model, data, config: see `train`.
+    """
     measure = jax.jit(
         lambda audio, rate: model.apply({'params': {}}, audio, rate, method='levels'),
         static_argnums=1,
     )
-    if not path.exists():
-        with Progress(config.pool_batches, 'levels') as progress, atomic_path(path) as temporary:
-            shape = (config.pool_batches, config.batch_size, config.crop_latents, LEVELS)
-            pool = np.lib.format.open_memmap(temporary, 'w+', np.float16, shape)
+    key = cache_key(
+        'levels',
+        data=data.digest,
+        batches=config.pool_batches,
+        crop_latents=config.crop_latents,
+        rates=config.rates,
+        model=repr(model),
+        code=code_digest(autoencoder, signal),
+    )
+
+    def measured():
+        with Progress(config.pool_batches, 'levels') as progress:
             for i in range(config.pool_batches):
                 audio, rate = crops(data, i, config)
-                pool[i] = measure(audio, rate)
+                yield {'levels': np.asarray(measure(audio, rate), np.float16)}
                 progress.update(i + 1)
-            pool.flush()
-    return np.load(path, mmap_mode='r').reshape(-1, config.crop_latents, LEVELS)
+
+    count = config.pool_batches * config.batch_size
+    made = ensure(folder / key, lambda new: fill_arrays(new, count, measured()))
+    return open_arrays(made)[0]['levels']
 
 
 def crops(data: CropMixture, index: int, config) -> tuple[np.ndarray, int]:
@@ -226,7 +249,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     params = jax.jit(
         lambda key: model.init(key, audio, jnp.zeros((1, 4, LATENT_CHANNELS)), 48_000)
     )(random_key(config.seed))
-    pool = level_pool(workdir / 'levels.npy', model, data, config)
+    pool = level_pool(workdir / 'levels', model, data, config)
     # Decided once: a teacher may already have been trained on the latents of this code.
     code_path = workdir / 'code.safetensors'
     if code:

@@ -34,7 +34,6 @@ from realaudio_jax.data.prepared import (
     latent_scenes,
     require_data,
     scene_source,
-    source_name,
     whole_latents,
 )
 from realaudio_jax.distillation.recipe import Batch
@@ -179,7 +178,6 @@ def training_crops(
     c = config.data
     balance = c.balance if c.fresh else 0.5
     source = scene_source(recordings, config.foley_weight, balance=balance)
-    name = source_name(recordings, config.foley_weight)
     if c.fresh:
         if config.recordings:
             raise ValueError(
@@ -187,13 +185,12 @@ def training_crops(
                 'set config.data.whole'
             )
         return fresh_crops(
-            front_end, source, f'{name}, balance {balance}', config.scene_seconds, config.seed,
-            batch_size, config.crop_seconds, config.scenes, c.uses, c.whole, c.responses, folder,
-            workers,
+            front_end, source, config.scene_seconds, config.seed, batch_size, config.crop_seconds,
+            config.scenes, c.uses, c.whole, c.responses, folder, workers,
         )  # fmt: skip
     with Progress(config.scenes, 'scenes') as progress:
         scenes = latent_scenes(
-            front_end, source, name, config.scenes, config.scene_seconds, config.seed, folder,
+            front_end, source, config.scenes, config.scene_seconds, config.seed, folder,
             lambda done, _: progress.update(done), workers,
         )  # fmt: skip
     if config.recordings and recordings:
@@ -224,7 +221,6 @@ def train(
     held_out = latent_scenes(
         front_end,
         scene_source(recordings, config.foley_weight, 'held_out'),
-        source_name(recordings, config.foley_weight, 'held_out'),
         min(64, config.scenes),
         config.scene_seconds,
         config.seed + 1,

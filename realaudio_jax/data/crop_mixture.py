@@ -1,10 +1,12 @@
 """Random stereo crops of recordings and procedural foley, for training the autoencoder."""
 
+import sys
 from typing import Literal
 
 import numpy as np
 
-from realaudio_jax.data import crops
+from realaudio_jax.data import crops, foley, sources
+from realaudio_jax.data.array_cache import cache_key, code_digest
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.typing import Float
 
@@ -20,6 +22,9 @@ class CropMixture:
       batch_size: crops a batch.
       seed: of everything random.
       split: of the recordings.
+
+    Attributes:
+      digest: of all that decides the crops, for the keys of caches.
     """
 
     def __init__(
@@ -33,16 +38,24 @@ class CropMixture:
         self._recordings = Recordings(recordings, split) if recordings else None
         self._foley_fraction = foley_fraction if recordings else 1.0
         self._batch_size, self._seed = batch_size, seed
+        self.digest = cache_key(
+            'crops',
+            recordings=self._recordings and self._recordings.digest,
+            foley=[foley.VERSION, self._foley_fraction],
+            batch_size=batch_size,
+            seed=seed,
+            code=code_digest(sys.modules[__name__], crops, sources),
+        )
         self._pool = _foley_pool(np.random.default_rng([seed, 1])) if self._foley_fraction else []
 
     def crops(self, index: int, samples: int) -> Float[np.ndarray, 'B S 2']:
         """Batch `index`: float32, peak at most 1."""
         rng = np.random.default_rng([self._seed, 0, index])
-        foley = rng.random(self._batch_size) < self._foley_fraction
+        synthetic = rng.random(self._batch_size) < self._foley_fraction
         out = np.zeros((self._batch_size, samples, 2), np.float32)
-        if self._recordings and not foley.all():
-            out[~foley] = self._recordings.random_crops(rng, int((~foley).sum()), samples)
-        for i in np.flatnonzero(foley):
+        if self._recordings and not synthetic.all():
+            out[~synthetic] = self._recordings.random_crops(rng, int((~synthetic).sum()), samples)
+        for i in np.flatnonzero(synthetic):
             out[i] = self._foley_crop(rng, samples)
         return out
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from realaudio_jax.data.latent_cache import weights_fingerprint
+from realaudio_jax.data.array_cache import cache_key, weights_digest
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.text_encoder import (
     TextEncoder,
@@ -31,6 +31,7 @@ class FrontEnd:
         tokenizer: Tokenizer,
     ):
         self.tokenizer, self.autoencoder = tokenizer, autoencoder
+        self._text_encoder = text_encoder
         self.autoencoder_params, self._text_params = autoencoder_params, text_params
         self._encode = jax.jit(lambda p, a: autoencoder.apply(p, a, SAMPLE_RATE, method='encode'))
         self._decode = jax.jit(lambda p, z: autoencoder.apply(p, z, SAMPLE_RATE, method='decode'))
@@ -58,4 +59,9 @@ class FrontEnd:
 
     def fingerprint(self) -> str:
         """Changes with any weight of the two networks."""
-        return weights_fingerprint((self.autoencoder_params, self._text_params))
+        return cache_key(
+            'front end',
+            networks=[repr(self.autoencoder), repr(self._text_encoder)],
+            weights=weights_digest((self.autoencoder_params, self._text_params)),
+            tokenizer=self.tokenizer.digest,
+        )

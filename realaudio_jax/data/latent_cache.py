@@ -1,10 +1,7 @@
 """Scenes as latents and text states, computed once and kept as a folder of npy arrays."""
 
 import functools
-import hashlib
-import json
-import os
-import zlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.data import array_cache
 from realaudio_jax.data.scenes import Scene
-from realaudio_jax.io import atomic_folder
 from realaudio_jax.random import random_key
 from realaudio_jax.typing import (
     LATENT_RATE,
@@ -26,31 +23,14 @@ from realaudio_jax.typing import (
     Float,
     Int,
     Key,
-    PyTree,
 )
 
 FRAME_SAMPLES = SAMPLE_RATE // LATENT_RATE
 LOUDNESS_FLOOR_DB = -80.0
-INDEX_NAME = 'index.json'
-VERSION = 1
 
 EncodeAudio = Callable[[np.ndarray], Any]  # float32 [B, S, 2] -> [B, L, C]
 # (texts, max_tokens) -> states [B, T, D], mask [B, T], sentence [B, D]
 EncodeText = Callable[[list[str], int], tuple[Any, Any, Any]]
-
-
-def fingerprint(*parts: Any) -> str:
-    """A short stable hash of JSON-able values: what a cached set of latents was made from."""
-    text = json.dumps([VERSION, *parts], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def weights_fingerprint(params: PyTree) -> str:
-    """CRC-32 of all arrays of a tree: changes with any weight."""
-    crc = 0
-    for leaf in jax.tree.leaves(params):
-        crc = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), crc)
-    return f'{crc:08x}'
 
 
 def frame_loudness(audio: Float[np.ndarray, 'S 2']) -> Float[np.ndarray, ' L']:
@@ -59,36 +39,6 @@ def frame_loudness(audio: Float[np.ndarray, 'S 2']) -> Float[np.ndarray, ' L']:
     middle = audio[: frames * FRAME_SAMPLES].mean(axis=1).reshape(frames, FRAME_SAMPLES)
     power = np.square(middle, dtype=np.float64).mean(axis=1)
     return (10 * np.log10(np.maximum(power, 10 ** (LOUDNESS_FLOOR_DB / 10)))).astype(np.float32)
-
-
-class ArrayWriter:
-    """One npy file per name, grown batch by batch along its first axis."""
-
-    def __init__(self, folder: Path, count: int):
-        self.folder, self.count, self.arrays, self.filled = folder, count, {}, 0
-
-    def write(self, batch: dict[str, np.ndarray]) -> None:
-        size = len(next(iter(batch.values())))
-        for name, rows in batch.items():
-            if name not in self.arrays:
-                path = self.folder / f'{name}.npy'
-                shape = (self.count, *rows.shape[1:])
-                self.arrays[name] = np.lib.format.open_memmap(path, 'w+', rows.dtype, shape)
-                reserve(path)
-            self.arrays[name][self.filled : self.filled + size] = rows
-        self.filled += size
-
-    def close(self) -> None:
-        for array in self.arrays.values():
-            array.flush()
-        self.arrays.clear()
-
-
-def reserve(path: Path) -> None:
-    """Claims the disk space of a sparse file: a full disk is an error here, a crash later."""
-    if hasattr(os, 'posix_fallocate'):
-        with open(path, 'r+b') as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def scene_frames(seconds: float) -> int:
@@ -170,14 +120,12 @@ def build_latent_scenes(
     encode_audio: EncodeAudio,
     encode_text: EncodeText,
     folder: str | Path,
-    key: str,
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> 'LatentScenes':
-    """Encodes scenes into `folder`/`key`, or opens what an earlier call left there.
+    """Encodes scenes into a folder, or opens what an earlier call left there.
 
-    Scenes are drawn and written batch by batch, so their number is not bounded by memory; the
-    folder gets its name when everything is in it.
+    Scenes are drawn and written batch by batch, so their number is not bounded by memory.
 
     Args:
       scenes: at least `count` scenes; not touched when the cache is there.
@@ -185,34 +133,33 @@ def build_latent_scenes(
       seconds: of the longest scene; shorter ones are padded with silence.
       encode_audio: float32 [B, S, 2] at 48 kHz to latents [B, L, C].
       encode_text: (texts, max_tokens) to (states [B, T, D], mask [B, T], sentence [B, D]).
-      folder: where caches lie.
-      key: names what the latents depend on (source, configuration, weights); see `fingerprint`.
+      folder: of this cache; its name says what the latents depend on, see `array_cache.cache_key`.
       batch_size: B of every call of the two encoders.
       progress: called with (done, count) after each batch.
 
     Raises:
       ValueError: fewer than `count` scenes, or one longer than `seconds`.
     """
-    final = Path(folder) / key
-    if (final / INDEX_NAME).exists():
-        return LatentScenes(final)
     encoder = SceneEncoder(encode_audio, encode_text, seconds, batch_size)
-    with atomic_folder(final, INDEX_NAME) as temporary:
-        writer, captions, events = ArrayWriter(temporary, count), [], []
-        batch, drawn = [], iter(scenes)
-        while len(captions) < count:
-            batch = [s for _, s in zip(range(min(batch_size, count - writer.filled)), drawn)]  # noqa: B905
-            if not batch:
-                raise ValueError(f'{len(captions)} scenes where {count} were announced')
-            writer.write(encoder(batch))
-            captions += [scene.caption for scene in batch]
-            events += [[event.text for event in scene.events] for scene in batch]
-            if progress:
-                progress(len(captions), count)
-        writer.close()
-        index = {'version': VERSION, 'key': key, 'captions': captions, 'event_texts': events}
-        (temporary / INDEX_NAME).write_text(json.dumps(index))
-    return LatentScenes(final)
+
+    def build(temporary: Path) -> None:
+        captions, events, drawn = [], [], iter(scenes)
+
+        def encoded():
+            while len(captions) < count:
+                batch = list(itertools.islice(drawn, min(batch_size, count - len(captions))))
+                if not batch:
+                    raise ValueError(f'{len(captions)} scenes where {count} were announced')
+                yield encoder(batch)
+                captions.extend(scene.caption for scene in batch)
+                events.extend([event.text for event in scene.events] for scene in batch)
+                if progress:
+                    progress(len(captions), count)
+
+        index = {'captions': captions, 'event_texts': events}
+        array_cache.fill_arrays(temporary, count, encoded(), index)
+
+    return LatentScenes(array_cache.ensure(folder, build))
 
 
 def crop_batch(
@@ -294,14 +241,9 @@ class LatentScenes:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        if not (self.folder / INDEX_NAME).is_file():
-            raise FileNotFoundError(f'{folder}: no cached latents here; build them again')
-        index = json.loads((self.folder / INDEX_NAME).read_text())
+        self.arrays, index = array_cache.open_arrays(folder)
         self.captions: list[str] = index['captions']
         self.event_texts: list[list[str]] = index['event_texts']
-        self.arrays = {
-            path.stem: np.load(path, mmap_mode='r') for path in sorted(self.folder.glob('*.npy'))
-        }
 
     def __len__(self) -> int:
         return len(self.captions)

@@ -21,6 +21,7 @@ class FoleySource:
       split: 'train' or 'held_out'.
 
     Attributes:
+      digest: of all that decides its sounds: the version of the synthesis, the split.
       spawn_key: of the stream of random numbers that scenes are drawn from.
 
     Raises:
@@ -34,6 +35,7 @@ class FoleySource:
         if split not in ('train', 'held_out'):
             raise ValueError(f'split {split!r} is not one of train, held_out')
         self.split = split
+        self.digest = f'foley {foley.VERSION} {split}'
         self.spawn_key: tuple[int, ...] = (1,) if split == 'held_out' else ()
 
     def pick(self, rng: np.random.Generator, kind: Kind, seconds: float | None = None) -> Clip:
@@ -66,6 +68,7 @@ class MixedSource:
                 'positive weight'
             )
         self.sources, self.weights = tuple(sources), tuple(map(float, weights))
+        self.digest = repr([(s.digest, w) for s, w in zip(sources, self.weights, strict=True)])
         self.labels = tuple(sorted({label for source in sources for label in source.labels}))
         self.kinds = tuple(
             kind for kind in ('event', 'ambience') if any(kind in s.kinds for s in sources)

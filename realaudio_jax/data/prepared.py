@@ -6,15 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from realaudio_jax.data import foley
+from realaudio_jax.data import augment as augmentation
+from realaudio_jax.data import captions, crops, fresh, latent_cache, mixtures, scenes, wording
+from realaudio_jax.data import whole as unmixed
+from realaudio_jax.data.array_cache import cache_key, code_digest
 from realaudio_jax.data.fresh import ENCODED_AT_ONCE, FRESH_SCENES, FreshCrops, SceneMaker
 from realaudio_jax.data.front_end import FrontEnd
-from realaudio_jax.data.latent_cache import (
-    LatentScenes,
-    SceneEncoder,
-    build_latent_scenes,
-    fingerprint,
-)
+from realaudio_jax.data.latent_cache import LatentScenes, SceneEncoder, build_latent_scenes
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.data.sources import Recordings, Source
@@ -65,15 +63,38 @@ def require_data(recordings: str | None, foley_weight: float, seconds: float) ->
     return len(fitting(Recordings(recordings), seconds)) if recordings else 0
 
 
-def source_name(recordings: str | None, foley_weight: float, split: str = 'train') -> str:
-    """What `scene_source` of the same arguments is called in a cache's key."""
-    return f'{split} {recordings}, foley {foley_weight} of version {foley.VERSION}'
+def scenes_key(
+    kind: str, source: Source, count: int, seconds: float, seed: int, networks: str
+) -> str:
+    """The `cache_key` of encoded scenes: their sounds, how they are mixed, what encodes them.
+
+    Args:
+      kind: of what is made of the scenes.
+      source: of their sounds; where they lie does not matter.
+      count, seconds, seed: of the scenes.
+      networks: digest of those that encode them.
+    """
+    return cache_key(
+        kind,
+        source=source.digest,
+        count=count,
+        seconds=seconds,
+        seed=seed,
+        networks=networks,
+        code=_code(),
+    )
+
+
+def _code() -> str:
+    """Of the modules that decide what a scene is; foley has a version of its own."""
+    return code_digest(
+        augmentation, captions, crops, fresh, latent_cache, mixtures, scenes, unmixed, wording
+    )
 
 
 def latent_scenes(
     front_end: FrontEnd,
     source: Source,
-    name: str,
     count: int,
     seconds: float,
     seed: int,
@@ -86,20 +107,19 @@ def latent_scenes(
     Args:
       front_end: the frozen networks.
       source: of sounds.
-      name: of the source and what was chosen from it; part of the cache's key.
       count, seconds, seed: of the scenes.
       folder: where caches lie.
       progress: called with (done, count).
       workers: processes that mix them, see `scenes.make_scenes`.
     """
-    scenes = make_scenes(seed, source, count, seconds, workers=workers)
-    return _encoded(front_end, scenes, name, count, seconds, seed, folder, progress)
+    mixed = make_scenes(seed, source, count, seconds, workers=workers)
+    key = scenes_key('mixed', source, count, seconds, seed, front_end.fingerprint())
+    return _encoded(front_end, mixed, count, seconds, folder / key, progress)
 
 
 def fresh_crops(
     front_end: FrontEnd,
     source: Source,
-    name: str,
     seconds: float,
     seed: int,
     batch_size: int,
@@ -116,7 +136,7 @@ def fresh_crops(
 
     Args:
       front_end: the frozen networks.
-      source, name: of sounds; see `latent_scenes`.
+      source: of sounds.
       seconds, seed: of the scenes.
       batch_size, min_seconds, pool, uses, workers, progress: see `fresh.FreshCrops`.
       whole: share of recordings as they are, see `fresh.SceneMaker`.
@@ -125,7 +145,16 @@ def fresh_crops(
     """
     augment = dataclasses.replace(FRESH_SCENES.augment, responses=responses or None)
     config = dataclasses.replace(FRESH_SCENES, augment=augment)
-    key = fingerprint('fresh', name, seconds, seed, whole, str(config), front_end.fingerprint())
+    key = cache_key(
+        'fresh',
+        source=source.digest,
+        seconds=seconds,
+        seed=seed,
+        whole=whole,
+        scenes=str(config),
+        networks=front_end.fingerprint(),
+        code=_code(),
+    )
     return FreshCrops(
         SceneMaker(seed, source, seconds, config, whole),
         SceneEncoder(front_end.encode_audio, front_end.encode_text, seconds, ENCODED_AT_ONCE),
@@ -159,15 +188,15 @@ def whole_latents(
     Raises:
       ValueError: no recording is of such a length.
     """
-    scenes = whole_recordings(seed, Recordings(recordings), count, seconds)
-    name = f'whole {source_name(recordings, 0.0)}'
-    return _encoded(front_end, scenes, name, count, seconds, seed, folder, progress)
+    source = Recordings(recordings)
+    key = scenes_key('unmixed', source, count, seconds, seed, front_end.fingerprint())
+    whole = whole_recordings(seed, source, count, seconds)
+    return _encoded(front_end, whole, count, seconds, folder / key, progress)
 
 
-def _encoded(front_end, scenes, name, count, seconds, seed, folder, progress) -> LatentScenes:
-    key = fingerprint(name, count, seconds, seed, front_end.fingerprint())
+def _encoded(front_end, made, count, seconds, folder, progress) -> LatentScenes:
     return build_latent_scenes(
-        scenes, count, seconds, front_end.encode_audio, front_end.encode_text, folder, key,
+        made, count, seconds, front_end.encode_audio, front_end.encode_text, folder,
         progress=progress,
     )  # fmt: skip
 
@@ -175,7 +204,6 @@ def _encoded(front_end, scenes, name, count, seconds, seed, folder, progress) ->
 def teacher_scenes(
     teacher: Distillable,
     source: Source,
-    name: str,
     count: int,
     seconds: float,
     seed: int,
@@ -186,17 +214,17 @@ def teacher_scenes(
 
     Args:
       teacher: whose autoencoder and text encoder are used, at its sample rate.
-      source, name, count, seconds, seed, folder, progress: see `latent_scenes`.
+      source, count, seconds, seed, folder, progress: see `latent_scenes`.
 
     Raises:
       ValueError: scenes longer than the teacher makes.
     """
     teacher.require_seconds(seconds)
 
-    def encode(scenes):
-        audio = [resample(scene.audio, SAMPLE_RATE, teacher.sample_rate) for scene in scenes]
-        return teacher.encode_scenes(np.stack(audio), [scene.caption for scene in scenes])
+    def encode(batch):
+        audio = [resample(scene.audio, SAMPLE_RATE, teacher.sample_rate) for scene in batch]
+        return teacher.encode_scenes(np.stack(audio), [scene.caption for scene in batch])
 
-    key = fingerprint(name, count, seconds, seed, teacher.fingerprint())
-    scenes = make_scenes(seed, source, count, seconds)
-    return build_teacher_scenes(scenes, count, encode, folder, key, progress=progress)
+    key = scenes_key('mixed', source, count, seconds, seed, teacher.fingerprint())
+    mixed = make_scenes(seed, source, count, seconds)
+    return build_teacher_scenes(mixed, count, encode, folder / key, progress=progress)

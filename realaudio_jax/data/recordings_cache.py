@@ -5,24 +5,23 @@ Nothing here knows about labels; `sources.Recordings` reads those from metadata.
 
 import collections
 import functools
-import hashlib
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from realaudio_jax import cache, integrity
+from realaudio_jax import integrity
 from realaudio_jax.audio import from_pcm16, to_pcm16
-from realaudio_jax.data import crops
-from realaudio_jax.io import atomic_folder, printable
+from realaudio_jax.cache import cache_dir as user_cache_dir
+from realaudio_jax.data import array_cache, crops
+from realaudio_jax.io import printable
 from realaudio_jax.sound_files import read_sound, reason
 from realaudio_jax.typing import SAMPLE_RATE
 
 VERSION = 3  # part of the cache key: raise it when what is stored changes
-ARRAY_NAME, INDEX_NAME = 'audio.npy', 'index.json'
+ARRAY_NAME = 'audio.npy'
 
 
 def digests(root: Path, files: Sequence[str]) -> dict[str, str]:
@@ -43,12 +42,6 @@ def _digest(path: Path) -> str:
 def _digest_of_contents(path: Path, size: int, changed_ns: int) -> str:
     del size, changed_ns
     return integrity.digest(path)
-
-
-def fingerprint(contents: Mapping[str, str]) -> str:
-    """A hash of the names and digests of files, and of how they are decoded: a cache's key."""
-    key = json.dumps([VERSION, SAMPLE_RATE, sorted(contents.items())])
-    return hashlib.sha256(key.encode()).hexdigest()[:20]
 
 
 def decode(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -105,7 +98,7 @@ def _build(root: Path, files: Sequence[str], folder: Path) -> collections.Counte
         # numpy leaves room in the header for the size to grow, so it can be written afterwards
         if header(file, total) != length:
             raise RuntimeError('the npy header changed its length')
-    (folder / INDEX_NAME).write_text(json.dumps({'files': entries}))
+    array_cache.write_index(folder, {'files': entries})
     return conversions
 
 
@@ -124,18 +117,19 @@ def open_cache(
         The memory-mapped int16 samples of all files one after the other, and for each file either
         {'start', 'frames', 'channels', 'active'} (channels interleaved) or {'error'}.
     """
-    parent = (Path(cache_dir) if cache_dir else cache.cache_dir()) / 'recordings'
+    parent = (Path(cache_dir) if cache_dir else user_cache_dir()) / 'recordings'
     files = list(contents)
-    folder = parent / fingerprint(contents)
-    if not (folder / INDEX_NAME).exists():
+    folder = parent / array_cache.cache_key(
+        'recordings', version=VERSION, rate=SAMPLE_RATE, files=sorted(contents.items())
+    )
+
+    def build(temporary: Path) -> None:
         log(f'{printable(root)}: decoding {len(files)} files to {SAMPLE_RATE} Hz into {folder}')
-        remedy = 'free some space or set REALAUDIO_CACHE'
-        with atomic_folder(folder, INDEX_NAME, remedy) as temporary:
-            conversions = _build(root, files, temporary)
-            if conversions:
-                kinds = ', '.join(f'{n} of {kind}' for kind, n in sorted(conversions.items()))
-                log(f'{printable(root)}: converted {kinds}')
-    index = json.loads((folder / INDEX_NAME).read_text())['files']
-    if not any('frames' in entry for entry in index.values()):
-        return np.zeros(0, np.int16), index
-    return np.load(folder / ARRAY_NAME, mmap_mode='r'), index
+        conversions = _build(root, files, temporary)
+        if conversions:
+            kinds = ', '.join(f'{n} of {kind}' for kind, n in sorted(conversions.items()))
+            log(f'{printable(root)}: converted {kinds}')
+
+    array_cache.ensure(folder, build, log, 'free some space or set REALAUDIO_CACHE')
+    arrays, index = array_cache.open_arrays(folder)
+    return arrays['audio'], index['files']

@@ -46,10 +46,17 @@ class Clip:
 
 @runtime_checkable
 class Source(Protocol):
-    """Where a scene takes its sounds from: `labels` names its classes, `kinds` what it can pick."""
+    """Where a scene takes its sounds from.
+
+    Attributes:
+        labels: names of its classes.
+        kinds: what it can pick.
+        digest: of all that decides what it gives, for the keys of caches.
+    """
 
     labels: tuple[str, ...]
     kinds: tuple[Kind, ...]
+    digest: str
 
     def pick(self, rng: np.random.Generator, kind: Kind, seconds: float | None = None) -> Clip:
         """A random sound of this kind, about `seconds` long where the source can choose."""
@@ -209,7 +216,7 @@ class Recordings:
         self.balance = balance
         self.clips: list[Record] = records
         self.digest = hashlib.sha256(
-            repr([(record, contents[record.file]) for record in records]).encode()
+            repr([balance, *((record, contents[record.file]) for record in records)]).encode()
         ).hexdigest()
         self.labels = tuple(sorted({record.label for record in records}))
         self.kinds = tuple(k for k in ('event', 'ambience') if any(r.kind == k for r in records))

@@ -1,16 +1,15 @@
 """Scenes as a foreign teacher takes them, encoded by its own networks once, kept as npy arrays."""
 
 import copy
-import json
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from realaudio_jax.data.latent_cache import INDEX_NAME, ArrayWriter
+from realaudio_jax.data import array_cache
 from realaudio_jax.data.scenes import Scene
-from realaudio_jax.io import atomic_folder
 
 Encode = Callable[[list[Scene]], dict[str, np.ndarray]]
 
@@ -27,12 +26,8 @@ class TeacherScenes:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        if not (Path(folder) / INDEX_NAME).is_file():
-            raise FileNotFoundError(f'{folder}: no cached scenes here; encode them again')
         self.folder = Path(folder)
-        self.arrays = {
-            path.stem: np.load(path, mmap_mode='r') for path in sorted(Path(folder).glob('*.npy'))
-        }
+        self.arrays, _ = array_cache.open_arrays(folder)
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
@@ -56,39 +51,38 @@ def build_teacher_scenes(
     count: int,
     encode: Encode,
     folder: str | os.PathLike,
-    key: str,
     batch_size: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> TeacherScenes:
-    """Encodes scenes into `folder`/`key`, or opens what an earlier call left there.
+    """Encodes scenes into a folder, or opens what an earlier call left there.
 
     Args:
       scenes: at least `count`, of one duration; not touched when the cache is there.
       count: how many to encode.
       encode: `batch_size` scenes to arrays with as many rows.
-      folder: where caches lie.
-      key: names what the arrays depend on; see `latent_cache.fingerprint`.
+      folder: of this cache; its name says what the arrays depend on, see `array_cache.cache_key`.
       batch_size: scenes of every call, so that one program serves all.
       progress: called with (done, count) after each batch.
 
     Raises:
       ValueError: fewer than `count` scenes.
     """
-    final = Path(folder) / key
-    if (final / INDEX_NAME).exists():
-        return TeacherScenes(final)
-    with atomic_folder(final, INDEX_NAME) as temporary:
-        writer, drawn = ArrayWriter(temporary, count), iter(scenes)
-        while writer.filled < count:
-            wanted = min(batch_size, count - writer.filled)
-            batch = [scene for _, scene in zip(range(wanted), drawn, strict=False)]
+
+    def encoded():
+        done, drawn = 0, iter(scenes)
+        while done < count:
+            wanted = min(batch_size, count - done)
+            batch = list(itertools.islice(drawn, wanted))
             if len(batch) < wanted:
-                found = writer.filled + len(batch)
-                raise ValueError(f'{found} scenes where {count} were announced')
+                raise ValueError(f'{done + len(batch)} scenes where {count} were announced')
             arrays = encode(batch + batch[-1:] * (batch_size - wanted))
-            writer.write({name: rows[:wanted] for name, rows in arrays.items()})
+            yield {name: rows[:wanted] for name, rows in arrays.items()}
+            done += wanted
             if progress:
-                progress(writer.filled, count)
-        writer.close()
-        (temporary / INDEX_NAME).write_text(json.dumps({'key': key}))
-    return TeacherScenes(final)
+                progress(done, count)
+
+    return TeacherScenes(
+        array_cache.ensure(
+            folder, lambda temporary: array_cache.fill_arrays(temporary, count, encoded())
+        )
+    )

@@ -21,7 +21,7 @@ from absl import logging
 from realaudio_jax.audio import to_pcm16
 from realaudio_jax.cache import cache_dir
 from realaudio_jax.data import foley, layouts, wording
-from realaudio_jax.data.latent_cache import fingerprint
+from realaudio_jax.data.array_cache import cache_key
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.scenes import Scene, SceneConfig, make_scenes
 from realaudio_jax.data.sources import Recordings, Source, is_held_out
@@ -68,7 +68,7 @@ class _StoredScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     code_path = None
 
     def __init__(self, settings: dict[str, Any], data_dir: str | Path | None, **kwargs: Any):
-        config = tfds.core.BuilderConfig(name=fingerprint(settings), version=self.VERSION)
+        config = tfds.core.BuilderConfig(name=cache_key('scenes', **settings), version=self.VERSION)
         data_dir = str(data_dir or cache_dir() / 'tfds')
         kwargs = {'file_format': 'array_record', **kwargs}
         super().__init__(config=config, data_dir=data_dir, **kwargs)

@@ -21,6 +21,8 @@ class Subject:
       student_params: initial student parameters, with the same predictions as the teacher.
       to_batch: converts stacked items of the data to a recipe's batch.
       prepare: condition dropout and frame weights of each batch; pure, for use in a step.
+      network: settings of the teacher's networks, number formats included; with the digest of the
+        weights it names the teacher in the keys of caches.
       experts: stacked parameters of several teachers, see `imitation`; None without them.
     """
 
@@ -31,4 +33,5 @@ class Subject:
     student_params: PyTree
     to_batch: Callable[[dict[str, np.ndarray]], Batch]
     prepare: Callable[[Batch, Key[Array, '']], Batch]
+    network: str = ''
     experts: PyTree | None = None

@@ -12,6 +12,8 @@ and v are one matrix; the embedding of segment 0, the only one used, is added to
 unused pooler is left out; the states of padding are zero.
 """
 
+import functools
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -257,6 +259,11 @@ class Tokenizer:
             )
         self._padding, _, self._end = found
         self._unknown = self._tokenizer.token_to_id('[UNK]')
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that it does, for the keys of caches."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
     def encode(
         self,

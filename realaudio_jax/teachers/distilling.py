@@ -150,7 +150,8 @@ def whole_batch(arrays: dict[str, np.ndarray], conditioning: PyTree) -> Batch:
     """A recipe's batch in which every latent frame counts.
 
     Args:
-      arrays: latents [B, L, C]; guidance [B] where the teacher made them, see `data.answers`.
+      arrays: latents [B, L, C]; guidance [B] where the teacher made them, see
+        `distillation.teacher_samples`.
       conditioning: what they are of.
     """
     latents = np.asarray(arrays['latents'], np.float32)
@@ -207,6 +208,7 @@ def make_subject(
     shapes: PyTree,
     to_batch: Callable[[dict[str, np.ndarray]], Batch],
     text: float,
+    network: str,
 ) -> Subject:
     """Builds the teacher and its initial student for `experiments/distill`.
 
@@ -216,6 +218,7 @@ def make_subject(
       shapes: of the student's parameters.
       to_batch: from what the teacher's `encode_scenes` gives, everything asked for.
       text: probability that an item of a batch is asked for nothing.
+      network: see `Subject`.
     """
     return Subject(
         teacher=teacher,
@@ -225,4 +228,5 @@ def make_subject(
         student_params=student_params(params, shapes),
         to_batch=to_batch,
         prepare=functools.partial(with_absence, text=text),
+        network=network,
     )

@@ -32,7 +32,7 @@ def to_batch(arrays: dict[str, Array]) -> Batch:
 
     Args:
       arrays: latents [B, L, C] and the rest, L even; guidance, timeline_mask and loudness_mask [B]
-        where a teacher made the latents, see `data.answers`.
+        where a teacher made the latents, see `distillation.teacher_samples`.
     """
     latents = arrays['latents']
 

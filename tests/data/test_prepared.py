@@ -1,6 +1,7 @@
 """Scenes through the frozen networks, once, and where their sounds come from."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import soundfile
 
 from realaudio_jax.components import load_front_end
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
-from realaudio_jax.data.prepared import latent_scenes, scene_source, whole_latents
+from realaudio_jax.data.prepared import latent_scenes, scene_source, scenes_key, whole_latents
 from realaudio_jax.data.sources import Recordings
 
 
@@ -35,7 +36,7 @@ def test_scenes_are_encoded_once(tiny_release, tmp_path):
 
     def make(seed):
         return latent_scenes(
-            front_end, FoleySource(), 'foley', 2, 1.0, seed, tmp_path,
+            front_end, FoleySource(), 2, 1.0, seed, tmp_path,
             progress=lambda done, count: calls.append((done, count)),
         )  # fmt: skip
 
@@ -57,6 +58,46 @@ def test_where_scenes_take_their_sounds_from(recordings):
     train, held_out = (scene_source(recordings, 0.0, split) for split in ('train', 'held_out'))
     names = [{clip.file for clip in source.clips} for source in (train, held_out)]
     assert len(names[0] | names[1]) == 60 and not names[0] & names[1]
+
+
+def test_a_key_says_what_the_sounds_are_and_not_where_they_lie(recordings, tmp_path):
+    def key(folder, split='train', weight=0.25, seed=0, networks='a'):
+        return scenes_key('x', scene_source(folder, weight, split), 2, 1.0, seed, networks)
+
+    copy = tmp_path / 'elsewhere' / 'copy'
+    shutil.copytree(recordings, copy)
+    before = key(recordings)
+    assert key(str(copy)) == before
+    others = [
+        key(None),
+        key(None, 'held_out'),
+        key(recordings, 'held_out'),
+        key(recordings, weight=0.5),
+        key(recordings, seed=1),
+        key(recordings, networks='b'),
+    ]
+    sound = next(iter(Recordings(copy).clips)).file
+    soundfile.write(copy / 'audio' / sound, np.full(2_400, 0.25), 48_000)  # of the same size
+    others.append(key(str(copy)))
+    shutil.copytree(recordings, copy.with_name('captioned'))
+    table = copy.with_name('captioned') / 'metadata.csv'
+    table.write_text(table.read_text().replace(f'{sound},bell', f'{sound},gong'))
+    others.append(key(str(table.parent)))
+    assert len({before, *others}) == 1 + len(others)
+
+
+def test_damaged_recordings_are_decoded_anew(recordings, tmp_path):
+    said = []
+    sounds = [clip.audio for clip in map(Recordings(recordings).load, range(3))]
+    (array,) = (tmp_path / 'cache' / 'recordings').glob('*/audio.npy')
+    content = bytearray(array.read_bytes())
+    content[len(content) // 2] ^= 64
+    array.write_bytes(content)
+    again = Recordings(recordings, log=said.append)
+    assert [line for line in said if 'is damaged (audio.npy is damaged' in line]
+    for i, sound in enumerate(sounds):
+        np.testing.assert_array_equal(again.load(i).audio, sound)
+    assert array.read_bytes() != content
 
 
 def test_whole_recordings_are_of_the_training_split(tiny_release, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ ALONE = SceneConfig(ambience=0.0)
 class Bursts:
     """Noise bursts inside silence, of several labels, with roughly known regions; and noise."""
 
-    labels, kinds = tuple('abcdefg'), ('event', 'ambience')
+    labels, kinds, digest = tuple('abcdefg'), ('event', 'ambience'), 'bursts'
 
     def pick(self, rng, kind, seconds=None):
         label = str(rng.choice(self.labels))

@@ -256,7 +256,7 @@ class Constant:
     """A source of one label that is always the same."""
 
     def __init__(self, label, kinds=('event',)):
-        self.labels, self.kinds = (label,), kinds
+        self.labels, self.kinds, self.digest = (label,), kinds, label
 
     def pick(self, rng, kind, seconds=None):
         return Clip(np.ones(9, np.float32), 48000, *self.labels * 2, ((0.0, 1.0),), 'CC0-1.0', kind)

@@ -228,7 +228,7 @@ def test_the_energy_stage_goes_part_of_the_way_and_leaves_alone_what_it_freezes(
     monkeypatch.setattr(run, 'interpolate', lambda *a, go=run.interpolate: ends.append(a) or go(*a))
     front_end = load_front_end(tiny_release)
     scenes, recorded = (
-        latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, seed, tmp_path) for seed in (0, 1)
+        latent_scenes(front_end, FoleySource(), 4, 1.0, seed, tmp_path) for seed in (0, 1)
     )
     subject = run.subject_of(Generator(tiny_release), config)
 
@@ -310,7 +310,7 @@ def test_an_adapter_of_the_student_is_all_that_is_trained(
     for of_release, of_file in jax.tree.leaves(subject.experts):
         np.testing.assert_array_equal(of_release, of_file)
     front_end = load_front_end(tiny_release)
-    scenes = latent_scenes(front_end, FoleySource(), 'foley', 4, 1.0, 0, tmp_path)
+    scenes = latent_scenes(front_end, FoleySource(), 4, 1.0, 0, tmp_path)
     sets = []
     monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
     data = run.crops(config, subject, scenes, scenes, tmp_path)

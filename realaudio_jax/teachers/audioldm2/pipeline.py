@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.data.latent_cache import weights_fingerprint
+from realaudio_jax.data.array_cache import cache_key, weights_digest
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.models import roberta
 from realaudio_jax.random import pinned_settings, random_key
@@ -146,7 +146,11 @@ class AudioLDM2:
     def fingerprint(self) -> str:
         """Hash of the weights of the autoencoder and the text networks."""
         read = ('autoencoder', 'clap', 't5', 'projection', 'language_model')
-        return weights_fingerprint([self.params[name] for name in read])
+        return cache_key(
+            'teacher',
+            networks=repr(self.networks),
+            weights=weights_digest([self.params[name] for name in read]),
+        )
 
     def load_student(self, folder: str | os.PathLike) -> Student:
         """Loads a distilled student; see `teachers.distilling.load_student`."""

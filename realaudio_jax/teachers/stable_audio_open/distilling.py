@@ -43,5 +43,5 @@ def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:
     """`make_subject` of a teacher's networks and their parameters."""
     return make_subject(
         guided_teacher(guided, networks), functools.partial(bind, student_networks(networks)), PATH,
-        params, student_shapes(networks), to_batch, text,
+        params, student_shapes(networks), to_batch, text, repr(networks),
     )  # fmt: skip

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.data.latent_cache import weights_fingerprint
+from realaudio_jax.data.array_cache import cache_key, weights_digest
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys
@@ -146,7 +146,11 @@ class StableAudioOpen:
 
     def fingerprint(self) -> str:
         """Hash of the weights of the autoencoder and the text encoder."""
-        return weights_fingerprint((self.params['autoencoder'], self.params['text_encoder']))
+        return cache_key(
+            'teacher',
+            networks=repr(self.networks),
+            weights=weights_digest((self.params['autoencoder'], self.params['text_encoder'])),
+        )
 
     def load_student(self, folder: str | os.PathLike) -> Student:
         """Loads a distilled student; see `teachers.distilling.load_student`."""

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 
 from realaudio_jax.components import load_front_end
-from realaudio_jax.data import answers as answers_module
-from realaudio_jax.data.answers import foreign_answers, recordings_as_answers, teacher_answers
 from realaudio_jax.data.latent_cache import RandomCrops, crop_batch, joined
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.data.teacher_cache import build_teacher_scenes
+from realaudio_jax.distillation import teacher_samples
 from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.teacher_samples import (
+    recordings_as_samples,
+    sample_pretrained_teacher,
+    sample_teacher,
+)
 from realaudio_jax.models.denoiser import PATH
 from realaudio_jax.noise import RectifiedFlowPath
 from realaudio_jax.teachers.distilling import whole_batch, with_absence
@@ -27,7 +31,7 @@ COUNT = 12
 def scenes(tiny_release, tmp_path_factory):
     folder = tmp_path_factory.mktemp('scenes')
     front_end = load_front_end(tiny_release)
-    return latent_scenes(front_end, FoleySource(), 'foley', COUNT, 1.0, 0, folder)
+    return latent_scenes(front_end, FoleySource(), COUNT, 1.0, 0, folder)
 
 
 def telling(params, conditioning, guidance):
@@ -39,10 +43,14 @@ def telling(params, conditioning, guidance):
 
 
 def ask(scenes, folder, seed=0, teacher=telling, absence=Absence(text=0.3, timeline=0.4), **other):  # noqa: B008
-    settings = {'guidance_range': (1.0, 4.0), 'steps': 3} | other
-    return teacher_answers(
-        scenes, teacher, jnp.float32(1.0), PATH, settings['guidance_range'], settings['steps'],
-        10, absence, seed, folder, other.get('progress'),
+    settings = {'guidance_range': (1.0, 4.0), 'steps': 3, 'network': 'float32'} | other
+    unused = (lambda *_: None,) * 2
+    subject = Subject(
+        teacher, unused[0], PATH, jnp.float32(1.0), None, *unused, settings['network']
+    )
+    return sample_teacher(
+        scenes, subject, settings['guidance_range'], settings['steps'], 10, absence, seed, folder,
+        other.get('progress'),
     )  # fmt: skip
 
 
@@ -76,9 +84,9 @@ def test_a_crop_without_an_event_loses_the_caption_that_names_it(scenes, tmp_pat
 
 
 def test_guidance_follows_the_law_of_the_recipes(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(answers_module, 'draw_guidance', lambda key, n, low_high: jnp.full(n, 3.5))
+    monkeypatch.setattr(teacher_samples, 'draw_guidance', lambda key, n, low_high: jnp.full(n, 3.5))
     assert (ask(scenes, tmp_path).arrays['guidance'] == 3.5).all()
-    assert (recordings_as_answers(scenes, (1.0, 4.0), 0).arrays['guidance'] == 3.5).all()
+    assert (recordings_as_samples(scenes, (1.0, 4.0), 0).arrays['guidance'] == 3.5).all()
 
 
 def test_answers_are_made_once_for_the_same_question(scenes, tmp_path):
@@ -92,13 +100,14 @@ def test_answers_are_made_once_for_the_same_question(scenes, tmp_path):
     others = [
         ask(scenes, tmp_path, seed=1),
         ask(scenes, tmp_path, steps=2),
+        ask(scenes, tmp_path, network='bfloat16'),
         ask(scenes, tmp_path, guidance_range=(2.0, 2.0)),
         ask(scenes, tmp_path, absence=Absence(text=0.0, timeline=0.0)),
     ]
     assert len(list(tmp_path.iterdir())) == 1 + len(others)
     kept = {path.stem for path in next(tmp_path.iterdir()).glob('*.npy')}
     assert 'latents' in kept and 'text' not in kept  # the scenes' own are there already
-    assert (others[2].arrays['guidance'] == 2).all()
+    assert (others[3].arrays['guidance'] == 2).all()
     with pytest.raises(ValueError, match='guidance 3'):
         ask(scenes, tmp_path, guidance_range=(3.0, 2.0))
 
@@ -117,7 +126,7 @@ def test_a_batch_of_answers_knows_its_scale_and_loses_no_more(scenes, tmp_path):
 
 
 def test_recordings_are_answers_told_by_their_caption_alone(scenes, tmp_path):
-    answers, ours = ask(scenes, tmp_path), recordings_as_answers(scenes, (1.0, 4.0), 0)
+    answers, ours = ask(scenes, tmp_path), recordings_as_samples(scenes, (1.0, 4.0), 0)
     assert all(array.dtype == answers.arrays[name].dtype for name, array in ours.arrays.items())
     both, recorded = joined(answers, ours), ours.arrays
     np.testing.assert_array_equal(recorded['latents'], scenes.arrays['latents'])
@@ -149,11 +158,13 @@ def test_a_foreign_teacher_answers_to_each_caption(tmp_path):
 
     silence = np.zeros((0, 2), np.float32)
     asked = (Scene(silence, str(i), (), (), 1.0, None) for i in range(COUNT))
-    scenes = build_teacher_scenes(asked, COUNT, encode, tmp_path, 'scenes')
+    scenes = build_teacher_scenes(asked, COUNT, encode, tmp_path / 'scenes')
     done = []
 
     def answer(seed=0):
-        return foreign_answers(scenes, foreign(), (1.0, 4.0), 3, 10, seed, tmp_path, done.append)
+        return sample_pretrained_teacher(
+            scenes, foreign(), (1.0, 4.0), 3, 10, seed, tmp_path, done.append
+        )
 
     arrays = answer().arrays
     assert done == [10, COUNT] and arrays['latents'].dtype == np.float16
