@@ -30,7 +30,7 @@ comparable with those above."""
 
 
 def reported_rows() -> list[dict]:
-    """The figures that others report, which nothing here has measured."""
+    """Rows of values reported by others, not measured here."""
     rows = []
     for model, steps, time_s, fad, clap, memory in REPORTED:
         settings = {'model': model, 'steps': steps, 'reported elsewhere': True}
@@ -45,7 +45,7 @@ def reported_rows() -> list[dict]:
 
 
 def ratio_rows(rows: Sequence[dict]) -> list[dict]:
-    """How many times as long the JAX row of the same system takes, for each torch row.
+    """Time of the JAX row over that of the torch row of the same system.
 
     A row that was not measured, and one whose JAX row was not, has none.
     """
@@ -67,7 +67,7 @@ def ratio_rows(rows: Sequence[dict]) -> list[dict]:
 
 
 def shown(rows: Sequence[dict]) -> list[dict]:
-    """Rows as the Markdown table has them: one figure a cell, with what must be said beside it.
+    """Formats rows for the Markdown table: one value a cell, with its remark.
 
     A time that is extrapolated has a star. A figure of several judges has their names.
     """

@@ -1,4 +1,4 @@
-"""A system of the benchmark table, as the parts that are timed one by one, and this model as one.
+"""Systems of the benchmark: their separately timed stages, and this model's.
 
 A system with random weights takes the time and the memory of the real one. Each part returns with
 device arrays not yet ready, as `metrics.latency` expects.
@@ -36,7 +36,7 @@ RANDOM = 'random'
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A model and how its parts are called.
+    """A model with its separately callable stages.
 
     Attributes:
       name: in the table.
@@ -76,18 +76,18 @@ class System:
 
     @property
     def evaluations_per_step(self) -> int:
-        """Evaluations of the denoiser."""
+        """Denoiser evaluations in one sampling step."""
         return 2 if self.guided else 1
 
     def run(self) -> Any:
-        """A sound from its prompt."""
+        """Generates one sound from its prompt."""
         if self.whole is not None:
             return self.whole()
         return self.decode(self.sample(self.text(), self.steps))
 
 
 def this_model(release: str, seconds: float, student: bool, steps: int) -> System:
-    """A release's student, or its teacher with guidance."""
+    """The system of a release's student, or of its guided teacher."""
     generator, setting = load(release), Setting('student' if student else 'teacher', steps)
     system = generator_system(generator, seconds, setting)
     return dataclasses.replace(
@@ -161,11 +161,11 @@ def published_sounds(loaded: Any, sample_rate: int, steps: int, **kwargs) -> Cal
 
 
 class CannotMeasure(ValueError):
-    """What keeps a row from being measured, for its place in the table."""
+    """Raised where a row cannot be measured; its message stands in the table."""
 
 
 def require_memory(needed: float) -> None:
-    """CannotMeasure where parameters of so many bytes, and half as much again, are not free.
+    """Raises CannotMeasure unless 1.5 times the bytes of the parameters are free.
 
     Unknown, and so not checked, where neither the device nor /proc/meminfo tells.
     """
@@ -184,7 +184,7 @@ def require_memory(needed: float) -> None:
 
 
 def device_name() -> str:
-    """Of the device that JAX computes on; of a CPU its model and how many cores are ours."""
+    """Name of JAX's device; for a CPU its model and the number of usable cores."""
     device = jax.local_devices()[0]
     if device.platform != 'cpu':
         return device.device_kind
@@ -196,7 +196,7 @@ def device_name() -> str:
 
 
 def count(params: PyTree) -> int:
-    """Numbers in a tree of parameters."""
+    """Number of parameters in a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -207,12 +207,12 @@ def require_memory_for(folder: str) -> None:
 
 
 def weights_name(folder: str | None) -> str:
-    """Of weights, in the table: their folder's name, or RANDOM without one."""
+    """Name of weights in the table: their folder's name, or RANDOM without one."""
     return pathlib.Path(folder).name if folder else RANDOM
 
 
 def random_params(shapes: PyTree, dtype: str) -> PyTree:
-    """Parameters of small random size: outputs stay finite, and no time is saved on zeros."""
+    """Small random parameters: outputs stay finite, and no product is of zeros."""
     require_memory(count(shapes) * jnp.dtype(dtype).itemsize)
     block = np.random.default_rng(0).standard_normal(2**20, np.float32) * np.float32(0.02)
 

@@ -1,4 +1,4 @@
-"""A release on disk and the networks in it: names, shapes, strict loading, saving.
+"""Files of a release: names, parameter shapes, strict loading, saving.
 
 A release is a folder:
 
@@ -132,7 +132,7 @@ def autoencoder_template(model: Autoencoder) -> PyTree:
 
 
 def empty_conditioning(batch: int, length: int) -> Conditioning:
-    """Conditioning that asks for nothing, of `length` latent frames."""
+    """Empty conditioning of `length` latent frames."""
     text, events = (batch, MAX_TEXT_TOKENS), (batch, MAX_EVENTS)
     return Conditioning(
         text=np.zeros((*text, TEXT_WIDTH), np.float32),
@@ -186,7 +186,7 @@ def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyT
 
 
 def load_moments(folder: pathlib.Path) -> PyTree:
-    """What the latents of a release's student are brought to: {steps: {'gain', 'shift': [C]}}.
+    """Moment-matching gains and shifts of a release's student: {steps: {'gain', 'shift': [C]}}.
 
     Empty where the release has none; else there are some for each of the student's counts.
 
@@ -202,7 +202,7 @@ def load_moments(folder: pathlib.Path) -> PyTree:
 
 
 def weights_of(source: str | os.PathLike, name: str) -> pathlib.Path:
-    """The file of weights that a run begins with: `source` itself, or the one in that release.
+    """Path of a run's initial weights: `source` itself, or the file in that release.
 
     Args:
       source: a .safetensors file, or the name or folder of a release.
@@ -218,7 +218,7 @@ def weights_of(source: str | os.PathLike, name: str) -> pathlib.Path:
 def starting_parts(
     source: str | os.PathLike, name: str, shapes: PyTree
 ) -> tuple[PyTree, PyTree | None]:
-    """What a run begins with: weights and, apart from them, an adapter or None.
+    """Initial weights of a run and, separately, an adapter or None.
 
     Args:
       source: see `weights_of`; a file has no adapter.

@@ -163,12 +163,12 @@ class Generator:
         self._hold(networks, params, make_mesh(model_parallel))
 
     def guidance(self, model: str) -> float:
-        """The scale where none is asked for: the student's own if the release has one."""
+        """Default guidance scale of a model: the student's own if the release has one."""
         own = self.config.student.guidance if model == 'student' else None
         return self.config.guidance if own is None else own
 
     def with_networks(self, networks: Networks, params: PyTree) -> 'Generator':
-        """This release around other networks, such as random ones of another size.
+        """A copy of this generator with other networks, such as random ones of another size.
 
         Args:
           networks: the modules.
@@ -420,7 +420,7 @@ class Generator:
         return vocabulary.nearest(embedding, count)
 
     def slots(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> Slots:
-        """The smallest of `SLOTS` that holds these; a longer text fills the largest and is cut."""
+        """The smallest padded capacity in `SLOTS` that holds these; longer texts are truncated."""
         events = [event.text for timeline in timelines for event in timeline.events]
         needed = (
             max(len(timeline.events) for timeline in timelines),

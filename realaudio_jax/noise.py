@@ -1,4 +1,4 @@
-"""The noise path: how data becomes noise, and every way of saying what a network predicts.
+"""Noise paths, conversions between prediction types, and DDIM steps.
 
 Time runs from t = 0 (data) to t = 1 (noise). A path is a pair of functions of time:
 
@@ -54,7 +54,7 @@ Denoise = Callable[[Float[Array, 'B L C'], Float[Array, ' B']], Float[Array, 'B 
 
 @runtime_checkable
 class NoisePath(Protocol):
-    """What the rest of the project knows of a noise path; all methods work elementwise on t."""
+    """Interface of a noise path; all methods work elementwise on t."""
 
     def alpha(self, t: Time) -> Float[Array, '...']:
         """The scale of the data at time t."""
@@ -347,7 +347,7 @@ def ddim_step(
 def invert_ddim_step(
     path: NoisePath, x_t: Float[Array, '*shape'], x_s: Float[Array, '*shape'], t: Time, s: Time
 ) -> Float[Array, '*shape']:
-    """x0 = (x_s - r x_t) / (alpha_s - r alpha_t): what makes `ddim_step` land on x_s, (9).
+    """x0 = (x_s - r x_t) / (alpha_s - r alpha_t), the inverse of `ddim_step` in x0, (9).
 
     Args:
         path: the noise path.
@@ -369,7 +369,7 @@ def weighted_error(
     mask: Float[Array, 'B L'],
     largest: float = 10.0,
 ) -> Float[Array, 'B']:
-    """min(max(SNR, 1), largest) |x_0 - target|^2, the mean over real frames.
+    """SNR-weighted squared error: min(max(SNR, 1), largest) |x_0 - target|^2, mean over frames.
 
     The truncated signal-to-noise weight of Salimans & Ho 2022 (arXiv 2202.00512, eq. 9), bounded
     above because steps here may start close to t = 0.

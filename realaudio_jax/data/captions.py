@@ -65,7 +65,7 @@ _SPECIAL = {
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """What a caption tells of one sound: its words, when it first comes, how often, and where.
+    """One sound as a caption mentions it: words, first onset, count, position in stereo.
 
     `onset_s` is in seconds from the start of the scene, `pan` in [-1, 1] from left to right.
     """

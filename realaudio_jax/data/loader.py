@@ -15,7 +15,7 @@ Transform = Callable[[Any, np.random.Generator], Any]
 
 @runtime_checkable
 class RandomAccess(Protocol):
-    """What `tfds.as_data_source`, `LatentScenes` and lists have in common."""
+    """Interface of random-access sources: `len()` and indexing."""
 
     def __len__(self) -> int: ...
 
@@ -46,7 +46,7 @@ class Batches:
 
 
 class InTurn:
-    """Batches of one iterator, then of another; its place is the places of both.
+    """Chains two iterators of batches; its state holds both positions.
 
     Args:
       first, second: have `get_state` and `set_state`, as `Batches` and `RandomCrops` do.
@@ -108,7 +108,7 @@ def batches(
 
 
 def scene_arrays(seconds: float, max_events: int = MAX_EVENTS) -> Transform:
-    """An `item_transform` that gives stored scenes (`tfds_builders`) one shape.
+    """Pads stored scenes (`tfds_builders`) to one shape; an `item_transform`.
 
     Args:
       seconds: length of the sound; longer ones are cut at a random place, shorter ones padded.
@@ -144,7 +144,7 @@ def scene_arrays(seconds: float, max_events: int = MAX_EVENTS) -> Transform:
 
 
 def as_text(value: bytes | str) -> str:
-    """TFDS hands out text as bytes."""
+    """Decodes text that TFDS returns as bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 

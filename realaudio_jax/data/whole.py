@@ -1,4 +1,4 @@
-"""Recordings as they are, and what they are called: what a caption without a timeline asks for.
+"""Unmixed recordings with their captions, for training on captions without a timeline.
 
 A mixed scene holds short excerpts at random places. Who asks for 'a rooster' and says no more means
 what somebody recorded under that name: a whole crow, where it stood, and how often it came.

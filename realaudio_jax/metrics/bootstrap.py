@@ -1,4 +1,4 @@
-"""Bootstrap intervals over clips: what every figure's 95% interval is.
+"""Bootstrap confidence intervals over clips.
 
 Clips, not frames, are drawn with replacement: frames of one clip are not independent. A resample
 repeats clips, which shifts a distance upwards as a smaller set would; so the spread of the
@@ -19,7 +19,7 @@ AnyArray = np.ndarray | Array
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A figure with its bootstrap interval and the numbers of clips it rests on."""
+    """A value with its bootstrap interval and the numbers of clips behind it."""
 
     value: float
     low: float

@@ -1,4 +1,4 @@
-"""What is measured of a release once, on training scenes, and kept in its config."""
+"""Moment matching and onset compensation of a release, measured on training scenes."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ _MOST = 4.0  # ratio of two spreads; what is farther apart was not trained
 
 
 def calibrate_moments(folder: str | os.PathLike, scenes: Sequence[Scene], seed: int = 0) -> None:
-    """Brings the latents of a release's student to its teacher's moments, for each step count.
+    """Measures moment-matching gains and shifts for each step count and stores them in a release.
 
     What a student cannot tell apart it answers with the mean, so the fewer its steps, the less its
     latents spread about theirs. In each channel, with mean m and deviation d over all frames,
@@ -63,7 +63,7 @@ def calibrate_moments(folder: str | os.PathLike, scenes: Sequence[Scene], seed: 
 def calibrate_onsets(
     folder: str | os.PathLike, scenes: Sequence[Scene], setting: Setting, seed: int = 0
 ) -> float:
-    """Measures how early a release's sounds begin, and has it ask for them that much later.
+    """Measures how early generated onsets are and stores the compensation in a release.
 
     Latent frames last 40 ms and windows of the decoder as long: what is smeared ahead of an attack
     is heard as its beginning, on average by the same some milliseconds in all sounds.

@@ -1,4 +1,4 @@
-"""How close a student's few steps land to its teacher's many, from the same noise, in latents."""
+"""Latent similarity of a student's samples to its teacher's from the same noise."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What one sound costs a release: time in all and by stage, compilation, memory."""
+"""Time, compilation and memory of one sound of a release, in total and by stage."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ def latency_row(generator: Generator, scene: Scene, setting: Setting, repeats: i
 
 @dataclasses.dataclass(frozen=True)
 class Stages:
-    """One sound at batch 1: its program, and the program's own functions, each compiled alone.
+    """The program of one sound, and its stages compiled separately.
 
     Attributes:
         text: () -> conditioning, tokenising included.
@@ -47,7 +47,7 @@ class Stages:
 
 
 def stages(generator: Generator, scene: Scene, setting: Setting) -> Stages:
-    """What one sound takes a release; nothing is compiled before it is called."""
+    """Builds the timed stages of a release; nothing is compiled before it is called."""
     bucket, request, _ = _single(generator, scene, setting)
     networks, weights = generator.networks, generator.programs.weights_for(bucket)
     zeros = jnp.zeros((1, bucket.length, LATENT_CHANNELS))
@@ -86,7 +86,7 @@ def stages(generator: Generator, scene: Scene, setting: Setting) -> Stages:
 def latency_rows(
     generator: Generator, scene: Scene, setting: Setting, repeats: int = 9
 ) -> list[dict]:
-    """The whole cost of one sound at batch 1: call, stages, first call, compilation, memory.
+    """Rows of the cost of one sound: call, stages, first call, compilation, memory.
 
     Beside the `Stages`, which wait on the device, stands the transfer of the PCM to the host.
     """

@@ -1,4 +1,4 @@
-"""Known damage to a sound, by degrees: what a metric must put in order, or is known not to see."""
+"""Controlled degradations of sound at several severities, to test the sensitivity of metrics."""
 
 import functools
 from collections.abc import Callable
@@ -26,18 +26,18 @@ def low_pass(audio: Stereo, sample_rate: int, cutoff_hz: float | int) -> Stereo:
 
 
 def delay(audio: Stereo, sample_rate: int, ms: float | int) -> Stereo:
-    """Everything later, the end cut off, silence at the start."""
+    """Delays a sound: silence at the start, the end cut off."""
     lag = round(ms * 1e-3 * sample_rate)
     return np.concatenate([np.zeros_like(audio[:lag]), audio[: len(audio) - lag]])
 
 
 def flip_polarity(audio: Stereo) -> Stereo:
-    """Both channels upside down: no ear hears it."""
+    """Inverts the polarity of both channels, which is inaudible."""
     return -audio
 
 
 def fold_to_mono(audio: Stereo) -> Stereo:
-    """Both channels the same, their mean."""
+    """Replaces both channels by their mean."""
     return np.repeat(audio.mean(1, keepdims=True), 2, axis=1).astype(np.float32)
 
 

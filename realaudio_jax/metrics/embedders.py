@@ -1,4 +1,4 @@
-"""One interface for every network that turns sound into vectors, and clips into frames.
+"""Interface of embedding networks, and streaming of clips through them.
 
 An embedder sees windows of fixed length. `embed_clips` cuts clips of any length into such windows
 and runs them in batches of one shape that cross clip boundaries: one compiled program serves all

@@ -1,4 +1,4 @@
-"""The vectors of a folder of sounds, kept on disk: a run cut short goes on where it was.
+"""Disk cache of the embeddings of a folder of sounds; an interrupted run continues.
 
 A file's vectors lie under a name made of its bytes and of the embedder, checkpoint included: a file
 that is renamed or copied keeps them, one that is edited loses them. Only one clip's vectors are in
@@ -47,7 +47,7 @@ class StoredVectors(collections.abc.Sequence):
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedFiles:
-    """What became of a list of files.
+    """Result of embedding a list of files: vectors, and files left out.
 
     Attributes:
         vectors: of the files that could be read, in the order of the list.

@@ -1,4 +1,4 @@
-"""One folder of sounds judged against another, with nothing but the files."""
+"""Distances between two folders of sounds."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""What a table is made with: the judges at hand, and scenes kept out of training."""
+"""Loads embedders and held-out scenes for evaluation."""
 
 import os
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ class PeakMemory:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """What a program costs.
+    """Latency, first call and compilation of a program and its stages.
 
     Attributes:
         compile_ms: to build it, or to load it where a cache holds it.

@@ -1,4 +1,4 @@
-"""Whether tones keep their pitch: CREPE on an original and on what was made of it."""
+"""Pitch error of a reconstruction, by CREPE."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ def pitch_error_cents(
     sample_rate: int,
     params: PyTree,
 ) -> float:
-    """Median over the tonal frames of the original of |1200 log2(f_other / f_original)|.
+    """Pitch error in cents: median |1200 log2(f_other / f_original)| over tonal frames.
 
     A frame whose tone is lost counts by whatever pitch CREPE then reads: an octave off is 1200.
 

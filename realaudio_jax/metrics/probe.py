@@ -1,4 +1,4 @@
-"""Does a sound belong to the class it was asked for? A linear probe, and YAMNet's own classes.
+"""Class accuracy of generated sounds, by a linear probe and by YAMNet's own classes.
 
 The probe is multinomial logistic regression on one vector per clip (its mean over windows, each
 dimension standardised), fitted to labelled recordings. Its own accuracy is measured by leaving one
@@ -29,7 +29,7 @@ L2 = 1.0  # weight of |W|^2 / 2 against the sum of log-likelihoods
 
 @dataclasses.dataclass(frozen=True)
 class LinearProbe:
-    """A fitted probe.
+    """Linear classifier on embeddings, fitted to recordings.
 
     Attributes:
         classes: labels, sorted.

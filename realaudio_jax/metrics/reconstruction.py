@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its original, and Opus as a known rung beside it."""
+"""Reconstruction errors against an original, and Opus as a reference codec."""
 
 import functools
 import io
@@ -184,7 +184,7 @@ def opus_level(kbit_per_s: float | int, channels: int) -> float:
 def opus_round_trip(
     audio: Float[AnyArray, 'S *A'], sample_rate: int, compression_level: float = 1.0
 ) -> tuple[Float[np.ndarray, 'S *A'], float]:
-    """The sound after Opus, and the rate it took in kbit/s (whole Ogg file, headers included).
+    """Encodes and decodes by Opus; returns the sound and its rate in kbit/s, headers included.
 
     Args:
         audio: [S] or [S A] in [-1, 1].

@@ -1,4 +1,4 @@
-"""How every figure answers to known damage: what it hears, and what it cannot."""
+"""Sensitivity of every metric to controlled degradations."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""A way of making sounds with a release: model, steps, sampler, guidance."""
+"""Sampler settings of an evaluation: model, steps, sampler, guidance."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from realaudio_jax.typing import SAMPLE_RATE
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How a set of sounds is made.
+    """Sampler settings of a set of sounds.
 
     Attributes:
         model: 'student' or 'teacher'.

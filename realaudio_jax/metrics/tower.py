@@ -1,4 +1,4 @@
-"""The embedder that ships in a release: its audio tower, and the agreement of sound and text."""
+"""The audio tower of a release as an embedder, and its similarity of sound and text."""
 
 import dataclasses
 import hashlib
@@ -35,7 +35,7 @@ BATCH = 32
 
 @dataclasses.dataclass(frozen=True)
 class Tower:
-    """A loaded tower.
+    """An audio tower with its text encoder.
 
     Attributes:
         embedder: windows of 1 s, 0.5 s apart, to vectors [256], for distances between sets.

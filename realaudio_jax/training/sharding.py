@@ -1,4 +1,4 @@
-"""Where arrays live: a (data, model) mesh, batches over 'data', large parameters over 'model'.
+"""Sharding: a (data, model) mesh, batches over 'data', large parameters over 'model'.
 
 The rules look at shapes alone, so one call serves parameters, averages and optimizer states, and
 XLA inserts the communication.

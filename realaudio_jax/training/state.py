@@ -1,4 +1,4 @@
-"""The state of a training run and its one update: optimizer step, then average of the weights."""
+"""State of a training run and its update: optimizer step, then average of the weights."""
 
 from __future__ import annotations
 

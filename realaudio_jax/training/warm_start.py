@@ -1,4 +1,4 @@
-"""A denoiser's parameters carried over to a deeper network, or to the latents of another code."""
+"""Initialises a denoiser from a shallower one, or from one of another latent basis."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ _BRANCH_ENDS = ('self_out', 'cross_out', 'mlp_out')
 
 
 def deepen(params: PyTree, depth: int) -> PyTree:
-    """The same function with more blocks: the new ones add nothing until they are trained.
+    """Adds blocks that leave the function unchanged until they are trained.
 
     A new block is a copy of the one before it whose three branches end in zeros; the new ones are
     spread evenly (stacking, Gong et al. 2019; zero ends as in Net2Net, arXiv 1511.05641).
@@ -39,7 +39,7 @@ def deepen(params: PyTree, depth: int) -> PyTree:
 
 
 def change_code(params: PyTree, old_code: PyTree, new_code: PyTree) -> PyTree:
-    """The denoiser in the latents of another linear code: its first and last layers are changed.
+    """Reprojects first and last layers to the latents of another linear basis.
 
     With z = A (e - mu) and e = mu + D z (eq. 1 of `models.autoencoder`), what one code holds of the
     other is z_old = M z_new + b with M = A_old D_new, and the reverse. Exact where one code is a
