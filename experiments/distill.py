@@ -21,6 +21,7 @@ from absl import flags
 from experiments.common import define_config, define_workers, refuse_ignored, run
 from realaudio_jax import components, low_rank
 from realaudio_jax.components import STUDENT_NAME
+from realaudio_jax.data.attribution import note_recordings, write_attribution
 from realaudio_jax.data.latent_cache import Latents, LatentScenes, RandomCrops, joined
 from realaudio_jax.data.loader import InTurn, batches
 from realaudio_jax.data.prepared import (
@@ -325,6 +326,9 @@ def main(argv):
         distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
         return
     generator = Generator(components.find_release(_RELEASE.value))
+    begun = [*filter(None, [_STUDENT.value]), *_EXPERTS.value]
+    starts = [components.weights_of(name, STUDENT_NAME) for name in begun]
+    note_recordings(workdir, _RECORDINGS.value, starts)
     front_end = components.load_front_end(_RELEASE.value)
     with Progress(config.scenes, 'scenes') as progress:
         source = scene_source(_RECORDINGS.value, config.foley_weight)
@@ -350,6 +354,7 @@ def main(argv):
         onset_lead_s=0.0,
     )
     components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
+    write_attribution(workdir / 'release', [workdir], generator.folder)
     known = list(make_scenes(config.seed, source, config.calibration_scenes, config.eval_seconds))
     few = Setting('student', min(4, max(config.consistency.segments)))
     calibrate_moments(workdir / 'release', known, config.seed)

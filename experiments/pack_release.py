@@ -40,6 +40,7 @@ from realaudio_jax.components import (
     save_release,
 )
 from realaudio_jax.data import foley
+from realaudio_jax.data.attribution import write_attribution
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.metrics.tower import load_text_embedder, tower_template
 from realaudio_jax.models.audio_tower import AudioTower
@@ -163,6 +164,10 @@ def main(argv):
         save_vocabulary(out, vocabulary_of(_LABELS.value, base))
     if moments:
         save_params(out / MOMENTS_NAME, moments)
+    trained = [pathlib.Path(flag.value).parent for flag in _FILES.values() if flag.value]
+    others = _FILES.keys() - {stem for stem, flag in _FILES.items() if flag.value}
+    if line := write_attribution(out, trained, base if others else None):
+        print(line)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f'{out}: {size / 1e6:.1f} MB, new in it: {names}')
 

@@ -14,6 +14,7 @@ from absl import flags
 
 from experiments.common import define_config, run
 from realaudio_jax.components import TOWER_NAME, find_release
+from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.mel_cache import mel_scenes
 from realaudio_jax.data.prepared import scene_source, scenes_key
@@ -168,6 +169,7 @@ def main(argv):
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'release': _RELEASE.value}
     with run_folder(_WORKDIR.value, _CONFIG.value, inputs) as workdir:
+        note_recordings(workdir, _RECORDINGS.value)
         train(_CONFIG.value, workdir, _RECORDINGS.value, _RELEASE.value)
 
 

@@ -22,6 +22,7 @@ from realaudio_jax.data.array_cache import (
     fill_arrays,
     open_arrays,
 )
+from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.crop_mixture import CropMixture
 from realaudio_jax.models import autoencoder
 from realaudio_jax.models.autoencoder import (
@@ -330,6 +331,7 @@ def main(argv):
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'code': _CODE.value}
     with run_folder(_WORKDIR.value, _CONFIG.value, inputs) as workdir:
+        note_recordings(workdir, _RECORDINGS.value, [_CODE.value])
         train(_CONFIG.value, workdir, _RECORDINGS.value, _CODE.value)
 
 

@@ -26,6 +26,7 @@ from realaudio_jax.components import (
     starting_parts,
     weights_of,
 )
+from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.fresh import FreshCrops
 from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.data.latent_cache import RandomCrops, joined
@@ -295,6 +296,8 @@ def main(argv):
     given = (_RECORDINGS, _RELEASE, _AUTOENCODER, _INIT, _INIT_CODE)
     inputs = {flag.name: flag.value for flag in given}
     with run_folder(_WORKDIR.value, _CONFIG.value, inputs) as workdir:
+        starts = [weights_of(_INIT.value, TEACHER_NAME)] if _INIT.value else []
+        note_recordings(workdir, _RECORDINGS.value, starts)
         train(_CONFIG.value, workdir, *inputs.values(), _WORKERS.value)
 
 

@@ -23,6 +23,7 @@ from realaudio_jax.components import (
     load_moments,
     save_release,
 )
+from realaudio_jax.data import attribution
 from realaudio_jax.data.latent_cache import RandomCrops
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
@@ -369,8 +370,11 @@ def test_networks_packed_as_adapters_are_what_they_were(
     def difference(a, b):
         return max(jax.tree.leaves(jax.tree.map(lambda x, y: abs(x - y).max(), a, b)))
 
+    origin = attribution.Origin('x/1.wav', 'CC-BY-NC-3.0', 'Ann', 'https://x.org')
+    attribution.write_origins(tmp_path, [origin])
     rounding = 0.02 * difference(trained['student'], before['student'])
     packed = pack(tiny_release, 'one', trained)
+    assert '| Ann | CC-BY-NC-3.0 |' in (tmp_path / 'one' / 'ATTRIBUTION.md').read_text()
     assert all(difference(packed[name], trained[name]) < rounding for name in trained)
     gained = low_rank.factorise(before['teacher'], packed['teacher'], 2)
     wanted = low_rank.add(packed['student'], gained)
