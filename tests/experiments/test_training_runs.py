@@ -358,7 +358,7 @@ def test_networks_packed_as_adapters_are_what_they_were(
             save_params(files[name], params)
         monkeypatch.setattr(run, '_FILES', {stem: flag(value) for stem, value in files.items()})
         settings = {'_BASE': base, '_OUT': tmp_path / folder, '_RANK': rank, '_SHARE': share}
-        settings['_MERGE'] = merge
+        settings |= {'_MERGE': merge, '_LABELS': None}
         for name, value in settings.items():
             monkeypatch.setattr(run, name, flag(value))
         run.main([])
