@@ -219,8 +219,12 @@ def _check_config_file(name: str) -> None:
     path = pathlib.Path(name)
     if path.is_file():
         return
-    others = {p.name: p for folder in (path.parent, pathlib.Path('configs'))
-              for p in folder.glob('*.py') if p.name != '__init__.py'}  # fmt: skip
+    others = {
+        p.name: p
+        for folder in (path.parent, pathlib.Path('configs'))
+        for p in folder.glob('*.py')
+        if p.name != '__init__.py'
+    }
     close = difflib.get_close_matches(path.with_suffix('.py').name, others, n=1, cutoff=0.5)
     if close:
         remedy = f'did you mean {others[close[0]]}?'

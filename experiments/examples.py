@@ -33,11 +33,15 @@ EXAMPLES = (  # (prompt, timeline)
     ('a helicopter passes', ''),
     ('fire crackling', 'explosion@4-6.5'),
     ('a rooster crows at dawn', 'rooster@2-3.5,6-7.5:-6dB'),
-    ('footsteps on wood, then a door slams', 'footstep@' + ','.join(
-        f'{0.5 * k:g}-{0.5 * k + 0.15:g}' for k in range(1, 11)) + '; door slam@7-7.8'),
+    (
+        'footsteps on wood, then a door slams',
+        'footstep@'
+        + ','.join(f'{0.5 * k:g}-{0.5 * k + 0.15:g}' for k in range(1, 11))
+        + '; door slam@7-7.8',
+    ),
     ('', 'gunshot@1-1.4,1.6-2,2.2-2.6; explosion@5-7'),
     ('a chainsaw starts and stops', 'chainsaw@2-7'),
-)  # fmt: skip
+)
 
 
 def main(argv):

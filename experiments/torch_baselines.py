@@ -64,18 +64,27 @@ def audioldm2_system(
         )
 
     return _system(
-        pipe, 'AudioLDM 2', folder, steps,
+        pipe,
+        'AudioLDM 2',
+        folder,
+        steps,
         sample_rate=sample_rate,
         channels=1,
         made_s=frames * factor * hop / sample_rate,
         text=text,
-        sample=lambda c, taken: pipe(
-            **c, audio_length_in_s=seconds, num_inference_steps=taken, guidance_scale=GUIDANCE,
-            latents=start, output_type='latent',
-        ).audios,
+        sample=lambda c, taken: (
+            pipe(
+                **c,
+                audio_length_in_s=seconds,
+                num_inference_steps=taken,
+                guidance_scale=GUIDANCE,
+                latents=start,
+                output_type='latent',
+            ).audios
+        ),
         decode=decode,
         encode=lambda: pipe.vae.encode(mel).latent_dist.mean,
-    )  # fmt: skip
+    )
 
 
 def stable_audio_open_system(
@@ -107,27 +116,38 @@ def stable_audio_open_system(
 
     def text():
         tokens = pipe.tokenizer(
-            systems.PROMPT, padding='max_length', max_length=pipe.tokenizer.model_max_length,
+            systems.PROMPT,
+            padding='max_length',
+            max_length=pipe.tokenizer.model_max_length,
             return_tensors='pt',
-        ).to(DEVICE)  # fmt: skip
+        ).to(DEVICE)
         return {
             'prompt_embeds': pipe.text_encoder(**tokens)[0],
             'attention_mask': tokens['attention_mask'],
         }
 
     return _system(
-        pipe, networks.name(seconds, whole), folder, steps,
+        pipe,
+        networks.name(seconds, whole),
+        folder,
+        steps,
         sample_rate=pipe.vae.config.sampling_rate,
         channels=pipe.vae.config.audio_channels,
         made_s=samples / pipe.vae.config.sampling_rate,
         text=text,
-        sample=lambda c, taken: pipe(
-            **c, audio_end_in_s=seconds, num_inference_steps=taken, output_type='latent',
-            guidance_scale=baselines.OPEN_GUIDANCE, latents=start,
-        ).audios,
+        sample=lambda c, taken: (
+            pipe(
+                **c,
+                audio_end_in_s=seconds,
+                num_inference_steps=taken,
+                output_type='latent',
+                guidance_scale=baselines.OPEN_GUIDANCE,
+                latents=start,
+            ).audios
+        ),
         decode=lambda latents: pipe.vae.decode(latents).sample,
         encode=lambda: pipe.vae.encode(silence).latent_dist.mean,
-    )  # fmt: skip
+    )
 
 
 def stable_audio_3_system(
@@ -161,18 +181,27 @@ def stable_audio_3_system(
         return {'prompt_embeds': states, 'encoder_attention_mask': mask}
 
     return _system(
-        pipe, 'Stable Audio 3 small', folder, steps,
+        pipe,
+        'Stable Audio 3 small',
+        folder,
+        steps,
         guided=False,
         sample_rate=rate,
         channels=pipe.vae.config.audio_channels,
         made_s=frames * one / rate,
         text=text,
-        sample=lambda c, taken: pipe(
-            **c, duration=seconds, num_inference_steps=taken, latents=start, output_type='latent'
-        ).audios,
+        sample=lambda c, taken: (
+            pipe(
+                **c,
+                duration=seconds,
+                num_inference_steps=taken,
+                latents=start,
+                output_type='latent',
+            ).audios
+        ),
         decode=lambda latents: pipe.vae.decode(latents).sample,
         encode=lambda: pipe.vae.encode(silence).latents,
-    )  # fmt: skip
+    )
 
 
 def _system(pipe, name, folder, steps, guided=True, **parts) -> systems.System:

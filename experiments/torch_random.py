@@ -26,10 +26,14 @@ def _random(kind: Any, dtype: str, *args, **kwargs) -> Any:
 
 def _random_t5(encoder: t5.T5Encoder, dtype: str) -> Any:
     config = transformers.T5Config(
-        vocab_size=encoder.vocabulary, d_model=encoder.width, d_kv=encoder.head_width,
-        d_ff=encoder.hidden, num_layers=encoder.layers, num_heads=encoder.heads,
+        vocab_size=encoder.vocabulary,
+        d_model=encoder.width,
+        d_kv=encoder.head_width,
+        d_ff=encoder.hidden,
+        num_layers=encoder.layers,
+        num_heads=encoder.heads,
         feed_forward_proj=encoder.feed_forward,
-    )  # fmt: skip
+    )
     return _random(transformers.T5EncoderModel, dtype, config)
 
 
@@ -46,10 +50,14 @@ def audioldm2(n: Networks, dtype: str) -> Any:
     width = {None: None, 0: n.projection.width, 1: n.t5.width}
     crossed = ['CrossAttn' if attends else '' for attends in unet.attends]
     clap = {
-        'vocab_size': text.vocabulary, 'hidden_size': text.width, 'intermediate_size': text.hidden,
-        'num_attention_heads': text.heads, 'num_hidden_layers': text.layers,
-        'max_position_embeddings': text.positions, 'projection_dim': text.dimension,
-    }  # fmt: skip
+        'vocab_size': text.vocabulary,
+        'hidden_size': text.width,
+        'intermediate_size': text.hidden,
+        'num_attention_heads': text.heads,
+        'num_hidden_layers': text.layers,
+        'max_position_embeddings': text.positions,
+        'projection_dim': text.dimension,
+    }
     networks = {
         'unet': _random(
             diffusers.AudioLDM2UNet2DConditionModel, dtype, sample_size=n.trained_frames,
@@ -105,10 +113,14 @@ def audioldm2(n: Networks, dtype: str) -> Any:
         tokenizer_2=_t5_tokenizer(512),
         feature_extractor=transformers.ClapFeatureExtractor(),
         scheduler=diffusers.DDIMScheduler(
-            beta_start=n.schedule.first, beta_end=n.schedule.last, clip_sample=False,
-            beta_schedule='scaled_linear', set_alpha_to_one=False, steps_offset=n.schedule.offset,
+            beta_start=n.schedule.first,
+            beta_end=n.schedule.last,
+            clip_sample=False,
+            beta_schedule='scaled_linear',
+            set_alpha_to_one=False,
+            steps_offset=n.schedule.offset,
         ),
-    )  # fmt: skip
+    )
 
 
 def stable_audio_open(n: baselines.OpenNetworks, dtype: str) -> Any:
@@ -152,11 +164,15 @@ def stable_audio_3(n: baselines.SmallNetworks, dtype: str) -> Any:
     coder, text = n.autoencoder, n.text_encoder
     width = transformer.heads * transformer.head_width
     part = transformers.T5GemmaModuleConfig(
-        vocab_size=text.vocabulary, hidden_size=text.width, head_dim=text.head_width,
-        intermediate_size=text.hidden, num_hidden_layers=text.layers,
-        num_attention_heads=text.heads, num_key_value_heads=text.key_heads,
+        vocab_size=text.vocabulary,
+        hidden_size=text.width,
+        head_dim=text.head_width,
+        intermediate_size=text.hidden,
+        num_hidden_layers=text.layers,
+        num_attention_heads=text.heads,
+        num_key_value_heads=text.key_heads,
         query_pre_attn_scalar=int(text.query_scalar),
-    )  # fmt: skip
+    )
     words = {token: i for i, token in enumerate(('<pad>', '</s>', '<unk>'))}
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token='<unk>'))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

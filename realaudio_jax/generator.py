@@ -253,9 +253,21 @@ class Generator:
           RuntimeError: this process is a fork of the one that loaded the release.
         """
         call = self._call(
-            prompt, events, seconds, steps, seed, guidance, model, sampler, sample_rate,
-            init_audio, strength, keep, loudness_db, loudness,
-        )  # fmt: skip
+            prompt,
+            events,
+            seconds,
+            steps,
+            seed,
+            guidance,
+            model,
+            sampler,
+            sample_rate,
+            init_audio,
+            strength,
+            keep,
+            loudness_db,
+            loudness,
+        )
         for line in self.text_notes(call.prompts, call.timelines):
             warnings.warn(line, stacklevel=2)
         sounds = self._run(call, call.seeds)

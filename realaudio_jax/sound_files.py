@@ -26,8 +26,19 @@ SUFFIXES = (
     '.rf64', '.snd', '.voc', '.w64', '.wave',
 )  # fmt: skip
 UNREADABLE_SUFFIXES = (  # sound, but not for libsndfile
-    '.aac', '.ac3', '.amr', '.ape', '.m4a', '.mka', '.mp4', '.mpc', '.tta', '.webm', '.wma', '.wv',
-)  # fmt: skip
+    '.aac',
+    '.ac3',
+    '.amr',
+    '.ape',
+    '.m4a',
+    '.mka',
+    '.mp4',
+    '.mpc',
+    '.tta',
+    '.webm',
+    '.wma',
+    '.wv',
+)
 RATES = (8_000, 384_000)  # Hz
 MAX_CHANNELS = 64
 MAX_FRAMES = 600 * SAMPLE_RATE  # ten minutes at 48 kHz; the rest of a longer file is left out

@@ -119,9 +119,11 @@ def test_step_ablation(execute, tiny_release):
         'rows',
     )
     assert [(row['model'], row['steps'], row['nfe']) for row in rows] == [
-        ('student', 1, 1), ('teacher', 1, 2), ('teacher', 16, 32),
+        ('student', 1, 1),
+        ('teacher', 1, 2),
+        ('teacher', 16, 32),
         ('teacher', 50, 100),
-    ]  # fmt: skip
+    ]
     assert all(-1 <= row['cosine'] <= 1 + 1e-6 and row['ms'] > 0 for row in rows)
     few, many, reference = (row['cosine'] for row in rows[1:])
     assert few < many <= reference + 1e-6 and reference == pytest.approx(1)  # DDIM converges
@@ -131,8 +133,13 @@ def test_step_ablation(execute, tiny_release):
 def test_a_toy_teacher_is_distilled(execute):
     notebook, distance = execute('distill_your_own', values='distance')
     assert list(distance) == [
-        'data', 'teacher, 50', 'teacher, 4', 'student, 4', 'student, 2', 'student, 1',
-    ]  # fmt: skip
+        'data',
+        'teacher, 50',
+        'teacher, 4',
+        'student, 4',
+        'student, 2',
+        'student, 1',
+    ]
     assert distance['data'] < distance['teacher, 50'] < distance['teacher, 4'] / 2
     assert distance['student, 4'] < distance['teacher, 4'] / 2
     assert shown(notebook, 'plot', 'image/png')

@@ -246,9 +246,12 @@ def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
     keep = np.zeros((4, LENGTH * 1920), np.float32)
     keep[2, : 3 * 1920], keep[3] = 1.0, 1.0
     pcm, health, latents = run(
-        programs, which, (5, 6, 7, 8), InitAudio(audio=audio, keep=keep),
+        programs,
+        which,
+        (5, 6, 7, 8),
+        InitAudio(audio=audio, keep=keep),
         strength=jnp.asarray([1.0, 1e-4, 0.7, 1.0]),
-    )  # fmt: skip
+    )
     encode = jax.jit(lambda p, x: networks.autoencoder.apply(p, x, 48_000, method='encode'))
     init = np.asarray(encode(params['autoencoder'], audio))
     assert health.finite.all()

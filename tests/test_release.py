@@ -135,9 +135,13 @@ def test_every_mismatch_is_in_one_error(tmp_path, params):
         release.load_params(path, template)
     message = str(caught.value)
     for part in (
-        str(path), 'missing extra/bias', 'unexpected scale', 'unexpected table/embedding',
-        'block/kernel has shape (7, 5), not (5, 7)', 'lengths has dtype int32, not float32',
-    ):  # fmt: skip
+        str(path),
+        'missing extra/bias',
+        'unexpected scale',
+        'unexpected table/embedding',
+        'block/kernel has shape (7, 5), not (5, 7)',
+        'lengths has dtype int32, not float32',
+    ):
         assert part in message
     assert '\n' not in message and message.count(';') == 5
 

@@ -12,10 +12,18 @@ from realaudio_jax import sound_files
 from realaudio_jax.sound_files import as_float, find_sounds, read_audio, read_sound, reason
 
 KINDS = [
-    ('wav', {'subtype': 'FLOAT'}), ('flac', {}), ('ogg', {}), ('opus', {'format': 'OGG', 'subtype':
-    'OPUS'}), ('mp3', {}), ('aiff', {}), ('au', {}), ('caf', {}), ('w64', {}), ('rf64', {}),
+    ('wav', {'subtype': 'FLOAT'}),
+    ('flac', {}),
+    ('ogg', {}),
+    ('opus', {'format': 'OGG', 'subtype': 'OPUS'}),
+    ('mp3', {}),
+    ('aiff', {}),
+    ('au', {}),
+    ('caf', {}),
+    ('w64', {}),
+    ('rf64', {}),
     ('voc', {}),
-]  # fmt: skip
+]
 
 
 def refused(path, *parts, error=ValueError):
@@ -60,8 +68,9 @@ def test_what_is_converted_is_said_in_one_line(tmp_path):
     np.testing.assert_allclose(got[500:-500, 0], tone()[500:-500, 0], atol=0.02)
 
 
-@pytest.mark.parametrize('channels, suffix', [(3, 'wav'), (6, 'wav'), (6, 'ogg'), (8, 'wav'),
-                                              (12, 'wav')])  # fmt: skip
+@pytest.mark.parametrize(
+    'channels, suffix', [(3, 'wav'), (6, 'wav'), (6, 'ogg'), (8, 'wav'), (12, 'wav')]
+)
 def test_channels_are_mixed_to_stereo_and_the_centre_is_kept(tmp_path, channels, suffix):
     """A tone in one channel at a time: left and right stay apart, a centre is on both sides."""
     levels, path = [], tmp_path / f'many.{suffix}'
@@ -104,8 +113,10 @@ def test_arrays_are_scaled_by_their_type():
     np.testing.assert_allclose(as_float(np.array([0, 128, 255], np.uint8)), [-1, 0, 0.992], 1e-2)
     np.testing.assert_allclose(as_float(np.array([2.0, -0.5])), [1.0, -0.25])
     for audio, part in (
-        (np.array([1e6, 0.1]), '1e\\+06'), (np.array([np.nan]), 'NaN'), (np.array(['a']), 'type'),
-    ):  # fmt: skip
+        (np.array([1e6, 0.1]), '1e\\+06'),
+        (np.array([np.nan]), 'NaN'),
+        (np.array(['a']), 'type'),
+    ):
         with pytest.raises(ValueError, match=part):
             as_float(audio)
 

@@ -60,10 +60,16 @@ CONFIGS = {
     },
 }  # fmt: skip
 SCHEDULER = {
-    '_class_name': 'DDIMScheduler', 'beta_start': 0.0015, 'beta_end': 0.0195,
-    'beta_schedule': 'scaled_linear', 'num_train_timesteps': 1000, 'steps_offset': 1,
-    'set_alpha_to_one': False, 'prediction_type': 'epsilon', 'clip_sample': False,
-}  # fmt: skip
+    '_class_name': 'DDIMScheduler',
+    'beta_start': 0.0015,
+    'beta_end': 0.0195,
+    'beta_schedule': 'scaled_linear',
+    'num_train_timesteps': 1000,
+    'steps_offset': 1,
+    'set_alpha_to_one': False,
+    'prediction_type': 'epsilon',
+    'clip_sample': False,
+}
 STEMS = {'unet': 'diffusion_pytorch_model', 'vae': 'diffusion_pytorch_model'}
 
 

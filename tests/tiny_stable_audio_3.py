@@ -45,9 +45,11 @@ MODULES = {
     'text_encoder': (t5gemma, t5gemma.read_encoder),
 }
 SCHEDULE = {
-    '_class_name': pipeline.SCHEDULER, 'num_train_timesteps': 1, 'shift': 1.0,
+    '_class_name': pipeline.SCHEDULER,
+    'num_train_timesteps': 1,
+    'shift': 1.0,
     'stochastic_sampling': True,
-}  # fmt: skip
+}
 
 
 def same_layout(path: str, array: np.ndarray) -> np.ndarray:
@@ -56,9 +58,11 @@ def same_layout(path: str, array: np.ndarray) -> np.ndarray:
     if leaf == 'direction':
         return array.T[..., None]
     shapes = {
-        'length': (-1, 1, 1), 'token': (1, 1, -1), 'latent_scale': (1, -1, 1),
+        'length': (-1, 1, 1),
+        'token': (1, 1, -1),
+        'latent_scale': (1, -1, 1),
         'latent_bias': (1, -1, 1),
-    }  # fmt: skip
+    }
     return tiny_teacher.torch_layout(path, array.reshape(shapes.get(leaf, array.shape)))
 
 

@@ -51,11 +51,19 @@ def write_model(
 def write_t5(folder: pathlib.Path, width: int = 12, feed_forward: str = 'relu') -> None:
     """A T5 encoder whose vocabulary is that of `write_tokenizer`."""
     config = {
-        'architectures': [t5.CLASS_NAME], 'model_type': 't5', 'vocab_size': len(WORDS) + 3,
-        'd_model': width, 'd_kv': 5, 'd_ff': 16, 'num_layers': 2, 'num_heads': 2,
-        'relative_attention_num_buckets': 8, 'relative_attention_max_distance': 20,
-        'layer_norm_epsilon': 1e-6, 'feed_forward_proj': feed_forward,
-    }  # fmt: skip
+        'architectures': [t5.CLASS_NAME],
+        'model_type': 't5',
+        'vocab_size': len(WORDS) + 3,
+        'd_model': width,
+        'd_kv': 5,
+        'd_ff': 16,
+        'num_layers': 2,
+        'num_heads': 2,
+        'relative_attention_num_buckets': 8,
+        'relative_attention_max_distance': 20,
+        'layer_norm_epsilon': 1e-6,
+        'feed_forward_proj': feed_forward,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(config))
     write_model(folder, config, t5.parameter_shapes(t5.read_encoder(folder)), t5.NAMES)

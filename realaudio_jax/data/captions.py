@@ -22,11 +22,16 @@ _VERBS = {
         'jingle reload collapse ignite'
     ).split()
 } | {'cry': 'cries', 'fly': 'flies', 'die': 'dies', 'whinny': 'whinnies'}
-_GERUNDS = {'die': 'dying', 'drag': 'dragging', 'drop': 'dropping', 'drip': 'dripping'} | {
-    verb: verb + verb[-1] + 'ing'
-    for verb in 'cut dig flap hit hum lap pop rub run shut slap snap spin step stop tap zap zip zap'
-    .split()
-} | {'slam': 'slamming'}  # fmt: skip
+_GERUNDS = (
+    {'die': 'dying', 'drag': 'dragging', 'drop': 'dropping', 'drip': 'dripping'}
+    | {
+        verb: verb + verb[-1] + 'ing'
+        for verb in (
+            'cut dig flap hit hum lap pop rub run shut slap snap spin step stop tap zap zip zap'
+        ).split()
+    }
+    | {'slam': 'slamming'}
+)
 
 
 def _gerund(verb: str) -> str:

@@ -175,9 +175,17 @@ def _signature(layout: Layout) -> str:
 
 def _row(file: str | None, label: str, **columns: Any) -> Row:
     row = {
-        'file': file, 'label': label, 'labels': (label,), 'captions': (), 'split': '',
-        'subset': '', 'take': '', 'licence': UNKNOWN, 'author': '', 'source': '',
-    }  # fmt: skip
+        'file': file,
+        'label': label,
+        'labels': (label,),
+        'captions': (),
+        'split': '',
+        'subset': '',
+        'take': '',
+        'licence': UNKNOWN,
+        'author': '',
+        'source': '',
+    }
     return row | columns
 
 

@@ -196,9 +196,14 @@ def whole_latents(
 
 def _encoded(front_end, made, count, seconds, folder, progress) -> LatentScenes:
     return build_latent_scenes(
-        made, count, seconds, front_end.encode_audio, front_end.encode_text, folder,
+        made,
+        count,
+        seconds,
+        front_end.encode_audio,
+        front_end.encode_text,
+        folder,
         progress=progress,
-    )  # fmt: skip
+    )
 
 
 def teacher_scenes(

@@ -379,8 +379,10 @@ def _records(table: Table, index: dict[str, dict], log: Callable[[str], None]) -
         (f'silent or of less than {1000 * MIN_EVENT_SECONDS:g} ms', silent),
     ):
         if names:
-            log(f'{table.source}: left out {len(names)} of {counted(len(index), "file")}, {what}: '
-                f'{some(names)}')  # fmt: skip
+            log(
+                f'{table.source}: left out {len(names)} of {counted(len(index), "file")}, {what}: '
+                f'{some(names)}'
+            )
     return records
 
 

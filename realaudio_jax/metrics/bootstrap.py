@@ -46,8 +46,10 @@ def draw_counts(
         if not paired:
             drawn = rng.integers(clips_b, size=clips_b)
         counts[1].append(np.bincount(drawn, minlength=clips_b))
-    a, b = (np.array(c, np.int64).reshape(resamples, n)
-            for c, n in zip(counts, (clips_a, clips_b), strict=True))  # fmt: skip
+    a, b = (
+        np.array(c, np.int64).reshape(resamples, n)
+        for c, n in zip(counts, (clips_a, clips_b), strict=True)
+    )
     return a, b
 
 

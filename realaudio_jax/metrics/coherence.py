@@ -63,9 +63,16 @@ def coherence_rows(
     for model in models:
         for steps in counts:
             cosines = step_coherence(latents(model, steps), reference)
-            rows.append({
-                'name': 'latent cosine', 'value': float(cosines.mean()), 'n': len(cosines),
-                'model': model, 'steps': steps, 'to': f'teacher, {teacher_steps} steps',
-                'guidance': guidance, 'seed': seed,
-            })  # fmt: skip
+            rows.append(
+                {
+                    'name': 'latent cosine',
+                    'value': float(cosines.mean()),
+                    'n': len(cosines),
+                    'model': model,
+                    'steps': steps,
+                    'to': f'teacher, {teacher_steps} steps',
+                    'guidance': guidance,
+                    'seed': seed,
+                }
+            )
     return rows

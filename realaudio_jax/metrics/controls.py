@@ -54,9 +54,14 @@ def class_rows(
     ]
     for setting in settings:
         made = make_texts(
-            generator, labels, [Timeline()] * len(labels), seconds, setting, seed,
+            generator,
+            labels,
+            [Timeline()] * len(labels),
+            seconds,
+            setting,
+            seed,
             progress=_told(progress, setting, 'classes', len(labels)),
-        )  # fmt: skip
+        )
         windows = embed_clips(embedder, made.floats(), SAMPLE_RATE)
         hits = probe.hits(np.stack([w.mean(0) for w in windows]), labels)
         rows.append(
@@ -95,9 +100,13 @@ def loudness_rows(
     rows = [row(scene.audio for scene in scenes) | {'model': REAL}]
     for setting in settings:
         made = make_sounds(
-            generator, scenes, setting, seed, loudness_db=curves,
+            generator,
+            scenes,
+            setting,
+            seed,
+            loudness_db=curves,
             progress=_told(progress, setting, 'loudness', len(scenes)),
-        )  # fmt: skip
+        )
         rows.append(row(made.floats()) | setting.columns(generator))
     return rows
 

@@ -126,9 +126,14 @@ def _single(generator, scene, setting):
     slots = generator.slots([scene.caption], [timeline])
     bucket = bucket_of(setting, scene.seconds, 1, slots)
     request = generator.request(
-        [scene.caption], timeline, scene.seconds, [0], columns['guidance'], bucket.length,
+        [scene.caption],
+        timeline,
+        scene.seconds,
+        [0],
+        columns['guidance'],
+        bucket.length,
         slots=slots,
-    )  # fmt: skip
+    )
     return bucket, request, columns
 
 
@@ -140,6 +145,11 @@ def _whole(generator, bucket, request):
 
 def _stats_row(name, stats):
     return {
-        'name': name, 'value': stats.median, 'unit': 'ms', 'n': stats.n, 'high': stats.p95,
-        'p95': stats.p95, 'p99': stats.p99,
-    }  # fmt: skip
+        'name': name,
+        'value': stats.median,
+        'unit': 'ms',
+        'n': stats.n,
+        'high': stats.p95,
+        'p95': stats.p95,
+        'p99': stats.p99,
+    }

@@ -152,8 +152,10 @@ def _hits(requested, found, collar_s, offset_share):
 
 def _near(requested, found, collar_s, offset_share):
     """Whether each found event is at the time of each requested one, [requested found]."""
-    a, b = (np.array([(e.onset_s, e.offset_s) for e in events], np.float64).reshape(-1, 2)
-            for events in (requested, found))  # fmt: skip
+    a, b = (
+        np.array([(e.onset_s, e.offset_s) for e in events], np.float64).reshape(-1, 2)
+        for events in (requested, found)
+    )
     off = np.abs(a[:, None] - b[None])
     near = off[..., 0] <= collar_s
     if offset_share is not None:
@@ -196,12 +198,23 @@ def _scores(hits, requested, found, parts, counts, accuracy):
     p, r, f = _precision_recall_f(np.array([[hits, requested, found]]))
     rates = [float(part) / requested for part in parts]
     with np.errstate(all='ignore'):
-        by_class = [float(np.nanmean(x)) if not np.isnan(x).all() else float('nan')
-                    for x in _precision_recall_f(counts)]  # fmt: skip
+        by_class = [
+            float(np.nanmean(x)) if not np.isnan(x).all() else float('nan')
+            for x in _precision_recall_f(counts)
+        ]
     return DetectionScores(
-        float(f[0]), float(p[0]), float(r[0]), float(sum(rates)), *rates,
-        by_class[2], by_class[0], by_class[1], float(accuracy), int(requested), int(found),
-    )  # fmt: skip
+        float(f[0]),
+        float(p[0]),
+        float(r[0]),
+        float(sum(rates)),
+        *rates,
+        by_class[2],
+        by_class[0],
+        by_class[1],
+        float(accuracy),
+        int(requested),
+        int(found),
+    )
 
 
 def _precision_recall_f(counts):

@@ -130,6 +130,12 @@ def _summary(kept, stored, left_out):
 
 
 def _embedder_key(embedder):
-    parts = (FORMAT, embedder.name, embedder.sample_rate, embedder.dimension, embedder.window,
-             embedder.hop)  # fmt: skip
+    parts = (
+        FORMAT,
+        embedder.name,
+        embedder.sample_rate,
+        embedder.dimension,
+        embedder.window,
+        embedder.hop,
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -79,9 +79,11 @@ def compare_folders(
             if index == 0:
                 rows += _remarks(found[side], side, names[side], say)
             if found[side].short:
-                say(f'{side}: {found[side].short} of {len(found[side].files)} sounds are shorter '
+                say(
+                    f'{side}: {found[side].short} of {len(found[side].files)} sounds are shorter '
                     f'than the {embedder.window_s:g} s of {embedder.name}; padded with silence at '
-                    'their end')  # fmt: skip
+                    'their end'
+                )
         real, made = (found[side].vectors.by_content() for side in ('reference', 'generated'))
         order = np.random.default_rng(seed).permutation(len(real))
         halves = [real.take(half.tolist()) for half in np.array_split(order, 2)]
@@ -101,13 +103,21 @@ def _remarks(found, side, model, say):
         for reason in reasons:
             say(f'{side}: left out {reason}')
         note = '; '.join(reasons[:5]) + (' ...' if len(reasons) > 5 else '')
-        rows.append({
-            'name': f'{side} files left out', 'value': len(reasons), 'unit': 'files',
-            'n': len(reasons) + len(found.files), 'note': note, 'model': model,
-        })  # fmt: skip
+        rows.append(
+            {
+                'name': f'{side} files left out',
+                'value': len(reasons),
+                'unit': 'files',
+                'n': len(reasons) + len(found.files),
+                'note': note,
+                'model': model,
+            }
+        )
     if found.silent:
-        say(f'{side}: {found.silent} of {len(found.files)} sounds are silent (below -60 dBFS); '
-            'they are judged like the others')  # fmt: skip
+        say(
+            f'{side}: {found.silent} of {len(found.files)} sounds are silent (below -60 dBFS); '
+            'they are judged like the others'
+        )
     if len(found.sample_rates) > 1:
         rates = ', '.join(map(str, found.sample_rates))
         say(f'{side}: sample rates {rates} Hz; every sound is brought to that of the embedder')

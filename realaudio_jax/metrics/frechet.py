@@ -311,8 +311,10 @@ def _weighted_gaussians(clips, used, centre, directions, counts: Int[np.ndarray,
     frames = np.zeros(len(counts))
     total, scatter = np.zeros((len(counts), size)), np.zeros((len(counts), size * size))
     for first in range(0, len(used), 64):
-        sides = [(np.asarray(clips[i], np.float64) - centre[None, :]) @ directions
-                 for i in used[first : first + 64]]  # fmt: skip
+        sides = [
+            (np.asarray(clips[i], np.float64) - centre[None, :]) @ directions
+            for i in used[first : first + 64]
+        ]
         weights = counts[:, first : first + 64].astype(np.float64)
         frames += weights @ [len(x) for x in sides]
         total += weights @ [x.sum(0) for x in sides]

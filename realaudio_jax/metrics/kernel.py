@@ -55,8 +55,9 @@ def kernel_interval(
     """
     sets = [[i for i, clip in enumerate(clips) if len(clip)] for clips in (a, b)]
     if min(map(len, sets)) < 2:
-        raise ValueError(f'a kernel distance needs 2 clips a set, got {len(sets[0])} and '
-                         f'{len(sets[1])}')  # fmt: skip
+        raise ValueError(
+            f'a kernel distance needs 2 clips a set, got {len(sets[0])} and {len(sets[1])}'
+        )
     if paired and (len(a) != len(b) or sets[0] != sets[1]):
         raise ValueError(f'paired sets must match clip by clip, got {len(a)} and {len(b)} clips')
     centre = np.mean([a[i].mean(0) for i in sets[0]], 0)  # keeps float32 products small
@@ -67,8 +68,9 @@ def kernel_interval(
     counts = draw_counts(len(sets[0]), len(sets[1]), resamples, paired, seed)
     # the first row, every clip once, is the figure itself
     weights = [np.vstack([np.ones((1, c.shape[1])), c]) for c in counts]
-    within = [_mean_kernel(side, side, w, w, scale, True)
-              for side, w in zip(sides, weights, strict=True)]  # fmt: skip
+    within = [
+        _mean_kernel(side, side, w, w, scale, True) for side, w in zip(sides, weights, strict=True)
+    ]
     across = _mean_kernel(*sides, *weights, scale, paired)
     found = SCALE * (within[0] + within[1] - 2 * across)
     value, draws = float(found[0]), found[1:]

@@ -50,21 +50,23 @@ def measure_responses(
         rough = [roughness(sound, sample_rate) for sound in damaged]
         pairs = list(zip(sounds, damaged, strict=True))
         times = [clip_timing(x, sample_rate, e) for x, e in zip(damaged, events, strict=True)]
-        onsets, offsets = (np.abs(np.concatenate([getattr(t, name) for t in times]))
-                           for name in ('onset_ms', 'offset_ms'))  # fmt: skip
+        onsets, offsets = (
+            np.abs(np.concatenate([getattr(t, name) for t in times]))
+            for name in ('onset_ms', 'offset_ms')
+        )
         found = {
             'log-mel L1': np.mean([log_mel_l1(a, b, sample_rate) for a, b in pairs]),
             'multi-resolution STFT': np.mean([multi_resolution_stft(a, b) for a, b in pairs]),
             # an exact copy has no distortion: 100 dB stands for it
             'SI-SDR (dB)': np.mean([min(si_sdr(a, b), 100.0) for a, b in pairs]),
             'stereo width error': np.mean([abs(stereo_width_error(a, b)) for a, b in pairs]),
-            'bandwidth kept (%)': 100 * np.mean([bandwidth_kept(a, b, sample_rate)
-                                                 for a, b in pairs]),
+            'bandwidth kept (%)': 100
+            * np.mean([bandwidth_kept(a, b, sample_rate) for a, b in pairs]),
             'line over skirt (dB)': np.mean(purity),
             'roughness ratio': np.mean(rough / before),
             'onset error (ms)': _median(onsets),
             'offset error (ms)': _median(offsets),
-        }  # fmt: skip
+        }
         for embedder, real in zip(embedders, windows, strict=True):
             made = embed_clips(embedder, damaged, sample_rate)
             for name in distances:

@@ -264,16 +264,24 @@ class SceneJudge:
                 for name, unit, pick in (
                     (f'{kind} error, median', 'ms', lambda s: s.median_ms),
                     (f'{kind} error, 90th percentile', 'ms', lambda s: s.p90_ms),
-                    *((f'{kind}s within {c} ms', '%', lambda s, c=c: 100 * s.hit_rate[c])
-                      for c in COLLARS_MS),
+                    *(
+                        (f'{kind}s within {c} ms', '%', lambda s, c=c: 100 * s.hit_rate[c])
+                        for c in COLLARS_MS
+                    ),
                     (f'{kind}s missed', '%', lambda s: 100 * s.missed),
                 )
-            ]  # fmt: skip
+            ]
         counts = [event_counts((events, timing.found), 0.2, None) for events, timing in clips]
         return rows + [
             row('onset F1, 200 ms', '%', lambda drawn: 100 * f1_of_counts(drawn), counts),
-            row('onsets unasked for, per scene', '',
-                lambda drawn: float(np.mean([len(t.spurious_s) for _, t in drawn]))),
-            row('energy outside the events', 'dB',
-                lambda drawn: float(np.nanmean([t.outside_db for _, t in drawn]))),
-        ]  # fmt: skip
+            row(
+                'onsets unasked for, per scene',
+                '',
+                lambda drawn: float(np.mean([len(t.spurious_s) for _, t in drawn])),
+            ),
+            row(
+                'energy outside the events',
+                'dB',
+                lambda drawn: float(np.nanmean([t.outside_db for _, t in drawn])),
+            ),
+        ]

@@ -132,9 +132,13 @@ class ClapText(nn.Module):
                 'shorten the text'
             )
         x = Embeddings(
-            self.vocabulary, self.positions, self.width, self.padding, self.epsilon,
+            self.vocabulary,
+            self.positions,
+            self.width,
+            self.padding,
+            self.epsilon,
             name='embeddings',
-        )(ids, mask)  # fmt: skip
+        )(ids, mask)
         bias = mask_bias(mask)
         for i in range(self.layers):
             x = Layer(self.heads, self.hidden, self.epsilon, name=f'layer_{i}')(x, bias)
@@ -163,11 +167,16 @@ def clap_text(config: Mapping[str, Any], source: str | os.PathLike) -> ClapText:
       ValueError: a variant that is not ported.
     """
     fields = {
-        'vocab_size': 'vocabulary', 'max_position_embeddings': 'positions', 'hidden_size': 'width',
-        'intermediate_size': 'hidden', 'num_hidden_layers': 'layers',
-        'num_attention_heads': 'heads', 'projection_dim': 'dimension', 'pad_token_id': 'padding',
+        'vocab_size': 'vocabulary',
+        'max_position_embeddings': 'positions',
+        'hidden_size': 'width',
+        'intermediate_size': 'hidden',
+        'num_hidden_layers': 'layers',
+        'num_attention_heads': 'heads',
+        'projection_dim': 'dimension',
+        'pad_token_id': 'padding',
         'layer_norm_eps': 'epsilon',
-    }  # fmt: skip
+    }
     fixed = {'hidden_act': 'gelu', 'projection_hidden_act': 'relu', 'type_vocab_size': 1}
     defaults = {key: getattr(ClapText, argument) for key, argument in fields.items()}
     shared = {k: config[k] for k in ('projection_dim', 'projection_hidden_act') if k in config}

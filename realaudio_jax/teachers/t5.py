@@ -143,9 +143,13 @@ class T5Encoder(nn.Module):
         bias = jnp.moveaxis(bias, -1, 0)[None] + mask_bias(mask)
         for i in range(self.layers):
             x = Layer(
-                self.heads, self.head_width, self.hidden, self.feed_forward, self.epsilon,
+                self.heads,
+                self.head_width,
+                self.hidden,
+                self.feed_forward,
+                self.epsilon,
                 name=f'layer_{i}',
-            )(x, bias)  # fmt: skip
+            )(x, bias)
         return RMSNorm(self.epsilon, name='norm')(x)
 
 
@@ -162,10 +166,16 @@ def read_encoder(folder: str | os.PathLike, class_name: str = CLASS_NAME) -> T5E
     """
     config = importing.read_model_config(folder, class_name)
     fields = {
-        'vocab_size': 'vocabulary', 'd_model': 'width', 'd_kv': 'head_width', 'd_ff': 'hidden',
-        'num_layers': 'layers', 'num_heads': 'heads', 'feed_forward_proj': 'feed_forward',
-        'relative_attention_num_buckets': 'buckets', 'layer_norm_epsilon': 'epsilon',
-    }  # fmt: skip
+        'vocab_size': 'vocabulary',
+        'd_model': 'width',
+        'd_kv': 'head_width',
+        'd_ff': 'hidden',
+        'num_layers': 'layers',
+        'num_heads': 'heads',
+        'feed_forward_proj': 'feed_forward',
+        'relative_attention_num_buckets': 'buckets',
+        'layer_norm_epsilon': 'epsilon',
+    }
     arguments = importing.pick(config, folder, fields, {'model_type': 't5'})
     # Absent from configs older than the choice of it.
     arguments['longest'] = config.get('relative_attention_max_distance', 128)

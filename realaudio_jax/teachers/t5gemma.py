@@ -74,9 +74,11 @@ class Layer(nn.Module):
         query, key, value = (
             split_heads(_dense(heads * self.head_width, name=name)(y), heads)
             for name, heads in (
-                ('query', self.heads), ('key', self.key_heads), ('value', self.key_heads)
+                ('query', self.heads),
+                ('key', self.key_heads),
+                ('value', self.key_heads),
             )
-        )  # fmt: skip
+        )
         query, key = rotate_halves(query, *rotary), rotate_halves(key, *rotary)
         repeats = self.heads // self.key_heads
         if repeats > 1:
@@ -139,9 +141,15 @@ class T5GemmaEncoder(nn.Module):
             near = near + jnp.where(seen, 0.0, HIDDEN)[None, None]
         for i in range(self.layers):
             x = Layer(
-                self.heads, self.key_heads, self.head_width, self.hidden,
-                self.query_scalar**-0.5, self.cap, self.epsilon, name=f'layer_{i}',
-            )(x, rotary, bias if i % 2 else near)  # fmt: skip
+                self.heads,
+                self.key_heads,
+                self.head_width,
+                self.hidden,
+                self.query_scalar**-0.5,
+                self.cap,
+                self.epsilon,
+                name=f'layer_{i}',
+            )(x, rotary, bias if i % 2 else near)
         return RMSNorm(self.epsilon, NORM_OFFSET, name='norm')(x)
 
 
@@ -157,17 +165,24 @@ def read_encoder(folder: str | os.PathLike) -> T5GemmaEncoder:
     """
     config = importing.read_model_config(folder, CLASS_NAME).get('encoder', {})
     fields = {
-        'vocab_size': 'vocabulary', 'hidden_size': 'width', 'head_dim': 'head_width',
-        'intermediate_size': 'hidden', 'num_hidden_layers': 'layers',
-        'num_attention_heads': 'heads', 'num_key_value_heads': 'key_heads',
-        'query_pre_attn_scalar': 'query_scalar', 'attn_logit_softcapping': 'cap',
-        'sliding_window': 'window', 'rms_norm_eps': 'epsilon',
-    }  # fmt: skip
+        'vocab_size': 'vocabulary',
+        'hidden_size': 'width',
+        'head_dim': 'head_width',
+        'intermediate_size': 'hidden',
+        'num_hidden_layers': 'layers',
+        'num_attention_heads': 'heads',
+        'num_key_value_heads': 'key_heads',
+        'query_pre_attn_scalar': 'query_scalar',
+        'attn_logit_softcapping': 'cap',
+        'sliding_window': 'window',
+        'rms_norm_eps': 'epsilon',
+    }
     depth = config.get('num_hidden_layers', 0)
     fixed = {
-        'hidden_activation': 'gelu_pytorch_tanh', 'attention_bias': False,
+        'hidden_activation': 'gelu_pytorch_tanh',
+        'attention_bias': False,
         'layer_types': [KINDS[i % 2] for i in range(depth)],
-    }  # fmt: skip
+    }
     rotary = config.get('rope_parameters') or {'rope_theta': config.get('rope_theta', 10_000.0)}
     if rotary.get('rope_type', 'default') != 'default':
         fixed['rope_parameters'] = {'rope_type': 'default'}

@@ -39,8 +39,10 @@ def encoder():
 
     return SceneEncoder(
         lambda audio: np.repeat(1024 * audio[:, ::FRAME_SAMPLES, :1], CHANNELS, axis=2),
-        text, SECONDS, fresh.ENCODED_AT_ONCE,
-    )  # fmt: skip
+        text,
+        SECONDS,
+        fresh.ENCODED_AT_ONCE,
+    )
 
 
 def crops(make, batch_size=4, pool=11, uses=1.0, folder=None, seed=7, **kwargs):

@@ -61,10 +61,11 @@ def urbansound8k(folder):
 def fsd50k(folder):
     truth, about = folder / 'FSD50K.ground_truth', folder / 'FSD50K.metadata'
     put_table(
-        truth / 'dev.csv', 'fname,labels,mids,split',
+        truth / 'dev.csv',
+        'fname,labels,mids,split',
         (64760, 'Electric_guitar,Guitar,Music', '/m/a,/m/b,/m/c', 'train'),
         (16399, 'Rain', '/m/d', 'val'),
-    )  # fmt: skip
+    )
     put_table(truth / 'eval.csv', 'fname,labels,mids', (37199, 'Bark,Dog', '/m/e,/m/f'))
     put_sounds(folder, 'FSD50K.dev_audio/64760.wav', 'FSD50K.dev_audio/16399.wav')
     put_sounds(folder, 'FSD50K.eval_audio/37199.wav')
@@ -82,33 +83,49 @@ def clotho(folder):
         put_table(folder / f'clotho_captions_{subset}.csv', header, ('Rain é.wav', *said))
         put_sounds(folder, f'{subset}/Rain é.wav', seconds=4.5)
     put_table(
-        folder / 'clotho_metadata_development.csv', about,
-        ('Rain é.wav', 'rain;roof', 'Not found', 'https://freesound.org/s/1', '', 'Renée',
-         'http://creativecommons.org/publicdomain/zero/1.0/'),
+        folder / 'clotho_metadata_development.csv',
+        about,
+        (
+            'Rain é.wav',
+            'rain;roof',
+            'Not found',
+            'https://freesound.org/s/1',
+            '',
+            'Renée',
+            'http://creativecommons.org/publicdomain/zero/1.0/',
+        ),
         encoding='latin-1',
-    )  # fmt: skip
+    )
     return folder
 
 
 def audiocaps(folder):
     header = 'audiocap_id,youtube_id,start_time,caption'
     put_table(
-        folder / 'dataset/train.csv', header, (91139, 'r1nicOVtvkQ', 130, 'A woman talks nearby'),
+        folder / 'dataset/train.csv',
+        header,
+        (91139, 'r1nicOVtvkQ', 130, 'A woman talks nearby'),
         (91140, 'lost', 10, 'Nobody has this one'),
-    )  # fmt: skip
+    )
     put_table(
-        folder / 'dataset/test.csv', header,
+        folder / 'dataset/test.csv',
+        header,
         *((i, '-x_Y', 20, f'Clanging number {i}') for i in range(5)),
-    )  # fmt: skip
+    )
     put_sounds(folder, 'train/r1nicOVtvkQ_130.wav', 'test/Y-x_Y.wav')
     return folder
 
 
 def wavcaps(folder):
     item = {
-        'title': 'Airplane', 'author': 'Daniel', 'href': 'https://x.org/2219', 'duration': 0.2,
-        'caption': 'An airplane is landing.', 'id': '2219', 'audio': 'wav_path',
-    }  # fmt: skip
+        'title': 'Airplane',
+        'author': 'Daniel',
+        'href': 'https://x.org/2219',
+        'duration': 0.2,
+        'caption': 'An airplane is landing.',
+        'id': '2219',
+        'audio': 'wav_path',
+    }
     hours = item | {'id': '7', 'duration': 40_000.0}
     data = {'num_captions_per_audio': 1, 'data': [item, hours]}
     (folder / 'json_files/SoundBible').mkdir(parents=True)
@@ -118,9 +135,13 @@ def wavcaps(folder):
 
 
 MAKE = {
-    'ESC-50': esc50, 'UrbanSound8K': urbansound8k, 'FSD50K': fsd50k, 'Clotho': clotho,
-    'AudioCaps': audiocaps, 'WavCaps': wavcaps,
-}  # fmt: skip
+    'ESC-50': esc50,
+    'UrbanSound8K': urbansound8k,
+    'FSD50K': fsd50k,
+    'Clotho': clotho,
+    'AudioCaps': audiocaps,
+    'WavCaps': wavcaps,
+}
 BUILDERS = {
     builder.layout: builder
     for builder in vars(tfds_builders).values()
@@ -327,6 +348,8 @@ def test_licences_have_short_names():
         'http://creativecommons.org/licenses/by-nc/3.0/': 'CC-BY-NC-3.0',
         'https://creativecommons.org/publicdomain/zero/1.0/': 'CC0-1.0',
         'http://creativecommons.org/licenses/sampling+/1.0/': 'CC-SAMPLING+-1.0',
-        'CC0': 'CC0-1.0', 'CC-BY': 'CC-BY', '': 'unknown',
-    }  # fmt: skip
+        'CC0': 'CC0-1.0',
+        'CC-BY': 'CC-BY',
+        '': 'unknown',
+    }
     assert {text: layouts.licence_name(text) for text in named} == named

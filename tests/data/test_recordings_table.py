@@ -48,8 +48,9 @@ def test_what_is_left_out_or_not_used_is_said(folder):
     )
     rows, lines = read(folder, text)
     assert {name: row.label for name, row in rows.items()} == {
-        'dog.wav': 'dog', 'deep/rain.flac': 'rain',
-    }  # fmt: skip
+        'dog.wav': 'dog',
+        'deep/rain.flac': 'rain',
+    }
     said = [line.split('metadata.csv: ')[1] for line in lines]
     assert said == [
         'columns not used: mood',
@@ -105,9 +106,13 @@ def test_a_folder_without_a_table_speaks_through_its_names(tmp_path):
     lines = []
     root = tmp_path / 'thunder'
     names = {
-        'door_slam-02.wav': 'door slam', 'dog bark/1.wav': 'dog bark', 'a/wav/x.opus': 'a',
-        '0001.flac': 'thunder', 'audio/gong_3.wav': 'gong', 'x.m4a': None,
-    }  # fmt: skip
+        'door_slam-02.wav': 'door slam',
+        'dog bark/1.wav': 'dog bark',
+        'a/wav/x.opus': 'a',
+        '0001.flac': 'thunder',
+        'audio/gong_3.wav': 'gong',
+        'x.m4a': None,
+    }
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b'')
@@ -126,8 +131,9 @@ def test_folders_may_be_splits(tmp_path):
         (tmp_path / name).write_bytes(b'')
     rows = read_table(tmp_path, print).rows
     assert {(row.label, row.split) for row in rows.values()} == {
-        ('dog', 'train'), ('dog', 'held_out'),
-    }  # fmt: skip
+        ('dog', 'train'),
+        ('dog', 'held_out'),
+    }
     (tmp_path / 'test' / 'dog' / '2.wav').unlink()
     assert {row.split for row in read_table(tmp_path, print).rows.values()} == {''}
 

@@ -160,8 +160,10 @@ def test_every_label_of_two_takes_is_in_both_splits():
     for _ in range(30):
         labels = rng.integers(0, 6, 40)
         takes = labels * 100 + rng.integers(0, 4, 40)
-        files = [(f'{i}.wav', f'{x}', f'take {t}') for i, (x, t) in enumerate(zip(labels, takes,
-                 strict=True))]  # fmt: skip
+        files = [
+            (f'{i}.wav', f'{x}', f'take {t}')
+            for i, (x, t) in enumerate(zip(labels, takes, strict=True))
+        ]
         out = held_out(files)
         assert out == held_out(files[::-1])  # the order of files decides nothing
         by_take = {}

@@ -52,8 +52,10 @@ def test_the_part_that_sounds_has_the_level_of_an_event(recordings):
         level = 20 * np.log10(crops.rms(sounding))
         assert abs(level - config.level_dbfs) < 0.3
         assert np.abs(scene.audio).max() <= MAX_PEAK
-    spread = {round(20 * np.log10(crops.rms(s.audio[2 * SAMPLE_RATE :])))
-              for s in whole_recordings(1, recordings, 12, 10.0)}  # fmt: skip
+    spread = {
+        round(20 * np.log10(crops.rms(s.audio[2 * SAMPLE_RATE :])))
+        for s in whole_recordings(1, recordings, 12, 10.0)
+    }
     assert len(spread) > 3
 
 

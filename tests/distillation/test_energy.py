@@ -99,9 +99,12 @@ def test_samples_are_the_students_own_and_the_gradient_that_of_the_last_steps(st
 
     def recipe_loss(p):
         recipe = Energy(
-            student=student, path=toys.PATH, segments=(steps,), through=through,
+            student=student,
+            path=toys.PATH,
+            segments=(steps,),
+            through=through,
             windows=((1, None),),
-        )  # fmt: skip
+        )
         return recipe.loss(p, None, None, batch, jax.random.key(5))[0]
 
     loss = recipe_loss(0.3)

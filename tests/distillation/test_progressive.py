@@ -96,10 +96,12 @@ def test_a_student_that_takes_two_perfect_teacher_steps_has_no_loss(each_path):
 RECIPES = {
     'progressive': lambda: recipe(toys.linear_student, from_teacher=True),
     'consistency': lambda: Consistency(
-        teacher_step=0.05, student=toys.linear_student, teacher=toys.gaussian_teacher,
+        teacher_step=0.05,
+        student=toys.linear_student,
+        teacher=toys.gaussian_teacher,
         path=toys.PATH,
     ),
-}  # fmt: skip
+}
 each = pytest.mark.parametrize('make', RECIPES.values(), ids=RECIPES)
 
 

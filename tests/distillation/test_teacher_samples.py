@@ -49,9 +49,16 @@ def ask(scenes, folder, seed=0, teacher=telling, absence=Absence(text=0.3, timel
         teacher, unused[0], PATH, jnp.float32(1.0), None, *unused, settings['network']
     )
     return sample_teacher(
-        scenes, subject, settings['guidance_range'], settings['steps'], 10, absence, seed, folder,
+        scenes,
+        subject,
+        settings['guidance_range'],
+        settings['steps'],
+        10,
+        absence,
+        seed,
+        folder,
         other.get('progress'),
-    )  # fmt: skip
+    )
 
 
 def test_answers_are_of_what_is_kept_beside_them(scenes, tmp_path):

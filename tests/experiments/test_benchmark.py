@@ -20,11 +20,21 @@ def benchmark(experiment):
 def fake(systems, **changes):
     """Guided, ten steps of 20 ms each."""
     arguments = {
-        'name': 'AudioLDM 2', 'weights': systems.RANDOM, 'steps': 10, 'guided': True,
-        'parameters': 7, 'sample_rate': 16_000, 'channels': 1, 'made_s': 1.0, 'flag': 'audioldm2',
-        'text': lambda: jnp.zeros(1), 'sample': lambda c, taken: time.sleep(0.02 * taken),
-        'decode': lambda latents: jnp.ones(2), 'encode': lambda: jnp.ones(3), **changes,
-    }  # fmt: skip
+        'name': 'AudioLDM 2',
+        'weights': systems.RANDOM,
+        'steps': 10,
+        'guided': True,
+        'parameters': 7,
+        'sample_rate': 16_000,
+        'channels': 1,
+        'made_s': 1.0,
+        'flag': 'audioldm2',
+        'text': lambda: jnp.zeros(1),
+        'sample': lambda c, taken: time.sleep(0.02 * taken),
+        'decode': lambda latents: jnp.ones(2),
+        'encode': lambda: jnp.ones(3),
+        **changes,
+    }
     return systems.System(**arguments)
 
 
@@ -173,8 +183,15 @@ def test_the_whole_command(benchmark, tiny_release, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(
         benchmark, 'measure_row', lambda name, runtime, workdir: benchmark.row_here(name, runtime)
     )
-    argv = ['benchmark', f'--release={tiny_release}', f'--workdir={tmp_path}', '--seconds=1',
-            '--rows=audioldm2,teacher', '--limit_s=0', '--repeats=1']  # fmt: skip
+    argv = [
+        'benchmark',
+        f'--release={tiny_release}',
+        f'--workdir={tmp_path}',
+        '--seconds=1',
+        '--rows=audioldm2,teacher',
+        '--limit_s=0',
+        '--repeats=1',
+    ]
     benchmark.flags.FLAGS(argv)
     benchmark.main(argv)
     text = (tmp_path / 'benchmark.md').read_text()

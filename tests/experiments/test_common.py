@@ -108,8 +108,13 @@ def test_a_tilde_is_the_home_folder(parse, monkeypatch):
 def test_default_names_differ_where_the_sound_does():
     plain = dict(seed=0, steps=4, seconds=10.0)
     changes = [
-        {}, {'seed': 1}, {'steps': 2}, {'seconds': 2.5}, {'model': 'teacher'}, {'guidance': 3.0},
-    ]  # fmt: skip
+        {},
+        {'seed': 1},
+        {'steps': 2},
+        {'seconds': 2.5},
+        {'model': 'teacher'},
+        {'guidance': 3.0},
+    ]
     names = [common.default_name('A dog', None, **(plain | change)) for change in changes]
     names += [common.default_name('A dog', f'bark@{i}-2', **plain) for i in range(2)]
     assert len(set(names)) == len(names) and names[0] == 'a-dog-seed0-4steps-10s'

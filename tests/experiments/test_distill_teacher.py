@@ -16,8 +16,10 @@ from realaudio_jax.teachers import load_teacher
 
 # 1 s of sound, and attention in the middle alone, which compiles much sooner.
 UNET = {
-    'sample_size': 50, 'down_block_types': ['DownBlock2D'] * 2, 'up_block_types': ['UpBlock2D'] * 2,
-}  # fmt: skip
+    'sample_size': 50,
+    'down_block_types': ['DownBlock2D'] * 2,
+    'up_block_types': ['UpBlock2D'] * 2,
+}
 WRITERS = {
     'stable_audio_open': tiny_teacher.write_stable_audio_open,
     'audioldm2': lambda folder: tiny_audioldm2.write(folder, **UNET),

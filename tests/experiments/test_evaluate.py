@@ -56,7 +56,9 @@ def test_a_release_is_judged_beside_its_teacher(experiment, tower_release, monke
     rows = run.judge_release(str(tower_release), None, None, 2, 1.0, [2], 0, ['kad'], 3)
     assert rows == seen['settings']  # the latency of each
     assert seen['settings'] == [
-        Setting('student', 2), Setting('teacher', 4), Setting('teacher', 50),
-    ]  # fmt: skip
+        Setting('student', 2),
+        Setting('teacher', 4),
+        Setting('teacher', 50),
+    ]
     assert seen['scenes'] == seen['others'] == 2 and seen['tower'] is not None
     assert seen['distances'] == ['kad'] and seen['diversity_prompts'] == 3

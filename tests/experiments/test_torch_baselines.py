@@ -18,10 +18,11 @@ def pair(torch_baselines, name):
     networks, arguments = {
         'audioldm2': (tiny_networks.AUDIOLDM2, (None, 0.1, 'float32', 3)),
         'stable_audio_open': (
-            tiny_networks.open_networks(baselines), (None, 0.001, 'float32', 3, False)
+            tiny_networks.open_networks(baselines),
+            (None, 0.001, 'float32', 3, False),
         ),
         'stable_audio_3': (tiny_networks.small_networks(baselines), (None, 0.3, 'float32', 3)),
-    }[name]  # fmt: skip
+    }[name]
     ours, theirs = (getattr(m, f'{name}_system') for m in (baselines, torch_baselines))
     return ours(*arguments, networks), theirs(*arguments, False, networks)
 

@@ -30,11 +30,19 @@ def open_networks(baselines):
     """Stable Audio Open; `baselines` is experiments.baselines, which each test imports anew."""
     predictors = denoise.Networks(
         transformer.Transformer(
-            channels=4, frames=8, depth=1, heads=2, key_heads=1, head_width=8, context_width=6,
-            context_input=6, timing_input=12, level_features=4,
+            channels=4,
+            frames=8,
+            depth=1,
+            heads=2,
+            key_heads=1,
+            head_width=8,
+            context_width=6,
+            context_input=6,
+            timing_input=12,
+            level_features=4,
         ),
         conditioners.Projection(text_width=5, width=6),
-    )  # fmt: skip
+    )
     return baselines.OpenNetworks(
         predictors, oobleck.Oobleck(8, 8, (2, 4), (1, 2), 4), t5.T5Encoder(20, 5, 3, 8, 1, 2)
     )

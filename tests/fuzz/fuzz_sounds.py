@@ -25,12 +25,21 @@ from realaudio_jax.data.recordings_table import read_table
 from realaudio_jax.sound_files import read_sound
 
 KINDS = (
-    ('wav', 'WAV', 'PCM_16'), ('24.wav', 'WAV', 'PCM_24'), ('float.wav', 'WAV', 'FLOAT'),
-    ('adpcm.wav', 'WAV', 'IMA_ADPCM'), ('flac', 'FLAC', 'PCM_16'), ('ogg', 'OGG', 'VORBIS'),
-    ('opus', 'OGG', 'OPUS'), ('mp3', 'MP3', 'MPEG_LAYER_III'), ('aiff', 'AIFF', 'PCM_16'),
-    ('au', 'AU', 'PCM_16'), ('caf', 'CAF', 'PCM_16'), ('w64', 'W64', 'PCM_16'),
-    ('rf64', 'RF64', 'PCM_16'), ('voc', 'VOC', 'PCM_16'),
-)  # fmt: skip
+    ('wav', 'WAV', 'PCM_16'),
+    ('24.wav', 'WAV', 'PCM_24'),
+    ('float.wav', 'WAV', 'FLOAT'),
+    ('adpcm.wav', 'WAV', 'IMA_ADPCM'),
+    ('flac', 'FLAC', 'PCM_16'),
+    ('ogg', 'OGG', 'VORBIS'),
+    ('opus', 'OGG', 'OPUS'),
+    ('mp3', 'MP3', 'MPEG_LAYER_III'),
+    ('aiff', 'AIFF', 'PCM_16'),
+    ('au', 'AU', 'PCM_16'),
+    ('caf', 'CAF', 'PCM_16'),
+    ('w64', 'W64', 'PCM_16'),
+    ('rf64', 'RF64', 'PCM_16'),
+    ('voc', 'VOC', 'PCM_16'),
+)
 EXTREMES = (0, 1, 2, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF, 0xFFFFFF)
 ODD_FLOATS = (np.nan, np.inf, 1e37, -1e6)
 MAX_CPU_SECONDS = 1.0

@@ -25,8 +25,9 @@ def test_a_reader_that_believes_headers_is_caught(tmp_path):
     size = 1 << 20
     assert fuzz_sounds.problem(lambda: np.zeros(2 * size, np.int8), 'x', size)[1]
     assert fuzz_sounds.problem(lambda: [][1], 'x', size) == (
-        'raised', 'IndexError: list index out of range',
-    )  # fmt: skip
+        'raised',
+        'IndexError: list index out of range',
+    )
 
     def refuse(text):
         raise ValueError(text)

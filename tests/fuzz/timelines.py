@@ -16,8 +16,20 @@ MOST_SECONDS, MOST_CHARACTERS = 1.0, 400  # to read one, and of its message
 MOST_BYTES = 30_000_000
 
 _TEXTS = [
-    'gunshot', 'dog bark', '', ' ', 'a@b', 'x;y', '雨', '🐶', '\ud800', '\x00', 'Tür', '"', "'",
-]  # fmt: skip
+    'gunshot',
+    'dog bark',
+    '',
+    ' ',
+    'a@b',
+    'x;y',
+    '雨',
+    '🐶',
+    '\ud800',
+    '\x00',
+    'Tür',
+    '"',
+    "'",
+]
 _NUMBERS = [
     '0', '1', '2.5', '.5', '5.', '1e0', '1e400', '-1', '+1', 'nan', 'inf', '-inf', '\u0131nf',
     '\u0661', '1_0', '0x1', '9' * 400, '1.2.3', '', ' ', '1e-400', '１', 'ｉnf', '--1', '10',
@@ -26,8 +38,20 @@ _PIECES = [
     '@', '-', ':', ';', ',', 'dB', 's', ' ', '\t', '\n', '[', ']', '{', '}', '"', '\\', '\xa0',
 ]  # fmt: skip
 _SECONDS = [
-    10, 10.0, 0.5, None, 'ten', '10', float('nan'), float('inf'), 1e308, 10**400, -1, True, [1],
-]  # fmt: skip
+    10,
+    10.0,
+    0.5,
+    None,
+    'ten',
+    '10',
+    float('nan'),
+    float('inf'),
+    1e308,
+    10**400,
+    -1,
+    True,
+    [1],
+]
 
 
 def _value(rng):

@@ -18,8 +18,9 @@ def test_prompt_agreement_is_the_cosine_of_each_pair():
 
 def test_step_coherence_of_latents():
     a, b = np.random.default_rng(1).normal(size=(2, 2, 7, 5))
-    expected = [(x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum())
-                for x, y in zip(a, b, strict=True)]  # fmt: skip
+    expected = [
+        (x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()) for x, y in zip(a, b, strict=True)
+    ]
     found = agreement.step_coherence(jnp.asarray(a), jnp.asarray(b))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(agreement.step_coherence(a, 3 * a), 1)

@@ -10,9 +10,15 @@ import pytest
 from realaudio_jax.metrics.detection import event_scores, segment_scores
 from realaudio_jax.timeline import Event
 
-NAMES = {'f_measure': 'f1', 'precision': 'precision', 'recall': 'recall',
-         'error_rate': 'error_rate', 'substitution_rate': 'substitutions',
-         'deletion_rate': 'deletions', 'insertion_rate': 'insertions'}  # fmt: skip
+NAMES = {
+    'f_measure': 'f1',
+    'precision': 'precision',
+    'recall': 'recall',
+    'error_rate': 'error_rate',
+    'substitution_rate': 'substitutions',
+    'deletion_rate': 'deletions',
+    'insertion_rate': 'insertions',
+}
 
 
 def _read(path):
@@ -88,10 +94,14 @@ def test_random_lists_agree_with_sed_eval_itself():
     labels = ['a', 'b', 'c']
     for _ in range(5):
         onset = rng.uniform(0, 9, (2, 12))
-        lists = [[Event(labels[rng.integers(3)], t, t + rng.uniform(0.1, 1.0)) for t in side]
-                 for side in onset]  # fmt: skip
-        as_dicts = [[{'event_label': e.text, 'onset': e.onset_s, 'offset': e.offset_s}
-                     for e in side] for side in lists]  # fmt: skip
+        lists = [
+            [Event(labels[rng.integers(3)], t, t + rng.uniform(0.1, 1.0)) for t in side]
+            for side in onset
+        ]
+        as_dicts = [
+            [{'event_label': e.text, 'onset': e.onset_s, 'offset': e.offset_s} for e in side]
+            for side in lists
+        ]
         names = sorted({e.text for e in lists[0]})
         if {e.text for e in lists[1]} - set(names):
             continue

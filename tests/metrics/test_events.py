@@ -37,8 +37,9 @@ def _scene(seed, bed_db=None, shift_s=0.0, seconds=6):
 
 
 def _errors(**settings):
-    return np.concatenate([onset_errors(a, RATE, o) for a, o in
-                           (_scene(seed, **settings) for seed in range(4))])  # fmt: skip
+    return np.concatenate(
+        [onset_errors(a, RATE, o) for a, o in (_scene(seed, **settings) for seed in range(4))]
+    )
 
 
 @pytest.mark.parametrize('bed_db, p90_ms', [(None, 1.5), (-20, 2), (-10, 3)])

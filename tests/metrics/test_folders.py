@@ -33,9 +33,14 @@ def folders(tmp_path_factory):
 
 def compare(folders, made, **settings):
     rows = compare_folders(
-        folders[made], folders['real'], [toy()], list(DISTANCES), folders['cache'], resamples=20,
+        folders[made],
+        folders['real'],
+        [toy()],
+        list(DISTANCES),
+        folders['cache'],
+        resamples=20,
         **settings,
-    )  # fmt: skip
+    )
     return {(row['name'], row['model']): row for row in rows}
 
 

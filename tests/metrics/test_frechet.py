@@ -120,8 +120,9 @@ def test_a_difference_of_two_codecs_is_sharper_than_either_distance():
     swapped = frechet_difference(real, far, near, 60)
     assert (swapped.value, swapped.low) == pytest.approx((-found.value, -found.high))
     noisy = [clip + np.random.default_rng(i).normal(size=clip.shape) for i, clip in enumerate(real)]
-    again = [clip + np.random.default_rng(99 - i).normal(size=clip.shape)
-             for i, clip in enumerate(real)]  # fmt: skip
+    again = [
+        clip + np.random.default_rng(99 - i).normal(size=clip.shape) for i, clip in enumerate(real)
+    ]
     same = frechet_difference(real, noisy, again, 60)
     assert same.low < 0 < same.high
 

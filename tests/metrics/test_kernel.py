@@ -20,8 +20,12 @@ def _by_loop(a, b):
         return np.mean([np.exp(-((x - y) @ (x - y)) / (2 * s * s)) for x, y in pairs])
 
     def within(clips):
-        return [(x, y) for i, j in itertools.permutations(range(len(clips)), 2)
-                for x in clips[i] for y in clips[j]]  # fmt: skip
+        return [
+            (x, y)
+            for i, j in itertools.permutations(range(len(clips)), 2)
+            for x in clips[i]
+            for y in clips[j]
+        ]
 
     s = np.median([np.linalg.norm(x - y) for x, y in within(a)])
     across = [(x, y) for c in a for x in c for d in b for y in d]

@@ -68,8 +68,11 @@ def test_bad_sets_are_named():
     with pytest.raises(ValueError, match='only'):
         fit_probe(vectors, ['cat'] * 24, groups)
     with pytest.raises(ValueError, match="'hen' is in one group only"):
-        fit_probe(vectors, labels, ['g' if label == 'hen' else str(i % 4)
-                                    for i, label in enumerate(labels)])  # fmt: skip
+        fit_probe(
+            vectors,
+            labels,
+            ['g' if label == 'hen' else str(i % 4) for i, label in enumerate(labels)],
+        )
     with pytest.raises(ValueError, match="no class 'owl'; the probe knows cat, dog, hen"):
         fit_probe(vectors, labels, groups).hits(vectors[:1], ['owl'])
 

@@ -74,11 +74,13 @@ def test_multi_resolution_stft_of_a_gain_and_against_scipy(noise):
     x, y = noise[:8192, 0], noise[8192:16384, 0]
     expected = []
     for n in R.RESOLUTIONS:
-        m = [np.abs(librosa.stft(z, n_fft=n, hop_length=n // 4, pad_mode='reflect'))
-             for z in (x, y)]  # fmt: skip
+        m = [
+            np.abs(librosa.stft(z, n_fft=n, hop_length=n // 4, pad_mode='reflect')) for z in (x, y)
+        ]
         logs = [np.log(np.maximum(z, 1e-3)) for z in m]
-        expected.append(np.linalg.norm(m[0] - m[1]) / np.linalg.norm(m[0])
-                        + np.abs(logs[0] - logs[1]).mean())  # fmt: skip
+        expected.append(
+            np.linalg.norm(m[0] - m[1]) / np.linalg.norm(m[0]) + np.abs(logs[0] - logs[1]).mean()
+        )
     assert R.multi_resolution_stft(x, y) == pytest.approx(np.mean(expected), rel=1e-4)
     with pytest.raises(ValueError, match='silent'):
         R.multi_resolution_stft(x * 0, y)

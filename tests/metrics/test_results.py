@@ -48,8 +48,9 @@ def test_a_tall_table_has_a_line_for_each_figure():
         {'name': 'onset', 'value': 2.0, 'unit': 'ms', 'model': 'a', 'steps': 4},
         {'name': 'KAD', 'value': 3.0, 'model': 'b'},
     ]
-    lines = [[cell.strip() for cell in line.split('|')[1:-1]]
-             for line in tall_table(rows).splitlines()]  # fmt: skip
+    lines = [
+        [cell.strip() for cell in line.split('|')[1:-1]] for line in tall_table(rows).splitlines()
+    ]
     assert lines[0] == ['', 'a 4', 'b']
     assert lines[2:] == [['KAD', '1.5', '3'], ['onset (ms)', '2', '']]
 
@@ -101,13 +102,15 @@ def test_rows_that_differ_in_guidance_alone_are_lines_of_their_own():
     def row(name, value, **settings):
         return {'name': name, 'value': value, 'seed': 0, 'low': value - 1} | settings
 
-    wide = pivot([
-        row('KAD', 5.0, model='real'),
-        row('KAD', 1.0, model='student', steps=4, guidance=2.0, sampler='ddim'),
-        row('KAD', 2.0, model='student', steps=4, guidance=3.0, sampler='ddim'),
-        row('KAD', 3.0, model='student', steps=4, guidance=3.0, sampler='ping_pong'),
-        row('onset', 4.0, model='student', steps=4, guidance=3.0, sampler='ddim', unit='ms'),
-    ])  # fmt: skip
+    wide = pivot(
+        [
+            row('KAD', 5.0, model='real'),
+            row('KAD', 1.0, model='student', steps=4, guidance=2.0, sampler='ddim'),
+            row('KAD', 2.0, model='student', steps=4, guidance=3.0, sampler='ddim'),
+            row('KAD', 3.0, model='student', steps=4, guidance=3.0, sampler='ping_pong'),
+            row('onset', 4.0, model='student', steps=4, guidance=3.0, sampler='ddim', unit='ms'),
+        ]
+    )
     assert [tuple(line.values()) for line in wide] == [
         ('real', None, None, None, 5.0, None),
         ('student', 4, 2.0, 'ddim', 1.0, None),

@@ -41,10 +41,13 @@ def test_features_of_the_test_audio(weights):
     assert np.abs(found - spectra.reshape(96, 64)).mean() < 0.015
 
 
-@pytest.mark.parametrize('activations, expected, tolerance', [
-    ('int8', 0.9414, 0.004),  # the tflite score under XNNPACK, one step of its 8-bit output
-    ('float32', 0.9414, 0.02),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'activations, expected, tolerance',
+    [
+        ('int8', 0.9414, 0.004),  # the tflite score under XNNPACK, one step of its 8-bit output
+        ('float32', 0.9414, 0.02),
+    ],
+)
 def test_scores_of_the_test_spectra(weights, model, activations, expected, tolerance):
     spectra = np.fromfile(weights / 'yamnet_test_spectra_f32_96x64.bin', np.float32)
     _, scores = yamnet.forward(model.params, jnp.asarray(spectra.reshape(1, 96, 64)), activations)
@@ -75,8 +78,10 @@ def test_published_frechet_distances(published, embedder):
     dev = GaussianStatistics(
         count, stats['mu'].astype(np.float64), stats['cov'].astype(np.float64) * (count - 1)
     )
-    noise = (np.random.default_rng(1000 + k).normal(size=80_000)[: 15_600 + 3 * 7_680] * 0.1
-             for k in range(300))  # fmt: skip
+    noise = (
+        np.random.default_rng(1000 + k).normal(size=80_000)[: 15_600 + 3 * 7_680] * 0.1
+        for k in range(300)
+    )
     white = GaussianStatistics.stream(embed_clips(embedder, noise))
     assert white.count == 1200
     assert frechet_distance(dev, white) == pytest.approx(values['dev_vs_white_noise'], rel=1e-3)
@@ -121,9 +126,13 @@ def test_depthwise_layers_equal_a_grouped_convolution():
         taps = w.reshape(9, 1, 1, 1, 5)
         found = sum(np.asarray(s) * t for s, t in zip(shifts, taps, strict=True))
         expected = jax.lax.conv_general_dilated(
-            jnp.asarray(x, jnp.float32), jnp.asarray(w[:, :, None], jnp.float32), (stride, stride),
-            'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=5,
-        )  # fmt: skip
+            jnp.asarray(x, jnp.float32),
+            jnp.asarray(w[:, :, None], jnp.float32),
+            (stride, stride),
+            'SAME',
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            feature_group_count=5,
+        )
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

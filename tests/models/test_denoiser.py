@@ -144,9 +144,7 @@ def test_what_is_asked_has_influence(params, apply, name):
 
 def test_unconditional_forgets_wishes_and_keeps_facts(params, apply):
     x, c, other = rand(B, L, C), conditioning(), conditioning(seed=50)
-    wishes = (
-        'text', 'event_text', 'onset_s', 'offset_s', 'gain_db', 'loudness_db',
-    )  # fmt: skip
+    wishes = ('text', 'event_text', 'onset_s', 'offset_s', 'gain_db', 'loudness_db')
     want = apply(params, x, TIME, c.unconditional(), ONES, ZEROS)
     changed = c.replace(**{name: getattr(other, name) for name in wishes})
     got = apply(params, x, TIME, changed.unconditional(), ONES, ZEROS)
@@ -253,8 +251,9 @@ def test_rotary_products_depend_on_the_difference_of_times():
     assert np.abs(product(0.5, 0.2) - product(0.5, 0.3)).max() > 1e-2
     np.testing.assert_allclose(
         np.linalg.norm(rotate(query, jnp.full((1, 1), 3.3)), axis=-1),
-        np.linalg.norm(query, axis=-1), rtol=1e-5,
-    )  # fmt: skip
+        np.linalg.norm(query, axis=-1),
+        rtol=1e-5,
+    )
 
 
 def test_frames_of_a_duration():

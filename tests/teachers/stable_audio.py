@@ -28,20 +28,33 @@ def randomise(model, scale: float = 0.1):
 def transformer():
     return randomise(
         diffusers.StableAudioDiTModel(
-            sample_size=FRAMES, in_channels=6, out_channels=6, num_layers=2, attention_head_dim=8,
-            num_attention_heads=4, num_key_value_attention_heads=2, cross_attention_dim=10,
-            time_proj_dim=8, global_states_input_dim=24, cross_attention_input_dim=12,
+            sample_size=FRAMES,
+            in_channels=6,
+            out_channels=6,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            num_key_value_attention_heads=2,
+            cross_attention_dim=10,
+            time_proj_dim=8,
+            global_states_input_dim=24,
+            cross_attention_input_dim=12,
         )
-    )  # fmt: skip
+    )
 
 
 def autoencoder():
     return randomise(
         diffusers.AutoencoderOobleck(
-            encoder_hidden_size=12, downsampling_ratios=[2, 4, 5], channel_multiples=[1, 2, 3],
-            decoder_channels=8, decoder_input_channels=6, audio_channels=2, sampling_rate=11_025,
+            encoder_hidden_size=12,
+            downsampling_ratios=[2, 4, 5],
+            channel_multiples=[1, 2, 3],
+            decoder_channels=8,
+            decoder_input_channels=6,
+            audio_channels=2,
+            sampling_rate=11_025,
         )
-    )  # fmt: skip
+    )
 
 
 def projection(text_width: int = 14):
@@ -82,9 +95,12 @@ def pipeline(folder: pathlib.Path, patch: pytest.MonkeyPatch):
     patch.setattr(scheduling, 'BrownianTreeNoiseSampler', Noise)
     tiny_teacher.write_tokenizer(folder / 'words', max_tokens=9)
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / 'words' / 'tokenizer.json'), pad_token='<pad>',
-        eos_token='</s>', unk_token='<unk>', model_max_length=9,
-    )  # fmt: skip
+        tokenizer_file=str(folder / 'words' / 'tokenizer.json'),
+        pad_token='<pad>',
+        eos_token='</s>',
+        unk_token='<unk>',
+        model_max_length=9,
+    )
     parts = diffusers.StableAudioPipeline(
         vae=autoencoder(),
         text_encoder=text_encoder(len(tokenizer)),

@@ -10,11 +10,19 @@ def transformer(differential: bool = False):
     torch.manual_seed(0)
     return randomise(
         diffusers.StableAudio3DiTModel(
-            io_channels=6, embed_dim=32, depth=2, num_heads=4, cond_token_dim=12,
-            global_cond_dim=12, local_add_cond_dim=7, timestep_features_dim=8, ff_mult=3.0,
-            num_memory_tokens=5, use_differential_attention=differential,
+            io_channels=6,
+            embed_dim=32,
+            depth=2,
+            num_heads=4,
+            cond_token_dim=12,
+            global_cond_dim=12,
+            local_add_cond_dim=7,
+            timestep_features_dim=8,
+            ff_mult=3.0,
+            num_memory_tokens=5,
+            use_differential_attention=differential,
         )
-    )  # fmt: skip
+    )
 
 
 def autoencoder(levels: int = 1):
@@ -22,12 +30,19 @@ def autoencoder(levels: int = 1):
     torch.manual_seed(0)
     return randomise(
         diffusers.AutoencoderSAME(
-            patch_size=6, encoder_channels=8, encoder_c_mults=[2, 3][:levels],
-            encoder_strides=[4, 2][:levels], encoder_transformer_depths=[2, 3][:levels],
-            latent_dim=6, dim_heads=8, sampling_rate=1000, sliding_window=levels,
-            encoder_sinusoidal_blocks=[0], decoder_sinusoidal_blocks=[0, 3][:levels],
+            patch_size=6,
+            encoder_channels=8,
+            encoder_c_mults=[2, 3][:levels],
+            encoder_strides=[4, 2][:levels],
+            encoder_transformer_depths=[2, 3][:levels],
+            latent_dim=6,
+            dim_heads=8,
+            sampling_rate=1000,
+            sliding_window=levels,
+            encoder_sinusoidal_blocks=[0],
+            decoder_sinusoidal_blocks=[0, 3][:levels],
         )
-    )  # fmt: skip
+    )
 
 
 def duration():
@@ -38,9 +53,15 @@ def duration():
 
 def text_encoder(vocabulary: int):
     part = transformers.T5GemmaModuleConfig(
-        vocab_size=vocabulary, hidden_size=12, intermediate_size=16, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, head_dim=6, query_pre_attn_scalar=6,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=12,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=6,
+        query_pre_attn_scalar=6,
+    )
     config = transformers.T5GemmaConfig(encoder=part, decoder=part, is_encoder_decoder=False)
     torch.manual_seed(0)
     return randomise(transformers.T5GemmaEncoderModel(config))
@@ -50,9 +71,13 @@ def pipeline(folder: pathlib.Path, stochastic: bool):
     """A whole pipeline, saved to `folder`."""
     tiny_teacher.write_tokenizer(folder / 'words', max_tokens=9)
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / 'words' / 'tokenizer.json'), pad_token='<pad>',
-        eos_token='</s>', unk_token='<unk>', model_max_length=9, padding_side='left',
-    )  # fmt: skip
+        tokenizer_file=str(folder / 'words' / 'tokenizer.json'),
+        pad_token='<pad>',
+        eos_token='</s>',
+        unk_token='<unk>',
+        model_max_length=9,
+        padding_side='left',
+    )
     parts = diffusers.StableAudio3Pipeline(
         vae=autoencoder(),
         text_encoder=text_encoder(len(tokenizer)),

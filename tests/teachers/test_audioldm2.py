@@ -292,11 +292,20 @@ def break_language_model(folder):
 @pytest.mark.parametrize(
     'damage',
     [
-        break_pipeline, break_download, break_part, break_file, break_layout, break_variant,
-        break_levels, break_width, break_scheduler, break_prediction, break_speech,
+        break_pipeline,
+        break_download,
+        break_part,
+        break_file,
+        break_layout,
+        break_variant,
+        break_levels,
+        break_width,
+        break_scheduler,
+        break_prediction,
+        break_speech,
         break_language_model,
     ],
-)  # fmt: skip
+)
 def test_a_wrong_folder_is_one_line(damaged, damage):
     message = damage(damaged)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:

@@ -27,36 +27,60 @@ SAMPLER = 1e-3
 def unet_config(**changes) -> dict:
     """Of AudioLDM 2; `changes` make it small."""
     return {
-        'sample_size': 256, 'in_channels': 8, 'out_channels': 8,
+        'sample_size': 256,
+        'in_channels': 8,
+        'out_channels': 8,
         'block_out_channels': (128, 256, 384, 640),
         'down_block_types': ('DownBlock2D', *('CrossAttnDownBlock2D',) * 3),
         'up_block_types': (*('CrossAttnUpBlock2D',) * 3, 'UpBlock2D'),
-        'cross_attention_dim': ((None, 768, 1024),) * 4, 'attention_head_dim': 8,
-        'layers_per_block': 2, 'norm_num_groups': 32, **changes,
-    }  # fmt: skip
+        'cross_attention_dim': ((None, 768, 1024),) * 4,
+        'attention_head_dim': 8,
+        'layers_per_block': 2,
+        'norm_num_groups': 32,
+        **changes,
+    }
 
 
 def vae_config(**changes) -> dict:
     """Of AudioLDM 2; `changes` make it small."""
     return {
-        'in_channels': 1, 'out_channels': 1, 'block_out_channels': (128, 256, 512),
-        'latent_channels': 8, 'layers_per_block': 2, 'norm_num_groups': 32,
+        'in_channels': 1,
+        'out_channels': 1,
+        'block_out_channels': (128, 256, 512),
+        'latent_channels': 8,
+        'layers_per_block': 2,
+        'norm_num_groups': 32,
         'down_block_types': ('DownEncoderBlock2D',) * 3,
-        'up_block_types': ('UpDecoderBlock2D',) * 3, 'scaling_factor': 0.41, **changes,
-    }  # fmt: skip
+        'up_block_types': ('UpDecoderBlock2D',) * 3,
+        'scaling_factor': 0.41,
+        **changes,
+    }
 
 
 def small_clap():
     shared = {'projection_dim': 10}
     text = shared | dict(
-        vocab_size=300, hidden_size=12, intermediate_size=20, num_attention_heads=3,
-        num_hidden_layers=2, max_position_embeddings=40,
-    )  # fmt: skip
+        vocab_size=300,
+        hidden_size=12,
+        intermediate_size=20,
+        num_attention_heads=3,
+        num_hidden_layers=2,
+        max_position_embeddings=40,
+    )
     audio = shared | dict(
-        spec_size=8, window_size=4, num_mel_bins=8, intermediate_size=16, depths=[1, 1],
-        num_attention_heads=[1, 1], num_hidden_layers=1, hidden_size=32, patch_size=2,
-        patch_stride=2, patch_embed_input_channels=4, patch_embeds_hidden_size=16,
-    )  # fmt: skip
+        spec_size=8,
+        window_size=4,
+        num_mel_bins=8,
+        intermediate_size=16,
+        depths=[1, 1],
+        num_attention_heads=[1, 1],
+        num_hidden_layers=1,
+        hidden_size=32,
+        patch_size=2,
+        patch_stride=2,
+        patch_embed_input_channels=4,
+        patch_embeds_hidden_size=16,
+    )
     config = transformers.ClapConfig(text_config=text, audio_config=audio, **shared)
     return transformers.ClapModel(config)
 
@@ -122,13 +146,19 @@ def original(tmp_path_factory):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     networks['language_model'].config.max_new_tokens = 8
     pipe = diffusers.AudioLDM2Pipeline(
-        **networks, tokenizer=tokenizer, tokenizer_2=tokenizer_2,
+        **networks,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
         feature_extractor=transformers.ClapFeatureExtractor(),
         scheduler=diffusers.DDIMScheduler(
-            beta_start=0.0015, beta_end=0.0195, beta_schedule='scaled_linear', clip_sample=False,
-            set_alpha_to_one=False, steps_offset=1,
+            beta_start=0.0015,
+            beta_end=0.0195,
+            beta_schedule='scaled_linear',
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
         ),
-    )  # fmt: skip
+    )
     pipe.set_progress_bar_config(disable=True)
     folder = tmp_path_factory.mktemp('audioldm2')
     pipe.save_pretrained(folder)
@@ -164,11 +194,17 @@ def planes(array):
 def test_unet(original, ours):
     x, generated, text = normal(0, 2, 13, 4, 3), normal(1, 2, 6, 12), normal(2, 2, 5, 20)
     step, mask = np.float32([981, 1]), np.arange(5)[None] < np.array([[3], [5]])
-    wanted = original[0].unet(
-        torch.tensor(np.moveaxis(x, -1, 1)), torch.tensor(step), torch.tensor(generated),
-        encoder_hidden_states_1=torch.tensor(text),
-        encoder_attention_mask_1=torch.tensor(mask).long(),
-    ).sample  # fmt: skip
+    wanted = (
+        original[0]
+        .unet(
+            torch.tensor(np.moveaxis(x, -1, 1)),
+            torch.tensor(step),
+            torch.tensor(generated),
+            encoder_hidden_states_1=torch.tensor(text),
+            encoder_attention_mask_1=torch.tensor(mask).long(),
+        )
+        .sample
+    )
     assert_close(apply(ours, 'unet', x, step, generated, text, mask), planes(wanted), NETWORK)
 
 
@@ -224,9 +260,13 @@ def test_language_model(original, ours):
     )
     positions = np.broadcast_to(np.arange(9), (2, 9))
     found = jax.jit(language_model.generate, static_argnums=(0, 5))(
-        ours.networks.language_model, {'params': ours.params['language_model']},
-        prompt, mask, positions, 8,
-    )  # fmt: skip
+        ours.networks.language_model,
+        {'params': ours.params['language_model']},
+        prompt,
+        mask,
+        positions,
+        8,
+    )
     assert_close(found, wanted, NETWORK)
 
 
@@ -251,9 +291,13 @@ def test_the_whole_sampler_from_the_same_noise(original, ours):
     pipe, _ = original
     noise, seconds = normal(0, 1, 3, 13, 4), 0.129
     wanted = pipe(
-        prompt=PROMPTS[:1], audio_length_in_s=seconds, num_inference_steps=50, guidance_scale=3.5,
-        latents=torch.tensor(noise), output_type='latent',
-    ).audios  # fmt: skip
+        prompt=PROMPTS[:1],
+        audio_length_in_s=seconds,
+        num_inference_steps=50,
+        guidance_scale=3.5,
+        latents=torch.tensor(noise),
+        output_type='latent',
+    ).audios
     start = jnp.asarray(planes(noise).reshape(1, 13, 12))
     latents = ours.sample(ours.condition(PROMPTS[:1]), start, 3.5, 50)
     assert_close(latents, planes(wanted).reshape(1, 13, 12), SAMPLER)
@@ -292,7 +336,9 @@ def test_parameter_counts_of_the_originals():
             'autoencoder': diffusers.AutoencoderKL(**vae_config()),
             'vocoder': transformers.SpeechT5HifiGan(
                 transformers.SpeechT5HifiGanConfig(
-                    model_in_dim=64, upsample_initial_channel=1024, upsample_rates=[5, 4, 2, 2, 2],
+                    model_in_dim=64,
+                    upsample_initial_channel=1024,
+                    upsample_rates=[5, 4, 2, 2, 2],
                     upsample_kernel_sizes=[16, 16, 8, 4, 4],
                 )
             ),
@@ -301,11 +347,14 @@ def test_parameter_counts_of_the_originals():
             'clap': transformers.ClapModel(transformers.ClapConfig()),
             't5': transformers.T5EncoderModel(
                 transformers.T5Config(
-                    d_model=1024, d_ff=2816, num_layers=24, num_heads=16,
+                    d_model=1024,
+                    d_ff=2816,
+                    num_layers=24,
+                    num_heads=16,
                     feed_forward_proj='gated-gelu',
                 )
             ),
-        }  # fmt: skip
+        }
     counts = {k: sum(p.numel() for p in v.parameters()) for k, v in networks.items()}
     counts['language_model'] -= networks['language_model'].wte.weight.numel()
     clap = networks['clap']

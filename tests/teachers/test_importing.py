@@ -67,9 +67,11 @@ def test_one_error_lists_every_mismatch(tmp_path):
     with pytest.raises(ValueError) as error:
         importing.import_params(save(tmp_path, arrays), TEMPLATE, NAMES)
     for part in (
-        'missing blocks.0.to_q.bias', 'unexpected blocks.1.to_q.weight',
-        'blocks.0.conv.weight has shape (7, 2, 2), not (7, 3, 2)', 'gain is stored as F64',
-    ):  # fmt: skip
+        'missing blocks.0.to_q.bias',
+        'unexpected blocks.1.to_q.weight',
+        'blocks.0.conv.weight has shape (7, 2, 2), not (7, 3, 2)',
+        'gain is stored as F64',
+    ):
         assert part in str(error.value)
     assert '\n' not in str(error.value)
 

@@ -36,12 +36,13 @@ def test_transformer(tmp_path, differential):
     for extra in (local, None):
         with torch.no_grad():
             wanted = original(
-                torch.tensor(x).mT, torch.tensor(t),
+                torch.tensor(x).mT,
+                torch.tensor(t),
                 torch.cat([torch.tensor(text), torch.tensor(duration)[:, None]], dim=1),
                 torch.tensor(duration),
                 torch.tensor(np.pad(mask, [(0, 0), (0, 1)], constant_values=True)),
                 None if extra is None else torch.tensor(extra).mT,
-            ).sample.mT  # fmt: skip
+            ).sample.mT
         assert_close(apply(params, x, t, text, mask, duration, extra), wanted)
     if not differential:  # the two texts that are shorter, in fewer positions
         inputs = x[:2], t[:2], text[:2, :4], mask[:2, :4], duration[:2]
@@ -91,9 +92,13 @@ def test_whole_sampler_from_the_same_noise(tmp_path, monkeypatch, stochastic, gu
     monkeypatch.setattr(scheduling, 'randn_tensor', lambda *_, **__: noise.pop(0).mT)
     with torch.no_grad():
         wanted = original(
-            prompts, duration=seconds, num_inference_steps=steps, guidance_scale=guidance,
-            negative_prompt=['wind'] * 2, latents=torch.tensor(np.asarray(x)).mT,
-        ).audios.mT  # fmt: skip
+            prompts,
+            duration=seconds,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            negative_prompt=['wind'] * 2,
+            latents=torch.tensor(np.asarray(x)).mT,
+        ).audios.mT
     assert len(noise) == (0 if stochastic else steps) and ours.schedule.stochastic == stochastic
     latents = jax.jit(functools.partial(denoise.sample, ours.networks))(
         {name: ours.params[name] for name in ('transformer', 'duration')},

@@ -35,9 +35,12 @@ def test_transformer(tmp_path):
     rotary = _rotary(8 // 2, 18)
     with torch.no_grad():
         wanted = original(
-            torch.tensor(x).mT, torch.tensor(t), torch.tensor(context),
-            torch.tensor(timing)[:, None], rotary_embedding=rotary,
-        ).sample.mT  # fmt: skip
+            torch.tensor(x).mT,
+            torch.tensor(t),
+            torch.tensor(context),
+            torch.tensor(timing)[:, None],
+            rotary_embedding=rotary,
+        ).sample.mT
     found = jax.jit(model.apply)({'params': params}, x, t, context, timing)
     assert_close(found, wanted)
 
@@ -101,10 +104,13 @@ def test_whole_sampler_from_the_same_noise(both, negative):
     stable_audio.Noise.given = [torch.tensor(z).mT for z in noise]
     with torch.no_grad():
         wanted = original(
-            prompts, audio_end_in_s=seconds, num_inference_steps=steps, guidance_scale=7.0,
+            prompts,
+            audio_end_in_s=seconds,
+            num_inference_steps=steps,
+            guidance_scale=7.0,
             negative_prompt=None if negative is None else [negative] * 2,
             latents=torch.tensor(x).mT,
-        ).audios.mT  # fmt: skip
+        ).audios.mT
     away = None if negative is None else ours.conditioning([negative] * 2, 0.0, seconds)
     latents = jax.jit(functools.partial(denoise.sample, ours.networks))(
         {name: ours.params[name] for name in ('transformer', 'projection')},

@@ -16,10 +16,16 @@ transformers = pytest.importorskip(
 def original(request, tmp_path_factory):
     torch.manual_seed(0)
     config = transformers.T5Config(
-        vocab_size=50, d_model=24, d_kv=10, d_ff=36, num_layers=2, num_heads=3,
-        relative_attention_num_buckets=12, relative_attention_max_distance=20,
+        vocab_size=50,
+        d_model=24,
+        d_kv=10,
+        d_ff=36,
+        num_layers=2,
+        num_heads=3,
+        relative_attention_num_buckets=12,
+        relative_attention_max_distance=20,
         feed_forward_proj=request.param,
-    )  # fmt: skip
+    )
     model = transformers.T5EncoderModel(config).eval()
     with torch.no_grad():  # norms that are not all one
         for parameter in model.parameters():

@@ -22,10 +22,17 @@ def test_states_equal_the_originals(tmp_path):
     """A window and a cap that are felt, and keys that heads share."""
     torch.manual_seed(0)
     model = encoder(
-        vocab_size=50, hidden_size=24, intermediate_size=36, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=10, query_pre_attn_scalar=7,
-        sliding_window=5, attn_logit_softcapping=2.0,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=24,
+        intermediate_size=36,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=10,
+        query_pre_attn_scalar=7,
+        sliding_window=5,
+        attn_logit_softcapping=2.0,
+    )
     with torch.no_grad():  # norms that are not all one
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -44,7 +51,11 @@ def test_parameter_count_of_the_original():
     """The figure that `test_stable_audio_3` expects of t5gemma-b-b-ul2."""
     with torch.device('meta'):
         model = encoder(
-            hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
-            num_key_value_heads=12, head_dim=64,
-        )  # fmt: skip
+            hidden_size=768,
+            intermediate_size=2048,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            num_key_value_heads=12,
+            head_dim=64,
+        )
     assert sum(p.numel() for p in model.parameters()) == 281_580_288

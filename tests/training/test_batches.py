@@ -86,8 +86,11 @@ def test_rates_are_those_asked_for_and_independent():
     no_text, no_events = ~np.asarray(c.text_mask)[:, 0], ~np.asarray(c.event_mask)[:, 0]
     loud = np.asarray(c.loudness_mask)
     for got, want in (
-        (no_text, 0.3), (no_events, 0.4), (no_text & no_events, 0.12), (loud, 0.5 * 0.6),
-    ):  # fmt: skip
+        (no_text, 0.3),
+        (no_events, 0.4),
+        (no_text & no_events, 0.12),
+        (loud, 0.5 * 0.6),
+    ):
         assert abs(got.mean() - want) < 0.045
 
 

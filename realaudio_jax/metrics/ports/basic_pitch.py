@@ -37,9 +37,13 @@ LAYERS = {
     'onset_2': ('const_fold_opt__680', 'conv2d_5', (1, 1), ((1, 1), (1, 1))),
 }
 KERNELS = {  # height (time), width (frequency), in, out
-    'contour_1': (3, 39, 8, 8), 'contour_2': (5, 5, 8, 1), 'note_1': (7, 7, 1, 32),
-    'note_2': (7, 3, 32, 1), 'onset_1': (5, 5, 8, 32), 'onset_2': (3, 3, 33, 1),
-}  # fmt: skip
+    'contour_1': (3, 39, 8, 8),
+    'contour_2': (5, 5, 8, 1),
+    'note_1': (7, 7, 1, 32),
+    'note_2': (7, 3, 32, 1),
+    'onset_1': (5, 5, 8, 32),
+    'onset_2': (3, 3, 33, 1),
+}
 ARRAYS = {
     'real': ('const_fold_opt__655', (36, TAPS)),
     'imaginary': ('const_fold_opt__664', (36, TAPS)),

@@ -53,16 +53,26 @@ BATCH = 32  # texts at once
 DIMENSION = 512  # of the published checkpoints
 WEIGHTS, CONFIG, TOKENIZER = 'model.safetensors', 'config.json', 'tokenizer.json'
 FRONT_END = {
-    'sampling_rate': SAMPLE_RATE, 'max_length_s': WINDOW_S, 'fft_window_size': N_FFT,
-    'hop_length': HOP, 'feature_size': BANDS, 'frequency_min': LOW_HZ, 'frequency_max': HIGH_HZ,
-    'truncation': 'rand_trunc', 'padding': 'repeatpad',
-}  # fmt: skip
+    'sampling_rate': SAMPLE_RATE,
+    'max_length_s': WINDOW_S,
+    'fft_window_size': N_FFT,
+    'hop_length': HOP,
+    'feature_size': BANDS,
+    'frequency_min': LOW_HZ,
+    'frequency_max': HIGH_HZ,
+    'truncation': 'rand_trunc',
+    'padding': 'repeatpad',
+}
 BUFFERS = r'.*(position_ids|token_type_ids|relative_position_index|num_batches_tracked)'
 # What the audio tower does not know is refused, not ignored.
 FIXED = {
-    'enable_fusion': False, 'hidden_act': 'gelu', 'patch_embed_input_channels': 1,
-    'flatten_patch_embeds': True, 'enable_patch_layer_norm': True, 'num_mel_bins': BANDS,
-}  # fmt: skip
+    'enable_fusion': False,
+    'hidden_act': 'gelu',
+    'patch_embed_input_channels': 1,
+    'flatten_patch_embeds': True,
+    'enable_patch_layer_norm': True,
+    'num_mel_bins': BANDS,
+}
 
 
 class ClapNetwork(nn.Module):

@@ -27,11 +27,13 @@ WEIGHTS = 'sig_bak_ovr.onnx'
 WIDTHS = (128, 64, 64, 32, 32, 32, 64)
 POOLED = {3, 4, 5}
 NAMES = ('SIG', 'BAK', 'OVRL')
-POLYNOMIALS = np.array([  # a x^2 + b x + c, from raw scores to mean opinion scores
-    [-0.08397278, 1.22083953, 0.0052439],
-    [-0.13166888, 1.60915514, -0.39604546],
-    [-0.06766283, 1.11546468, 0.04602535],
-])  # fmt: skip
+POLYNOMIALS = np.array(
+    [  # a x^2 + b x + c, from raw scores to mean opinion scores
+        [-0.08397278, 1.22083953, 0.0052439],
+        [-0.13166888, 1.60915514, -0.39604546],
+        [-0.06766283, 1.11546468, 0.04602535],
+    ]
+)
 CONSTANTS = r'input_1.*|shape_tensor.*|mos_estimator_logpow/(truediv|Maximum|pow)/.*'
 
 

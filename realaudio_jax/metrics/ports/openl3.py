@@ -49,9 +49,11 @@ NAMES = tuple(
     for bands in (256, 128)
 )
 POOLING = {  # frequency, time; by dimension and mel bands
-    (512, 256): (32, 24), (512, 128): (16, 24),
-    (6144, 256): (8, 8), (6144, 128): (4, 8),
-}  # fmt: skip
+    (512, 256): (32, 24),
+    (512, 128): (16, 24),
+    (6144, 256): (8, 8),
+    (6144, 128): (4, 8),
+}
 UNUSED = r'speclayer\..*|.*\.num_batches_tracked'
 
 

@@ -47,6 +47,12 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
 def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:
     """`make_subject` of a teacher's networks and the U-Net's parameters."""
     return make_subject(
-        as_teacher(networks), functools.partial(bind, student_networks(networks)),
-        networks.schedule.path, params, student_shapes(networks), to_batch, text, repr(networks),
-    )  # fmt: skip
+        as_teacher(networks),
+        functools.partial(bind, student_networks(networks)),
+        networks.schedule.path,
+        params,
+        student_shapes(networks),
+        to_batch,
+        text,
+        repr(networks),
+    )

@@ -190,13 +190,18 @@ def read_language_model(folder: str | os.PathLike) -> tuple[LanguageModel, impor
     head = config.get('architectures') == [CLASS_NAMES[1]]
     config = importing.read_model_config(folder, CLASS_NAMES[head])
     fields = {
-        'n_embd': 'width', 'n_head': 'heads', 'n_layer': 'layers', 'n_positions': 'positions',
+        'n_embd': 'width',
+        'n_head': 'heads',
+        'n_layer': 'layers',
+        'n_positions': 'positions',
         'layer_norm_epsilon': 'epsilon',
-    }  # fmt: skip
+    }
     fixed = {
-        'activation_function': 'gelu_new', 'add_cross_attention': False, 'scale_attn_weights': True,
+        'activation_function': 'gelu_new',
+        'add_cross_attention': False,
+        'scale_attn_weights': True,
         'scale_attn_by_inverse_layer_idx': False,
-    }  # fmt: skip
+    }
     arguments = importing.pick(config, folder, fields, fixed)
     arguments['hidden'] = config.get('n_inner') or 4 * arguments['width']
     names = (*NAMES, (r'^', 'transformer/')) if head else NAMES

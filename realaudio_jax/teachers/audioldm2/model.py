@@ -167,11 +167,17 @@ def parameter_shapes(networks: Networks, names: Sequence[str] | None = None) -> 
         't5': (_shape(i32, 1, 2), _shape(bool, 1, 2)),
         'projection': (_shape(f32, 1, n.clap.dimension), text),
         'language_model': (generated, _shape(i32, 1, 2), _shape(f32, 1, 1, 2, 2), cache),
-        'unet': (_shape(f32, 1, smallest, rows, channels), _shape(f32, 1), generated, text,
-                 _shape(bool, 1, 2), *told),
+        'unet': (
+            _shape(f32, 1, smallest, rows, channels),
+            _shape(f32, 1),
+            generated,
+            text,
+            _shape(bool, 1, 2),
+            *told,
+        ),
         'autoencoder': (_shape(f32, 1, n.autoencoder.factor, n.bands),),
         'vocoder': (_shape(f32, 1, 2, n.bands),),
-    }  # fmt: skip
+    }
     return {
         name: jax.eval_shape(getattr(n, name).init, random_key(0), *inputs[name])['params']
         for name in (inputs if names is None else names)

@@ -72,13 +72,21 @@ def read_schedule(folder: str | os.PathLike) -> Schedule:
     """
     config = importing.read_model_config(folder, CLASS_NAME, 'scheduler_config.json')
     fields = {
-        'beta_start': 'first', 'beta_end': 'last', 'num_train_timesteps': 'steps',
-        'steps_offset': 'offset', 'set_alpha_to_one': 'to_data', 'prediction_type': 'prediction',
-    }  # fmt: skip
+        'beta_start': 'first',
+        'beta_end': 'last',
+        'num_train_timesteps': 'steps',
+        'steps_offset': 'offset',
+        'set_alpha_to_one': 'to_data',
+        'prediction_type': 'prediction',
+    }
     fixed = {
-        'beta_schedule': 'scaled_linear', 'trained_betas': None, 'clip_sample': False,
-        'thresholding': False, 'timestep_spacing': 'leading', 'rescale_betas_zero_snr': False,
-    }  # fmt: skip
+        'beta_schedule': 'scaled_linear',
+        'trained_betas': None,
+        'clip_sample': False,
+        'thresholding': False,
+        'timestep_spacing': 'leading',
+        'rescale_betas_zero_snr': False,
+    }
     arguments = importing.pick(config, folder, fields, fixed)
     if arguments['prediction'] not in PREDICTIONS:
         raise ValueError(

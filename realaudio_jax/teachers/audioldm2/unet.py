@@ -296,11 +296,15 @@ def read_unet(folder: str | os.PathLike) -> tuple[UNet, int]:
             'this port covers the published model only'
         )
     fields = {
-        'in_channels': 'latent_channels', 'block_out_channels': 'channels',
-        'attention_head_dim': 'heads', 'layers_per_block': 'blocks',
-        'transformer_layers_per_block': 'depth', 'norm_num_groups': 'groups', 'norm_eps': 'epsilon',
+        'in_channels': 'latent_channels',
+        'block_out_channels': 'channels',
+        'attention_head_dim': 'heads',
+        'layers_per_block': 'blocks',
+        'transformer_layers_per_block': 'depth',
+        'norm_num_groups': 'groups',
+        'norm_eps': 'epsilon',
         'sample_size': 'frames',
-    }  # fmt: skip
+    }
     fixed = FIXED | {'out_channels': config.get('in_channels')}
     arguments = importing.pick(config, folder, fields, fixed)
     frames = arguments.pop('frames')

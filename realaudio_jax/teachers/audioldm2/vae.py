@@ -163,16 +163,25 @@ def read_autoencoder(folder: str | os.PathLike) -> tuple[Autoencoder, float]:
     config = importing.read_model_config(folder, CLASS_NAME)
     levels = len(config.get('block_out_channels', ()))
     fields = {
-        'block_out_channels': 'channels', 'latent_channels': 'latent_channels',
-        'layers_per_block': 'blocks', 'norm_num_groups': 'groups', 'scaling_factor': 'scaling',
-    }  # fmt: skip
+        'block_out_channels': 'channels',
+        'latent_channels': 'latent_channels',
+        'layers_per_block': 'blocks',
+        'norm_num_groups': 'groups',
+        'scaling_factor': 'scaling',
+    }
     fixed = {
-        'act_fn': 'silu', 'in_channels': 1, 'out_channels': 1, 'shift_factor': None,
-        'latents_mean': None, 'latents_std': None, 'use_quant_conv': True,
-        'use_post_quant_conv': True, 'mid_block_add_attention': True,
+        'act_fn': 'silu',
+        'in_channels': 1,
+        'out_channels': 1,
+        'shift_factor': None,
+        'latents_mean': None,
+        'latents_std': None,
+        'use_quant_conv': True,
+        'use_post_quant_conv': True,
+        'mid_block_add_attention': True,
         'down_block_types': ['DownEncoderBlock2D'] * levels,
         'up_block_types': ['UpDecoderBlock2D'] * levels,
-    }  # fmt: skip
+    }
     arguments = importing.pick(config, folder, fields, fixed)
     scaling = arguments.pop('scaling')
     return Autoencoder(**arguments), scaling

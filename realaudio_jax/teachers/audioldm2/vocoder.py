@@ -135,11 +135,15 @@ def read_vocoder(folder: str | os.PathLike) -> tuple[Vocoder, int, int]:
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
-        'upsample_initial_channel': 'width', 'upsample_rates': 'rates',
-        'upsample_kernel_sizes': 'windows', 'resblock_kernel_sizes': 'block_windows',
-        'resblock_dilation_sizes': 'block_dilations', 'leaky_relu_slope': 'slope',
-        'sampling_rate': 'sample_rate', 'model_in_dim': 'bands',
-    }  # fmt: skip
+        'upsample_initial_channel': 'width',
+        'upsample_rates': 'rates',
+        'upsample_kernel_sizes': 'windows',
+        'resblock_kernel_sizes': 'block_windows',
+        'resblock_dilation_sizes': 'block_dilations',
+        'leaky_relu_slope': 'slope',
+        'sampling_rate': 'sample_rate',
+        'model_in_dim': 'bands',
+    }
     arguments = importing.pick(config, folder, fields, {'normalize_before': False})
     arguments['block_dilations'] = tuple(map(tuple, arguments['block_dilations']))
     sample_rate, bands = arguments.pop('sample_rate'), arguments.pop('bands')

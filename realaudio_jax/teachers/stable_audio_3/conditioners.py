@@ -70,9 +70,7 @@ def read_duration(folder: str | os.PathLike) -> Duration:
       FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
-    fields = {
-        'output_dim': 'width', 'fourier_dim': 'features', 'min_val': 'low', 'max_val': 'high'
-    }  # fmt: skip
+    fields = {'output_dim': 'width', 'fourier_dim': 'features', 'min_val': 'low', 'max_val': 'high'}
     fixed = {'min_freq': LOWEST, 'max_freq': HIGHEST}
     arguments = importing.pick(config, folder, fields, fixed)
     seconds = {name: float(arguments.pop(name)) for name in ('low', 'high')}

@@ -56,9 +56,15 @@ def bind(
 
     def predict(x_t, t):
         velocity = transformer.apply(
-            variables, x_t.astype(kind), t, context, local, guidance_scale, step_size,
+            variables,
+            x_t.astype(kind),
+            t,
+            context,
+            local,
+            guidance_scale,
+            step_size,
             method='predict',
-        )  # fmt: skip
+        )
         return velocity.astype(x_t.dtype)
 
     return as_denoise(PATH, predict, 'velocity')

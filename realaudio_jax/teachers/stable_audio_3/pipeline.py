@@ -258,9 +258,14 @@ def load(
     }
     transformer = transformer.clone(text_tokens=tokenizer.max_tokens)
     return StableAudio3(
-        Networks(transformer, duration), autoencoder, text_encoder, params, tokenizer,
-        read_schedule(folder / 'scheduler'), max_seconds,
-    )  # fmt: skip
+        Networks(transformer, duration),
+        autoencoder,
+        text_encoder,
+        params,
+        tokenizer,
+        read_schedule(folder / 'scheduler'),
+        max_seconds,
+    )
 
 
 def read_schedule(folder: str | os.PathLike) -> Schedule:
@@ -271,9 +276,14 @@ def read_schedule(folder: str | os.PathLike) -> Schedule:
     """
     config = importing.read_model_config(folder, SCHEDULER, 'scheduler_config.json')
     fixed = {
-        'num_train_timesteps': 1, 'shift': 1.0, 'use_dynamic_shifting': False,
-        'shift_terminal': None, 'invert_sigmas': False, 'use_karras_sigmas': False,
-        'use_exponential_sigmas': False, 'use_beta_sigmas': False,
-    }  # fmt: skip
+        'num_train_timesteps': 1,
+        'shift': 1.0,
+        'use_dynamic_shifting': False,
+        'shift_terminal': None,
+        'invert_sigmas': False,
+        'use_karras_sigmas': False,
+        'use_exponential_sigmas': False,
+        'use_beta_sigmas': False,
+    }
     fields = {'stochastic_sampling': 'stochastic'}
     return Schedule(**importing.pick(config, folder, fields, fixed))

@@ -159,9 +159,11 @@ class Level(nn.Module):
         x = jnp.concatenate([x, token], axis=2).reshape(batch, -1, width)
         for i in range(self.depth):
             x = Layer(
-                **self.layer, reach=self.window * (self.stride + 1),
-                sine=self.depth - i < self.sines, name=f'layer_{i}',
-            )(x)  # fmt: skip
+                **self.layer,
+                reach=self.window * (self.stride + 1),
+                sine=self.depth - i < self.sines,
+                name=f'layer_{i}',
+            )(x)
         x = x.reshape(batch, count, -1, width)[:, :, old:].reshape(batch, -1, width)
         if self.up and width != self.features:
             x = NormedDense(self.features, name='mapping')(x)
@@ -244,13 +246,17 @@ class SAME(nn.Module):
         sines = sines * (len(self.strides) if len(sines) == 1 else 1)
         return tuple(
             {
-                'features': features, 'stride': stride, 'window': self.window, 'depth': depth,
-                'sines': count, 'layer': layer,
+                'features': features,
+                'stride': stride,
+                'window': self.window,
+                'depth': depth,
+                'sines': count,
+                'layer': layer,
             }
             for features, stride, depth, count in zip(
                 widths, self.strides, self.depths, sines, strict=True
             )
-        )  # fmt: skip
+        )
 
     def __call__(self, audio: Float[Array, 'B S A']) -> Float[Array, 'B R A']:
         """Encodes and decodes; for initialisation."""
@@ -283,14 +289,21 @@ def read_autoencoder(folder: str | os.PathLike) -> SAME:
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
-        'audio_channels': 'audio_channels', 'patch_size': 'patch', 'encoder_channels': 'width',
-        'encoder_c_mults': 'multiples', 'encoder_strides': 'strides',
-        'encoder_transformer_depths': 'depths', 'latent_dim': 'channels',
-        'use_differential_attention': 'differential', 'dim_heads': 'head_width',
-        'ff_mult': 'expansion', 'sliding_window': 'window',
-        'encoder_sinusoidal_blocks': 'encoder_sines', 'decoder_sinusoidal_blocks': 'decoder_sines',
+        'audio_channels': 'audio_channels',
+        'patch_size': 'patch',
+        'encoder_channels': 'width',
+        'encoder_c_mults': 'multiples',
+        'encoder_strides': 'strides',
+        'encoder_transformer_depths': 'depths',
+        'latent_dim': 'channels',
+        'use_differential_attention': 'differential',
+        'dim_heads': 'head_width',
+        'ff_mult': 'expansion',
+        'sliding_window': 'window',
+        'encoder_sinusoidal_blocks': 'encoder_sines',
+        'decoder_sinusoidal_blocks': 'decoder_sines',
         'sampling_rate': 'sample_rate',
-    }  # fmt: skip
+    }
     return SAME(**importing.pick(config, folder, fields, {}))
 
 

@@ -313,12 +313,18 @@ def read_transformer(folder: str | os.PathLike) -> Transformer:
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
-        'io_channels': 'channels', 'embed_dim': 'width', 'depth': 'depth', 'num_heads': 'heads',
-        'cond_token_dim': 'context_input', 'global_cond_dim': 'duration_input',
-        'local_add_cond_dim': 'local_input', 'timestep_features_dim': 'level_features',
-        'ff_mult': 'expansion', 'num_memory_tokens': 'memory',
+        'io_channels': 'channels',
+        'embed_dim': 'width',
+        'depth': 'depth',
+        'num_heads': 'heads',
+        'cond_token_dim': 'context_input',
+        'global_cond_dim': 'duration_input',
+        'local_add_cond_dim': 'local_input',
+        'timestep_features_dim': 'level_features',
+        'ff_mult': 'expansion',
+        'num_memory_tokens': 'memory',
         'use_differential_attention': 'differential',
-    }  # fmt: skip
+    }
     fixed = {'patch_size': 1, 'global_cond_dim': config.get('cond_token_dim')}
     arguments = importing.pick(config, folder, fields, fixed)
     width, expansion = arguments.pop('width'), arguments.pop('expansion')
@@ -334,9 +340,13 @@ def parameter_shapes(model: Transformer) -> PyTree:
         return jax.ShapeDtypeStruct((1, *shape), dtype)
 
     inputs = (
-        one(2, model.channels), one(), one(2, model.context_input), one(2, dtype=jnp.bool_),
-        one(model.duration_input), one(2, model.local_input),
-    )  # fmt: skip
+        one(2, model.channels),
+        one(),
+        one(2, model.context_input),
+        one(2, dtype=jnp.bool_),
+        one(model.duration_input),
+        one(2, model.local_input),
+    )
     student = (one(), one()) if model.distilled else ()
     return jax.eval_shape(model.init, random_key(0), *inputs, *student)['params']
 

@@ -107,9 +107,11 @@ def read_projection(folder: str | os.PathLike) -> Projection:
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
-        'text_encoder_dim': 'text_width', 'conditioning_dim': 'width', 'min_value': 'low',
+        'text_encoder_dim': 'text_width',
+        'conditioning_dim': 'width',
+        'min_value': 'low',
         'max_value': 'high',
-    }  # fmt: skip
+    }
     arguments = importing.pick(config, folder, fields, {})
     seconds = {name: float(arguments.pop(name)) for name in ('low', 'high')}
     return Projection(**arguments, **seconds)

@@ -52,9 +52,14 @@ def bind(
 
     def predict(x_t, t):
         v = networks.transformer.apply(
-            {'params': params['transformer']}, x_t.astype(kind), t, context, tile_like(timing, x_t),
-            guidance_scale, step_size,
-        )  # fmt: skip
+            {'params': params['transformer']},
+            x_t.astype(kind),
+            t,
+            context,
+            tile_like(timing, x_t),
+            guidance_scale,
+            step_size,
+        )
         return v.astype(x_t.dtype)
 
     return as_denoise(PATH, predict, 'v')

@@ -42,6 +42,12 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
 def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:
     """`make_subject` of a teacher's networks and their parameters."""
     return make_subject(
-        guided_teacher(guided, networks), functools.partial(bind, student_networks(networks)), PATH,
-        params, student_shapes(networks), to_batch, text, repr(networks),
-    )  # fmt: skip
+        guided_teacher(guided, networks),
+        functools.partial(bind, student_networks(networks)),
+        PATH,
+        params,
+        student_shapes(networks),
+        to_batch,
+        text,
+        repr(networks),
+    )

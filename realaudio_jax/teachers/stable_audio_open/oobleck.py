@@ -96,9 +96,13 @@ class Conv(nn.Module):
         kernel, bias = _kernel(self, x, self.taps, self.features, self.bias)
         reach = (self.taps // 2) * self.dilation
         y = jax.lax.conv_general_dilated(
-            x, kernel, (1,), [(reach, reach)], rhs_dilation=(self.dilation,),
+            x,
+            kernel,
+            (1,),
+            [(reach, reach)],
+            rhs_dilation=(self.dilation,),
             dimension_numbers=('NWC', 'WIO', 'NWC'),
-        )  # fmt: skip
+        )
         return y if bias is None else y + bias[None, None]
 
 
@@ -290,11 +294,14 @@ def read_autoencoder(folder: str | os.PathLike) -> Oobleck:
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
-        'encoder_hidden_size': 'encoder_width', 'decoder_channels': 'decoder_width',
-        'downsampling_ratios': 'strides', 'channel_multiples': 'multiples',
-        'decoder_input_channels': 'channels', 'audio_channels': 'audio_channels',
+        'encoder_hidden_size': 'encoder_width',
+        'decoder_channels': 'decoder_width',
+        'downsampling_ratios': 'strides',
+        'channel_multiples': 'multiples',
+        'decoder_input_channels': 'channels',
+        'audio_channels': 'audio_channels',
         'sampling_rate': 'sample_rate',
-    }  # fmt: skip
+    }
     fixed = {'encoder_hidden_size': 2 * config.get('decoder_input_channels', 0)}
     return Oobleck(**importing.pick(config, folder, fields, fixed))
 

@@ -255,9 +255,13 @@ def load(folder: str | os.PathLike, dtype: str = 'float32') -> StableAudioOpen:
         'text_encoder': text_params,
     }
     return StableAudioOpen(
-        Networks(transformer, projection), autoencoder, text_encoder, params,
-        t5.Tokenizer(folder / 'tokenizer'), read_schedule(folder / 'scheduler'),
-    )  # fmt: skip
+        Networks(transformer, projection),
+        autoencoder,
+        text_encoder,
+        params,
+        t5.Tokenizer(folder / 'tokenizer'),
+        read_schedule(folder / 'scheduler'),
+    )
 
 
 def read_schedule(folder: str | os.PathLike) -> Schedule:
@@ -268,9 +272,13 @@ def read_schedule(folder: str | os.PathLike) -> Schedule:
     """
     config = importing.read_model_config(folder, SCHEDULER, 'scheduler_config.json')
     fixed = {
-        'sigma_data': 1.0, 'sigma_schedule': 'exponential', 'prediction_type': 'v_prediction',
-        'solver_order': 2, 'solver_type': 'midpoint', 'final_sigmas_type': 'zero',
-    }  # fmt: skip
+        'sigma_data': 1.0,
+        'sigma_schedule': 'exponential',
+        'prediction_type': 'v_prediction',
+        'solver_order': 2,
+        'solver_type': 'midpoint',
+        'final_sigmas_type': 'zero',
+    }
     fields = {'sigma_min': 'lowest', 'sigma_max': 'highest'}
     levels = importing.pick(config, folder, fields, fixed)
     return Schedule(**{name: float(value) for name, value in levels.items()})

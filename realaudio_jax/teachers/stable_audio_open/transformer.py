@@ -183,12 +183,17 @@ def read_transformer(folder: str | os.PathLike) -> Transformer:
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
-        'in_channels': 'channels', 'sample_size': 'frames', 'num_layers': 'depth',
-        'num_attention_heads': 'heads', 'num_key_value_attention_heads': 'key_heads',
-        'attention_head_dim': 'head_width', 'cross_attention_dim': 'context_width',
-        'cross_attention_input_dim': 'context_input', 'global_states_input_dim': 'timing_input',
+        'in_channels': 'channels',
+        'sample_size': 'frames',
+        'num_layers': 'depth',
+        'num_attention_heads': 'heads',
+        'num_key_value_attention_heads': 'key_heads',
+        'attention_head_dim': 'head_width',
+        'cross_attention_dim': 'context_width',
+        'cross_attention_input_dim': 'context_input',
+        'global_states_input_dim': 'timing_input',
         'time_proj_dim': 'level_features',
-    }  # fmt: skip
+    }
     fixed = {'out_channels': config.get('in_channels')}
     return Transformer(**importing.pick(config, folder, fields, fixed))
 

@@ -40,11 +40,17 @@ def test_missing_files_are_named(tmp_path):
         clap.load_clap(tmp_path)
 
 
-@pytest.mark.parametrize('config, message', [
-    ({'model_type': 'clip'}, "describes a 'clip', not a CLAP"),
-    ({'model_type': 'clap', 'audio_config': {'enable_fusion': True}}, 'enable_fusion is True'),
-    ({'model_type': 'clap', 'projection_hidden_act': 'gelu'}, "projection_hidden_act is 'gelu'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'config, message',
+    [
+        ({'model_type': 'clip'}, "describes a 'clip', not a CLAP"),
+        ({'model_type': 'clap', 'audio_config': {'enable_fusion': True}}, 'enable_fusion is True'),
+        (
+            {'model_type': 'clap', 'projection_hidden_act': 'gelu'},
+            "projection_hidden_act is 'gelu'",
+        ),
+    ],
+)
 def test_variants_that_are_not_known_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         clap.network_of(config)

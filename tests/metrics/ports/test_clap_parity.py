@@ -14,10 +14,20 @@ transformers = pytest.importorskip('transformers', reason='no transformers: inst
 
 TEXTS = ['a dog barks twice', 'Rain on a tin roof; then, a door slams!', '']
 # Every stage, both shifts, merging, and a last stage of a single window, but narrow.
-AUDIO = dict(patch_embeds_hidden_size=8, depths=[2, 1, 1, 2], num_attention_heads=[2, 2, 4, 4],
-             hidden_size=64)  # fmt: skip
-TEXT = dict(vocab_size=300, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
-            intermediate_size=40, max_position_embeddings=80)  # fmt: skip
+AUDIO = dict(
+    patch_embeds_hidden_size=8,
+    depths=[2, 1, 1, 2],
+    num_attention_heads=[2, 2, 4, 4],
+    hidden_size=64,
+)
+TEXT = dict(
+    vocab_size=300,
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=40,
+    max_position_embeddings=80,
+)
 
 
 @pytest.fixture(scope='module')

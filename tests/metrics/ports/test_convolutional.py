@@ -92,21 +92,27 @@ def test_windows_pass_in_groups():
         embed(jnp.float32(2.0), audio[:, :4])
 
 
-@pytest.mark.parametrize('load, names', [
-    (vggish.vggish, 'vggish.safetensors or vggish.npz'),
-    (panns.cnn14, 'cnn14.safetensors'),
-    (openl3.openl3, 'openl3_env_mel256.safetensors or openl3_env_mel128.safetensors'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'load, names',
+    [
+        (vggish.vggish, 'vggish.safetensors or vggish.npz'),
+        (panns.cnn14, 'cnn14.safetensors'),
+        (openl3.openl3, 'openl3_env_mel256.safetensors or openl3_env_mel128.safetensors'),
+    ],
+)
 def test_missing_files_are_named(load, names, tmp_path):
     with pytest.raises(FileNotFoundError, match=names):
         load(tmp_path)
 
 
-@pytest.mark.parametrize('load, name, missing', [
-    (vggish.vggish, 'vggish.safetensors', 'features.13.bias'),
-    (panns.cnn14, 'cnn14.safetensors', 'conv_block6.bn2.running_var'),
-    (openl3.openl3, 'openl3_music_mel128.safetensors', 'audio_embedding_layer.weight'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'load, name, missing',
+    [
+        (vggish.vggish, 'vggish.safetensors', 'features.13.bias'),
+        (panns.cnn14, 'cnn14.safetensors', 'conv_block6.bn2.running_var'),
+        (openl3.openl3, 'openl3_music_mel128.safetensors', 'audio_embedding_layer.weight'),
+    ],
+)
 def test_another_network_is_refused(load, name, missing, tmp_path):
     tensors = {'features.0.weight': np.zeros((64, 1, 5, 5), np.float32)}
     (tmp_path / name).write_bytes(safetensors.numpy.save(tensors))

@@ -38,9 +38,12 @@ def test_vggish(randomise, save, tmp_path):
                 before = width
             self.features = nn.Sequential(*layers)
             self.embeddings = nn.Sequential(
-                nn.Linear(512 * 6 * 4, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+                nn.Linear(512 * 6 * 4, hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, hidden),
+                nn.ReLU(),
                 nn.Linear(hidden, 128),
-            )  # fmt: skip
+            )
 
         def forward(self, x):  # time, frequency, then channels, as TensorFlow flattens
             return self.embeddings(self.features(x[:, None]).permute(0, 2, 3, 1).flatten(1))
