@@ -67,14 +67,16 @@ _MERGE = flags.DEFINE_bool(
     'merge', False, 'Store the teacher and the student of the base whole, adapters in them.'
 )
 _LABELS = flags.DEFINE_string(
-    'labels', None, 'Recordings it was trained on: their labels, beside those of procedural '
+    'labels',
+    None,
+    'Recordings it was trained on: their labels, beside those of procedural '
     "sounds, become the release's vocabulary; none: that of the base.",
-)  # fmt: skip
+)
 BLOCK = 64  # inputs that share a scale, see `release.quantise`
 
 
 def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dict:
-    """`params` with adapters in place of teacher and student."""
+    """Replaces teacher and student in `params` by adapters."""
     params = dict(params)
     for name in (TEACHER_NAME, STUDENT_NAME):
         stem = pathlib.Path(name).stem

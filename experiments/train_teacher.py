@@ -64,10 +64,11 @@ _RECORDINGS = flags.DEFINE_string(
 )
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives text encoder and autoencoder.')
 _INIT = flags.DEFINE_string(
-    'init', None,
+    'init',
+    None,
     'A teacher.safetensors to start from, or a release, whose adapter is trained on if the config '
     'has a rank; none: from nothing. A release gives the size of the network, too.',
-)  # fmt: skip
+)
 _INIT_CODE = flags.DEFINE_string(
     'init_code', None, 'The autoencoder.safetensors whose latents --init knows, if it is another.'
 )
@@ -114,9 +115,13 @@ def optimizer(learning_rate, name: str) -> optax.GradientTransformation:
         step = optax.adamw(learning_rate, b2=0.99)
     elif name == 'muon':
         step = optax.contrib.muon(
-            learning_rate, weight_decay=1e-4, adam_b2=0.99, adam_weight_decay=1e-4,
-            consistent_rms=0.2, muon_weight_dimension_numbers=_matrices_of_blocks,
-        )  # fmt: skip
+            learning_rate,
+            weight_decay=1e-4,
+            adam_b2=0.99,
+            adam_weight_decay=1e-4,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=_matrices_of_blocks,
+        )
     else:
         raise ValueError(f'no optimizer {name!r}; use adam, adamw or muon')
     return optax.chain(optax.clip_by_global_norm(1.0), step)
@@ -186,28 +191,55 @@ def training_crops(
                 'set config.data.whole'
             )
         return fresh_crops(
-            front_end, source, config.scene_seconds, config.seed, batch_size, config.crop_seconds,
-            config.scenes, c.uses, c.whole, c.responses, folder, workers,
-        )  # fmt: skip
+            front_end,
+            source,
+            config.scene_seconds,
+            config.seed,
+            batch_size,
+            config.crop_seconds,
+            config.scenes,
+            c.uses,
+            c.whole,
+            c.responses,
+            folder,
+            workers,
+        )
     with Progress(config.scenes, 'scenes') as progress:
         scenes = latent_scenes(
-            front_end, source, config.scenes, config.scene_seconds, config.seed, folder,
-            lambda done, _: progress.update(done), workers,
-        )  # fmt: skip
+            front_end,
+            source,
+            config.scenes,
+            config.scene_seconds,
+            config.seed,
+            folder,
+            lambda done, _: progress.update(done),
+            workers,
+        )
     if config.recordings and recordings:
         with Progress(config.recordings, 'recordings') as progress:
             recorded = whole_latents(
-                front_end, recordings, config.recordings, config.scene_seconds, config.seed,
-                folder, lambda done, _: progress.update(done),
-            )  # fmt: skip
+                front_end,
+                recordings,
+                config.recordings,
+                config.scene_seconds,
+                config.seed,
+                folder,
+                lambda done, _: progress.update(done),
+            )
         scenes = joined(scenes, recorded)
     return RandomCrops(scenes, batch_size, config.seed, config.crop_seconds)
 
 
 def train(
-    config, workdir: pathlib.Path, recordings, release, autoencoder, init=None, init_code=None,
+    config,
+    workdir: pathlib.Path,
+    recordings,
+    release,
+    autoencoder,
+    init=None,
+    init_code=None,
     workers: int = 0,
-) -> PyTree | None:  # fmt: skip
+) -> PyTree | None:
     """The run; writes teacher.safetensors. Returns the averaged parameters, None if stopped."""
     if config.rank and config.optimizer != 'adam':
         raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')

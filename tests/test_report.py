@@ -47,8 +47,9 @@ def test_levels_follow_time_channels_and_integers():
     assert mel_levels(pcm, RATE).max() == pytest.approx(levels.max(), abs=0.01)
 
 
-@pytest.mark.parametrize(('audio', 'match'), [(np.zeros((0, 2)), 'no samples'),
-                                              (np.full(99, np.nan), 'NaN')])  # fmt: skip
+@pytest.mark.parametrize(
+    ('audio', 'match'), [(np.zeros((0, 2)), 'no samples'), (np.full(99, np.nan), 'NaN')]
+)
 def test_nothing_to_draw_is_an_error_and_no_file(audio, match, tmp_path):
     with pytest.raises(ValueError, match=match):
         plot_spectrogram(tmp_path / 'a.png', audio, RATE)
@@ -102,9 +103,13 @@ def test_pivot_has_a_line_per_model_and_steps():
     shared, headings, cells = pivot(rows)
     assert shared == {'seed': 0}
     assert headings == [
-        'model', 'steps', 'nfe', 'Frechet, embedder tower', 'Frechet, embedder YAMNet',
+        'model',
+        'steps',
+        'nfe',
+        'Frechet, embedder tower',
+        'Frechet, embedder YAMNet',
         'onset error (ms)',
-    ]  # fmt: skip
+    ]
     assert cells == [
         ['teacher', '50', '100', '60', '51', '12.5'],
         ['student', '4', '4', '14', '5', '1'],

@@ -14,7 +14,7 @@ _POOL = 400  # foley sounds kept; drawing one anew for every crop would cost mor
 
 
 class CropMixture:
-    """Batches of crops; batch i is a function of (seed, i) alone, so a run resumes exactly.
+    """Batches of random crops; batch i depends on (seed, i) alone, so a run resumes exactly.
 
     Args:
       recordings: folder with metadata.csv, or None for foley alone.

@@ -1,4 +1,4 @@
-"""The frozen networks in front of the denoiser: audio to latents, text to states."""
+"""Frozen encoders: audio to latents, text to states."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
 
 
 class FrontEnd:
-    """Audio to latents and text to states, compiled once a shape.
+    """Frozen autoencoder and text encoder, compiled once for each shape.
 
     Args:
       autoencoder, autoencoder_params: as a release holds them.
@@ -44,21 +44,21 @@ class FrontEnd:
         self._states = states
 
     def encode_audio(self, audio: np.ndarray) -> Array:
-        """float32 [B, S, 2] at 48 kHz to latents [B, L, C]."""
+        """Encodes float32 audio [B, S, 2] at 48 kHz to latents [B, L, C]."""
         return self._encode(self.autoencoder_params, audio)
 
     def decode_latents(self, latents: np.ndarray) -> Array:
-        """Latents [B, L, C] to float32 [B, S, 2] at 48 kHz."""
+        """Decodes latents [B, L, C] to float32 audio [B, S, 2] at 48 kHz."""
         return self._decode(self.autoencoder_params, latents)
 
     def encode_text(self, texts: list[str], max_tokens: int) -> tuple[Array, np.ndarray, Array]:
-        """Texts to (states [B, T, D], mask [B, T], sentence embeddings [B, D])."""
+        """Encodes texts to (states [B, T, D], mask [B, T], sentence embeddings [B, D])."""
         ids, mask = self.tokenizer.encode(texts, max_tokens)
         states, sentences = self._states(self._text_params, ids, mask)
         return states, mask, sentences
 
     def fingerprint(self) -> str:
-        """Changes with any weight of the two networks."""
+        """Hash of the weights of both networks."""
         return cache_key(
             'front end',
             networks=[repr(self.autoencoder), repr(self._text_encoder)],

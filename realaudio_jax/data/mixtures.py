@@ -1,4 +1,4 @@
-"""Sources made of other things: procedural foley, and several sources at once."""
+"""Sources of procedural sounds, and weighted mixtures of sources."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from realaudio_jax.typing import SAMPLE_RATE
 
 
 class FoleySource:
-    """Synthesised sounds: always there, never twice the same, nothing to download.
+    """Source of procedural sounds; every pick is synthesised anew.
 
     The two splits share their classes and nothing else. Held-out sounds have sizes, pitches and
     rates that training never draws (see `foley.primitives.SplitGenerator`) and a wording of their

@@ -1,4 +1,4 @@
-"""From a choice of sounds to cached latents: what training and evaluation start from."""
+"""Prepares sound sources and cached latents for training and evaluation."""
 
 import dataclasses
 import pathlib

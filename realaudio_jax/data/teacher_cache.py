@@ -1,4 +1,4 @@
-"""Scenes as a foreign teacher takes them, encoded by its own networks once, kept as npy arrays."""
+"""Cache of scenes encoded by a pretrained teacher's own networks, as npy arrays."""
 
 import copy
 import itertools
@@ -15,7 +15,7 @@ Encode = Callable[[list[Scene]], dict[str, np.ndarray]]
 
 
 class TeacherScenes:
-    """Memory-mapped arrays, whatever the teacher's encoder gave; items are dicts of rows.
+    """Memory-mapped arrays of a teacher's encoders; items are dicts of rows.
 
     Attributes:
       folder: where they lie.
@@ -36,7 +36,7 @@ class TeacherScenes:
         return self.rows(i)
 
     def rows(self, which: int | np.ndarray) -> dict[str, np.ndarray]:
-        """One item, or several stacked."""
+        """Rows of one item, or of several, stacked."""
         return {name: np.array(array[which]) for name, array in self.arrays.items()}
 
     def replacing(self, arrays: Mapping[str, np.ndarray]) -> 'TeacherScenes':

@@ -42,7 +42,7 @@ def sample_teacher(
     folder: str | Path,
     progress: Progress | None = None,
 ) -> Latents:
-    """The scenes with the teacher's latents, or what an earlier call with these arguments left.
+    """Latents that the guided teacher samples for the conditions of scenes; cached.
 
     Args:
       scenes: give the conditions.

@@ -87,13 +87,17 @@ def test_a_run_owes_what_it_started_from_owes(tmp_path):
 @pytest.mark.parametrize(
     ('licence', 'remark'),
     [
-        ('CC0-1.0', None), ('CC BY 3.0', None), ('CC-BY-SA-4.0', None), ('Public Domain', None),
-        ('CC-BY-NC-3.0', '1 not for commercial use'), ('unknown', '1 of unknown licence'),
+        ('CC0-1.0', None),
+        ('CC BY 3.0', None),
+        ('CC-BY-SA-4.0', None),
+        ('Public Domain', None),
+        ('CC-BY-NC-3.0', '1 not for commercial use'),
+        ('unknown', '1 of unknown licence'),
         ('CC-BY-NC-ND-4.0', '1 not for commercial use'),
         ('CC-SAMPLING+-1.0', '1 not for every derived work'),
         ('CC-Sampling+', '1 not for every derived work'),
     ],
-)  # fmt: skip
+)
 def test_licences_that_restrict_are_named(licence, remark):
     assert attribution.restricted([Origin('x', licence, '', '')]) == remark
 

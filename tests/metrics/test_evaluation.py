@@ -38,10 +38,18 @@ def scenes():
 def rows(generator, scenes):
     tower = load_tower(generator.folder)
     return evaluate(
-        generator, scenes, [STUDENT, TEACHER], tower, reference=TEACHER, batch=4,
-        latency_repeats=0, resamples=4, distances=('fad', 'kad'), diversity_prompts=1,
+        generator,
+        scenes,
+        [STUDENT, TEACHER],
+        tower,
+        reference=TEACHER,
+        batch=4,
+        latency_repeats=0,
+        resamples=4,
+        distances=('fad', 'kad'),
+        diversity_prompts=1,
         comparisons=[(STUDENT, TEACHER)],
-    )  # fmt: skip
+    )
 
 
 def pick(rows, name, model):
@@ -159,9 +167,15 @@ def test_a_class_is_asked_for_by_its_name_alone(generator, requests):
     embedder = load_tower(generator.folder).embedder
     nothing = np.zeros(embedder.dimension)
     always_bell = LinearProbe(
-        ('bell', 'rain'), np.zeros((embedder.dimension, 2)), np.array([1.0, 0.0]),
-        nothing, nothing + 1, accuracy=0.9, clips=20, groups=5,
-    )  # fmt: skip
+        ('bell', 'rain'),
+        np.zeros((embedder.dimension, 2)),
+        np.array([1.0, 0.0]),
+        nothing,
+        nothing + 1,
+        accuracy=0.9,
+        clips=20,
+        groups=5,
+    )
     real, found = class_rows(generator, [STUDENT], always_bell, embedder, per_class=3, seconds=1.0)
     assert real['value'] == pytest.approx(90) and (real['model'], real['n']) == (REAL, 20)
     assert (found['value'], found['n'], found['model']) == (50, 6, 'student')
