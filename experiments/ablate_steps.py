@@ -25,7 +25,7 @@ from matplotlib import ticker  # noqa: E402
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _RECORDINGS = flags.DEFINE_string(
-    'recordings', None, 'Folder with metadata.csv, its held-out part; none: procedural foley.'
+    'recordings', None, 'Folder of sounds, its held-out part; none: procedural foley.'
 )
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
 _SCENES = flags.DEFINE_integer('scenes', 128, 'Number of scenes.', lower_bound=2)

@@ -69,7 +69,7 @@ _SCENES = flags.DEFINE_integer(
     'scenes', 0, 'Scenes for FAD and CLAP score; 0: neither.', lower_bound=0
 )
 _RECORDINGS = flags.DEFINE_string(
-    'recordings', None, 'Folder with metadata.csv for the scenes; none: procedural foley.'
+    'recordings', None, 'Folder of sounds for the scenes; none: procedural foley.'
 )
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet, another judge of FAD.')
 _CLAP = flags.DEFINE_string('clap', None, 'Folder of a LAION-CLAP, another judge of both.')

@@ -17,7 +17,7 @@ from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onset
 from realaudio_jax.metrics.setting import Setting
 
 _RELEASE = flags.DEFINE_string('release', None, 'Folder of the release.', required=True)
-_RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder with metadata.csv; none: foley.')
+_RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley.')
 _FOLEY_WEIGHT = flags.DEFINE_float('foley_weight', 0.4, 'Share of foley among the recordings.')
 _SCENES = flags.DEFINE_integer('scenes', 128, 'Training scenes.', lower_bound=1)
 _SECONDS = flags.DEFINE_float('seconds', 5.0, 'Of each.')

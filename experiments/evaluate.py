@@ -43,7 +43,7 @@ _RELEASE = flags.DEFINE_string(
     'release', 'foley', 'Name or folder; with --generated only its audio tower is used.'
 )
 _RECORDINGS = flags.DEFINE_string(
-    'recordings', None, 'Folder with metadata.csv, its held-out part; none: procedural foley.'
+    'recordings', None, 'Folder of sounds, its held-out part; none: procedural foley.'
 )
 _SCENES = flags.DEFINE_integer('scenes', 128, 'Number of scenes.', lower_bound=2)
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.')

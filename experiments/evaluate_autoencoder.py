@@ -37,7 +37,7 @@ from realaudio_jax.typing import LATENT_RATE, MAX_SECONDS, MIN_SECONDS, SAMPLE_R
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
 _AGAINST = flags.DEFINE_string('against', None, 'An autoencoder.safetensors to compare it with.')
-_RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder with metadata.csv.', required=True)
+_RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds.', required=True)
 _WEIGHTS = flags.DEFINE_string(
     'embedder_weights',
     None,

@@ -21,7 +21,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 
 _RECORDINGS = flags.DEFINE_string(
-    'recordings', None, 'Folder with metadata.csv, its held-out part; none: procedural foley.'
+    'recordings', None, 'Folder of sounds, its held-out part; none: procedural foley.'
 )
 _EMBEDDER = flags.DEFINE_list('embedder', [], 'Judges of the distances; none: all at hand.')
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')

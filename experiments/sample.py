@@ -119,6 +119,9 @@ def read_init_audio(seconds: float) -> np.ndarray | None:
     if len(audio) < round(seconds * _SAMPLE_RATE.value):
         given = len(audio) / _SAMPLE_RATE.value
         warn(f'the init audio lasts {given:.2f} s of {seconds:g} s; silence follows it')
+    if len(audio) > round(seconds * _SAMPLE_RATE.value):
+        given = len(audio) / _SAMPLE_RATE.value
+        warn(f'the init audio lasts {given:.2f} s; all after its first {seconds:g} s is left out')
     if _STRENGTH.value == 1 and not _KEEP.value:
         warn('the init audio counts for nothing at --strength=1 without --keep; try --strength=0.6')
     return audio

@@ -41,9 +41,7 @@ from realaudio_jax.typing import Array, PyTree
 
 _CONFIG = define_config('configs/foley_audio_tower.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/audio_tower', 'Where checkpoints and metrics go.')
-_RECORDINGS = flags.DEFINE_string(
-    'recordings', None, 'Folder with metadata.csv; none: foley alone.'
-)
+_RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley alone.')
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the text encoder.')
 
 RECALL_AMONG = 64

@@ -44,9 +44,7 @@ from realaudio_jax.typing import LATENT_CHANNELS, Array, PyTree
 
 _CONFIG = define_config('configs/foley_autoencoder.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/autoencoder', 'Where checkpoints and metrics go.')
-_RECORDINGS = flags.DEFINE_string(
-    'recordings', None, 'Folder with metadata.csv; none: foley alone.'
-)
+_RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley alone.')
 
 
 _CODE = flags.DEFINE_string('code', None, 'An autoencoder.safetensors whose code is kept.')

@@ -15,7 +15,7 @@ import difflib
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
 
 from realaudio_jax.data import layouts, wording
@@ -115,28 +115,25 @@ def read_table(folder: str | os.PathLike, log: Callable[[str], None]) -> Table:
 def _read_rows(path: Path, log: Callable[[str], None]) -> list[Row]:
     """The rows that name a file and a label, in order."""
     name = printable(path)
-    lines = _lines(path)
-    try:
-        columns = [column.strip().lower() for column in next(lines, (0, []))[1]]
-        columns = ['licence' if column == 'license' else column for column in columns]
-        _check_columns(columns, name)
-        unknown = [column for column in columns if column not in COLUMNS]
-        if unknown:
-            log(f'{name}: columns not used: {some(unknown, 8)}')
-        rows, problems = [], collections.defaultdict(list)
-        for number, cells in lines:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if any(cell.strip() for cell in cells[len(columns) :]):
-                problems['with too many cells (quote a text with a separator in it)'] += [number]
-                continue
-            row = _row(dict(zip(columns, map(str.strip, cells), strict=False)), name, number)
-            if not row.file or not row.label:
-                problems['without a file' if row.label else 'without a label'].append(number)
-                continue
-            rows.append(row)
-    except csv.Error as error:
-        raise ValueError(f'{name}: not a table ({printable(str(error))})') from error
+    lines = table_lines(path)
+    columns = [column.strip().lower() for column in next(lines, (0, []))[1]]
+    columns = ['licence' if column == 'license' else column for column in columns]
+    _check_columns(columns, name)
+    unknown = [column for column in columns if column not in COLUMNS]
+    if unknown:
+        log(f'{name}: columns not used: {some(unknown, 8)}')
+    rows, problems = [], collections.defaultdict(list)
+    for number, cells in lines:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if any(cell.strip() for cell in cells[len(columns) :]):
+            problems['with too many cells (quote a text with a separator in it)'].append(number)
+            continue
+        row = _row(dict(zip(columns, map(str.strip, cells), strict=False)), name, number)
+        if not row.file or not row.label:
+            problems['without a file' if row.label else 'without a label'].append(number)
+            continue
+        rows.append(row)
     for problem, numbers in problems.items():
         log(
             f'{name}: left out {counted(len(numbers), "row")} {problem}: line '
@@ -147,8 +144,15 @@ def _read_rows(path: Path, log: Callable[[str], None]) -> list[Row]:
     return rows
 
 
-def _lines(path: Path):
-    """(line number, cells) of each row, the header first."""
+def table_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line number and the cells of each row of a CSV file, the header first.
+
+    Args:
+        path: UTF-8, with commas, semicolons or tabs, whichever the header has most of.
+
+    Raises:
+        ValueError: no such text; the message names the line.
+    """
     name = printable(path)
     about = path.stat()
     if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_BYTES:
@@ -171,7 +175,7 @@ def _lines(path: Path):
         except StopIteration:
             return
         except csv.Error as error:
-            raise csv.Error(f'line {begin}: {error}') from error
+            raise ValueError(f'{name}: line {begin}: {error}') from error
         yield begin, cells
         begin = reader.line_num + 1
 
@@ -187,15 +191,25 @@ def _check_columns(columns: list[str], name: str) -> None:
         raise ValueError(f'{name}: the column {twice[0]!r} is there twice')
 
 
-def _row(cells: dict[str, str], name: str, number: int) -> Row:
-    file = cells.get('file', '')
+def require_within(file: str, place: str) -> None:
+    """Raises ValueError where a name in a table leads out of the table's folder.
+
+    Args:
+        file: the name.
+        place: where it stands, for the message.
+    """
     # a name of Windows is absolute by its drive alone, and has backslashes between its parts
     windows = PureWindowsPath(file)
     if windows.drive or windows.root or file.startswith(('/', '~')) or '..' in windows.parts:
         raise ValueError(
-            f'{name}: line {number} names {printable(file, 80)!r}; files are named relative to '
-            'their folder, without ..'
+            f'{place} names {printable(file, 80)!r}; files are named relative to their folder, '
+            'without ..'
         )
+
+
+def _row(cells: dict[str, str], name: str, number: int) -> Row:
+    file = cells.get('file', '')
+    require_within(file, f'{name}: line {number}')
     split = cells.get('split', '').lower()
     if split and split not in SPLITS:
         raise ValueError(

@@ -8,7 +8,6 @@ An example is audio int16 [S, 2] at 48 kHz, caption (bytes), seconds, and events
 arguments never find old data.
 """
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from realaudio_jax.cache import cache_dir
 from realaudio_jax.data import foley, layouts, wording
 from realaudio_jax.data.array_cache import cache_key
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
+from realaudio_jax.data.recordings_table import require_within, table_lines
 from realaudio_jax.data.scenes import Scene, SceneConfig, make_scenes
 from realaudio_jax.data.sources import Recordings, Source, is_held_out
 from realaudio_jax.sound_files import SUFFIXES, find_sounds, read_audio
@@ -343,8 +343,9 @@ def read_captions(folder: Path) -> dict[str, tuple[str, Any]]:
         raise FileNotFoundError(f'no folder {folder}; name a folder of sound files')
     table, lines = folder / 'captions.csv', folder / 'captions.jsonl'
     if table.is_file():
-        with open(table, newline='', encoding='utf-8-sig') as file:
-            rows = list(csv.DictReader(file))
+        lines_of_table = table_lines(table)
+        header = next(lines_of_table, (1, []))[1]
+        rows = [dict(zip(header, row, strict=False)) for _, row in lines_of_table if row]
         source = table
     elif lines.is_file():
         source, rows = lines, []
@@ -362,6 +363,7 @@ def read_captions(folder: Path) -> dict[str, tuple[str, Any]]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not row.get('file') or not row.get('caption'):
             raise ValueError(f'{source}: entry {number} needs a file and a caption')
+        require_within(str(row['file']), f'{source}: entry {number}')
         if not (folder / row['file']).is_file():
             raise ValueError(f'{source}: entry {number} names {row["file"]}, which is not there')
         captions[row['file']] = (str(row['caption']), row.get('events') or None)

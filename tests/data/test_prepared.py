@@ -9,7 +9,13 @@ import soundfile
 
 from realaudio_jax.components import load_front_end
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
-from realaudio_jax.data.prepared import latent_scenes, scene_source, scenes_key, whole_latents
+from realaudio_jax.data.prepared import (
+    latent_scenes,
+    require_data,
+    scene_source,
+    scenes_key,
+    whole_latents,
+)
 from realaudio_jax.data.sources import Recordings
 
 
@@ -98,6 +104,19 @@ def test_damaged_recordings_are_decoded_anew(recordings, tmp_path):
     for i, sound in enumerate(sounds):
         np.testing.assert_array_equal(again.load(i).audio, sound)
     assert array.read_bytes() != content
+
+
+def test_what_a_run_needs_of_its_recordings_is_tried_first(recordings, tmp_path):
+    assert require_data(recordings, 0.0, 1.0) == 0  # none is long enough to be taken whole
+    assert require_data(None, 0.3, 1.0) == 0
+    one = tmp_path / 'one'
+    one.mkdir()
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * 48_000)
+    soundfile.write(one / 'steady rain 1.wav', x, 48_000)
+    with pytest.raises(ValueError, match='nothing is left for the split'):
+        require_data(str(one), 0.0, 1.0)
+    soundfile.write(one / 'steady rain 2.wav', x[::-1], 48_000)
+    assert require_data(str(one), 0.0, 5.0) == 1  # backgrounds alone are scenes, too
 
 
 def test_whole_recordings_are_of_the_training_split(tiny_release, tmp_path, monkeypatch):

@@ -94,6 +94,8 @@ def test_captions_and_events_come_from_a_table(sounds, tmp_path):
         ('captions.csv', 'file,caption\nnowhere.wav,x\n', 'nowhere.wav'),
         ('captions.csv', 'name,caption\nold.wav,x\n', 'entry 1'),
         ('captions.csv', 'file,caption\n', 'no entries'),
+        ('captions.csv', 'file,caption\n../x.wav,x\n', 'entry 1 names'),
+        ('captions.csv', 'file;caption\nold.wav;"x\n', 'line 2: unexpected end'),
         ('captions.jsonl', '{"file": \n', 'line 1'),
     ],
 )

@@ -70,8 +70,10 @@ def test_init_audio_is_converted_with_a_line_that_says_so(sample):
     status, out, err = sample(init_audio='mono.wav', keep='0-0.2', out='b.flac')
     assert status == 0 and 'mono to stereo, 32000 Hz to 48000 Hz' in out
     assert 'lasts 0.25 s of 0.5 s' in err and soundfile.info('b.flac').format == 'FLAC'
-    _, _, err = sample(init_audio='mono.wav')
+    write_audio('long.wav', 0.1 * np.sin(np.arange(24_000) / 9), 32_000)
+    _, _, err = sample(init_audio='long.wav')
     assert 'counts for nothing' in err
+    assert 'lasts 0.75 s; all after its first 0.5 s is left out' in err
 
 
 def test_what_is_cut_or_cannot_be_read_is_said(sample):
