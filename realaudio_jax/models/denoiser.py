@@ -242,7 +242,9 @@ def event_raster(
     since_offset = time[None, :, None] - c.offset_s[:, None]
     mask = c.event_mask[:, None]
     half = 0.5 / LATENT_RATE
-    overlap = jnp.minimum(since_onset + half, half - since_offset)  # seconds of the frame it sounds
+    # Seconds of the frame that it sounds: up to its end, from its beginning, at most its duration.
+    overlap = jnp.minimum(since_onset + half, half - since_offset)
+    overlap = jnp.minimum(overlap, (c.offset_s - c.onset_s)[:, None])
     active = jnp.clip(overlap / (2 * half), 0.0, 1.0) * mask
 
     def nearest(distance):

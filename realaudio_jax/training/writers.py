@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 
 RESERVED = ('step', 'stage', 'time')
 
@@ -29,7 +32,10 @@ class MetricWriter:
         self.path = self.workdir / 'metrics.jsonl'
         _drop_partial_line(self.path)
         self._lines = open(self.path, 'a', encoding='utf-8')
-        self._events = SummaryWriter(str(self.workdir / 'tensorboard'), flush_secs=30)
+        # Without tensorboardX's queue: on a full disk its thread ends in a traceback of its own.
+        folder = self.workdir / 'tensorboard'
+        folder.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / 'events'), f'.{time.time_ns()}')
 
     def write(self, step: int, metrics: Mapping[str, Any], stage: str = '') -> None:
         """Write one record: {"step", "stage", "time" (seconds since 1970), then the metrics}.
@@ -43,21 +49,39 @@ class MetricWriter:
 
         Raises:
             ValueError: a metric is named 'step', 'stage' or 'time', or is not a scalar.
+            OSError: the disk is full, named with the remedy.
         """
         step, now = int(step), time.time()
         values = {name: _scalar(name, value) for name, value in metrics.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         record = {'step': step, 'stage': stage, 'time': round(now, 3), **finite}
-        self._lines.write(json.dumps(record) + '\n')
-        self._lines.flush()
-        for name, value in values.items():
-            self._events.add_scalar(f'{stage}/{name}' if stage else name, value, step, now)
+        with self._named_if_full():
+            self._lines.write(json.dumps(record) + '\n')
+            self._lines.flush()
+            for name, value in values.items():
+                scalar = summary.scalar(f'{stage}/{name}' if stage else name, value)
+                self._events.write_event(Event(wall_time=now, step=step, summary=scalar))
+            self._events.flush()
 
     def close(self) -> None:
         """Flush and close both files; a second call does nothing."""
         if not self._lines.closed:
-            self._lines.close()
-            self._events.close()
+            with self._named_if_full():
+                try:
+                    self._lines.close()
+                finally:
+                    self._events.close()
+
+    @contextlib.contextmanager
+    def _named_if_full(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f'cannot write metrics in {self.workdir}: {error.strerror}; free some space and '
+                'start the same command again',
+            ) from error
 
     def __enter__(self) -> MetricWriter:
         return self

@@ -229,10 +229,12 @@ def slow_raster(c, channels, length):
     return np.array(rows).reshape(B, length, -1)
 
 
-@pytest.mark.parametrize('events', ['some', 'none'])
+@pytest.mark.parametrize('events', ['some', 'short', 'none'])
 def test_raster_is_its_definition(events):
     c = conditioning(length=9, seed=4)
     c = c.replace(onset_s=c.onset_s * 0.5)
+    if events == 'short':  # within one frame, of 40 ms
+        c = c.replace(offset_s=c.onset_s + jnp.asarray([[0.004, 0.01, 0.025]] * B))
     if events == 'none':
         c = c.replace(event_mask=jnp.zeros((B, E), bool))
     channels = rand(B, E, 4)

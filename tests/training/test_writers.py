@@ -1,4 +1,6 @@
+import contextlib
 import json
+import pathlib
 
 import jax.numpy as jnp
 import pytest
@@ -46,3 +48,20 @@ def test_a_resumed_run_appends_after_a_cut_line(tmp_path):
 def test_bad_metrics_are_named(tmp_path, metrics, message):
     with MetricWriter(tmp_path) as writer, pytest.raises(ValueError, match=message):
         writer.write(1, metrics)
+
+
+@pytest.mark.skipif(not pathlib.Path('/dev/full').exists(), reason='no full device here')
+@pytest.mark.parametrize('which', ['lines', 'events'])
+def test_a_full_disk_is_one_line_and_no_traceback_of_a_thread(tmp_path, capfd, which):
+    writer = MetricWriter(tmp_path)
+    full = open('/dev/full', 'w' if which == 'lines' else 'wb')  # noqa: SIM115
+    if which == 'lines':
+        writer._lines.close()
+        writer._lines = full
+    else:
+        writer._events._py_recordio_writer._writer = full
+    with pytest.raises(OSError, match='cannot write metrics in .*No space left.*free some space'):
+        writer.write(1, {'loss': 0.5}, 'train')
+    with contextlib.suppress(OSError):
+        writer.close()
+    assert 'Traceback' not in capfd.readouterr().err
