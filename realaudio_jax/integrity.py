@@ -15,7 +15,10 @@ import hashlib
 import os
 import pathlib
 import re
+import zipfile
 from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
 
 from realaudio_jax.io import atomic_path
 
@@ -134,6 +137,15 @@ def verify(
         more = f' and {len(wrong) - _NAMED} more' if len(wrong) > _NAMED else ''
         raise IntegrityError(f'{folder}: {", ".join(wrong[:_NAMED])}{more}; {remedy}')
     return True
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray] | None:
+    """Arrays of an npz file, which has a CRC-32 of each; None where it is damaged or missing."""
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError, NotImplementedError):
+        return None
 
 
 def _write(folder: pathlib.Path, digests: Mapping[str, str]) -> None:

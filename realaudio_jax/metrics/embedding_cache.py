@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from realaudio_jax.integrity import digest
+from realaudio_jax.integrity import digest, read_npz
 from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.embedders import Embedder, embed_stream
 from realaudio_jax.sound_files import read_sound, reason
@@ -95,7 +95,7 @@ def embed_files(
         for file in map(pathlib.Path, files):
             try:
                 path = folder / f'{digest(file)[:32]}.npz'
-                if path.is_file():
+                if read_npz(path) is not None:  # else it is not there, or damaged
                     stored[file] = path
                     done()
                     continue

@@ -102,6 +102,13 @@ def test_kept_scenes_are_not_made_again_and_old_ones_go(tmp_path):
     again.set_state(first.get_state())
     assert numbers(next(again)) == numbers(next(first))
     assert len(make.asked) <= 8  # where the next batch moves the window
+    for path in tmp_path.iterdir():  # damaged ones are made anew
+        content = bytearray(path.read_bytes())
+        content[content.index(b'NUMPY') + 130] ^= 1
+        path.write_bytes(content)
+    third = crops(make, batch_size=4, pool=16, uses=2.0, folder=tmp_path)
+    third.set_state(first.get_state())
+    jax.tree.map(np.testing.assert_array_equal, next(third), next(first))
 
 
 def test_progress_is_told_while_the_pool_is_filled():

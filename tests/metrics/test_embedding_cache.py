@@ -57,6 +57,21 @@ def test_an_edited_file_or_another_checkpoint_is_embedded_anew(files, tmp_path):
     assert calls
 
 
+@pytest.mark.parametrize('damage', ['flipped', 'truncated', 'empty'])
+def test_damaged_vectors_are_computed_anew(files, tmp_path, damage):
+    before = [np.array(v) for v in embed_files(toy(), files, tmp_path / 'cache').vectors]
+    calls = []
+    for entry in sorted((tmp_path / 'cache').rglob('*.npz'))[:2]:
+        content = bytearray(entry.read_bytes())
+        content[content.index(b'NUMPY') + 130] ^= 1  # of the first array's values
+        end = {'flipped': len(content), 'truncated': len(content) // 2, 'empty': 0}[damage]
+        entry.write_bytes(content[:end])
+    again = embed_files(toy(calls=calls), files, tmp_path / 'cache', 1)
+    assert calls
+    for a, b in zip(again.vectors, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_run_that_was_stopped_goes_on(files, tmp_path):
     calls = []
 
