@@ -43,26 +43,36 @@ def test_what_cannot_be_written_is_one_warning_and_a_folder_of_the_process(monke
 
 
 NO_HOME = """
-import sys
-import numpy as np
+import sys, tempfile
+real = tempfile.TemporaryFile
+def read_only(*args, dir=None, **more):  # by which numba tries whether it can cache there
+    if 'realaudio_jax_' not in str(dir):
+        raise PermissionError(dir)
+    return real(*args, dir=dir, **more)
+tempfile.TemporaryFile = read_only
 import realaudio_jax
-from realaudio_jax.spectrogram import plot_spectrogram
-plot_spectrogram(sys.argv[1], np.sin(np.arange(9_000) / 5), 48_000, (), 'a tone')
+sys.path.insert(0, sys.argv[1])
+import compiled
+"""
+COMPILED = """
+import numba
+@numba.njit(cache=True)  # as librosa has it: without a folder for its cache this is an error
+def same(x):
+    return x
 """
 
 
-def test_a_drawing_needs_no_home(tmp_path):
+def test_the_package_can_be_used_without_a_home(tmp_path):
     """numba, under librosa, would end with a traceback where nothing can be cached."""
-    environment = {k: v for k, v in os.environ.items() if k not in ('NUMBA_CACHE_DIR',)}
+    (tmp_path / 'compiled.py').write_text(COMPILED)
+    environment = {k: v for k, v in os.environ.items() if k != 'NUMBA_CACHE_DIR'}
     done = subprocess.run(
-        [sys.executable, '-c', NO_HOME, str(tmp_path / 'a.png')],
+        [sys.executable, '-c', NO_HOME, str(tmp_path)],
         env={**environment, 'HOME': '/dev/null', 'REALAUDIO_CACHE': ''},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'a.png').stat().st_size > 1_000
-    assert done.stderr.count('realaudio_jax') <= 3 and 'Traceback' not in done.stderr
+    assert (done.returncode, done.stderr) == (0, '')
 
 
 def test_a_truncated_program_is_removed_and_compiled_again(monkeypatch, tmp_path):
