@@ -338,7 +338,7 @@ def _decode(file: soundfile.SoundFile, name: str) -> tuple[np.ndarray, list[str]
     if promised is not None and count < min(promised, MAX_FRAMES) - _slack(file):
         raise ValueError(_cut_short(name))
     if count == MAX_FRAMES and (promised is None or promised > count):
-        changes.append(f'all after the first {MAX_FRAMES / file.samplerate:.0f} s left out')
+        changes.append(f'cut to its first {MAX_FRAMES / file.samplerate:.0f} s')
     if file.subtype in ('PCM_U8', 'PCM_S8'):
         changes.append('8-bit to float')
     return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), changes

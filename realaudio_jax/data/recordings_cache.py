@@ -127,7 +127,7 @@ def open_cache(
         log(f'{printable(root)}: decoding {len(files)} files to {SAMPLE_RATE} Hz into {folder}')
         conversions = _build(root, files, temporary)
         if conversions:
-            kinds = ', '.join(f'{n} of {kind}' for kind, n in sorted(conversions.items()))
+            kinds = ', '.join(f'{kind} ({n})' for kind, n in sorted(conversions.items()))
             log(f'{printable(root)}: converted {kinds}')
 
     array_cache.ensure(folder, build, log, 'free some space or set REALAUDIO_CACHE')
