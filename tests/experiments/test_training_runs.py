@@ -178,6 +178,19 @@ def test_a_student_goes_on_from_an_earlier_one(experiment, tiny_release):
     assert all(jax.tree.leaves(same))
 
 
+def test_a_folder_that_cannot_be_split_is_refused_before_anything_is_made(
+    experiment, tiny_release, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('REALAUDIO_CACHE', str(tmp_path / 'cache'))
+    (tmp_path / 'mine').mkdir()
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, 9_000)
+    soundfile.write(tmp_path / 'mine' / 'dog.wav', x, 48_000)
+    arguments = config_of('foley_teacher'), tmp_path / 'run', str(tmp_path / 'mine'), tiny_release
+    with pytest.raises(ValueError, match='nothing is left for the split'):
+        experiment('train_teacher').train(*arguments, None)
+    assert not (tmp_path / 'run').exists()
+
+
 def test_own_data_from_a_folder_to_a_release_that_sounds(own_data, tiny_release):
     assert own_data.names == ['train_teacher', 'pack_release', 'distill', 'sample']
     assert 'new in it: teacher' in own_data.printed
