@@ -116,7 +116,7 @@ class InitAudio:
 
 @flax.struct.dataclass
 class Health:
-    """What the program saw of its own result, before rounding to integers.
+    """What the program saw of its own result.
 
     Attributes:
       finite: every sample is a number.
@@ -397,6 +397,7 @@ def finish(
     finite = jnp.all(jnp.isfinite(audio), axis=(1, 2))
     audio = jnp.where(finite[:, None, None], audio, 0.0)
     audio = apply_gains(audio, request, sample_rate)
+    audio = jax.lax.optimization_barrier(audio)
     audio = audio_lib.remove_offset(audio, inside.astype(audio.dtype), sample_rate)
     last = jnp.max(jnp.where(request.event_mask, request.offset_s, 0.0), axis=1)
     fade = jnp.where(last > seconds - FADE_OUT_S, SHORT_FADE_OUT_S, FADE_OUT_S)
@@ -405,14 +406,17 @@ def finish(
         keep = (init.keep * inside)[..., None]
         audio = keep * init.audio + (1.0 - keep) * audio
 
+    # Held once: XLA would make all of the above anew for each of its readers.
+    audio = jax.lax.optimization_barrier(audio)
     lufs = audio_lib.loudness_lufs(audio, sample_rate, seconds)
     loudest = jnp.max(jnp.where(request.event_mask, request.gain_db, -jnp.inf), axis=1)
     loudest = jnp.where(jnp.any(request.event_mask, axis=1), jnp.minimum(loudest, 0.0), 0.0)
     silent = lufs - loudest < SILENT_LUFS
     change = jnp.where(jnp.isnan(request.target_lufs) | silent, 0.0, request.target_lufs - lufs)
     audio = audio_lib.limit(audio * (10 ** (change / 20))[:, None, None], sample_rate)
-    peak = jnp.max(jnp.abs(audio), axis=(1, 2))
-    return audio_lib.to_pcm16(audio), Health(finite=finite, peak=peak, lufs=lufs, silent=silent)
+    pcm = audio_lib.to_pcm16(audio)
+    peak = jnp.max(jnp.abs(audio_lib.from_pcm16(pcm)), axis=(1, 2))
+    return pcm, Health(finite=finite, peak=peak, lufs=lufs, silent=silent)
 
 
 def keep_weights(
