@@ -397,7 +397,6 @@ def finish(
     finite = jnp.all(jnp.isfinite(audio), axis=(1, 2))
     audio = jnp.where(finite[:, None, None], audio, 0.0)
     audio = apply_gains(audio, request, sample_rate)
-    audio = jax.lax.optimization_barrier(audio)
     audio = audio_lib.remove_offset(audio, inside.astype(audio.dtype), sample_rate)
     last = jnp.max(jnp.where(request.event_mask, request.offset_s, 0.0), axis=1)
     fade = jnp.where(last > seconds - FADE_OUT_S, SHORT_FADE_OUT_S, FADE_OUT_S)
@@ -406,8 +405,6 @@ def finish(
         keep = (init.keep * inside)[..., None]
         audio = keep * init.audio + (1.0 - keep) * audio
 
-    # Held once: XLA would make all of the above anew for each of its readers.
-    audio = jax.lax.optimization_barrier(audio)
     lufs = audio_lib.loudness_lufs(audio, sample_rate, seconds)
     loudest = jnp.max(jnp.where(request.event_mask, request.gain_db, -jnp.inf), axis=1)
     loudest = jnp.where(jnp.any(request.event_mask, axis=1), jnp.minimum(loudest, 0.0), 0.0)

@@ -359,6 +359,7 @@ def test_timelines_may_differ_between_the_items_of_a_request(generator):
     np.testing.assert_allclose(asked.onset_s[:, 0], [0.1, 0.0])
     assert asked.event_token_mask[0, 0].sum() >= 1 and asked.token_mask.any()
     assert not generator.request([' '], lists[1], 0.5, [0], 2.0, 26).token_mask.any()
+    assert np.isnan(asked.target_lufs).all()  # figures are taken at the level that was made
 
 
 def test_load_names_what_is_there(tmp_path, monkeypatch):
