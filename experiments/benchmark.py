@@ -83,7 +83,7 @@ OUT_OF_MEMORY = ('RESOURCE_EXHAUSTED', "can't allocate memory", 'OutOfMemory', '
 
 
 def timed(fn: Callable[[], Any], repeats: int) -> tuple[Any, LatencyStats]:
-    """The result of a first call, and the time of those after it: one only if that takes long."""
+    """Runs a function, then times further calls; a slow one is timed once."""
     result = jax.block_until_ready(fn())
     stats = measure(fn, 1, warmup=0)
     if stats.median <= 1e3 * SLOW_S and repeats > 1:
@@ -94,7 +94,7 @@ def timed(fn: Callable[[], Any], repeats: int) -> tuple[Any, LatencyStats]:
 def measure_system(
     system: systems.System, seconds: float, evaluations: int, limit_s: float, repeats: int
 ) -> list[dict]:
-    """The figures of one system, for `metrics.results`.
+    """Measures one system; returns rows for `metrics.results`.
 
     Args:
       system: what is measured.
@@ -121,8 +121,10 @@ def measure_system(
         _, whole = timed(system.run, repeats)
     else:  # the parts run one after another, so their sum is the whole
         chain = [split[part] for part in ('text', 'denoiser', 'decode')]
-        whole = LatencyStats(*(sum(getattr(s, k) for s in chain) for k in ('median', 'p95', 'p99')),
-                             min(s.n for s in chain))  # fmt: skip
+        whole = LatencyStats(
+            *(sum(getattr(s, k) for s in chain) for k in ('median', 'p95', 'p99')),
+            min(s.n for s in chain),
+        )
     memory = peak_memory()
     _, split['encode'] = timed(system.encode, repeats)  # no part of a sound, nor of its memory
     figures = [
@@ -181,7 +183,7 @@ def quality_rows(
 
 
 def row_here(system_name: str, runtime: str) -> list[dict]:
-    """Measures a row in this process, as the flags say."""
+    """Measures a row in this process, with the settings of the flags."""
     folders = {
         'release': _RELEASE.value,
         'audioldm2': _AUDIOLDM2.value,
@@ -210,9 +212,15 @@ def row_here(system_name: str, runtime: str) -> list[dict]:
     }
     if runtime == 'jax' and _SCENES.value and system.sounds:
         rows += quality_rows(
-            system, _RELEASE.value, _SCENES.value, _SECONDS.value, _SEED.value, _RECORDINGS.value,
-            _WEIGHTS.value, _CLAP.value,
-        )  # fmt: skip
+            system,
+            _RELEASE.value,
+            _SCENES.value,
+            _SECONDS.value,
+            _SEED.value,
+            _RECORDINGS.value,
+            _WEIGHTS.value,
+            _CLAP.value,
+        )
     elif runtime == 'jax':
         needed = ([] if system.sounds else [f'--{system.flag}']) + ['--scenes']
         remedy = f'needs {" and ".join(needed)}' if system.flag else 'needs trained weights'
@@ -221,7 +229,7 @@ def row_here(system_name: str, runtime: str) -> list[dict]:
 
 
 def measure_row(system_name: str, runtime: str, workdir: pathlib.Path) -> list[dict]:
-    """One row, from a process of its own; a row that does not fit into memory says so.
+    """Measures a row in its own process; reports a row that does not fit into memory.
 
     Raises:
       ValueError: what the process complained about.
@@ -249,20 +257,22 @@ def measure_row(system_name: str, runtime: str, workdir: pathlib.Path) -> list[d
 
 
 def labelled(name: str, runtime: str) -> str:
-    """A model in the table: a runtime other than this project's is named."""
+    """Name of a model in the table, with its runtime where that is not this project's."""
     return name if runtime == 'jax' else f'{name} ({runtime})'
 
 
 def unmeasured(system_name: str, runtime: str) -> dict:
-    """What is known of a row before it is measured."""
+    """Settings of a row, known before it is measured."""
     return {
-        'model': labelled(system_name, runtime), 'steps': None, 'system': system_name,
+        'model': labelled(system_name, runtime),
+        'steps': None,
+        'system': system_name,
         'runtime': runtime,
-    }  # fmt: skip
+    }
 
 
 def require_torch() -> None:
-    """ValueError where --torch lacks what it needs."""
+    """Raises a ValueError where packages for --torch are missing."""
     missing = [
         name
         for name in ('torch', 'diffusers', 'transformers')

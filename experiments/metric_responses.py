@@ -37,9 +37,12 @@ def plot(responses: Responses, path: pathlib.Path) -> None:
     names = list(next(iter(responses.values()))[CLEAN])
     columns = 4
     figure, axes = plt.subplots(
-        -(-len(names) // columns), columns, figsize=(14, 2.6 * -(-len(names) // columns)),
-        squeeze=False, layout='constrained',
-    )  # fmt: skip
+        -(-len(names) // columns),
+        columns,
+        figsize=(14, 2.6 * -(-len(names) // columns)),
+        squeeze=False,
+        layout='constrained',
+    )
     for axis, name in zip(axes.flat, names, strict=False):
         for ladder, rungs in responses.items():
             values = [figures[name] for figures in rungs.values()]
@@ -64,15 +67,20 @@ def main(argv):
     total = sum(len(rungs) for rungs in ladders(SAMPLE_RATE).values())
     with Progress(total, 'damage') as progress:
         responses = measure_responses(
-            [scene.audio for scene in scenes], [scene.events for scene in scenes], SAMPLE_RATE,
-            embedders, progress=progress.update,
-        )  # fmt: skip
+            [scene.audio for scene in scenes],
+            [scene.events for scene in scenes],
+            SAMPLE_RATE,
+            embedders,
+            progress=progress.update,
+        )
     workdir = pathlib.Path(_WORKDIR.value)
     settings = {
-        'scenes': _SCENES.value, 'seconds': _SECONDS.value, 'seed': _SEED.value,
+        'scenes': _SCENES.value,
+        'seconds': _SECONDS.value,
+        'seed': _SEED.value,
         'sounds': 'foley' if _RECORDINGS.value is None else 'held-out recordings',
         'embedders': [embedder.name for embedder in embedders],
-    }  # fmt: skip
+    }
     with atomic_path(workdir / 'metric_responses.json') as path:
         path.write_text(json.dumps({'settings': settings, 'responses': responses}, indent=1) + '\n')
     plot(responses, workdir / 'metric_responses.png')

@@ -179,10 +179,19 @@ def main(argv):
         out = unused(pathlib.Path(f'{name}.wav'))
     replaced = ', in place of an older one' if out.exists() else ''
     arguments = dict(
-        prompt=prompt, events=timeline, seconds=seconds, steps=steps, seed=seed,
-        guidance=_GUIDANCE.value, model=_MODEL.value, sample_rate=_SAMPLE_RATE.value,
-        init_audio=init_audio, strength=_STRENGTH.value, keep=keep, loudness=loudness,
-    )  # fmt: skip
+        prompt=prompt,
+        events=timeline,
+        seconds=seconds,
+        steps=steps,
+        seed=seed,
+        guidance=_GUIDANCE.value,
+        model=_MODEL.value,
+        sample_rate=_SAMPLE_RATE.value,
+        init_audio=init_audio,
+        strength=_STRENGTH.value,
+        keep=keep,
+        loudness=loudness,
+    )
     generator.warmup(**arguments)
     ready = time.perf_counter() - begin
     sound = generator.generate(**arguments)

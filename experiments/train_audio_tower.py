@@ -48,7 +48,7 @@ RECALL_AMONG = 64
 
 
 def augment(batch, rng, gain_db: float):
-    """Each sound turned round in time by a random amount, and at a random level."""
+    """Augments sounds by a random circular shift and a random level."""
     mel = batch['log_mel'].astype(np.float32)
     for i, shift in enumerate(rng.integers(mel.shape[1], size=len(mel))):
         mel[i] = np.roll(mel[i], shift, axis=0)
@@ -58,7 +58,7 @@ def augment(batch, rng, gain_db: float):
 
 
 def loss_of(model: AudioTower, params: PyTree, log_mel: Array, text: Array) -> Array:
-    """Contrastive loss of one batch, over windows that do not overlap."""
+    """Contrastive loss of one batch, on windows without overlap."""
     audio, log_scale = model.apply(params, cut_windows(log_mel, WINDOW_FRAMES))
     return contrastive_loss(audio, text, log_scale)
 
@@ -91,7 +91,7 @@ def evaluate(embed, params, held_out, among: int = RECALL_AMONG) -> dict[str, fl
 
 
 def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
-    """The run; writes audio_tower.safetensors. Returns the averaged parameters, None if stopped."""
+    """Trains and writes audio_tower.safetensors; returns averaged parameters, None if stopped."""
     folder = find_release(release)
     encode_text = load_text_embedder(folder)
     text_encoder = ' '.join(digest(folder / name) for name in (WEIGHTS_NAME, TOKENIZER_NAME))
@@ -102,15 +102,21 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
         key = scenes_key('mel', source, count, config.scene_seconds, seed, text_encoder)
         with Progress(count, f'{split} scenes') as progress:
             sets[split] = mel_scenes(
-                make_scenes(seed, source, count, config.scene_seconds), count,
-                config.scene_seconds, encode_text, workdir / 'mel' / key, progress.update,
-            )  # fmt: skip
+                make_scenes(seed, source, count, config.scene_seconds),
+                count,
+                config.scene_seconds,
+                encode_text,
+                workdir / 'mel' / key,
+                progress.update,
+            )
 
     mesh = data_mesh(config.batch_size)
     data = batches(
-        sets['train'], config.batch_size, config.seed,
+        sets['train'],
+        config.batch_size,
+        config.seed,
         transform=functools.partial(augment, gain_db=config.gain_db),
-    )  # fmt: skip
+    )
     model = AudioTower(**config.model)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, config.steps, 1e-5

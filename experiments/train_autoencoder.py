@@ -263,9 +263,12 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     mesh = data_mesh(config.batch_size)
     params = replicate(mesh, params)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps,
-        max(config.likelihood_steps, config.warmup_steps + 1), 1e-5,
-    )  # fmt: skip
+        0.0,
+        config.learning_rate,
+        config.warmup_steps,
+        max(config.likelihood_steps, config.warmup_steps + 1),
+        1e-5,
+    )
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
     step_fn = jax.jit(functools.partial(likelihood_step, model=model, tx=tx, config=config))
 
@@ -280,11 +283,17 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
 
     # Frozen parameters are an argument of the compiled step, not part of its closure.
     state, finished = run_stage(
-        'likelihood', create_state(networks(params), tx),
+        'likelihood',
+        create_state(networks(params), tx),
         lambda state, levels, key: step_fn(state, params, levels, key),
-        lambda s: merge(params, s.ema_params), some_levels, held_out_figures, config, workdir,
-        config.likelihood_steps, mesh,
-    )  # fmt: skip
+        lambda s: merge(params, s.ema_params),
+        some_levels,
+        held_out_figures,
+        config,
+        workdir,
+        config.likelihood_steps,
+        mesh,
+    )
     if not finished:
         return None
     trained = state.ema_params
@@ -306,18 +315,27 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     }
     step_fn = jax.jit(
         functools.partial(
-            adversarial_step, model=model, discriminator=discriminator, tx=tx,
-            discriminator_tx=discriminator_tx, config=config,
+            adversarial_step,
+            model=model,
+            discriminator=discriminator,
+            tx=tx,
+            discriminator_tx=discriminator_tx,
+            config=config,
         ),
         static_argnames='sample_rate',
-    )  # fmt: skip
+    )
     state, finished = run_stage(
-        'adversarial', state,
+        'adversarial',
+        state,
         lambda state, batch, key: step_fn(state, params, batch[0], key, sample_rate=batch[1]),
         lambda s: merge(params, s['decoder'].ema_params),
         some_sounds,
-        held_out_figures, config, workdir, config.adversarial_steps, mesh,
-    )  # fmt: skip
+        held_out_figures,
+        config,
+        workdir,
+        config.adversarial_steps,
+        mesh,
+    )
     if not finished:
         return None
     params = merge(params, state['decoder'].ema_params)

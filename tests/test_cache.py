@@ -107,9 +107,8 @@ with damaged_programs_removed():
 def test_jax_itself_reads_the_program_that_took_the_place_of_a_damaged_one(tmp_path):
     def run():
         return subprocess.run(
-            [sys.executable, '-c', REAL, str(tmp_path)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            [sys.executable, '-c', REAL, str(tmp_path)], capture_output=True, text=True, check=True
+        )
 
     first = run()
     (entry,) = tmp_path.glob('jit_f-*-cache')

@@ -42,9 +42,14 @@ def test_scenes_are_encoded_once(tiny_release, tmp_path):
 
     def make(seed):
         return latent_scenes(
-            front_end, FoleySource(), 2, 1.0, seed, tmp_path,
+            front_end,
+            FoleySource(),
+            2,
+            1.0,
+            seed,
+            tmp_path,
             progress=lambda done, count: calls.append((done, count)),
-        )  # fmt: skip
+        )
 
     first = make(0)
     assert len(first) == 2 and first.frames == 25 and calls == [(2, 2)]
