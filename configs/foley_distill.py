@@ -33,12 +33,12 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.progressive = ml_collections.ConfigDict()
     # Student steps of each stage; the first folds the guidance in.
     config.progressive.steps = (64, 32, 16, 8, 4)
-    config.progressive.updates = 8  # per stage
+    config.progressive.updates = 12  # per stage
     config.progressive.learning_rate = 3e-4
     config.consistency = ml_collections.ConfigDict()
     config.consistency.segments = (1, 2, 4, 8)
     config.consistency.teacher_step = 1 / 32
-    config.consistency.updates = 80
+    config.consistency.updates = 240
     config.consistency.learning_rate = 4e-4
     config.energy = ml_collections.ConfigDict()
     # One is drawn per update: one and two steps twice as often.

@@ -5,6 +5,7 @@ python -m experiments.ablate_steps --recordings=DIR --embedder_weights=DIR --wor
 
 import csv
 import pathlib
+import sys
 
 import matplotlib
 from absl import flags
@@ -12,11 +13,13 @@ from absl import flags
 from experiments.common import run
 from realaudio_jax.generator import load
 from realaudio_jax.io import atomic_path
-from realaudio_jax.metrics.evaluation import RECONSTRUCTION, evaluate
-from realaudio_jax.metrics.figures import REAL
+from realaudio_jax.metrics.evaluation import evaluate
+from realaudio_jax.metrics.figures import ENOUGH_CLIPS, REAL, RECONSTRUCTION
 from realaudio_jax.metrics.judges import held_out_scenes, load_judges
-from realaudio_jax.metrics.results import pivot, wide_table, write_results
-from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.metrics.results import pivot, write_results
+from realaudio_jax.metrics.scene_judge import KERNEL_DISTANCE, LATENT_ERROR
+from realaudio_jax.metrics.setting import Setting, equal_evaluations
+from realaudio_jax.metrics.summary import summarise
 from realaudio_jax.training.loop import Progress
 
 matplotlib.use('Agg')
@@ -37,8 +40,8 @@ _TEACHER = flags.DEFINE_list(
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/ablate_steps', 'Where the tables and the plot go.')
 
-FIGURES = ('time per sound (ms)', 'NFE')
-DISTANCE = 'Frechet distance'
+AXES = ('time per sound (ms)', 'NFE')
+FRECHET = 'Frechet distance'
 
 
 def ablate(
@@ -52,6 +55,9 @@ def ablate(
     settings += [Setting('teacher', steps) for steps in teacher_steps]
     reference = Setting('teacher', max(teacher_steps))
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
+    enough = count >= ENOUGH_CLIPS[FRECHET]
+    students = [setting for setting in settings if setting.model == 'student']
+    pairs = [pair for pair in equal_evaluations(students) if pair[1] in settings]
     with Progress(count * (len(settings) + 2), 'steps') as progress:
         finished = {}
 
@@ -60,8 +66,9 @@ def ablate(
             progress.update(sum(finished.values()))
 
         rows = evaluate(
-            generator, scenes, settings, tower, embedders, others, reference, seed, progress=say
-        )
+            generator, scenes, settings, tower, embedders, others, reference, seed,
+            distances=('kad', 'fad') if enough else ('kad',), comparisons=pairs, progress=say,
+        )  # fmt: skip
     common = {'release': generator.config.name or release, 'seed': seed, 'seconds': seconds}
     common['sounds'] = 'foley' if recordings is None else 'held-out recordings'
     rows = [row | common for row in rows]
@@ -71,22 +78,42 @@ def ablate(
         writer = csv.DictWriter(file, wide[0])
         writer.writeheader()
         writer.writerows(wide)
-    plot(wide, workdir / 'steps.png')
+    note = ''
+    if not enough:
+        note = (
+            f'{count} scenes are too few for a Frechet distance, which takes '
+            f'{ENOUGH_CLIPS[FRECHET]} or more: the kernel distance has no bias from their number'
+        )
+        print(f'note: {note}', file=sys.stderr, flush=True)
+    plot(wide, workdir / 'steps.png', note)
     return rows
 
 
-def plot(wide: list[dict], path: pathlib.Path) -> None:
-    """Each Frechet distance against time and against evaluations, with floor and ceiling."""
-    measures = [column for column in wide[0] if column.startswith(DISTANCE)]
-    measures = measures or ['onset error, median (ms)']
+def plot(wide: list[dict], path: pathlib.Path, note: str = '') -> None:
+    """Each distance against time and against evaluations, with floor and ceiling.
+
+    Args:
+        wide: of `results.pivot`. Frechet distances are drawn where there are any, else kernel
+            distances, and without either the latent error.
+        path: of the PNG.
+        note: under the drawing.
+    """
+    drawn = next(
+        name for name in (FRECHET, KERNEL_DISTANCE, LATENT_ERROR)
+        if any(column.startswith(name) for column in wide[0])
+    )  # fmt: skip
+    measures = [c for c in wide[0] if c.startswith(drawn) and 'minus that of' not in c]
     figure, axes = plt.subplots(
-        len(measures), len(FIGURES), figsize=(11, 4.2 * len(measures)), squeeze=False,
+        len(measures), len(AXES), figsize=(11, 4.2 * len(measures)), squeeze=False,
         sharey='row', layout='constrained',
     )  # fmt: skip
+    if note:
+        figure.supxlabel(note, fontsize=9)
     for row, measure in zip(axes, measures, strict=True):
-        for axis, x in zip(row, FIGURES, strict=True):
+        for axis, x in zip(row, AXES, strict=True):
             for model, colour, marker in (('teacher', '#c44e52', 's'), ('student', '#4c72b0', 'o')):
-                points = [p for p in wide if p['model'] == model and p[x] and p[measure]]
+                points = [p for p in wide if p['model'] == model and p[x]]
+                points = [p for p in points if p[measure] is not None]
                 points.sort(key=lambda p: p[x])
                 xs, ys = [p[x] for p in points], [p[measure] for p in points]
                 axis.plot(xs, ys, marker=marker, color=colour, label=model, lw=1.5)
@@ -122,7 +149,7 @@ def main(argv):
         [int(s) for s in _STUDENT.value], [int(s) for s in _TEACHER.value], _SEED.value,
         pathlib.Path(_WORKDIR.value),
     )  # fmt: skip
-    print(wide_table(rows))
+    print(summarise(rows).markdown())
 
 
 if __name__ == '__main__':

@@ -11,6 +11,8 @@ import dataclasses
 import functools
 import pathlib
 import re
+import sys
+import time
 from collections.abc import Sequence
 
 import jax
@@ -31,7 +33,6 @@ from realaudio_jax.data.prepared import (
     teacher_scenes,
     whole_latents,
 )
-from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.distillation import progressive
 from realaudio_jax.distillation.consistency import Consistency
 from realaudio_jax.distillation.energy import Energy
@@ -46,27 +47,22 @@ from realaudio_jax.distillation.teacher_samples import (
 )
 from realaudio_jax.generator import Generator, enable_compilation_cache
 from realaudio_jax.integrity import write_manifest
-from realaudio_jax.io import write_audio
-from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.coherence import coherence_rows
-from realaudio_jax.metrics.cost import latency_row
-from realaudio_jax.metrics.evaluation import evaluate, make_sounds
-from realaudio_jax.metrics.judges import held_out_scenes, load_judges
+from realaudio_jax.metrics.distilled import calibrate_run, evaluate_run, record_seconds
 from realaudio_jax.metrics.results import wide_table, write_results
-from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
 from realaudio_jax.random import random_key
 from realaudio_jax.release import named_leaves, save_params
 from realaudio_jax.release_config import CONFIG_NAME, PretrainedStudentConfig, StudentConfig
-from realaudio_jax.report import ReportClip, describe_run, plot_spectrogram, write_report
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
+from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state, with_learning_rate
 from realaudio_jax.training.writers import MetricWriter
-from realaudio_jax.typing import SAMPLE_RATE, PyTree
+from realaudio_jax.typing import PyTree
 
 _CONFIG = define_config('configs/foley_distill.py')
 _WORKDIR = flags.DEFINE_string(
@@ -323,8 +319,29 @@ def main(argv):
     takes_recordings = bool((c.updates or config.imitation.updates) and c.recordings and whole)
     if _TEACHER.value:
         refuse_ignored('--teacher', _STUDENT, _EXPERTS, _RELEASE, _EMBEDDER_WEIGHTS, _WORKERS)
-        distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
+        inputs = {'teacher': _TEACHER.value, 'recordings': _RECORDINGS.value}
+        with run_folder(workdir, config, inputs) as workdir:
+            distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
         return
+    inputs = {
+        'release': _RELEASE.value,
+        'recordings': _RECORDINGS.value,
+        'student': _STUDENT.value,
+        'experts': list(_EXPERTS.value),
+    }
+    with run_folder(workdir, config, inputs) as workdir:
+        if not train_release(config, workdir, takes_recordings):
+            return
+        print('calibration on training scenes', file=sys.stderr, flush=True)
+        calibrate_run(workdir)
+        summary = evaluate_run(workdir, _EMBEDDER_WEIGHTS.value)
+    print(summary.markdown())
+    print(f'done: open {workdir / "report.html"}; the student is in {workdir / "release"}')
+
+
+def train_release(config, workdir: pathlib.Path, takes_recordings: bool) -> bool:
+    """Distils a release's teacher and saves the student as a release; False if stopped before."""
+    began = time.monotonic()
     generator = Generator(components.find_release(_RELEASE.value))
     begun = [*filter(None, [_STUDENT.value]), *_EXPERTS.value]
     starts = [components.weights_of(name, STUDENT_NAME) for name in begun]
@@ -338,7 +355,7 @@ def main(argv):
         )  # fmt: skip
     recorded = None
     if takes_recordings:
-        with Progress(c.recordings, 'recordings') as progress:
+        with Progress(config.energy.recordings, 'recordings') as progress:
             recorded = whole_latents(
                 front_end, _RECORDINGS.value, c.recordings, config.scene_seconds, config.seed,
                 workdir / 'latents', lambda done, _: progress.update(done),
@@ -346,8 +363,9 @@ def main(argv):
     subject = subject_of(generator, config, _STUDENT.value, _EXPERTS.value)
     data = crops(config, subject, scenes, recorded, workdir)
     student = distill(config, subject, data, workdir)
+    record_seconds(workdir, 'training', time.monotonic() - began, add=True)
     if student is None:
-        return
+        return False
     release = dataclasses.replace(
         generator.config,
         student=StudentConfig(tuple(config.consistency.segments), tuple(config.guidance_range)),
@@ -355,12 +373,7 @@ def main(argv):
     )
     components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
     write_attribution(workdir / 'release', [workdir], generator.folder)
-    known = list(make_scenes(config.seed, source, config.calibration_scenes, config.eval_seconds))
-    few = Setting('student', min(4, max(config.consistency.segments)))
-    calibrate_moments(workdir / 'release', known, config.seed)
-    calibrate_onsets(workdir / 'release', known, few, config.seed)
-    judge(config, workdir, _RECORDINGS.value, _EMBEDDER_WEIGHTS.value)
-    print(f'done: open {workdir / "report.html"}; the student is in {workdir / "release"}')
+    return True
 
 
 def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str | None):
@@ -409,56 +422,6 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
     write_results(workdir, rows, f'Student of {config.teacher} against its teacher')
     print(wide_table(rows))
     print(f'done: the student is in {workdir / "student"}')
-
-
-def judge(config, workdir: pathlib.Path, recordings: str | None, embedder_weights: str | None):
-    """Step-count table on held-out scenes, samples, spectrograms and the report."""
-    generator = Generator(workdir / 'release')
-    tower, embedders = load_judges(generator.folder, embedder_weights)
-    scenes, others = held_out_scenes(
-        recordings, config.eval_scenes, config.eval_seconds, config.seed
-    )
-    students = [Setting('student', steps) for steps in config.consistency.segments]
-    teachers = [Setting('teacher', 4), REFERENCE]
-    with Progress(len(scenes) * (len(students) + 4), 'evaluation') as progress:
-        finished = {}
-
-        def say(label, done, total):
-            finished[label] = done
-            progress.update(sum(finished.values()))
-
-        rows = evaluate(
-            generator, scenes, [*students, *teachers], tower, embedders, others,
-            seed=config.seed, latency_repeats=0, progress=say,
-        )  # fmt: skip
-    rows += [latency_row(generator, scenes[0], s) for s in (Setting('student', 4), REFERENCE)]
-    common = {
-        'seed': config.seed,
-        'seconds': config.eval_seconds,
-        'scenes': 'foley' if recordings is None else 'held-out recordings',
-    }
-    rows = [row | common for row in rows]
-    write_results(workdir, rows, 'Steps against quality')
-    print(wide_table(rows))
-
-    count = config.report_prompts
-    shown = {'real scene': [scene.audio for scene in scenes[:count]]}
-    for setting in (REFERENCE, *reversed(students)):
-        made = make_sounds(generator, scenes[:8], setting, config.seed)
-        shown[f'{setting.model}, {setting.steps} steps'] = list(made.floats())[:count]
-    clips = []
-    for i, scene in enumerate(scenes[:count]):
-        for label, sounds in shown.items():
-            name = f'{i}-{label.replace(", ", "-").replace(" ", "-")}'
-            write_audio(workdir / 'samples' / f'{name}.wav', sounds[i], SAMPLE_RATE)
-            clips.append(ReportClip(label, scene.caption, sounds[i], SAMPLE_RATE, scene.events))
-    plot_spectrogram(
-        workdir / 'spectrogram.png', shown['student, 4 steps'][0], SAMPLE_RATE,
-        scenes[0].events, scenes[0].caption,
-    )  # fmt: skip
-    write_report(
-        workdir / 'report.html', 'Distillation report', clips, rows, metadata=describe_run()
-    )
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
-"""The figures of a folder of sounds against another, or of a release on held-out scenes.
+"""The figures of a folder of sounds against another, of a release or a run on held-out scenes.
 
+python -m experiments.evaluate --run=DIR
 python -m experiments.evaluate --generated=DIR --reference=DIR --embedder_weights=DIR --workdir=DIR
 python -m experiments.evaluate --recordings=DIR --embedder_weights=DIR --workdir=DIR
 
@@ -15,9 +16,10 @@ import pathlib
 from absl import flags
 
 from experiments.common import run
-from realaudio_jax.generator import load
+from realaudio_jax.generator import enable_compilation_cache, load
 from realaudio_jax.metrics.controls import class_rows, loudness_rows
 from realaudio_jax.metrics.cost import latency_rows
+from realaudio_jax.metrics.distilled import calibrate_run, evaluate_run
 from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.figures import DISTANCES
 from realaudio_jax.metrics.folders import compare_folders, sound_files
@@ -29,9 +31,13 @@ from realaudio_jax.metrics.judges import (
 )
 from realaudio_jax.metrics.probe import probe_of_recordings
 from realaudio_jax.metrics.results import wide_table, write_results
-from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
+from realaudio_jax.metrics.summary import summarise
 from realaudio_jax.training.loop import Progress
 
+_RUN = flags.DEFINE_string(
+    'run', None, 'Folder of a distillation run: its calibration, figures and report, made again.'
+)
 _GENERATED = flags.DEFINE_string('generated', None, 'Folder of sounds to judge.')
 _REFERENCE = flags.DEFINE_string('reference', None, 'Folder of sounds to judge them against.')
 _METRICS = flags.DEFINE_list('metrics', list(DISTANCES), f'Distances: {", ".join(DISTANCES)}.')
@@ -99,7 +105,9 @@ def judge_release(
         probe = probe_of_recordings(recordings, embedders[0], kept)
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
     settings = [Setting('student', n) for n in steps]
-    settings += [Setting('teacher', 4), Setting('teacher', 50)]
+    equal = equal_evaluations(settings)
+    teachers = [teacher for _, teacher in equal] + [Setting('teacher', 4), REFERENCE]
+    settings += list(dict.fromkeys(teachers))
     curved = scenes[:loudness_scenes]
     total = count * (len(settings) + 2) + len(settings) * len(curved)
     total += len(settings) * probe_clips * (len(probe.classes) if probe else 0)
@@ -113,6 +121,7 @@ def judge_release(
         rows = evaluate(
             generator, scenes, settings, tower, embedders, others, seed=seed, progress=say,
             latency_repeats=0, distances=metrics, diversity_prompts=diversity_prompts,
+            comparisons=equal,
         )  # fmt: skip
         if curved:
             rows += loudness_rows(generator, curved, settings, seed, say)
@@ -125,8 +134,25 @@ def judge_release(
     return rows
 
 
+def judge_run() -> None:
+    """Calibration and evaluation of a run folder, without training."""
+    for flag in (_GENERATED, _REFERENCE, _RECORDINGS, _RELEASE, _WORKDIR, _STEPS):
+        if flag.present:
+            raise ValueError(f'--{flag.name} and --run do not go together; the run has its own')
+    workdir = pathlib.Path(_RUN.value).expanduser()
+    names = {'seed': _SEED, 'eval_scenes': _SCENES, 'eval_seconds': _SECONDS}
+    changes = {name: flag.value for name, flag in names.items() if flag.present}
+    enable_compilation_cache()
+    calibrate_run(workdir)
+    print(evaluate_run(workdir, _WEIGHTS.value, changes).markdown())
+    print(f'done: open {workdir / "report.html"}')
+
+
 def main(argv):
     del argv
+    if _RUN.value:
+        judge_run()
+        return
     if (_GENERATED.value is None) != (_REFERENCE.value is None):
         raise ValueError('--generated and --reference go together; give both')
     if _GENERATED.value:
@@ -143,7 +169,7 @@ def main(argv):
     common = {'seed': _SEED.value, 'date': datetime.date.today().isoformat()}
     rows = [row | common for row in rows]
     write_results(_WORKDIR.value, rows, 'Evaluation')
-    print(wide_table(rows))
+    print(wide_table(rows) if _GENERATED.value else summarise(rows).markdown())
 
 
 if __name__ == '__main__':

@@ -7,57 +7,62 @@ from typing import Any
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1b22; --soft: #5d5b68; --paper: #fafafc; --card: #fff;
-  --line: #dddbe4; --accent: #6c2ea0; }
+  --line: #dddbe4; --better: #17703c; --worse: #a32a20; --warn: #8a5a00; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #eceaf0; --soft: #a9a6b5; --paper: #121117; --card: #1c1b23; --line: #35333f;
-    --accent: #d3a8f5; } }
+    --better: #7bd69f; --worse: #ff9d92; --warn: #f0c36a; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1500px; padding: 2rem clamp(1rem, 4vw, 3rem) 4rem;
-  color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .5rem; text-wrap: balance; }
-h2 { font-size: 1.15rem; line-height: 1.3; margin: 0 0 .7rem; overflow-wrap: anywhere; }
-h3 { font-size: .95rem; margin: 0; font-weight: 600; }
-.intro { max-width: 75ch; color: var(--soft); margin: 0; white-space: pre-line; }
-section { margin-top: 2.2rem; }
-.note { color: var(--soft); font-size: .875rem; margin: .5rem 0 0; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px;
+body { margin: 0 auto; max-width: 1320px; padding: 1.2rem clamp(.8rem, 3vw, 2rem) 3rem;
+  color: var(--ink); background: var(--paper); font: 15px/1.45 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; line-height: 1.2; margin: 0 0 .4rem; text-wrap: balance; }
+h2 { font-size: 1rem; line-height: 1.3; margin: 0 0 .4rem; overflow-wrap: anywhere; }
+h3 { font-size: .85rem; margin: 0; font-weight: 600; }
+section { margin-top: 1.2rem; }
+.lead p { max-width: 105ch; margin: 0 0 .3rem; }
+.note, .asked { color: var(--soft); font-size: .8rem; margin: .35rem 0 0; max-width: 120ch; }
+.asked { margin: -.2rem 0 .4rem; }
+.warnings { color: var(--warn); font-size: .85rem; }
+.warnings p { margin: 0 0 .2rem; max-width: 110ch; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); width: fit-content; max-width: 100%; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .45rem .9rem; text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .26rem .65rem; text-align: right; white-space: nowrap; }
 th { font-weight: 600; vertical-align: bottom; }
-thead th { white-space: normal; max-width: 12em; border-bottom: 1px solid var(--line);
+thead th { white-space: normal; max-width: 9.5em; border-bottom: 1px solid var(--line);
   color: var(--soft); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-.clips { display: grid; gap: 1rem; align-items: start;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); }
-figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+tbody th:first-child { position: sticky; left: 0; background: var(--card); }
+.better { color: var(--better); font-weight: 600; } .worse { color: var(--worse); }
+.clips { display: grid; gap: .6rem; grid-template-columns: repeat(var(--count), minmax(0, 1fr)); }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   overflow: hidden; }
-figcaption { display: flex; align-items: center; justify-content: space-between; gap: .8rem;
-  padding: .5rem .5rem .5rem .9rem; }
-audio { height: 36px; width: min(300px, 62%); }
+figcaption { padding: .35rem .5rem .1rem; }
+audio { display: block; height: 34px; width: 100%; }
 .drawing { position: relative; background: #14131a; cursor: pointer; }
-.drawing img { display: block; width: 100%; height: auto; }
-.head { position: absolute; top: 0; bottom: 0; width: 2px; margin-left: -1px; background: #fff;
-  opacity: 0; pointer-events: none; left: calc(var(--left) * 100%); }
-.head.on { opacity: .9; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.5rem; margin: 0;
-  font-size: .9rem; }
+.drawing img { display: block; width: 100%; aspect-ratio: 5 / 3; }
+.event { position: absolute; top: 0; bottom: 0; border-left: 1px solid #ffffffb0;
+  border-right: 1px dashed #ffffff60; pointer-events: none; }
+.head { position: absolute; top: 0; bottom: 0; width: 2px; margin-left: -1px; background: #4cc9f0;
+  opacity: 0; pointer-events: none; left: 0; }
+.head.on { opacity: 1; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: 0;
+  font-size: .85rem; }
 dt { color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .85rem; }
-@media (max-width: 640px) {
-  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .6rem; } }
+dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .8rem; }
+@media (max-width: 900px) { .clips { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
+@media (max-width: 560px) { .clips { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  tbody th:first-child { max-width: 9em; white-space: normal; }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 """
 
 # One sound at a time; a line over the spectrogram follows it; a click there goes to that time.
 _BEHAVIOUR = """
-const left = $left, right = $right;
 for (const figure of document.querySelectorAll('figure')) {
   const audio = figure.querySelector('audio'), drawing = figure.querySelector('.drawing');
   const head = figure.querySelector('.head'), seconds = Number(figure.dataset.seconds);
   const draw = () => {
-    const part = left + (right - left) * Math.min(1, audio.currentTime / seconds);
-    head.style.left = 100 * part + '%';
+    head.style.left = 100 * Math.min(1, audio.currentTime / seconds) + '%';
     if (!audio.paused) requestAnimationFrame(draw);
   };
   audio.addEventListener('play', () => {
@@ -68,8 +73,8 @@ for (const figure of document.querySelectorAll('figure')) {
   audio.addEventListener('seeked', draw);
   audio.addEventListener('ended', () => head.classList.remove('on'));
   drawing.addEventListener('click', (event) => {
-    const part = event.offsetX / drawing.clientWidth;
-    audio.currentTime = seconds * Math.min(1, Math.max(0, (part - left) / (right - left)));
+    const box = drawing.getBoundingClientRect();
+    audio.currentTime = seconds * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
     audio.play();
   });
 }
@@ -86,7 +91,6 @@ _PAGE = string.Template("""<!doctype html>
 <body>
 <main>
 <h1>$title</h1>
-$intro
 $body
 </main>
 <script>$behaviour</script>
@@ -95,68 +99,111 @@ $body
 """)
 
 _PLAYER = string.Template("""<figure data-seconds="$seconds">
-<figcaption><h3>$label</h3>
-<audio controls preload="metadata" src="$sound" aria-label="$label"></audio></figcaption>
-<div class="drawing"><img src="$image" alt="$description"><div class="head"></div></div>
+<figcaption><h3>$label</h3></figcaption>
+<audio controls preload="metadata" src="$sound" aria-label="$label"></audio>
+<div class="drawing"><img src="$image" alt="$description">$events<div class="head"></div></div>
 </figure>""")
 
 
-def page(title: str, intro: str, body: Sequence[str], time_axis: tuple[float, float]) -> str:
+def page(title: str, body: Sequence[str]) -> str:
     """The whole document.
 
     Args:
         title: plain text.
-        intro: plain text; its line breaks stay.
-        body: HTML of `table`, `section` and `details`.
-        time_axis: where time begins and ends in a spectrogram, as parts of its width.
+        body: HTML of the other functions here.
     """
-    left, right = time_axis
     return _PAGE.substitute(
-        title=html.escape(title),
-        style=_STYLE.replace('var(--left)', f'{left:g}'),
-        intro=f'<p class="intro">{html.escape(intro)}</p>' if intro else '',
-        body='\n'.join(body),
-        behaviour=string.Template(_BEHAVIOUR).substitute(left=f'{left:g}', right=f'{right:g}'),
+        title=html.escape(title), style=_STYLE, body='\n'.join(body), behaviour=_BEHAVIOUR
     )
 
 
-def table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], note: str) -> str:
-    """A section with a table; the first cell of a line heads it."""
+def lead(sentences: Sequence[str]) -> str:
+    """What came out, one sentence a line."""
+    said = ''.join(f'<p>{html.escape(sentence)}</p>' for sentence in sentences)
+    return f'<div class="lead">{said}</div>'
+
+
+def warnings(texts: Sequence[str]) -> str:
+    """What to doubt."""
+    said = ''.join(f'<p>{html.escape(text[:1].upper() + text[1:])}</p>' for text in texts)
+    return f'<section class="warnings" aria-label="Warnings">{said}</section>'
+
+
+def note(text: str) -> str:
+    """A line in small print."""
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], under: str) -> str:
+    """A section with a table; the first cell of a line heads it.
+
+    A cell that ends in 'better' or 'worse' is coloured so.
+    """
     head = ''.join(f'<th scope="col">{html.escape(text)}</th>' for text in headings)
     rows = []
     for first, *others in lines:
-        cells = ''.join(f'<td>{html.escape(text)}</td>' for text in others)
+        cells = ''.join(f'<td{_verdict(text)}>{html.escape(text)}</td>' for text in others)
         rows.append(f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>')
-    under = f'<p class="note">{html.escape(note)}</p>' if note else ''
     return (
         f'<section><h2>{html.escape(title)}</h2><div class="scroll" tabindex="0" role="region" '
         f'aria-label="{html.escape(title)}"><table><thead><tr>{head}</tr></thead>\n'
-        f'<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>{under}</section>'
+        f'<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>{note(under) if under else ""}'
+        '</section>'
     )
 
 
-def section(title: str, figures: Sequence[str]) -> str:
-    """Players of one prompt, side by side."""
+def _verdict(text: str) -> str:
+    return next((f' class="{word}"' for word in ('better', 'worse') if text.endswith(word)), '')
+
+
+def row(prompt: str, events: Sequence[tuple[str, float, float]], figures: Sequence[str]) -> str:
+    """Players of one prompt, side by side.
+
+    Args:
+        prompt: plain text.
+        events: text, onset and offset in seconds of each event asked for.
+        figures: HTML of `player`.
+    """
+    spans: dict[str, list[str]] = {}
+    for text, onset, offset in events:
+        spans.setdefault(text, []).append(f'{onset:.2f}–{offset:.2f}')
+    asked = '; '.join(f'{text} {", ".join(at)} s' for text, at in spans.items())
+    asked = f'<p class="asked">{html.escape(asked)}</p>' if asked else ''
     return (
-        f'<section><h2>{html.escape(title)}</h2>\n<div class="clips">\n{chr(10).join(figures)}\n'
+        f'<section><h2>{html.escape(prompt)}</h2>{asked}\n'
+        f'<div class="clips" style="--count: {len(figures)}">\n{chr(10).join(figures)}\n'
         '</div></section>'
     )
 
 
-def player(label: str, description: str, sound: str, image: str, seconds: float) -> str:
+def player(
+    label: str,
+    description: str,
+    sound: str,
+    image: str,
+    seconds: float,
+    events: Sequence[tuple[float, float]],
+) -> str:
     """One sound with its spectrogram.
 
     Args:
         label: what made it.
         description: for readers who do not see the drawing.
-        sound, image: `data:` addresses.
+        sound, image: `data:` addresses; the image spans the whole sound.
         seconds: duration.
+        events: onset and offset of each event asked for, in seconds.
     """
+    spans = ''.join(
+        f'<div class="event" style="left: {100 * onset / seconds:.2f}%; '
+        f'width: {100 * (min(offset, seconds) - onset) / seconds:.2f}%"></div>'
+        for onset, offset in events
+    )
     return _PLAYER.substitute(
         label=html.escape(label),
         description=html.escape(description),
         sound=sound,
         image=image,
+        events=spans,
         seconds=f'{seconds:.6g}',
     )
 

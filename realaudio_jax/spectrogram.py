@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 import librosa
+import matplotlib.image
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -124,6 +125,27 @@ def draw_spectrogram(
             parse_math=False,
         )  # fmt: skip
     return figure
+
+
+def spectrogram_image(audio: np.ndarray, sample_rate: int, width: int = 480) -> bytes:
+    """A mel spectrogram alone, without axes, that spans the whole sound: the bytes of a WebP file.
+
+    Args:
+        audio, sample_rate: see `mel_levels`.
+        width: of the image in pixels, fewer for a sound of fewer frames; its height is `BANDS`.
+
+    Raises:
+        ValueError: no samples, or some that are not finite.
+    """
+    levels = np.clip((mel_levels(audio, sample_rate) - MIN_DB) / (MAX_DB - MIN_DB), 0, 1)
+    edges = np.linspace(0, levels.shape[1], min(width, levels.shape[1]) + 1).astype(int)
+    means = np.add.reduceat(levels, edges[:-1], axis=1) / np.diff(edges)[None, :]
+    colours = matplotlib.colormaps['magma'](means[::-1], bytes=True)[..., :3]
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(
+        buffer, np.ascontiguousarray(colours), format='webp', pil_kwargs={'quality': 70}
+    )
+    return buffer.getvalue()
 
 
 def to_png(figure: Figure) -> bytes:

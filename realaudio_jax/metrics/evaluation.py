@@ -17,7 +17,7 @@ from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.agreement import step_coherence
 from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.embedders import Embedder
-from realaudio_jax.metrics.figures import REAL, mean_row
+from realaudio_jax.metrics.figures import REAL, RECONSTRUCTION, mean_row
 from realaudio_jax.metrics.scene_judge import SAMPLES, Measured, SceneJudge, latent_errors
 from realaudio_jax.metrics.setting import REFERENCE, Setting, bucket_of
 from realaudio_jax.metrics.tower import Tower
@@ -26,7 +26,6 @@ from realaudio_jax.models.denoiser import latent_frames
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Float, Int16
 
-RECONSTRUCTION = 'reconstruction against real'
 BATCH = 8  # sounds per call
 
 

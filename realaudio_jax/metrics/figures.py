@@ -16,6 +16,7 @@ from realaudio_jax.metrics.frechet import frechet_infinity_interval, frechet_int
 from realaudio_jax.metrics.kernel import kernel_interval
 
 REAL = 'real against real'
+RECONSTRUCTION = 'reconstruction against real'
 DISTANCES = {
     'fad': ('Frechet distance', frechet_interval),
     'fad_inf': ('extrapolated Frechet distance', frechet_infinity_interval),

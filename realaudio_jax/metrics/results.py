@@ -112,7 +112,7 @@ def wide_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """`pivot` as a Markdown table, figures rounded to four digits."""
     wide = pivot(rows)
     lines = [[_cell(row, key) if row[key] is not None else '' for key in row] for row in wide]
-    return _aligned([list(wide[0]), *lines], [key != 'model' for key in wide[0]])
+    return aligned([list(wide[0]), *lines], [key != 'model' for key in wide[0]])
 
 
 def tall_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -167,13 +167,13 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     names = list(dict.fromkeys(row['name'] for row in rows))
     grouped = sorted(rows, key=lambda row: names.index(row['name']))
     cells = [[_cell(row, key) for key in columns] for row in grouped]
-    table = _aligned([columns, *cells], [key in ('value', 'n') for key in columns])
+    table = aligned([columns, *cells], [key in ('value', 'n') for key in columns])
     above = ', '.join(f'{key} {_cell(rows[0], key)}' for key in shared)
     head = [f'# {title}', '', *([f'All rows: {above}.', ''] if above else [])]
     return '\n'.join([*head, table])
 
 
-def _aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
     """A Markdown table of a header and lines, columns padded to one width."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(right))]
     padded = [

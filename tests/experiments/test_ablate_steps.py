@@ -3,8 +3,7 @@ import json
 
 import pytest
 
-from realaudio_jax.metrics.evaluation import RECONSTRUCTION
-from realaudio_jax.metrics.figures import REAL
+from realaudio_jax.metrics.figures import REAL, RECONSTRUCTION
 from realaudio_jax.metrics.setting import Setting
 
 
@@ -12,10 +11,16 @@ from realaudio_jax.metrics.setting import Setting
 def run(experiment, monkeypatch):
     """The experiment with figures that cost nothing: distance 8 / steps, 10 ms an evaluation."""
     module = experiment('ablate_steps')
+    names = {'kad': 'kernel distance', 'fad': 'Frechet distance'}
 
-    def evaluate(generator, scenes, settings, tower, embedders, others, reference, seed, progress):
-        assert reference == Setting('teacher', 4) and len(scenes) == len(others) == 2
-        distance = {'name': 'Frechet distance', 'unit': '', 'n': 2, 'embedder': 'audio tower (x)'}
+    def evaluate(
+        generator, scenes, settings, tower, embedders, others, reference, seed, distances,
+        comparisons, progress,
+    ):  # fmt: skip
+        assert reference == Setting('teacher', 4) and len(scenes) == len(others)
+        assert comparisons == [(Setting('student', 4), Setting('teacher', 2))][: len(comparisons)]
+        name = names[distances[-1]]
+        distance = {'name': name, 'unit': '', 'n': len(scenes), 'embedder': 'audio tower (x)'}
         rows = [
             distance | {'value': 0.5, 'model': REAL},
             distance | {'value': 0.8, 'model': RECONSTRUCTION},
@@ -30,6 +35,7 @@ def run(experiment, monkeypatch):
         return rows
 
     monkeypatch.setattr(module, 'evaluate', evaluate)
+    monkeypatch.setattr(module, 'held_out_scenes', lambda r, n, *rest: ([None] * n, [None] * n))
     return module
 
 
@@ -39,7 +45,7 @@ def test_tables_and_plot(run, tiny_release, tmp_path):
     assert all(row['release'] == 'tiny' and row['sounds'] == 'foley' for row in rows)
     with open(tmp_path / 'steps.csv') as file:
         wide = list(csv.DictReader(file))
-    found = [(r['model'], r['steps'], r['NFE'], r['Frechet distance, audio tower']) for r in wide]
+    found = [(r['model'], r['steps'], r['NFE'], r['kernel distance, audio tower']) for r in wide]
     assert found == [
         (REAL, '', '', '0.5'),
         (RECONSTRUCTION, '', '', '0.8'),
@@ -50,3 +56,21 @@ def test_tables_and_plot(run, tiny_release, tmp_path):
     ]
     assert (tmp_path / 'steps.png').read_bytes().startswith(b'\x89PNG')
     assert (tmp_path / 'results.md').is_file()
+
+
+@pytest.mark.parametrize(('count', 'drawn'), [(4, 'kernel distance'), (64, 'Frechet distance')])
+def test_a_frechet_distance_is_drawn_from_enough_scenes_alone(
+    run, tiny_release, tmp_path, monkeypatch, capsys, count, drawn
+):
+    labels = []
+    close = run.plt.close
+    monkeypatch.setattr(
+        run.plt, 'close', lambda figure: labels.append(
+            ([row[0].get_ylabel() for row in [figure.axes]], figure.get_supxlabel())
+        ) or close(figure),
+    )  # fmt: skip
+    run.ablate(str(tiny_release), None, None, count, 1.0, [2, 4], [2, 4], 0, tmp_path)
+    (((label,), note),) = labels
+    assert label == f'{drawn}, audio tower'
+    assert ('4 scenes are too few for a Frechet distance' in note) == (count == 4)
+    assert (note in capsys.readouterr().err) and (bool(note) == (count == 4))

@@ -227,6 +227,10 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(own_data):
     assert len(list((tmp_path / 'samples').glob('*.wav'))) == 6
     page = (tmp_path / 'report.html').read_text()
     assert '<audio' in page and 'student, 4 steps' in page
+    assert {'training', 'calibration', 'evaluation'} == set(
+        json.loads((tmp_path / 'seconds.json').read_text())
+    )
+    assert 'Student against teacher' in page and 'Student against teacher' in own_data.printed
 
 
 def test_the_energy_stage_goes_part_of_the_way_and_leaves_alone_what_it_freezes(

@@ -1,0 +1,306 @@
+"""The figures of a distillation as an advisor reads them: two sentences, a table, what to doubt.
+
+Everything here is taken from rows of `metrics.evaluation.evaluate`, whose `comparisons` give the
+paired differences. A difference counts where its 95% interval leaves out 0; no other words of
+better and worse are used.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from realaudio_jax.metrics.figures import ENOUGH_CLIPS, REAL, RECONSTRUCTION, too_few
+from realaudio_jax.metrics.results import aligned
+from realaudio_jax.metrics.scene_judge import (
+    CLASS_FOUND,
+    KERNEL_DISTANCE,
+    LATENT_ERROR,
+    ONSET_MEDIAN,
+    ONSETS_NEAR,
+)
+
+TIME = 'time per sound'
+TOWER = 'audio tower'  # trained with the release, so another embedder is preferred to it
+
+# Of a table: the figure, and whether a smaller value is a better one.
+FIGURES = {
+    LATENT_ERROR: True,
+    KERNEL_DISTANCE: True,
+    CLASS_FOUND: False,
+    ONSET_MEDIAN: True,
+    ONSETS_NEAR: False,
+}
+_NAMES = {REAL: 'real scenes', RECONSTRUCTION: 'real, through the autoencoder'}
+_MINUS = '−'
+Row = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells as text; the first of a line names it."""
+
+    title: str
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    note: str = ''
+
+    def markdown(self) -> str:
+        """For a terminal, and for results.md."""
+        right = [False] + [True] * (len(self.headings) - 1)
+        under = f'\n{self.note}\n' if self.note else ''
+        return f'{self.title}\n\n{aligned([self.headings, *self.lines], right)}{under}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What came out of a distillation.
+
+    Attributes:
+        sentences: what it bought, with intervals; empty where nothing was compared.
+        figures: each setting with its figures and their intervals.
+        differences: student minus teacher; None where nothing was compared.
+        warnings: figures that cannot tell what they seem to tell.
+    """
+
+    sentences: tuple[str, ...]
+    figures: Table
+    differences: Table | None
+    warnings: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """All of it as text."""
+        tables = [self.figures, *([self.differences] if self.differences else [])]
+        parts = [' '.join(self.sentences), *(table.markdown() for table in tables)]
+        parts += [f'Note: {warning}' for warning in self.warnings]
+        return '\n'.join(part for part in parts if part)
+
+
+def summarise(rows: Sequence[Row]) -> Summary:
+    """Sentences, tables and warnings from the rows of an evaluation.
+
+    Args:
+        rows: of `evaluate`, with rows named `TIME` beside them where time was measured.
+
+    Raises:
+        ValueError: there is no row of a model.
+    """
+    settings = _settings(rows)
+    if not settings:
+        raise ValueError('no results of a student or a teacher to summarise')
+    embedder = _embedder(rows)
+    found = {
+        name: {
+            _key(row): row for row in rows
+            if row['name'] == name and _shown(row, name, embedder)
+        }
+        for name in (*FIGURES, TIME)
+    }  # fmt: skip
+    differences = [
+        row for row in rows
+        if row.get('figure') in FIGURES and _shown(row, row['figure'], embedder)
+    ]  # fmt: skip
+    return Summary(
+        _sentences(differences, found, settings),
+        _figures(found, settings, embedder),
+        _differences(differences, settings) if differences else None,
+        _warnings(found, settings),
+    )
+
+
+def _key(row: Row) -> tuple:
+    return row.get('model'), row.get('steps'), row.get('guidance')
+
+
+def _settings(rows: Sequence[Row]) -> dict[tuple, str]:
+    """Names of the lines, in their order: the real sounds, teachers, students, most steps first."""
+    keys = {_key(row): row.get('nfe') for row in rows if 'figure' not in row}
+    models = [key for key in keys if key[0] in ('teacher', 'student')]
+    models.sort(key=lambda key: (key[0] != 'teacher', -key[1]))
+    several = len({key[:2] for key in models}) < len(models)
+
+    def name(key: tuple) -> str:
+        model, steps, guidance = key
+        scale = f', guidance {guidance:g}' if several else ''
+        return f'{model}, {steps} step{"s" if steps > 1 else ""}{scale}'
+
+    real = {key: _NAMES[key[0]] for key in keys if key[0] in _NAMES} if models else {}
+    return real | {key: name(key) for key in models}
+
+
+def _embedder(rows: Sequence[Row]) -> str | None:
+    """The judge of the kernel distance: the most independent one."""
+    names = dict.fromkeys(row['embedder'] for row in rows if row['name'] == KERNEL_DISTANCE)
+    return min(names, key=lambda name: name.startswith(TOWER), default=None)
+
+
+def _shown(row: Row, figure: str, embedder: str | None) -> bool:
+    """Whether a row is of the judge that the table shows; class found has one judge alone."""
+    return figure != KERNEL_DISTANCE or row.get('embedder') == embedder
+
+
+def _figures(found: Mapping, settings: Mapping[tuple, str], embedder: str | None) -> Table:
+    shown = [name for name in FIGURES if found[name]] + ([TIME] if found[TIME] else [])
+    units = {name: next(iter(found[name].values())).get('unit') for name in shown}
+    nfe = _evaluations(found)
+    headings = ['', 'evaluations']
+    headings += [f'{name} ({units[name]})' if units[name] else name for name in shown]
+    lines = [
+        (name, str(nfe.get(key, '–')), *(_cell(found[figure].get(key)) for figure in shown))
+        for key, name in settings.items()
+    ]
+    counts = {row['n'] for of in found.values() for row in of.values() if row['name'] in FIGURES}
+    note = f'95% intervals over scenes in brackets, n = {_span(counts)}.'
+    if found[LATENT_ERROR]:
+        note += ' Latent error: to what the teacher makes of the same noise in its most steps; 0 is'
+        note += ' the same, 1.4 unrelated.'
+    if embedder:
+        note += f' Kernel distance to real scenes by the {embedder}.'
+    return Table('Figures', tuple(headings), tuple(lines), note)
+
+
+def _differences(differences: Sequence[Row], settings: Mapping[tuple, str]) -> Table:
+    figures = [name for name in FIGURES if any(row['figure'] == name for row in differences)]
+    units = {row['figure']: row.get('unit') for row in differences}
+    lines: dict[tuple, dict[str, Row]] = {}
+    for row in differences:
+        lines.setdefault((_key(row), row['against']), {})[row['figure']] = row
+    headings = ['student minus teacher']
+    headings += [f'{name} ({units[name]})' if units[name] else name for name in figures]
+    cells = [
+        (
+            f'{settings[key]} {_MINUS} {against}',
+            *(_judged(of[figure], figure) if figure in of else '–' for figure in figures),
+        )
+        for (key, against), of in lines.items()
+    ]
+    note = 'Same scenes, same noise: paired 95% intervals. Better or worse where 0 lies outside.'
+    return Table('Student against teacher', tuple(headings), tuple(cells), note)
+
+
+def _sentences(
+    differences: Sequence[Row], found: Mapping, settings: Mapping[tuple, str]
+) -> tuple[str, ...]:
+    """Student against guided teacher at equal evaluations, then against other settings."""
+    compared: dict[tuple, list[Row]] = {}
+    for row in differences:
+        compared.setdefault((_key(row), row['against']), []).append(row)
+    nfe = {settings[key]: count for key, count in _evaluations(found).items() if key in settings}
+    equal, others = [], []
+    for (key, against), rows in compared.items():
+        student = settings[key]
+        if nfe.get(against) == nfe[student]:
+            equal.append(f'with {nfe[student]} {_verdicts(rows)}')
+            continue
+        # the reference's latent error is 0 by its definition
+        verdicts = _verdicts([row for row in rows if row['figure'] != LATENT_ERROR])
+        others.append(
+            f'Against {against}, {nfe[against]} evaluations, the student of {_steps(key[1])} is '
+            f'{verdicts}{_speed(found, key, _named(settings, against))}.'
+        )
+    if equal:
+        equal = [f'At equal evaluations the student is, against its teacher, {"; ".join(equal)}.']
+    return (*equal, *others)
+
+
+def _verdicts(rows: Sequence[Row]) -> str:
+    """'better in latent error (-0.14 [-0.16, -0.12]) and worse in class found (...)'."""
+    said = []
+    for verdict in ('better', 'worse'):
+        figures = [
+            f'{row["figure"]} ({_signed(row)}{" " + row["unit"] if row.get("unit") else ""})'
+            for row in rows
+            if _verdict(row, row['figure']) == verdict
+        ]
+        if figures:
+            said.append(f'{verdict} in {" and ".join(figures)}')
+    return ', '.join(said) or 'not told apart by any figure'
+
+
+def _speed(found: Mapping, student: tuple, other: tuple | None) -> str:
+    times = [found[TIME].get(key) for key in (student, other)]
+    if not all(times):
+        return ''
+    fast, slow = (row['value'] for row in times)
+    seconds = f' of {times[0]["seconds"]:g} s' if 'seconds' in times[0] else ''
+    return (
+        f', and makes a sound{seconds} in {_number(fast)} ms in place of {_number(slow)} ms, '
+        f'{_number(slow / fast)} times as fast'
+    )
+
+
+def _evaluations(found: Mapping) -> dict[tuple, int]:
+    """Evaluations of the denoiser that each setting takes."""
+    return {_key(row): row['nfe'] for of in found.values() for row in of.values() if 'nfe' in row}
+
+
+def _named(settings: Mapping[tuple, str], name: str) -> tuple | None:
+    return next((key for key, value in settings.items() if value == name), None)
+
+
+def _warnings(found: Mapping, settings: Mapping[tuple, str]) -> tuple[str, ...]:
+    """Figures from few clips, and models that a figure puts at or below the real sounds' own."""
+    warnings = []
+    for name in FIGURES:
+        few = [row['n'] for row in found[name].values() if too_few(row)]
+        if few:
+            warnings.append(
+                f'{name} is from {min(few)} clips; below {ENOUGH_CLIPS[name]} it ranks nothing.'
+            )
+    floor = next((row for k, row in found[KERNEL_DISTANCE].items() if k[0] == REAL), None)
+    if floor is not None:
+        passed = [
+            settings[key] for key, row in found[KERNEL_DISTANCE].items()
+            if key[0] not in _NAMES and key in settings and row['value'] <= floor['high']
+        ]  # fmt: skip
+        if passed:
+            warnings.append(
+                f'by {KERNEL_DISTANCE} these cannot be told from real scenes with '
+                f'{floor["n"]} clips: {"; ".join(passed)}. That is the limit of the figure, '
+                'not the quality of the sound.'
+            )
+    return tuple(warnings)
+
+
+def _verdict(row: Row, figure: str) -> str:
+    """'better' or 'worse' where the interval leaves out 0, else ''."""
+    if row['low'] <= 0 <= row['high']:
+        return ''
+    return 'better' if (row['value'] < 0) == FIGURES[figure] else 'worse'
+
+
+def _judged(row: Row, figure: str) -> str:
+    verdict = _verdict(row, figure)
+    return _signed(row) + (f' {verdict}' if verdict else '')
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return '–'
+    if row['value'] is None or row['value'] != row['value']:
+        return 'not defined'
+    text = _number(row['value'])
+    if row['name'] == TIME or row.get('low') is None:
+        return text
+    return f'{text} [{_number(row["low"])}, {_number(row["high"])}]'
+
+
+def _signed(row: Row) -> str:
+    value, low, high = (_number(row[key]) for key in ('value', 'low', 'high'))
+    sign = '+' if row['value'] > 0 else ''
+    return f'{sign}{value} [{low}, {high}]'
+
+
+def _number(value: float) -> str:
+    """Three digits, at most two after the point, with a minus sign."""
+    size = abs(value)
+    digits = 2 if size < 10 else 1 if size < 100 else 0
+    text = f'{size:,.{digits}f}'
+    return (_MINUS if value < 0 and float(text.replace(',', '')) else '') + text
+
+
+def _span(counts: set[int]) -> str:
+    return f'{min(counts)}' if len(counts) == 1 else f'{min(counts)} to {max(counts)}'
+
+
+def _steps(count: int) -> str:
+    return f'{count} step{"s" if count > 1 else ""}'
