@@ -8,7 +8,8 @@ embedded as Ogg Vorbis and spectrograms as WebP, in the best quality that keeps 
 import base64
 import io
 import os
-import re
+import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,22 @@ class ReportClip:
     events: Sequence[Event] = ()
 
 
-def without_paths(text: str) -> str:
-    """A command or a value for others to read: of each path outside the run only its last part.
+def without_paths(command: str) -> str:
+    """A command for others to read: of each path that lies elsewhere only its last part.
 
-    '--recordings=/home/ann/sounds --config=configs/a.py' keeps 'sounds' and 'configs/a.py'.
+    'python -m x --recordings=/home/ann/sounds --config=configs/a.py' keeps 'sounds' and
+    'configs/a.py'.
     """
-    return re.sub(r'(?<![\w.])(?:~|[A-Za-z]:)?[/\\][^\s\'",;=]*[/\\]([^\s\'",;=/\\]+)', r'\1', text)
+
+    def shown(value: str) -> str:
+        path = pathlib.PureWindowsPath(value)  # knows both slashes
+        return path.name if path.root or path.drive or value.startswith(('~', '..')) else value
+
+    tokens = []
+    for token in shlex.split(command):
+        flag, equals, values = token.rpartition('=')
+        tokens.append(flag + equals + ','.join(map(shown, values.split(','))))
+    return shlex.join(tokens)
 
 
 def write_report(
@@ -77,7 +88,7 @@ def write_report(
         sentences: what came out, in words.
         tables: figures.
         warnings: figures that cannot be relied on, in words.
-        facts: names and values shown at the end; paths in them are shortened, see `without_paths`.
+        facts: names and values shown at the end; a command goes through `without_paths` first.
         note: what a listener should know of the sounds.
 
     Raises:
@@ -119,8 +130,7 @@ def write_report(
     if note:
         body.append(report_page.note(note))
     if facts:
-        shown = {name: without_paths(str(value)) for name, value in facts.items()}
-        body.append(report_page.details('The run', shown))
+        body.append(report_page.details('The run', facts))
     page = report_page.page(title, body)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding='utf-8')

@@ -28,7 +28,7 @@ from realaudio_jax.metrics.results import write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
 from realaudio_jax.metrics.summary import Summary, summarise
 from realaudio_jax.release_config import ReleaseConfig
-from realaudio_jax.report import ReportClip, plot_spectrogram, write_report
+from realaudio_jax.report import ReportClip, plot_spectrogram, without_paths, write_report
 from realaudio_jax.training.loop import Progress
 from realaudio_jax.training.run_folder import RUN_NAME, read_run
 from realaudio_jax.typing import SAMPLE_RATE
@@ -191,7 +191,7 @@ def _write_page(
     taken = ', '.join(f'{step} {seconds:.0f}' for step, seconds in _seconds(workdir).items())
     updates = {name: c['updates'] for name, c in config.items() if 'updates' in _dict(c)}
     facts = {
-        'command': start['command'],
+        'command': without_paths(start['command']),
         'revision': start.get('revision', ''),
         'date': start['date'],
         'device': f'{start["device"]}, {start["machine"]}',

@@ -241,10 +241,10 @@ def _warnings(found: Mapping, settings: Mapping[tuple, str]) -> tuple[str, ...]:
     """Figures from few clips, and models that a figure puts at or below the real sounds' own."""
     warnings = []
     for name in FIGURES:
-        few = [row['n'] for row in found[name].values() if too_few(row)]
+        few = [row['n'] for key, row in found[name].items() if key in settings and too_few(row)]
         if few:
             warnings.append(
-                f'{name} is from {min(few)} clips; below {ENOUGH_CLIPS[name]} it ranks nothing.'
+                f'{name} is from {max(few)} clips; below {ENOUGH_CLIPS[name]} it ranks nothing.'
             )
     floor = next((row for k, row in found[KERNEL_DISTANCE].items() if k[0] == REAL), None)
     if floor is not None:

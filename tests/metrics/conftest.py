@@ -1,5 +1,14 @@
 import pytest
 
+from realaudio_jax.data.mixtures import FoleySource
+from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.evaluation import evaluate
+from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.metrics.tower import load_tower
+
+STUDENT, TEACHER = Setting('student', 4), Setting('teacher', 2, guidance=1.5)  # 4 evaluations each
+
 
 @pytest.fixture(scope='session')
 def tower_release(tiny_release, tmp_path_factory):
@@ -7,3 +16,29 @@ def tower_release(tiny_release, tmp_path_factory):
     import tiny_tower
 
     return tiny_tower.write(tiny_release, tmp_path_factory.mktemp('tower') / 'tiny')
+
+
+@pytest.fixture(scope='session')
+def generator(tower_release):
+    return Generator(tower_release)
+
+
+@pytest.fixture(scope='session')
+def scenes():
+    return list(make_scenes(0, FoleySource(), 5, 1.0))
+
+
+@pytest.fixture(scope='session')
+def made():
+    """What each setting made of the scenes, once `rows` is there."""
+    return {}
+
+
+@pytest.fixture(scope='session')
+def rows(generator, scenes, made):
+    """A whole evaluation of the tiny release, as the main job makes it."""
+    return evaluate(
+        generator, scenes, [STUDENT, TEACHER], load_tower(generator.folder), reference=TEACHER,
+        batch=4, latency_repeats=2, resamples=4, distances=('fad', 'kad'), diversity_prompts=1,
+        comparisons=[(STUDENT, TEACHER)], made=made.__setitem__,
+    )  # fmt: skip

@@ -4,16 +4,10 @@ import pytest
 from realaudio_jax.data.latent_cache import frame_loudness
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
-from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.controls import class_rows, loudness_rows
-from realaudio_jax.metrics.cost import latency_row, latency_rows
-from realaudio_jax.metrics.evaluation import (
-    RECONSTRUCTION,
-    evaluate,
-    make_sounds,
-    one_duration,
-)
-from realaudio_jax.metrics.figures import REAL
+from realaudio_jax.metrics.cost import latency_rows
+from realaudio_jax.metrics.evaluation import evaluate, make_sounds, one_duration
+from realaudio_jax.metrics.figures import REAL, RECONSTRUCTION
 from realaudio_jax.metrics.probe import LinearProbe
 from realaudio_jax.metrics.results import wide_table
 from realaudio_jax.metrics.scene_judge import latent_errors
@@ -21,35 +15,7 @@ from realaudio_jax.metrics.setting import Setting, equal_evaluations
 from realaudio_jax.metrics.tower import load_tower
 from realaudio_jax.timeline import Timeline
 
-STUDENT, TEACHER = Setting('student', 1), Setting('teacher', 2, guidance=1.5)
-
-
-@pytest.fixture(scope='module')
-def generator(tower_release):
-    return Generator(tower_release)
-
-
-@pytest.fixture(scope='module')
-def scenes():
-    return list(make_scenes(0, FoleySource(), 5, 1.0))
-
-
-@pytest.fixture(scope='module')
-def rows(generator, scenes):
-    tower = load_tower(generator.folder)
-    return evaluate(
-        generator,
-        scenes,
-        [STUDENT, TEACHER],
-        tower,
-        reference=TEACHER,
-        batch=4,
-        latency_repeats=0,
-        resamples=4,
-        distances=('fad', 'kad'),
-        diversity_prompts=1,
-        comparisons=[(STUDENT, TEACHER)],
-    )
+STUDENT = Setting('student', 4)
 
 
 def pick(rows, name, model):
@@ -73,7 +39,7 @@ def test_every_figure_stands_beside_its_floor_and_ceiling(rows):
 
 
 def test_settings_are_columns_and_evaluations_are_counted(rows):
-    assert pick(rows, 'NFE', 'student')['value'] == 1
+    assert pick(rows, 'NFE', 'student')['value'] == 4
     nfe = pick(rows, 'NFE', 'teacher')
     assert nfe['value'] == 4 and nfe['steps'] == 2 and nfe['guidance'] == 1.5
     assert pick(rows, 'NFE', 'student')['guidance'] == 2.0
@@ -103,7 +69,7 @@ def test_differences_are_of_the_same_scenes(rows):
     for figure, row in found.items():
         first, second = (pick(rows, figure, model) for model in ('student', 'teacher'))
         np.testing.assert_allclose(row['value'], first['value'] - second['value'], atol=1e-4)
-        assert (row['model'], row['steps'], row['against']) == ('student', 1, 'teacher, 2 steps')
+        assert (row['model'], row['steps'], row['against']) == ('student', 4, 'teacher, 2 steps')
         assert row['low'] <= row['value'] <= row['high'] and row['unit'] == first['unit']
     assert {'latent error', 'kernel distance', 'class found', 'onset error, median'} <= set(found)
     assert pick(rows, 'latent error', 'teacher')['value'] == 0
@@ -135,8 +101,8 @@ def test_a_sound_depends_on_its_scene_and_seed_alone(generator, scenes):
     assert np.abs(whole.latents[4] - other.latents[0]).max() > 1e-3
 
 
-def test_latency_is_measured_at_batch_one(generator, scenes):
-    row = latency_row(generator, scenes[0], STUDENT, repeats=2)
+def test_latency_is_measured_at_batch_one(generator, rows):
+    row = pick(rows, 'time per sound', 'student')
     assert row['unit'] == 'ms' and row['value'] > 0 and row['n'] == 2
     assert row['value'] <= row['p95'] <= row['p99']
     assert any(bucket.batch == 1 for bucket in generator.programs._compiled)
