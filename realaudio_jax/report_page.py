@@ -32,7 +32,8 @@ thead th { white-space: normal; max-width: 9.5em; border-bottom: 1px solid var(-
   color: var(--soft); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-tbody th:first-child { position: sticky; left: 0; background: var(--card); }
+tbody th:first-child { position: sticky; left: 0; background: var(--card); white-space: normal;
+  min-width: 8.5em; }
 .better { color: var(--better); font-weight: 600; } .worse { color: var(--worse); }
 .clips { display: grid; gap: .6rem; grid-template-columns: repeat(var(--count), minmax(0, 1fr)); }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
@@ -52,7 +53,7 @@ dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .8rem; }
 @media (max-width: 900px) { .clips { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
 @media (max-width: 560px) { .clips { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  tbody th:first-child { max-width: 9em; white-space: normal; }
+  th, td { padding: .26rem .45rem; } tbody th:first-child { min-width: 7em; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 """
 

@@ -189,7 +189,7 @@ def _sentences(
     for (key, against), rows in compared.items():
         student = settings[key]
         if nfe.get(against) == nfe[student]:
-            equal.append(f'with {nfe[student]} {_verdicts(rows)}')
+            equal.append(f'with {nfe[student]}, {_verdicts(rows)}')
             continue
         # the reference's latent error is 0 by its definition
         verdicts = _verdicts([row for row in rows if row['figure'] != LATENT_ERROR])
@@ -198,12 +198,12 @@ def _sentences(
             f'{verdicts}{_speed(found, key, _named(settings, against))}.'
         )
     if equal:
-        equal = [f'At equal evaluations the student is, against its teacher, {"; ".join(equal)}.']
+        equal = [f'At equal evaluations, student against guided teacher: {"; ".join(equal)}.']
     return (*equal, *others)
 
 
 def _verdicts(rows: Sequence[Row]) -> str:
-    """'better in latent error (-0.14 [-0.16, -0.12]) and worse in class found (...)'."""
+    """'better in latent error (-0.14 [-0.16, -0.12]), worse in class found (...)'."""
     said = []
     for verdict in ('better', 'worse'):
         figures = [

@@ -75,7 +75,7 @@ def test_words_follow_the_intervals(rows):
 
     sentence, judged = told(-0.4, -0.2)
     assert sentence == (
-        'At equal evaluations the student is, against its teacher, with 4 better in latent error '
+        'At equal evaluations, student against guided teacher: with 4, better in latent error '
         '(−0.30 [−0.40, −0.20]).'
     )
     assert judged == ['−0.30 [−0.40, −0.20] better']
