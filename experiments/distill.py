@@ -357,9 +357,14 @@ def train_release(config, workdir: pathlib.Path, takes_recordings: bool) -> bool
     if takes_recordings:
         with Progress(config.energy.recordings, 'recordings') as progress:
             recorded = whole_latents(
-                front_end, _RECORDINGS.value, config.energy.recordings, config.scene_seconds, config.seed,
-                workdir / 'latents', lambda done, _: progress.update(done),
-            )  # fmt: skip
+                front_end,
+                _RECORDINGS.value,
+                config.energy.recordings,
+                config.scene_seconds,
+                config.seed,
+                workdir / 'latents',
+                lambda done, _: progress.update(done),
+            )
     subject = subject_of(generator, config, _STUDENT.value, _EXPERTS.value)
     data = crops(config, subject, scenes, recorded, workdir)
     student = distill(config, subject, data, workdir)
