@@ -262,8 +262,8 @@ def _warnings(found: Mapping, settings: Mapping[tuple, str]) -> tuple[str, ...]:
 
 
 def _verdict(row: Row, figure: str) -> str:
-    """'better' or 'worse' where the interval leaves out 0, else ''."""
-    if row['low'] <= 0 <= row['high']:
+    """'better' or 'worse' where the interval of enough clips leaves out 0, else ''."""
+    if row['low'] <= 0 <= row['high'] or row['n'] < ENOUGH_CLIPS.get(figure, 0):
         return ''
     return 'better' if (row['value'] < 0) == FIGURES[figure] else 'worse'
 
