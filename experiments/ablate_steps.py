@@ -45,9 +45,16 @@ FRECHET = 'Frechet distance'
 
 
 def ablate(
-    release, recordings, embedder_weights, count, seconds, student_steps, teacher_steps, seed,
+    release,
+    recordings,
+    embedder_weights,
+    count,
+    seconds,
+    student_steps,
+    teacher_steps,
+    seed,
     workdir: pathlib.Path,
-) -> list[dict]:  # fmt: skip
+) -> list[dict]:
     """Measures every step count; writes results.json, results.md, steps.csv and steps.png."""
     generator = load(release)
     tower, embedders = load_judges(generator.folder, embedder_weights)
@@ -66,9 +73,18 @@ def ablate(
             progress.update(sum(finished.values()))
 
         rows = evaluate(
-            generator, scenes, settings, tower, embedders, others, reference, seed,
-            distances=('kad', 'fad') if enough else ('kad',), comparisons=pairs, progress=say,
-        )  # fmt: skip
+            generator,
+            scenes,
+            settings,
+            tower,
+            embedders,
+            others,
+            reference,
+            seed,
+            distances=('kad', 'fad') if enough else ('kad',),
+            comparisons=pairs,
+            progress=say,
+        )
     common = {'release': generator.config.name or release, 'seed': seed, 'seconds': seconds}
     common['sounds'] = 'foley' if recordings is None else 'held-out recordings'
     rows = [row | common for row in rows]
@@ -99,14 +115,19 @@ def plot(wide: list[dict], path: pathlib.Path, note: str = '') -> None:
         note: under the drawing.
     """
     drawn = next(
-        name for name in (FRECHET, KERNEL_DISTANCE, LATENT_ERROR)
+        name
+        for name in (FRECHET, KERNEL_DISTANCE, LATENT_ERROR)
         if any(column.startswith(name) for column in wide[0])
-    )  # fmt: skip
+    )
     measures = [c for c in wide[0] if c.startswith(drawn) and 'minus that of' not in c]
     figure, axes = plt.subplots(
-        len(measures), len(AXES), figsize=(11, 4.2 * len(measures)), squeeze=False,
-        sharey='row', layout='constrained',
-    )  # fmt: skip
+        len(measures),
+        len(AXES),
+        figsize=(11, 4.2 * len(measures)),
+        squeeze=False,
+        sharey='row',
+        layout='constrained',
+    )
     if note:
         figure.supxlabel(note, fontsize=9)
     for row, measure in zip(axes, measures, strict=True):
@@ -120,9 +141,14 @@ def plot(wide: list[dict], path: pathlib.Path, note: str = '') -> None:
                 above = model == 'teacher'
                 for p in points:
                     axis.annotate(
-                        f'{p["steps"]}', (p[x], p[measure]), xytext=(0, 7 if above else -15),
-                        textcoords='offset points', ha='center', fontsize=9, color=colour,
-                    )  # fmt: skip
+                        f'{p["steps"]}',
+                        (p[x], p[measure]),
+                        xytext=(0, 7 if above else -15),
+                        textcoords='offset points',
+                        ha='center',
+                        fontsize=9,
+                        color=colour,
+                    )
             for name, style in ((RECONSTRUCTION, '--'), (REAL, ':')):
                 levels = [p[measure] for p in wide if p['model'] == name and p[measure] is not None]
                 for level in levels:
@@ -145,10 +171,16 @@ def plot(wide: list[dict], path: pathlib.Path, note: str = '') -> None:
 def main(argv):
     del argv
     rows = ablate(
-        _RELEASE.value, _RECORDINGS.value, _WEIGHTS.value, _SCENES.value, _SECONDS.value,
-        [int(s) for s in _STUDENT.value], [int(s) for s in _TEACHER.value], _SEED.value,
+        _RELEASE.value,
+        _RECORDINGS.value,
+        _WEIGHTS.value,
+        _SCENES.value,
+        _SECONDS.value,
+        [int(s) for s in _STUDENT.value],
+        [int(s) for s in _TEACHER.value],
+        _SEED.value,
         pathlib.Path(_WORKDIR.value),
-    )  # fmt: skip
+    )
     print(summarise(rows).markdown())
 
 

@@ -75,9 +75,15 @@ def judge_folders(
     embedders = load_embedders(embedder_names, release, embedder_weights)
     with Progress(files * len(embedders), 'embed') as progress:
         return compare_folders(
-            generated, reference, embedders, metrics, pathlib.Path(workdir) / 'embeddings', seed,
-            progress=progress.update, say=progress.say,
-        )  # fmt: skip
+            generated,
+            reference,
+            embedders,
+            metrics,
+            pathlib.Path(workdir) / 'embeddings',
+            seed,
+            progress=progress.update,
+            say=progress.say,
+        )
 
 
 def judge_release(
@@ -119,10 +125,19 @@ def judge_release(
             progress.update(sum(finished.values()))
 
         rows = evaluate(
-            generator, scenes, settings, tower, embedders, others, seed=seed, progress=say,
-            latency_repeats=0, distances=metrics, diversity_prompts=diversity_prompts,
+            generator,
+            scenes,
+            settings,
+            tower,
+            embedders,
+            others,
+            seed=seed,
+            progress=say,
+            latency_repeats=0,
+            distances=metrics,
+            diversity_prompts=diversity_prompts,
             comparisons=equal,
-        )  # fmt: skip
+        )
         if curved:
             rows += loudness_rows(generator, curved, settings, seed, say)
         if probe:
@@ -157,15 +172,30 @@ def main(argv):
         raise ValueError('--generated and --reference go together; give both')
     if _GENERATED.value:
         rows = judge_folders(
-            _GENERATED.value, _REFERENCE.value, _EMBEDDER.value, _RELEASE.value, _WEIGHTS.value,
-            _METRICS.value, _SEED.value, _WORKDIR.value,
-        )  # fmt: skip
+            _GENERATED.value,
+            _REFERENCE.value,
+            _EMBEDDER.value,
+            _RELEASE.value,
+            _WEIGHTS.value,
+            _METRICS.value,
+            _SEED.value,
+            _WORKDIR.value,
+        )
     else:
         rows = judge_release(
-            _RELEASE.value, _RECORDINGS.value, _WEIGHTS.value, _SCENES.value, _SECONDS.value,
-            [int(s) for s in _STEPS.value], _SEED.value, _METRICS.value, _DIVERSITY.value,
-            _PROBE.value, _LOUDNESS.value, _WORKDIR.value,
-        )  # fmt: skip
+            _RELEASE.value,
+            _RECORDINGS.value,
+            _WEIGHTS.value,
+            _SCENES.value,
+            _SECONDS.value,
+            [int(s) for s in _STEPS.value],
+            _SEED.value,
+            _METRICS.value,
+            _DIVERSITY.value,
+            _PROBE.value,
+            _LOUDNESS.value,
+            _WORKDIR.value,
+        )
     common = {'seed': _SEED.value, 'date': datetime.date.today().isoformat()}
     rows = [row | common for row in rows]
     write_results(_WORKDIR.value, rows, 'Evaluation')

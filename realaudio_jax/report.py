@@ -147,9 +147,14 @@ def _vorbis(clip: ReportClip, compression: float) -> bytes:
     channels = 1 if audio.ndim == 1 else audio.shape[1]
     buffer = io.BytesIO()
     with soundfile.SoundFile(
-        buffer, 'w', clip.sample_rate, channels, 'VORBIS', format='OGG',
+        buffer,
+        'w',
+        clip.sample_rate,
+        channels,
+        'VORBIS',
+        format='OGG',
         compression_level=compression,
-    ) as file:  # fmt: skip
+    ) as file:
         for first in range(0, len(audio), _BLOCK):
             file.write(audio[first : first + _BLOCK])
     return buffer.getvalue()

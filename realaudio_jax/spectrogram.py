@@ -27,8 +27,15 @@ LEFT, RIGHT = 0.105, 0.855  # of the drawing's width, where time begins and ends
 _CHARACTER_IN = 0.074  # width of one character of an event's label
 _INK, _PAPER = '#e8e6e3', '#14131a'
 _EVENT_COLOURS = (
-    '#4cc9f0', '#b8f35d', '#ffffff', '#5ee6a8', '#8fb4ff', '#e6e05c', '#37d6c8', '#c9b8ff',
-)  # fmt: skip  # bright against the dark end and the reds of the map
+    '#4cc9f0',
+    '#b8f35d',
+    '#ffffff',
+    '#5ee6a8',
+    '#8fb4ff',
+    '#e6e05c',
+    '#37d6c8',
+    '#c9b8ff',
+)  # bright against the dark end and the reds of the map
 
 
 def mel_levels(audio: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -96,10 +103,15 @@ def draw_spectrogram(
     axes = figure.add_axes(box, facecolor=_PAPER)
     top_mel = librosa.hz_to_mel(sample_rate / 2, htk=True)
     image = axes.imshow(
-        levels, origin='lower', aspect='auto', cmap='magma', vmin=MIN_DB, vmax=MAX_DB,
+        levels,
+        origin='lower',
+        aspect='auto',
+        cmap='magma',
+        vmin=MIN_DB,
+        vmax=MAX_DB,
         extent=(-HOP_S / 2, levels.shape[1] * HOP_S - HOP_S / 2, 0, top_mel),
         interpolation='antialiased',
-    )  # fmt: skip
+    )
     ticks = [hz for hz in _TICKS_HZ if hz < sample_rate / 2]
     names = [f'{hz // 1000}k' if hz >= 1000 else str(hz) for hz in ticks]
     axes.set_yticks(librosa.hz_to_mel(ticks, htk=True), names)
@@ -121,9 +133,14 @@ def draw_spectrogram(
         _draw_events(axes, lane_axes, events, labels, lanes, seconds)
     if title:
         figure.text(
-            LEFT, 1 - 0.11 / height_in, _cut(title, 70), color=_INK, fontsize=10, va='top',
+            LEFT,
+            1 - 0.11 / height_in,
+            _cut(title, 70),
+            color=_INK,
+            fontsize=10,
+            va='top',
             parse_math=False,
-        )  # fmt: skip
+        )
     return figure
 
 
@@ -217,9 +234,14 @@ def _draw_events(axes, lane_axes, events, labels, lanes, seconds):
         lane_axes.plot([event.onset_s] * 2, [lane + 0.08, lane + 0.92], color=colour, linewidth=2)
         start, _ = _extent(event, label, seconds, character_s)
         lane_axes.text(
-            start + character_s / 2, lane + 0.47, label, color='white', fontsize=9, va='center',
+            start + character_s / 2,
+            lane + 0.47,
+            label,
+            color='white',
+            fontsize=9,
+            va='center',
             parse_math=False,
-        )  # fmt: skip
+        )
         for time, style in ((event.onset_s, '-'), (event.offset_s, (0, (3, 2)))):
             axes.axvline(time, color=colour, linewidth=1.0, linestyle=style, alpha=0.85)
             lane_axes.plot([time] * 2, [0, lane], color=colour, linewidth=0.7, alpha=0.45)

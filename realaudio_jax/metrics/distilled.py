@@ -107,10 +107,19 @@ def evaluate_run(
             progress.update(sum(finished.values()))
 
         rows = evaluate(
-            generator, scenes, [*students, *teachers], tower, embedders, others, seed=seed,
-            latency_repeats=0, distances=distances, comparisons=[*equal, (few, REFERENCE)],
-            made=keep, progress=say,
-        )  # fmt: skip
+            generator,
+            scenes,
+            [*students, *teachers],
+            tower,
+            embedders,
+            others,
+            seed=seed,
+            latency_repeats=0,
+            distances=distances,
+            comparisons=[*equal, (few, REFERENCE)],
+            made=keep,
+            progress=say,
+        )
     rows += [latency_row(generator, scenes[0], setting) for setting in (few, REFERENCE)]
     common = {
         'seed': seed,
@@ -184,9 +193,8 @@ def _write_page(
                 ReportClip(scene.caption, label, _played(sound), SAMPLE_RATE, scene.events)
             )
     plot_spectrogram(
-        workdir / 'spectrogram.png', shown[few][0], SAMPLE_RATE, scenes[0].events,
-        scenes[0].caption,
-    )  # fmt: skip
+        workdir / 'spectrogram.png', shown[few][0], SAMPLE_RATE, scenes[0].events, scenes[0].caption
+    )
     start = run['starts'][-1]
     taken = ', '.join(f'{step} {seconds:.0f}' for step, seconds in _seconds(workdir).items())
     updates = {name: c['updates'] for name, c in config.items() if 'updates' in _dict(c)}
@@ -203,13 +211,17 @@ def _write_page(
         'settings': f'all of them: {RUN_NAME}; all figures: results.json',
     }
     write_report(
-        workdir / 'report.html', 'Distilled: fewer steps against the teacher', clips,
-        summary.sentences, [t for t in (summary.figures, summary.differences) if t],
-        summary.warnings, facts,
+        workdir / 'report.html',
+        'Distilled: fewer steps against the teacher',
+        clips,
+        summary.sentences,
+        [t for t in (summary.figures, summary.differences) if t],
+        summary.warnings,
+        facts,
         f'Every sound is brought to {PLAYED_LUFS:g} LUFS for listening; samples/ and all figures '
         'have the level that the decoder gave. Lines: onset (solid) and offset (dashed) asked '
         'for. Spectrograms: mel scale from 0 to 24 kHz, -100 to -20 dB.',
-    )  # fmt: skip
+    )
 
 
 def _dict(value: Any) -> dict:

@@ -102,9 +102,13 @@ def difference_row(figure: str, against: str, found: Interval, unit: str = '') -
 def interval_row(name: str, found: Interval, unit: str = '') -> dict:
     """A figure with its interval; n is the smaller of its sets."""
     return {
-        'name': name, 'value': found.value, 'unit': unit, 'n': min(found.clips),
-        'low': found.low, 'high': found.high,
-    }  # fmt: skip
+        'name': name,
+        'value': found.value,
+        'unit': unit,
+        'n': min(found.clips),
+        'low': found.low,
+        'high': found.high,
+    }
 
 
 def mean_row(name: str, values: Sequence[float] | np.ndarray, unit: str = '', seed: int = 0):

@@ -90,15 +90,13 @@ def summarise(rows: Sequence[Row]) -> Summary:
     embedder = _embedder(rows)
     found = {
         name: {
-            _key(row): row for row in rows
-            if row['name'] == name and _shown(row, name, embedder)
+            _key(row): row for row in rows if row['name'] == name and _shown(row, name, embedder)
         }
         for name in (*FIGURES, TIME)
-    }  # fmt: skip
+    }
     differences = [
-        row for row in rows
-        if row.get('figure') in FIGURES and _shown(row, row['figure'], embedder)
-    ]  # fmt: skip
+        row for row in rows if row.get('figure') in FIGURES and _shown(row, row['figure'], embedder)
+    ]
     return Summary(
         _sentences(differences, found, settings),
         _figures(found, settings, embedder),
@@ -249,9 +247,10 @@ def _warnings(found: Mapping, settings: Mapping[tuple, str]) -> tuple[str, ...]:
     floor = next((row for k, row in found[KERNEL_DISTANCE].items() if k[0] == REAL), None)
     if floor is not None:
         passed = [
-            settings[key] for key, row in found[KERNEL_DISTANCE].items()
+            settings[key]
+            for key, row in found[KERNEL_DISTANCE].items()
             if key[0] not in _NAMES and key in settings and row['value'] <= floor['high']
-        ]  # fmt: skip
+        ]
         if passed:
             warnings.append(
                 f'by {KERNEL_DISTANCE} these cannot be told from real scenes with '

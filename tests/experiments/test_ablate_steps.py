@@ -14,9 +14,18 @@ def run(experiment, monkeypatch):
     names = {'kad': 'kernel distance', 'fad': 'Frechet distance'}
 
     def evaluate(
-        generator, scenes, settings, tower, embedders, others, reference, seed, distances,
-        comparisons, progress,
-    ):  # fmt: skip
+        generator,
+        scenes,
+        settings,
+        tower,
+        embedders,
+        others,
+        reference,
+        seed,
+        distances,
+        comparisons,
+        progress,
+    ):
         assert reference == Setting('teacher', 4) and len(scenes) == len(others)
         assert comparisons == [(Setting('student', 4), Setting('teacher', 2))][: len(comparisons)]
         name = names[distances[-1]]
@@ -65,10 +74,13 @@ def test_a_frechet_distance_is_drawn_from_enough_scenes_alone(
     labels = []
     close = run.plt.close
     monkeypatch.setattr(
-        run.plt, 'close', lambda figure: labels.append(
-            ([row[0].get_ylabel() for row in [figure.axes]], figure.get_supxlabel())
-        ) or close(figure),
-    )  # fmt: skip
+        run.plt,
+        'close',
+        lambda figure: (
+            labels.append(([row[0].get_ylabel() for row in [figure.axes]], figure.get_supxlabel()))
+            or close(figure)
+        ),
+    )
     run.ablate(str(tiny_release), None, None, count, 1.0, [2, 4], [2, 4], 0, tmp_path)
     (((label,), note),) = labels
     assert label == f'{drawn}, audio tower'

@@ -38,7 +38,16 @@ def made():
 def rows(generator, scenes, made):
     """A whole evaluation of the tiny release, as the main job makes it."""
     return evaluate(
-        generator, scenes, [STUDENT, TEACHER], load_tower(generator.folder), reference=TEACHER,
-        batch=4, latency_repeats=2, resamples=4, distances=('fad', 'kad'), diversity_prompts=1,
-        comparisons=[(STUDENT, TEACHER)], made=made.__setitem__,
-    )  # fmt: skip
+        generator,
+        scenes,
+        [STUDENT, TEACHER],
+        load_tower(generator.folder),
+        reference=TEACHER,
+        batch=4,
+        latency_repeats=2,
+        resamples=4,
+        distances=('fad', 'kad'),
+        diversity_prompts=1,
+        comparisons=[(STUDENT, TEACHER)],
+        made=made.__setitem__,
+    )

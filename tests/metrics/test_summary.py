@@ -29,8 +29,11 @@ def cells(table):
 def test_the_table_has_a_line_for_each_setting_and_few_columns(summary, rows):
     table = cells(summary.figures)
     assert list(table) == [
-        'real scenes', 'real, through the autoencoder', 'teacher, 2 steps', 'student, 4 steps',
-    ]  # fmt: skip
+        'real scenes',
+        'real, through the autoencoder',
+        'teacher, 2 steps',
+        'student, 4 steps',
+    ]
     assert len(summary.figures.headings) == 8
     assert table['student, 4 steps']['evaluations'] == table['teacher, 2 steps']['evaluations']
     assert table['student, 4 steps']['evaluations'] == '4'
@@ -50,9 +53,10 @@ def test_every_cell_is_the_figure_with_its_interval(summary, rows):
                 continue
             model = names.get(line, line.split(',')[0])
             (row,) = (
-                row for row in rows
+                row
+                for row in rows
                 if row['name'] == heading.split(' (')[0] and row['model'] == model
-            )  # fmt: skip
+            )
             shown = [float(x.replace('−', '-').replace(',', '')) for x in found.groups()]
             np.testing.assert_allclose(shown, [row[k] for k in ('value', 'low', 'high')], atol=0.51)
             checked += 1
@@ -65,10 +69,12 @@ def test_words_follow_the_intervals(rows):
     def told(low, high, figure='latent error', n=48):
         changed = [
             row | {'value': (low + high) / 2, 'low': low, 'high': high, 'n': n}
-            if row.get('figure') == figure else
-            row | {'value': 0.0, 'low': -1.0, 'high': 1.0} if 'figure' in row else row
+            if row.get('figure') == figure
+            else row | {'value': 0.0, 'low': -1.0, 'high': 1.0}
+            if 'figure' in row
+            else row
             for row in rows
-        ]  # fmt: skip
+        ]
         summary = summarise(changed)
         ((_, *judged),) = summary.differences.lines
         return summary.sentences[0], [cell for cell in judged if not cell.endswith(']')]
@@ -88,12 +94,20 @@ def test_words_follow_the_intervals(rows):
 def test_a_slower_reference_is_named_with_its_time(rows):
     """Beside a teacher of more evaluations stand what is lost and the time that is gained."""
     slower = [
-        row | {'steps': 50, 'nfe': 100, 'value': 900.0 if row['name'] == 'time per sound' else
-               row['value']} if row.get('model') == 'teacher' else
-        row | {'against': 'teacher, 50 steps'} if 'against' in row else
-        row | {'value': 90.0} if row['name'] == 'time per sound' else row
+        row
+        | {
+            'steps': 50,
+            'nfe': 100,
+            'value': 900.0 if row['name'] == 'time per sound' else row['value'],
+        }
+        if row.get('model') == 'teacher'
+        else row | {'against': 'teacher, 50 steps'}
+        if 'against' in row
+        else row | {'value': 90.0}
+        if row['name'] == 'time per sound'
+        else row
         for row in rows
-    ]  # fmt: skip
+    ]
     (sentence,) = summarise(slower).sentences
     assert sentence.startswith('Against teacher, 50 steps, 100 evaluations, the student of 4 steps')
     assert 'in 90.0 ms in place of 900 ms, 10.0 times as fast.' in sentence
@@ -107,9 +121,10 @@ def test_what_cannot_be_told_is_said(summary, rows):
     assert not floor
     low = [
         row | {'value': -1.0}
-        if (row['name'], row.get('model')) == ('kernel distance', 'student') else row
+        if (row['name'], row.get('model')) == ('kernel distance', 'student')
+        else row
         for row in rows
-    ]  # fmt: skip
+    ]
     (warning,) = (w for w in summarise(low).warnings if 'real scenes' in w)
     assert 'with 5 clips: student, 4 steps.' in warning and 'teacher' not in warning
     with pytest.raises(ValueError, match='no results of a student or a teacher'):
@@ -158,8 +173,12 @@ def test_the_page_has_a_row_of_players_for_each_prompt(page, scenes, made):
     _, reader, _ = page
     headings = [text for tag, text in reader.text if tag == 'h2']
     assert headings == [
-        'Figures', 'Student against teacher', scenes[0].caption, scenes[1].caption, 'The run',
-    ]  # fmt: skip
+        'Figures',
+        'Student against teacher',
+        scenes[0].caption,
+        scenes[1].caption,
+        'The run',
+    ]
     labels = [text for tag, text in reader.text if tag == 'h3']
     assert labels == 2 * ['real', *(setting.label for setting in made)] and len(made) == 2
     assert [tag for tag, _ in reader.tags].count('audio') == 6
@@ -216,9 +235,11 @@ def test_every_text_is_escaped(tmp_path):
         ("--teacher='/data/a b/model' --n=3/4", '--teacher=model --n=3/4'),
         ('--experts=/a/b,~/c/d,e/f ~/runs/one ../x/y', '--experts=b,d,e/f one y'),
         (r"--workdir='C:\\Users\\ann\\runs'", '--workdir=runs'),
-        ('--config=configs/a.py:test --config.steps="(1, 2)"',
-         "--config=configs/a.py:test '--config.steps=(1, 2)'"),
+        (
+            '--config=configs/a.py:test --config.steps="(1, 2)"',
+            "--config=configs/a.py:test '--config.steps=(1, 2)'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_command_keeps_the_last_part_of_a_path_alone(given, left):
     assert without_paths(given) == left
