@@ -316,13 +316,13 @@ def main(argv):
         raise ValueError(f'this config distils {config.teacher}: give its folder with --teacher')
     c = config.energy
     whole = require_data(_RECORDINGS.value, config.foley_weight, config.scene_seconds)
-    takes_recordings = bool((c.updates or config.imitation.updates) and c.recordings and whole)
     if _TEACHER.value:
         refuse_ignored('--teacher', _STUDENT, _EXPERTS, _RELEASE, _EMBEDDER_WEIGHTS, _WORKERS)
         inputs = {'teacher': _TEACHER.value, 'recordings': _RECORDINGS.value}
         with run_folder(workdir, config, inputs) as workdir:
             distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
         return
+    takes_recordings = bool((c.updates or config.imitation.updates) and c.recordings and whole)
     inputs = {
         'release': _RELEASE.value,
         'recordings': _RECORDINGS.value,
