@@ -124,7 +124,7 @@ def tall_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for column in wide[0]
         if column not in keys
     ]
-    return _aligned([head, *lines], [False] + [True] * len(wide))
+    return aligned([head, *lines], [False] + [True] * len(wide))
 
 
 def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
