@@ -35,6 +35,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.batch_seconds = 160.0  # seconds of sound in a batch, padding included
     config.crop_seconds = 0.5  # shortest crop; half of a batch is whole scenes
     config.model = ml_collections.ConfigDict(dict(width=256, depth=8, heads=4))
+    config.model.curves = ()  # besides loudness: ('brightness', 'pitch'), docs/timeline.md
     config.absence = ml_collections.ConfigDict(
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
     )

@@ -53,7 +53,7 @@ from realaudio_jax.training.state import (
     create_state,
     with_learning_rate,
 )
-from realaudio_jax.training.warm_start import change_code, deepen
+from realaudio_jax.training.warm_start import change_code, deepen, with_curves
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Array, PyTree
 
@@ -148,21 +148,22 @@ def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
 def warm_start(
     model: Denoiser, front_end: FrontEnd, init, init_code
 ) -> tuple[PyTree, PyTree | None]:
-    """An earlier teacher, as deep as `model` and turned to today's latents, and its adapter.
+    """An earlier teacher, as deep as `model`, with its curves, and turned to today's latents, and its adapter.
 
     An adapter becomes part of a network that is changed; else it stays apart. None: it had none.
     """
     names = read_tensors(weights_of(init, TEACHER_NAME))
+    curves = tuple(c for c in model.curves if f'params/curve_{c}/kernel' in names)
     depth = len({name.split('/')[1] for name in names if '/block_' in name})
     params, adapter = starting_parts(
-        init, TEACHER_NAME, denoiser_template(model.clone(depth=depth))
+        init, TEACHER_NAME, denoiser_template(model.clone(depth=depth, curves=curves))
     )
-    if init_code or depth != model.depth:
+    if init_code or depth != model.depth or curves != model.curves:
         params, adapter = low_rank.whole(params, adapter), None
     if init_code:
         code = load_params(init_code, autoencoder_template(front_end.autoencoder))
         params = change_code(params, code, front_end.autoencoder_params)
-    return deepen(params, model.depth), adapter
+    return with_curves(deepen(params, model.depth), model.curves), adapter
 
 
 def network_of(config, init) -> dict:
@@ -178,7 +179,13 @@ def network_of(config, init) -> dict:
 
 
 def training_crops(
-    front_end: FrontEnd, config, batch_size: int, recordings, folder: pathlib.Path, workers: int
+    front_end: FrontEnd,
+    config,
+    batch_size: int,
+    recordings,
+    folder: pathlib.Path,
+    workers: int,
+    curves: tuple[str, ...],
 ) -> RandomCrops | FreshCrops:
     """Endless batches of scenes mixed once, or, with `config.data.fresh`, anew all along."""
     c = config.data
@@ -203,6 +210,7 @@ def training_crops(
             c.responses,
             folder,
             workers,
+            curves=curves,
         )
     with Progress(config.scenes, 'scenes') as progress:
         scenes = latent_scenes(
@@ -214,6 +222,7 @@ def training_crops(
             folder,
             lambda done, _: progress.update(done),
             workers,
+            curves,
         )
     if config.recordings and recordings:
         with Progress(config.recordings, 'recordings') as progress:
@@ -225,6 +234,7 @@ def training_crops(
                 config.seed,
                 folder,
                 lambda done, _: progress.update(done),
+                curves,
             )
         scenes = joined(scenes, recorded)
     return RandomCrops(scenes, batch_size, config.seed, config.crop_seconds)
@@ -250,6 +260,7 @@ def train(
             'leave it at 0'
         )
     network = network_of(config, init)
+    curves = tuple(network.get('curves') or ())
     front_end = load_front_end(release, autoencoder)
     held_out = latent_scenes(
         front_end,
@@ -259,11 +270,14 @@ def train(
         config.seed + 1,
         workdir / 'latents',
         workers=workers,
+        curves=curves,
     )
 
     batch_size = max(1, int(config.batch_seconds / config.scene_seconds))
     mesh = data_mesh(batch_size)
-    data = training_crops(front_end, config, batch_size, recordings, workdir / 'latents', workers)
+    data = training_crops(
+        front_end, config, batch_size, recordings, workdir / 'latents', workers, curves
+    )
     model = Denoiser(**network)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(config.warmup_steps, config.steps // 2), config.steps, 1e-5

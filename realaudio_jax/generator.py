@@ -35,7 +35,7 @@ from realaudio_jax.components import (
 from realaudio_jax.io import write_audio
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
-from realaudio_jax.models.denoiser import Denoiser, latent_frames
+from realaudio_jax.models.denoiser import Denoiser, latent_frames, octaves
 from realaudio_jax.program import (
     MOMENTS,
     SLOTS,
@@ -217,6 +217,7 @@ class Generator:
         keep: Sequence[tuple[float, float]] = (),
         loudness_db: np.ndarray | None = None,
         loudness: float | None | Literal['auto'] = 'auto',
+        curves: Mapping[str, Sequence[float | None]] | None = None,
     ) -> Sound | list[Sound]:
         """Makes sound from text and a timeline in one compiled program.
 
@@ -241,6 +242,8 @@ class Generator:
             gain for the whole sound before the limiter; a sound that comes out silent is made again
             with a seed derived from its own. None leaves the level as it was made, silence
             included. 'auto' is -23, and None where init audio or `loudness_db` state a level.
+          curves: requested 'brightness' or 'pitch' in Hz, one value per latent frame, None where it
+            is free; only what the release has.
 
         Returns:
           A `Sound`, or a list of them where `prompt` is a list.
@@ -253,6 +256,7 @@ class Generator:
           RuntimeError: this process is a fork of the one that loaded the release.
         """
         call = self._call(
+<<<<<<< HEAD
             prompt,
             events,
             seconds,
@@ -268,6 +272,11 @@ class Generator:
             loudness_db,
             loudness,
         )
+=======
+            prompt, events, seconds, steps, seed, guidance, model, sampler, sample_rate,
+            init_audio, strength, keep, loudness_db, loudness, curves,
+        )  # fmt: skip
+>>>>>>> 6219157 (Curves besides loudness: brightness and pitch, from the audio to the denoiser and from a timeline to the program; an old release is unchanged)
         for line in self.text_notes(call.prompts, call.timelines):
             warnings.warn(line, stacklevel=2)
         sounds = self._run(call, call.seeds)
@@ -324,6 +333,7 @@ class Generator:
         keep: Sequence[tuple[float, float]] = (),
         loudness_db: np.ndarray | None = None,
         loudness: float | None | Literal['auto'] = 'auto',
+        curves: Mapping[str, Sequence[float | None]] | None = None,
     ) -> '_Call':
         """The checked arguments of `generate` as what its program takes."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -343,7 +353,11 @@ class Generator:
                 f'seeds {seeds[0]} to {seeds[-1]}: choose whole numbers from 0 to 2^31 - 1'
             )
         specs = [events] * count if isinstance(prompt, str) else _one_for_each(events, count)
-        timelines = [Timeline.parse(spec, seconds, loudness_db=loudness_db) for spec in specs]
+        timelines = [
+            Timeline.parse(spec, seconds, loudness_db=loudness_db, curves=curves) for spec in specs
+        ]
+        for timeline in timelines:
+            self._check_curves(timeline)
         level = LOUDNESS_LUFS if loudness == 'auto' else loudness
         stated = [init_audio is not None or t.loudness_db is not None for t in timelines]
         left = [level is None or (loudness == 'auto' and is_stated) for is_stated in stated]
@@ -484,6 +498,13 @@ class Generator:
         def full(value):
             return np.full(batch, value, np.float32)
 
+        names = self.networks.denoiser.curves
+        hertz = np.full((batch, length, len(names)), np.nan, np.float32)
+        for row, timeline in zip(hertz, timelines, strict=True):
+            for i, name in enumerate(names):
+                curve = timeline.curves.get(name, ())[:length]
+                row[: len(curve), i] = curve
+        asked = ~np.isnan(hertz)
         return Request(
             token_ids=ids,
             # An empty prompt asks for nothing: dropped text, as in training.
@@ -501,7 +522,19 @@ class Generator:
             guidance_scale=full(guidance),
             strength=full(strength),
             target_lufs=full(target_lufs),
+            curves=octaves(np.where(asked, hertz, 1000.0)) if names else None,
+            curve_mask=asked if names else None,
         )
+
+    def _check_curves(self, timeline: Timeline) -> None:
+        """Refuses a curve that the release was not trained on."""
+        known = self.networks.denoiser.curves
+        for name in timeline.curves:
+            if name not in known:
+                raise ValueError(
+                    f'the release {self.folder.name} has no curve {name!r}: it follows '
+                    f'{", ".join(("loudness_db", *known))}'
+                )
 
     def _check(self, seconds, steps, model, sample_rate, strength, guidance, loudness):
         _require_number('seconds', seconds, MIN_SECONDS, MAX_SECONDS)

@@ -74,6 +74,7 @@ class Request:
       onset_s, offset_s, gain_db, event_mask: the timeline, see `timeline.Timeline.arrays`.
       loudness_db, loudness_mask: requested level per latent frame (dBFS), and whether it is
         requested.
+      curves, curve_mask: see `Conditioning`; None where the denoiser has none.
       seconds: duration; frames beyond it are padding.
       seed: of each item; the same seed gives the same sound at any batch size and position,
         within one step of 16 bits: products are summed in another order.
@@ -98,6 +99,8 @@ class Request:
     guidance_scale: Leaf['B']
     strength: Leaf['B']
     target_lufs: Leaf['B']
+    curves: Leaf['B L K'] = None
+    curve_mask: Leaf['B L K'] = None
 
 
 @flax.struct.dataclass
@@ -247,6 +250,8 @@ def condition(
         event_mask=request.event_mask,
         loudness_db=request.loudness_db,
         loudness_mask=request.loudness_mask,
+        curves=request.curves,
+        curve_mask=request.curve_mask,
         seconds=request.seconds,
         init=init,
         init_mask=init_mask,
@@ -475,8 +480,13 @@ def generate(
     return pcm, health, latents
 
 
-def request_shapes(bucket: Bucket) -> tuple[Request, InitAudio | None]:
-    """The shapes a bucket's program takes: (request, init audio or None)."""
+def request_shapes(bucket: Bucket, curves: int = 0) -> tuple[Request, InitAudio | None]:
+    """The shapes a bucket's program takes: (request, init audio or None).
+
+    Args:
+      bucket: see `Bucket`.
+      curves: K, that the denoiser has besides loudness.
+    """
     b, length, slots = bucket.batch, bucket.length, bucket.slots
     e = slots.events
 
@@ -499,6 +509,8 @@ def request_shapes(bucket: Bucket) -> tuple[Request, InitAudio | None]:
         guidance_scale=of(np.float32),
         strength=of(np.float32),
         target_lufs=of(np.float32),
+        curves=of(np.float32, length, curves) if curves else None,
+        curve_mask=of(np.bool_, length, curves) if curves else None,
     )
     samples = length * samples_per_latent(bucket.sample_rate)
     init = InitAudio(audio=of(np.float32, samples, 2), keep=of(np.float32, samples))
@@ -560,7 +572,7 @@ class ProgramCache:
     @pinned_settings()
     def lower(self, bucket: Bucket) -> jax.stages.Lowered:
         """Traces a bucket's program to StableHLO."""
-        request, init = request_shapes(bucket)
+        request, init = request_shapes(bucket, len(self.networks.denoiser.curves))
         sharding = self.batch_sharding(bucket)
         function = functools.partial(generate, networks=self.networks, bucket=bucket)
         jitted = jax.jit(
@@ -605,7 +617,7 @@ class ProgramCache:
     @pinned_settings()
     def export(self, bucket: Bucket) -> bytes:
         """A serialised, version-stable StableHLO form of a bucket's program (`jax.export`)."""
-        request, init = request_shapes(bucket)
+        request, init = request_shapes(bucket, len(self.networks.denoiser.curves))
         function = functools.partial(generate, networks=self.networks, bucket=bucket)
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.weights_for(bucket)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from realaudio_jax.integrity import update_manifest
 from realaudio_jax.io import atomic_path
+from realaudio_jax.timeline import CURVES
 
 FORMAT_VERSION = 1
 CONFIG_NAME = 'config.json'
@@ -136,14 +137,26 @@ class DenoiserConfig(_Section):
     heads: int = _whole(1, 256, 4)
     expansion: float = _real(0.125, 16.0, 2.0)
     dtype: str | None = None
+    curves: tuple[str, ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
+        self._set('curves', self._check_curves(self.curves))
         if self.width % (2 * self.heads):
             self._refuse('width', self.width, f'give a multiple of {2 * self.heads}, twice heads')
         kinds = (None, 'float32', 'bfloat16', 'float16')
         if self.dtype not in kinds:
             self._refuse('dtype', self.dtype, f'give one of {", ".join(kinds[1:])}, or null')
+
+    def _check_curves(self, names: Any) -> tuple[str, ...]:
+        listed = isinstance(names, (list, tuple)) and all(isinstance(n, str) for n in names)
+        if not listed or len(set(names)) < len(names) or not set(names) <= set(CURVES):
+            self._refuse('curves', names, f'give a list of {", ".join(CURVES)}, each once')
+        return tuple(names)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        return values if self.curves else {k: v for k, v in values.items() if k != 'curves'}
 
 
 @dataclasses.dataclass(frozen=True)

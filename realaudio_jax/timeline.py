@@ -15,7 +15,9 @@ None, '' and [] mean no events. The grammar of the short form, where spaces are 
 The text reaches to the last '@' before ';'. A text that holds ';' or begins with '[' or '{' needs
 one of the other forms. A text that itself holds '@' and a time span is an error: a ';' was
 forgotten. A loudness curve travels in JSON and Python as
-`{'events': [...], 'loudness_db': [...]}`, or as an argument of `Timeline.parse`.
+`{'events': [...], 'loudness_db': [...]}`, or as an argument of `Timeline.parse`. So do further
+curves, `{'events': [...], 'curves': {'brightness': [...], 'pitch': [...]}}`, in Hz, with None where
+a frame is left free; a release says which it has.
 
 Reading takes time in proportion to the length of the input, which is bounded.
 """
@@ -35,6 +37,7 @@ from realaudio_jax.typing import LATENT_RATE, MAX_EVENTS
 
 MIN_GAIN_DB, MAX_GAIN_DB = -60.0, 24.0
 MIN_LOUDNESS_DB, MAX_LOUDNESS_DB = -80.0, 0.0
+CURVES = {'brightness': (20.0, 24_000.0), 'pitch': (20.0, 8_000.0)}  # lowest and highest, Hz
 MAX_CHARACTERS = 100_000  # of a timeline as text
 MAX_TEXT = 1_000  # characters of one event's text
 MAX_CLIP_SECONDS = 3_600.0
@@ -77,10 +80,13 @@ class Timeline:
         events: the events; made by `parse` they are known to fit the clip.
         loudness_db: None, or the level wanted in each latent frame (25 per second), float32 [L],
             -80 to 0 dB relative to full scale.
+        curves: further curves by name, one of `CURVES`, Hz in each latent frame, float32 [L], NaN
+            where none is wanted.
     """
 
     events: tuple[Event, ...] = ()
     loudness_db: np.ndarray | None = None
+    curves: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -89,16 +95,18 @@ class Timeline:
         seconds: Any,
         max_events: int = MAX_EVENTS,
         loudness_db: Any = None,
+        curves: Any = None,
     ) -> 'Timeline':
         """Reads a timeline in any of its forms and checks it against the clip.
 
         Args:
             spec: a string in the short form or JSON; a sequence of Event, mapping or tuple
-                (text, onset_s, offset_s[, gain_db]); a mapping with 'events' and 'loudness_db'; a
-                Timeline; or None.
+                (text, onset_s, offset_s[, gain_db]); a mapping with 'events', 'loudness_db' and
+                'curves'; a Timeline; or None.
             seconds: length of the clip, a number of seconds up to 3,600.
             max_events: how many events the clip may hold.
             loudness_db: a curve of round(25 seconds) values in dB, if `spec` carries none.
+            curves: further curves by name, of as many values in Hz or None, if `spec` has none.
 
         Returns:
             The timeline, its times and gains as floats and its texts without outer spaces.
@@ -107,12 +115,15 @@ class Timeline:
             ValueError: anything wrong, in one line naming the event and the remedy.
         """
         seconds = _clip_seconds(seconds)
-        entries, curve = _entries(spec)
+        entries, curve, further = _entries(spec)
         if curve is not None and loudness_db is not None:
             raise ValueError('loudness_db is given twice: keep the one in events or the other')
+        if further and curves:
+            raise ValueError('curves are given twice: keep those in events or the others')
         _check_count(entries, max_events)
         events = tuple(_checked(i, entry, seconds) for i, entry in enumerate(entries, 1))
-        return cls(events, _curve(loudness_db if curve is None else curve, seconds))
+        loudness = _curve(loudness_db if curve is None else curve, seconds)
+        return cls(events, loudness, _curves(further or curves, seconds))
 
     def to_string(self) -> str:
         """The short form; neighbours of one text share it.
@@ -120,8 +131,9 @@ class Timeline:
         Raises:
             ValueError: the short form cannot carry this timeline; `to_json` can.
         """
-        if self.loudness_db is not None:
-            raise ValueError('the short form carries no loudness curve: use to_json')
+        if self.loudness_db is not None or self.curves:
+            what = 'curves' if self.loudness_db is None else 'loudness curve'
+            raise ValueError(f'the short form carries no {what}: use to_json')
         parts = []
         for text, group in itertools.groupby(self.events, lambda event: event.text):
             if ';' in text or text[:1] in ('[', '{'):
@@ -130,11 +142,17 @@ class Timeline:
         return '; '.join(parts)
 
     def to_json(self) -> str:
-        """JSON: a list of events, or, with a curve, an object of 'events' and 'loudness_db'."""
+        """JSON: a list of events, or, with curves, an object of these beside 'events'."""
         events = [dataclasses.asdict(event) for event in self.events]
-        if self.loudness_db is None:
-            return json.dumps(events)
-        return json.dumps({'events': events, 'loudness_db': self.loudness_db.tolist()})
+        parts = {}
+        if self.loudness_db is not None:
+            parts['loudness_db'] = self.loudness_db.tolist()
+        if self.curves:
+            parts['curves'] = {
+                name: [None if np.isnan(x) else x for x in curve.tolist()]
+                for name, curve in self.curves.items()
+            }
+        return json.dumps({'events': events} | parts if parts else events)
 
     def arrays(self, max_events: int = MAX_EVENTS) -> dict[str, np.ndarray]:
         """The numbers of the events, padded to a fixed size.
@@ -157,10 +175,15 @@ class Timeline:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Timeline):
             return NotImplemented
+        if self.curves.keys() != other.curves.keys() or self.events != other.events:
+            return False
+        for name, curve in self.curves.items():
+            if not np.array_equal(curve, other.curves[name], equal_nan=True):
+                return False
         curves = [t.loudness_db for t in (self, other)]
         if any(curve is None for curve in curves):
-            return self.events == other.events and curves[0] is curves[1]
-        return self.events == other.events and np.array_equal(*curves)
+            return curves[0] is curves[1]
+        return np.array_equal(*curves)
 
     __hash__ = None
 
@@ -177,33 +200,36 @@ def _clip_seconds(seconds: Any) -> float:
     return float(seconds)
 
 
-def _entries(spec: Any) -> tuple[Sequence, Any]:
-    """The raw entries of any form, and the loudness curve it carries, or None."""
+def _entries(spec: Any) -> tuple[Sequence, Any, Any]:
+    """The raw entries of any form, and the loudness and further curves it carries, or None."""
     if isinstance(spec, str):
         spec = _from_text(spec)
     if not isinstance(spec, Mapping):
         return _entry_list(spec)
-    unknown = sorted(map(str, spec.keys() - {'events', 'loudness_db'}))
+    unknown = sorted(map(str, spec.keys() - {'events', 'loudness_db', 'curves'}))
     if unknown:
         raise ValueError(
-            f'events have the unknown part {_shown(unknown[0])}: use events and '
-            'loudness_db, or a list of events'
+            f'events have the unknown part {_shown(unknown[0])}: use events, '
+            'loudness_db and curves, or a list of events'
         )
     events = spec.get('events')
-    entries, curve = _entry_list(_from_text(events) if isinstance(events, str) else events)
+    entries, curve, further = _entry_list(_from_text(events) if isinstance(events, str) else events)
     if curve is not None and spec.get('loudness_db') is not None:
         raise ValueError('loudness_db is given twice: keep one of the two')
-    return entries, spec.get('loudness_db') if curve is None else curve
+    if further and spec.get('curves'):
+        raise ValueError('curves are given twice: keep one of the two')
+    loudness = spec.get('loudness_db') if curve is None else curve
+    return entries, loudness, further or spec.get('curves')
 
 
-def _entry_list(spec: Any) -> tuple[Sequence, Any]:
-    """The raw entries of what is neither text nor a mapping, and a timeline's own curve."""
+def _entry_list(spec: Any) -> tuple[Sequence, Any, Any]:
+    """The raw entries of what is neither text nor a mapping, and a timeline's own curves."""
     if spec is None:
-        return [], None
+        return [], None, None
     if isinstance(spec, Timeline):
-        return spec.events, spec.loudness_db
+        return spec.events, spec.loudness_db, spec.curves
     if isinstance(spec, Sequence) and not isinstance(spec, (str, bytes)):
-        return spec, None
+        return spec, None, None
     raise ValueError(f'events are of type {type(spec).__name__}: pass a list, JSON or {_EXAMPLE}')
 
 
@@ -355,6 +381,42 @@ def _curve(values: Any, seconds: float) -> np.ndarray | None:
                 f'keep it from {MIN_LOUDNESS_DB:g} to {MAX_LOUDNESS_DB:g} dB'
             )
     return np.asarray(values, np.float32)
+
+
+def _curves(given: Any, seconds: float) -> dict[str, np.ndarray]:
+    """Further curves by name as float32 [L] in Hz, NaN where none is wanted, checked."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f'curves are of type {type(given).__name__}: give names ({", ".join(CURVES)}) and '
+            'values'
+        )
+    frames, checked = round(seconds * LATENT_RATE), {}
+    for name, values in given.items():
+        if name not in CURVES:
+            raise ValueError(f'there is no curve {_shown(name)}: give {", ".join(CURVES)}')
+        low, high = CURVES[name]
+        if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, (str, bytes)):
+            raise ValueError(f'{name} must hold numbers: give {frames} values in Hz')
+        if len(values) != frames:
+            raise ValueError(
+                f'{name} has {len(values)} values: a clip of {seconds:g} s needs {frames}, '
+                f'{LATENT_RATE} per second'
+            )
+        curve = np.full(frames, np.nan, np.float32)
+        for index, value in enumerate(values):
+            if value is None:
+                continue
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not number or not (low <= value <= high or value != value):
+                raise ValueError(
+                    f'{name} is {_shown(value)} at frame {index}: keep it from {low:g} to '
+                    f'{high:g} Hz, or None where it is free'
+                )
+            curve[index] = value
+        checked[name] = curve
+    return checked
 
 
 def _name(index: int, text: Any) -> str:

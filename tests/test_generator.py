@@ -18,7 +18,7 @@ import soundfile
 from realaudio_jax import generator as generator_lib
 from realaudio_jax.generator import Generator, load
 from realaudio_jax.metrics.setting import Setting
-from realaudio_jax.program import SLOTS, Bucket, Health
+from realaudio_jax.program import SLOTS, Bucket, Health, request_shapes
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.timeline import Event, Timeline
 
@@ -396,3 +396,26 @@ def test_memory_that_was_freed_is_not_mapped_anew():
         return int(done.stdout)
 
     assert count('kept') < 1_000 < 40_000 < count('mapped')
+
+
+def test_a_curve_that_the_release_does_not_follow_is_refused(generator):
+    with pytest.raises(ValueError, match="has no curve 'pitch': it follows loudness_db$"):
+        generator.generate('a', curves={'pitch': [440.0] * 12}, **SHORT)
+
+
+def test_curves_of_a_release_that_has_them_reach_its_network(generator):
+    networks = dataclasses.replace(
+        generator.networks,
+        denoiser=generator.networks.denoiser.clone(curves=('brightness', 'pitch')),
+    )
+    curved = generator.with_networks(networks, generator.params)
+    call = curved._call('a', seconds=1.0, steps=2, curves={'pitch': [None, 2000.0] + [None] * 23})
+    request, (shapes, _) = call.request, request_shapes(call.bucket, 2)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), request) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), shapes
+    )
+    assert np.argwhere(request.curve_mask).tolist() == [[0, 1, 1]]
+    assert request.curves[0, 1, 1] == 1.0 and np.isfinite(request.curves).all()
+    free = curved._call('a', seconds=1.0, steps=2).request
+    assert free.curves.shape == request.curves.shape and not free.curve_mask.any()
+    assert generator._call('a', seconds=1.0, steps=2).request.curves is None

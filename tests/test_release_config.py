@@ -168,3 +168,13 @@ def test_a_damaged_file_is_one_line(tmp_path, text, line):
 def test_no_config_is_no_release(tmp_path):
     with pytest.raises(FileNotFoundError, match='no release at .*; check the name'):
         ReleaseConfig.read(tmp_path / 'none')
+
+
+def test_curves_of_a_denoiser_are_named_once_each():
+    config = DenoiserConfig.from_dict({'curves': ['pitch', 'brightness']})
+    assert config.curves == ('pitch', 'brightness')
+    assert Denoiser(**config.to_dict()).curves == ('pitch', 'brightness')
+    assert 'curves' not in DenoiserConfig.from_dict({}).to_dict()
+    for wrong in (['tone'], ['pitch', 'pitch'], 'pitch', [1], 3):
+        with pytest.raises(ValueError, match='give a list of brightness, pitch, each once'):
+            DenoiserConfig.from_dict({'curves': wrong})

@@ -235,3 +235,43 @@ def test_a_curve_in_nested_events_is_never_lost():
 def test_timelines_with_curves_compare():
     a, b = (Timeline(EVENTS, np.full(3, level)) for level in (-10.0, -20.0))
     assert a == Timeline(EVENTS, np.full(3, -10.0)) and a != b and a != Timeline(EVENTS) and a != 1
+
+
+def test_further_curves_travel_in_every_form_and_come_back():
+    curves = {'brightness': [1000.0] * 25, 'pitch': [None, 440.0] + [None] * 23}
+    timeline = Timeline.parse('a@0-1', 1.0, curves=curves)
+    assert timeline.curves['pitch'][1] == 440.0 and np.isnan(timeline.curves['pitch'][2:]).all()
+    again = Timeline.parse(timeline.to_json(), 1.0)
+    assert again == timeline and Timeline.parse(again, 1.0) == timeline
+    assert Timeline.parse({'events': 'a@0-1', 'curves': curves}, 1.0) == timeline
+    assert timeline != Timeline.parse('a@0-1', 1.0)
+    other = Timeline.parse('a@0-1', 1.0, curves=curves | {'brightness': [999.0] * 25})
+    assert timeline != other
+    with pytest.raises(ValueError, match='to_json'):
+        timeline.to_string()
+
+
+@pytest.mark.parametrize(
+    ('curves', 'message'),
+    [
+        ({'tone': [1.0] * 25}, "no curve 'tone': give brightness, pitch"),
+        ({'pitch': [440.0] * 24}, '24 values: a clip of 1 s needs 25'),
+        ({'pitch': [440.0] * 24 + [9e9]}, 'pitch is 9e.09 at frame 24: keep it from 20 to 8000 Hz'),
+        ({'pitch': ['x'] * 25}, "pitch is 'x' at frame 0"),
+        ({'pitch': 'x' * 25}, 'must hold numbers'),
+        ({'pitch': 440.0}, 'must hold numbers'),
+        ({'brightness': [True] * 25}, 'brightness is True at frame 0'),
+        ([1.0], 'curves are of type list'),
+    ],
+)
+def test_a_wrong_curve_is_one_line(curves, message):
+    for arguments in ({'spec': None, 'curves': curves}, {'spec': {'curves': curves}}):
+        with pytest.raises(ValueError, match=message) as raised:
+            Timeline.parse(arguments['spec'], 1.0, curves=arguments.get('curves'))
+        assert '\n' not in str(raised.value)
+
+
+def test_curves_are_given_once():
+    curves = {'pitch': [440.0] * 25}
+    with pytest.raises(ValueError, match='curves are given twice'):
+        Timeline.parse({'curves': curves}, 1.0, curves=curves)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.data import array_cache
+from realaudio_jax.data.curves import curve_arrays
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.random import random_key
 from realaudio_jax.typing import (
@@ -54,11 +55,18 @@ class SceneEncoder:
       encode_text: (texts, max_tokens) to (states [B, T, D], mask [B, T], sentence [B, D]).
       seconds: of the longest scene; shorter ones are padded with silence.
       batch_size: B of every call; event texts go through it 2 B at a time, each once.
+      curves: names of the curves besides loudness that are stored, see `curves.curve_arrays`.
     """
 
     def __init__(
-        self, encode_audio: EncodeAudio, encode_text: EncodeText, seconds: float, batch_size: int
+        self,
+        encode_audio: EncodeAudio,
+        encode_text: EncodeText,
+        seconds: float,
+        batch_size: int,
+        curves: tuple[str, ...] = (),
     ):
+        self._curves = curves
         self._encode_audio, self._encode_text = encode_audio, encode_text
         self._frames, self._batch_size = scene_frames(seconds), batch_size
         self._event_texts: dict[str, np.ndarray] = {}
@@ -95,6 +103,9 @@ class SceneEncoder:
             'loudness_db': np.stack([frame_loudness(row) for row in audio[:n]]),
             'seconds': np.array([scene.seconds for scene in scenes], np.float32),
         }
+        if self._curves:
+            found = [curve_arrays(row, self._curves) for row in audio[:n]]
+            out |= {name: np.stack([curves[name] for curves in found]) for name in found[0]}
         for i, scene in enumerate(scenes):
             for e, event in enumerate(scene.events[:MAX_EVENTS]):
                 out['event_text'][i, e] = known[event.text]
@@ -122,6 +133,7 @@ def build_latent_scenes(
     folder: str | Path,
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
+    curves: tuple[str, ...] = (),
 ) -> 'LatentScenes':
     """Encodes scenes into a folder, or opens what an earlier call left there.
 
@@ -136,11 +148,12 @@ def build_latent_scenes(
       folder: of this cache; its name says what the latents depend on, see `array_cache.cache_key`.
       batch_size: B of every call of the two encoders.
       progress: called with (done, count) after each batch.
+      curves: see `SceneEncoder`.
 
     Raises:
       ValueError: fewer than `count` scenes, or one longer than `seconds`.
     """
-    encoder = SceneEncoder(encode_audio, encode_text, seconds, batch_size)
+    encoder = SceneEncoder(encode_audio, encode_text, seconds, batch_size, curves)
 
     def build(temporary: Path) -> None:
         captions, events, drawn = [], [], iter(scenes)
@@ -199,6 +212,9 @@ def crop_batch(
         'event_mask': kept,
         'seconds': seconds[:, 0],
     }
+    for name in ('curves', 'curve_mask'):
+        if name in batch:
+            cropped[name] = jnp.take_along_axis(batch[name], span[..., None], axis=1)
     return {k: x if x.dtype == bool else x.astype(jnp.float32) for k, x in cropped.items()}
 
 

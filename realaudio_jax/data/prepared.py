@@ -7,7 +7,17 @@ from collections.abc import Callable
 import numpy as np
 
 from realaudio_jax.data import augment as augmentation
-from realaudio_jax.data import captions, crops, fresh, latent_cache, mixtures, scenes, wording
+from realaudio_jax.data import (
+    captions,
+    crops,
+    fresh,
+    latent_cache,
+    mixtures,
+    scenes,
+    synonyms,
+    wording,
+)
+from realaudio_jax.data import curves as curve_extraction
 from realaudio_jax.data import whole as unmixed
 from realaudio_jax.data.array_cache import cache_key, code_digest
 from realaudio_jax.data.fresh import ENCODED_AT_ONCE, FRESH_SCENES, FreshCrops, SceneMaker
@@ -88,7 +98,17 @@ def scenes_key(
 def _code() -> str:
     """Of the modules that decide what a scene is; foley has a version of its own."""
     return code_digest(
-        augmentation, captions, crops, fresh, latent_cache, mixtures, scenes, unmixed, wording
+        augmentation,
+        captions,
+        crops,
+        curve_extraction,
+        fresh,
+        latent_cache,
+        mixtures,
+        scenes,
+        synonyms,
+        unmixed,
+        wording,
     )
 
 
@@ -101,6 +121,7 @@ def latent_scenes(
     folder: pathlib.Path,
     progress: Callable[[int, int], None] | None = None,
     workers: int = 0,
+    curves: tuple[str, ...] = (),
 ) -> LatentScenes:
     """Mixes and encodes `count` scenes, or opens what an earlier run with the same arguments left.
 
@@ -111,10 +132,12 @@ def latent_scenes(
       folder: where caches lie.
       progress: called with (done, count).
       workers: processes that mix them, see `scenes.make_scenes`.
+      curves: that the denoiser has besides loudness, see `latent_cache.SceneEncoder`.
     """
     mixed = make_scenes(seed, source, count, seconds, workers=workers)
-    key = scenes_key('mixed', source, count, seconds, seed, front_end.fingerprint())
-    return _encoded(front_end, mixed, count, seconds, folder / key, progress)
+    kind = ' '.join(('mixed', *curves))
+    key = scenes_key(kind, source, count, seconds, seed, front_end.fingerprint())
+    return _encoded(front_end, mixed, count, seconds, folder / key, progress, curves)
 
 
 def fresh_crops(
@@ -131,6 +154,7 @@ def fresh_crops(
     folder: pathlib.Path,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    curves: tuple[str, ...] = (),
 ) -> FreshCrops:
     """Batches of crops of scenes that are mixed anew all along and augmented; see `data.fresh`.
 
@@ -142,6 +166,7 @@ def fresh_crops(
       whole: share of recordings as they are, see `fresh.SceneMaker`.
       responses: folder of measured impulse responses; None or '' for synthetic rooms alone.
       folder: where caches lie.
+      curves: see `latent_scenes`.
     """
     augment = dataclasses.replace(FRESH_SCENES.augment, responses=responses or None)
     config = dataclasses.replace(FRESH_SCENES, augment=augment)
@@ -152,12 +177,15 @@ def fresh_crops(
         seed=seed,
         whole=whole,
         scenes=str(config),
+        curves=curves,
         networks=front_end.fingerprint(),
         code=_code(),
     )
     return FreshCrops(
         SceneMaker(seed, source, seconds, config, whole),
-        SceneEncoder(front_end.encode_audio, front_end.encode_text, seconds, ENCODED_AT_ONCE),
+        SceneEncoder(
+            front_end.encode_audio, front_end.encode_text, seconds, ENCODED_AT_ONCE, curves
+        ),
         seconds,
         batch_size,
         seed,
@@ -178,24 +206,27 @@ def whole_latents(
     seed: int,
     folder: pathlib.Path,
     progress: Callable[[int, int], None] | None = None,
+    curves: tuple[str, ...] = (),
 ) -> LatentScenes:
     """`latent_scenes` for recordings of the training split as they are, see `data.whole`.
 
     Args:
       recordings: folder with metadata.csv.
-      front_end, count, seconds, seed, folder, progress: see `latent_scenes`.
+      front_end, count, seconds, seed, folder, progress, curves: see `latent_scenes`.
 
     Raises:
       ValueError: no recording is of such a length.
     """
     source = Recordings(recordings)
-    key = scenes_key('unmixed', source, count, seconds, seed, front_end.fingerprint())
+    kind = ' '.join(('unmixed', *curves))
+    key = scenes_key(kind, source, count, seconds, seed, front_end.fingerprint())
     whole = whole_recordings(seed, source, count, seconds)
-    return _encoded(front_end, whole, count, seconds, folder / key, progress)
+    return _encoded(front_end, whole, count, seconds, folder / key, progress, curves)
 
 
-def _encoded(front_end, made, count, seconds, folder, progress) -> LatentScenes:
+def _encoded(front_end, made, count, seconds, folder, progress, curves=()) -> LatentScenes:
     return build_latent_scenes(
+<<<<<<< HEAD
         made,
         count,
         seconds,
@@ -204,6 +235,11 @@ def _encoded(front_end, made, count, seconds, folder, progress) -> LatentScenes:
         folder,
         progress=progress,
     )
+=======
+        made, count, seconds, front_end.encode_audio, front_end.encode_text, folder,
+        progress=progress, curves=curves,
+    )  # fmt: skip
+>>>>>>> 6219157 (Curves besides loudness: brightness and pitch, from the audio to the denoiser and from a timeline to the program; an old release is unchanged)
 
 
 def teacher_scenes(

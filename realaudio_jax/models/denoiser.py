@@ -21,6 +21,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 
 from realaudio_jax.models.layers import RMSNorm, softmax_product
 from realaudio_jax.noise import CosinePath, Denoise, as_denoise
@@ -44,6 +45,8 @@ class Conditioning:
       loudness_db: requested level per latent frame, dBFS; loudness_mask: whether it is requested.
       seconds: duration of the sound; frames beyond it are padding.
       init: latents given in advance; init_mask: 1 where they are given (inpainting, continuation).
+      curves: further curves per latent frame, of the K that the denoiser has, in octaves above
+        1 kHz; curve_mask: where they are requested. None requests nothing.
     """
 
     text: Leaf['B T W']
@@ -58,10 +61,14 @@ class Conditioning:
     seconds: Leaf['B']
     init: Leaf['B L C']
     init_mask: Leaf['B L']
+    curves: Leaf['B L K'] = None
+    curve_mask: Leaf['B L K'] = None
 
     def without(self, text: Bool[Array, 'B'], timeline: Bool[Array, 'B']) -> 'Conditioning':
-        """Masks the text, and the timeline with its loudness curve, of the items marked True."""
+        """Masks the text, and the timeline with its curves, of the items marked True."""
+        kept = self.curve_mask
         return self.replace(
+            curve_mask=None if kept is None else kept & ~timeline[:, None, None],
             text_mask=self.text_mask & ~text[:, None],
             event_mask=self.event_mask & ~timeline[:, None],
             loudness_mask=self.loudness_mask & ~timeline,
@@ -92,6 +99,19 @@ def fourier_features(x: Float[Array, '*b'], count: int, longest: float) -> Float
     frequency = 2.0 ** jnp.arange(count) / longest
     angle = 2 * jnp.pi * x[..., None] * jnp.expand_dims(frequency, tuple(range(x.ndim)))
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def octaves(hertz: Float[np.ndarray, '*b']) -> Float[np.ndarray, '*b']:
+    """log2(f / 1 kHz): the unit of the curves that are frequencies."""
+    return np.log2(hertz / 1000.0)
+
+
+def curve_features(curve: Float[Array, 'B L'], mask: Bool[Array, 'B L']) -> Float[Array, 'B L F']:
+    """One curve as the input of a token: its value coarse and fine, and whether it is requested."""
+    waves = fourier_features(curve, 4, 8.0)
+    asked = mask[..., None].astype(curve.dtype)
+    parts = [curve[..., None] / 4.0, waves, jnp.ones_like(asked)]
+    return jnp.concatenate(parts, axis=-1) * asked
 
 
 def rotate(x: Float[Array, 'B N H F'], seconds: Float[Array, 'B N']) -> Float[Array, 'B N H F']:
@@ -297,6 +317,9 @@ class Denoiser(nn.Module):
       expansion: hidden width of the gated MLP over `width`.
       dtype: of the blocks' products and of what flows between them, such as 'bfloat16'; None is
         that of the parameters. Times, noise levels, norms, softmax and the prediction stay float32.
+      curves: names of the curves besides loudness that it can be asked to follow, in the order of
+        `Conditioning.curves`. Each is a linear map that begins at zero: a network that was trained
+        without it goes on as it was.
     """
 
     width: int = 256
@@ -304,6 +327,7 @@ class Denoiser(nn.Module):
     heads: int = 4
     expansion: float = 2.0
     dtype: str | None = None
+    curves: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(
@@ -332,6 +356,20 @@ class Denoiser(nn.Module):
         x = jnp.concatenate([x_t, raster, given * c.init, given], axis=-1)
         embed = nn.Dense(self.width, dtype=self.dtype, name='embed')
         x = embed(x.reshape(batch, tokens, -1))
+        for i, name in enumerate(self.curves):
+            values, asked = c.curves, c.curve_mask
+            if values is None:
+                values = jnp.zeros((batch, length, len(self.curves)))
+                asked = jnp.zeros(values.shape, bool)
+            told = curve_features(values[..., i], asked[..., i]).reshape(batch, tokens, -1)
+            follow = nn.Dense(
+                self.width,
+                use_bias=False,
+                kernel_init=nn.initializers.zeros,
+                dtype=self.dtype,
+                name=f'curve_{name}',
+            )
+            x = x + follow(told)
 
         per_token = t[:, None] if t.ndim == 1 else t[:, ::PATCH]
         level = jnp.concatenate(

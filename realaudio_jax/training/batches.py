@@ -4,6 +4,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from realaudio_jax.data.curves import random_median
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import Conditioning, frame_mask
 from realaudio_jax.typing import LATENT_RATE, Array, Key
@@ -19,12 +20,15 @@ class Absence:
       text, timeline: probability that it is dropped, independently.
       loudness: probability that the loudness curve is kept.
       init: probability that a random region of latents is given.
+      curves: probability that each curve besides loudness is kept, independently of all else;
+        where there are some, these and the loudness curve go through random median filters.
     """
 
     text: float = 0.1
     timeline: float = 0.15
     loudness: float = 0.15
     init: float = 0.15
+    curves: float = 0.3
 
 
 def to_batch(arrays: dict[str, Array]) -> Batch:
@@ -52,6 +56,8 @@ def to_batch(arrays: dict[str, Array]) -> Batch:
         seconds=arrays['seconds'],
         init=jnp.zeros_like(latents),
         init_mask=jnp.zeros(latents.shape[:2]),
+        curves=arrays.get('curves'),
+        curve_mask=arrays.get('curve_mask'),
     )
     mask = frame_mask(arrays['seconds'], latents.shape[1]).astype(jnp.float32)
     return Batch(latents, mask, conditioning, arrays.get('guidance'))
@@ -63,7 +69,8 @@ def with_absence(batch: Batch, key: Key[Array, ''], absence: Absence) -> Batch:
     Where a teacher made the latents, what it was not told was decided then, and stays so.
     """
     size, length = batch.mask.shape
-    keys = jax.random.split(key, 6)
+    c = batch.conditioning
+    keys = jax.random.split(key, 6 if c.curve_mask is None else 9)
     text, timeline, loudness, init = (
         jax.random.uniform(k, (size,)) < p
         for k, p in zip(
@@ -72,9 +79,12 @@ def with_absence(batch: Batch, key: Key[Array, ''], absence: Absence) -> Batch:
             strict=True,
         )
     )
-    c = batch.conditioning
     if batch.guidance is None:
+        curve_mask = c.curve_mask
         c = c.replace(loudness_mask=c.loudness_mask & loudness).without(text, timeline)
+        if curve_mask is not None:
+            kept = jax.random.bernoulli(keys[6], absence.curves, (size, 1, curve_mask.shape[2]))
+            c = _sketched(c.replace(curve_mask=curve_mask & kept), keys[7:])
     # A given region is everything before or after a random time, or all but a span between two.
     low, high = jnp.sort(jax.random.uniform(keys[4], (2, size)), axis=0) * c.seconds[None]
     kind = jax.random.randint(keys[5], (size,), 0, 3)
@@ -85,6 +95,19 @@ def with_absence(batch: Batch, key: Key[Array, ''], absence: Absence) -> Batch:
     given = (given & init[:, None]).astype(batch.mask.dtype) * batch.mask
     return batch.replace(
         conditioning=c.replace(init=batch.latents * given[..., None], init_mask=given)
+    )
+
+
+def _sketched(c: Conditioning, keys: Key[Array, '2']) -> Conditioning:
+    """The curves, each smoothed by a random median filter, as people draw them."""
+    everywhere = jnp.ones(c.loudness_db.shape, bool)
+    curves = [
+        random_median(key, c.curves[..., i], c.curve_mask[..., i])
+        for i, key in enumerate(jax.random.split(keys[0], c.curves.shape[2]))
+    ]
+    return c.replace(
+        loudness_db=random_median(keys[1], c.loudness_db, everywhere),
+        curves=jnp.stack(curves, axis=-1),
     )
 
 

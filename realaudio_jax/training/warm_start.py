@@ -1,9 +1,11 @@
 """Initialises a denoiser from a shallower one, or from one of another latent basis."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
-from realaudio_jax.models.denoiser import PATCH
+from realaudio_jax.models.denoiser import PATCH, curve_features
 from realaudio_jax.typing import LATENT_CHANNELS, Array, Float, PyTree
 
 _BLOCK = 'block_'
@@ -35,6 +37,21 @@ def deepen(params: PyTree, depth: int) -> PyTree:
                 k: {'kernel': jnp.zeros_like(block[k]['kernel'])} for k in _BRANCH_ENDS
             }
         tree[f'{_BLOCK}{i}'] = jax.tree.map(jnp.array, block)  # copies: a step may donate them
+    return {'params': tree}
+
+
+def with_curves(params: PyTree, curves: Sequence[str]) -> PyTree:
+    """Adds the inputs of the curves that are not there yet, as zeros: the function stays.
+
+    Args:
+      params: of a `Denoiser`.
+      curves: names, as its attribute has them.
+    """
+    tree = dict(params['params'])
+    width = tree['embed']['kernel'].shape[1]
+    rows = PATCH * curve_features(jnp.zeros((1, 1)), jnp.zeros((1, 1), bool)).shape[-1]
+    for name in curves:
+        tree.setdefault(f'curve_{name}', {'kernel': jnp.zeros((rows, width))})
     return {'params': tree}
 
 

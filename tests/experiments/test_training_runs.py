@@ -127,6 +127,7 @@ def test_another_decoder_for_a_given_code(experiment, tmp_path):
 def test_teacher_run_goes_on_exactly(experiment, tiny_release, tmp_path, fresh):
     train, config = experiment('train_teacher').train, config_of('foley_teacher').unlock()
     config.data.fresh = fresh
+    config.model.curves = ('brightness',) if fresh else ()
     config.model = ReleaseConfig.read(tiny_release).denoiser.to_dict()  # compiled once in this file
     arguments = config, tmp_path, None, tiny_release, None
     straight = train(*arguments)
