@@ -148,7 +148,7 @@ def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
 def warm_start(
     model: Denoiser, front_end: FrontEnd, init, init_code
 ) -> tuple[PyTree, PyTree | None]:
-    """An earlier teacher, as deep as `model`, with its curves, and turned to today's latents, and its adapter.
+    """An earlier teacher, as deep as `model`, for today's latents and curves, and its adapter.
 
     An adapter becomes part of a network that is changed; else it stays apart. None: it had none.
     """

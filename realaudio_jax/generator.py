@@ -256,7 +256,6 @@ class Generator:
           RuntimeError: this process is a fork of the one that loaded the release.
         """
         call = self._call(
-<<<<<<< HEAD
             prompt,
             events,
             seconds,
@@ -271,12 +270,8 @@ class Generator:
             keep,
             loudness_db,
             loudness,
+            curves,
         )
-=======
-            prompt, events, seconds, steps, seed, guidance, model, sampler, sample_rate,
-            init_audio, strength, keep, loudness_db, loudness, curves,
-        )  # fmt: skip
->>>>>>> 6219157 (Curves besides loudness: brightness and pitch, from the audio to the denoiser and from a timeline to the program; an old release is unchanged)
         for line in self.text_notes(call.prompts, call.timelines):
             warnings.warn(line, stacklevel=2)
         sounds = self._run(call, call.seeds)

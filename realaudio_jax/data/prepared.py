@@ -226,7 +226,6 @@ def whole_latents(
 
 def _encoded(front_end, made, count, seconds, folder, progress, curves=()) -> LatentScenes:
     return build_latent_scenes(
-<<<<<<< HEAD
         made,
         count,
         seconds,
@@ -234,12 +233,8 @@ def _encoded(front_end, made, count, seconds, folder, progress, curves=()) -> La
         front_end.encode_text,
         folder,
         progress=progress,
+        curves=curves,
     )
-=======
-        made, count, seconds, front_end.encode_audio, front_end.encode_text, folder,
-        progress=progress, curves=curves,
-    )  # fmt: skip
->>>>>>> 6219157 (Curves besides loudness: brightness and pitch, from the audio to the denoiser and from a timeline to the program; an old release is unchanged)
 
 
 def teacher_scenes(
