@@ -113,7 +113,7 @@ def test_a_draw_keeps_its_latents():
     tree = fitted(levels)
     z = jnp.asarray(0.5 * latents()[:1])
     decoder = Decoder(directions=12)
-    drawn = decoder.apply({'params': tree['decoder']}, z)
+    drawn, _ = decoder.apply({'params': tree['decoder']}, z)
     plain = decoder.apply({'params': tree['decoder']}, z, method='linear')
     assert np.abs(drawn - plain).max() > 0.1
     back = Encoder().apply({'params': tree['encoder']}, drawn)

@@ -1,0 +1,464 @@
+"""Band levels to a sound: magnitudes that have these levels, phases of tone and of noise.
+
+**Magnitudes.** Band levels e become bin magnitudes that have these levels in their bands and their
+frames, by the multiplicative updates of Lee & Seung 1999 for one fixed factor, B:
+
+    P <- P . (B^T (e^2 / B P)).                                                               (1)
+
+B is that of bands; and about attacks, for the envelope of a sound, once more that of frames, which
+the window spreads ahead of an attack.
+
+**Tone** is where a band stands out of its neighbours, at least four times as strong, in the levels
+that are expected of a sound rather than drawn, smoothed over 70 ms where they are steady. Its
+frequency f is the centroid of the bands' energies: triangles that sum to one have the centroid of
+what lies beneath them, which is right to a tenth of a Hz where levels are exact. Levels from a code
+are not: above 700 Hz, where a line lies in two or three bands, the centroid of their amplitudes is
+nearer (3 Hz by the code of 64 numbers, where that of energies is off by 6 to 9). About a line the
+magnitudes are those of the window's transform, W, and phases advance (Beauregard et al. 2015,
+sec. 3):
+
+    X_n(k) = W(k - f) exp(i (theta_n + pi k)),        theta_n = theta_(n-1) + 2 pi f R / rate,  (2)
+
+with R the hop; pi k, since frames start half a window before their centre. A line's phase remembers
+its own beginning, and nothing before: it starts from noise.
+
+**Noise** elsewhere: phases of white noise, drawn for each latent frame. Last, an iteration towards
+a consistent spectrum for all (Griffin & Lim 1984, sec. III):
+
+    X <- |X| STFT(iSTFT(X)) / |STFT(iSTFT(X))|.                                               (3)
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from realaudio_jax import audio as audio_lib
+from realaudio_jax.models.band_levels import (
+    BANDS,
+    LEVEL_FLOOR,
+    STRIDE,
+    band_averages,
+    band_shapes,
+    band_to_bin,
+    bin_to_band,
+)
+from realaudio_jax.random import random_key
+from realaudio_jax.typing import SAMPLE_RATE, Array, Float, Key
+
+_LEVEL_RANGE = (-4.6, 8.0)  # of decoded levels: from silence to above full scale
+_SHARP_BINS = 320  # 8 kHz: wider bands hold no single partial to be found
+_TONE_BINS = 240  # 6 kHz: above it, a line is not told from a narrow band of noise
+_TONE_BANDS = int(np.ceil(bin_to_band(np.arange(_TONE_BINS))[-1])) + 1
+_OVERLAP_REACH = 2  # frames on either side; windows further away barely meet
+SHARPENING = 4  # iterations of eq. 1 along frequency
+ATTACK_RATIO = 10.0  # of power within 40 ms, from which frames count as about an attack
+ATTACK_UPDATES = 30  # iterations of eq. 1 along time
+_BLOCKS = 4  # of 2.5 ms in a hop, of an attack's envelope
+_MOST_GAIN = 2.0
+CONSISTENCY = 1  # of eq. 3: a second one costs a fifth of decoding
+_NOISE_SEED = 0
+NOISE_PERIOD = 64  # latent frames, 2.56 s
+# Of levels, in frames: nothing is left of what comes round with every latent frame.
+_SMOOTHING = np.convolve(np.ones(STRIDE), np.ones(STRIDE)) / STRIDE**2
+_STEADY = 0.5  # nepers: a level that moves by as much within the smoothing is no longer steady
+_NEIGHBOURS = 6  # bands on either side of which a line stands out
+_PROMINENCE = 0.7  # nepers: four times the power
+_CENTROID_REACH = 2  # bands on either side of a line
+_CENTROID_BINS = 5.5  # but no further from it
+_NARROW_BINS = 1.5  # bands closer than that count by their energies in a centroid
+_LOBE_BINS = 2.0  # half width of the window's main lobe
+_LOBE_BANDS = 3  # the same in bands, where these are narrowest
+_VALLEY = 0.03  # of what lies between lines is left under a line's skirt
+
+
+class Lines(NamedTuple):
+    """Lines by band, each leaf [B 2 N M].
+
+    Attributes:
+      present: whether a band is the middle of a line.
+      frequency: in bins.
+      power: of the whole line, as the sum over its bins.
+    """
+
+    present: Array
+    frequency: Array
+    power: Array
+
+
+def synthesize(
+    levels: Float[Array, 'B L E'],
+    sample_rate: int,
+    latent_mask: Float[Array, 'B L'] | None = None,
+    expected: Float[Array, 'B L E'] | None = None,
+) -> Float[Array, 'B S 2']:
+    """Sound whose bands have the given levels.
+
+    Args:
+      levels: as `band_levels` gives them.
+      sample_rate: Hz.
+      latent_mask: 1 for real frames, 0 for padding at the end.
+      expected: mean levels, where `levels` are a draw about them: tone is found in these, and has
+        them. None: the levels are exact.
+    """
+    n_fft, hop = audio_lib.stft_size(sample_rate)
+    batch, length, _ = levels.shape
+    frame_mask = jnp.ones((batch, length)) if latent_mask is None else latent_mask
+    frame_mask = jnp.repeat(jnp.repeat(frame_mask, STRIDE, axis=1)[:, None], 2, axis=1)
+    power = _powers(levels)
+    steady = _steady_levels(power if expected is None else _powers(expected), frame_mask)
+    lines = _find_lines(steady)
+    power = _with_lines(power, lines, steady) * frame_mask[..., None]
+    size = _bin_magnitudes(power, n_fft // 2 + 1)
+    noise = _noise_phases(length * STRIDE, n_fft, hop)
+    size, real, imaginary = _with_tone(size, *noise, lines)
+
+    sample_mask = None if latent_mask is None else jnp.repeat(frame_mask, hop, axis=-1)
+    real_frames = None if latent_mask is None else frame_mask
+    for i in range(CONSISTENCY + 1):
+        spectrum = jax.lax.complex(size * real, size * imaginary)
+        channels = audio_lib.istft(spectrum, n_fft, hop, real_frames)
+        if i < CONSISTENCY:
+            if sample_mask is not None:
+                channels = channels * sample_mask
+            real, imaginary = _phases(audio_lib.stft(channels, n_fft, hop))
+    channels = channels * _attack_gain(power, frame_mask, hop) * (sample_rate / SAMPLE_RATE)
+    return audio_lib.left_right(jnp.moveaxis(channels, 1, -1))
+
+
+def _powers(levels: Float[Array, 'B L E']) -> Float[Array, 'B 2 N M']:
+    batch, length, _ = levels.shape
+    levels = jnp.moveaxis(levels.reshape(batch, length * STRIDE, 2, BANDS), 2, 1)
+    level = jnp.exp(jnp.clip(levels, *_LEVEL_RANGE)) - LEVEL_FLOOR
+    return jnp.square(jnp.maximum(level, 1e-5))
+
+
+def _steady_levels(
+    power: Float[Array, 'B 2 N M'], frame_mask: Float[Array, 'B 2 N']
+) -> Float[Array, 'B 2 N T']:
+    """Log levels of the bands that may hold a line, smoothed in time where they are steady."""
+    level = 0.5 * jnp.log(power[..., : _TONE_BANDS + _CENTROID_REACH])
+    mask = frame_mask[..., None]
+    reach = len(_SMOOTHING) // 2
+
+    def smooth(x):
+        x = jnp.pad(x, [(0, 0), (0, 0), (reach, reach), (0, 0)])
+        count = level.shape[2]
+        return sum(w * x[:, :, i : i + count] for i, w in enumerate(_SMOOTHING.tolist()))
+
+    # Frames beyond either end have no say, nor has padding.
+    smoothed = smooth(level * mask) / jnp.maximum(smooth(mask), 1e-3)
+    steady = jnp.clip(1.5 - jnp.abs(level - smoothed) / _STEADY, 0.0, 1.0)
+    return steady * smoothed + (1.0 - steady) * level
+
+
+def _find_lines(level: Float[Array, 'B 2 N T']) -> Lines:
+    """Lines in the log levels of the lowest bands; see the module's text."""
+    count = _TONE_BANDS
+    side = [(0, 0)] * 3
+    around = jnp.pad(level, [*side, (_NEIGHBOURS, _NEIGHBOURS)], mode='edge')
+    width = 2 * _NEIGHBOURS + 1
+    around = sum(around[..., i : i + count] for i in range(width)) / width
+    here = level[..., :count]
+    lower = jnp.pad(here, [*side, (1, 0)], constant_values=jnp.inf)[..., :count]
+    present = (here >= lower) & (here > level[..., 1 : count + 1])
+    present &= here - around > _PROMINENCE
+
+    areas = band_shapes().sum(axis=1)[: level.shape[-1]]
+    energy = jnp.exp(2 * level) * jnp.broadcast_to(areas, level.shape)
+    weight = jnp.where(
+        jnp.broadcast_to(jnp.asarray(_narrow_bands()), level.shape), energy, jnp.sqrt(energy)
+    )
+    weight, energy = (jnp.pad(x, [*side, (_CENTROID_REACH, 0)]) for x in (weight, energy))
+    total = moment = power = 0.0
+    for step, near in _centroid_window().items():
+        near = jnp.broadcast_to(near, here.shape)
+        part = weight[..., _CENTROID_REACH + step :][..., :count] * near
+        total, moment = total + part, moment + step * part
+        power = power + energy[..., _CENTROID_REACH + step :][..., :count] * near
+    bands = jnp.broadcast_to(jnp.arange(count, dtype=level.dtype), total.shape)
+    frequency = band_to_bin(bands + moment / jnp.maximum(total, 1e-12))
+    return Lines(present, frequency, power)
+
+
+def _narrow_bands() -> np.ndarray:
+    """Whether a main lobe spans several bands, of those that may hold a line and those beside."""
+    spacing = np.gradient(band_to_bin(np.arange(float(BANDS))))
+    return spacing[: _TONE_BANDS + _CENTROID_REACH] < _NARROW_BINS
+
+
+def _centroid_window() -> dict[int, np.ndarray]:
+    """Which bands are a line's in each: those that its main lobe can reach, the next at least."""
+    bands = np.arange(_TONE_BANDS)
+    peaks = band_to_bin(np.arange(float(BANDS)))
+    window = {}
+    for step in range(-_CENTROID_REACH, _CENTROID_REACH + 1):
+        span = np.abs(peaks[np.clip(bands + step, 0, BANDS - 1)] - peaks[bands])
+        window[step] = ((span <= _CENTROID_BINS) | (abs(step) <= 1)).astype(np.float32)
+    return window
+
+
+def _with_lines(
+    power: Float[Array, 'B 2 N M'], lines: Lines, level: Float[Array, 'B 2 N T']
+) -> Float[Array, 'B 2 N M']:
+    """Powers with the steady ones in the bands of lines: a draw is for texture alone."""
+    side = [(0, 0)] * 3
+    present = jnp.pad(lines.present, [*side, (1, 1)])
+    near = present[..., :-2] | present[..., 1:-1] | present[..., 2:]
+    steady = jnp.exp(2 * level[..., :_TONE_BANDS])
+    low = jnp.where(near, steady, power[..., :_TONE_BANDS])
+    return jnp.concatenate([low, power[..., _TONE_BANDS:]], axis=-1)
+
+
+def _with_tone(
+    size: Float[Array, 'B 2 N K'],
+    real: Float[Array, '1 2 N K'],
+    imaginary: Float[Array, '1 2 N K'],
+    lines: Lines,
+) -> tuple[Array, Array, Array]:
+    """Magnitudes and phases with those of eq. 2 about every line; each [B 2 N K]."""
+    count = _TONE_BINS
+    turned = jnp.asarray(1.0 - 2.0 * (np.arange(count) % 2), size.dtype)  # exp(i pi k)
+    turned = jnp.broadcast_to(turned, (1, 1, 1, count))
+    middles = np.round(band_to_bin(np.arange(float(_TONE_BANDS)))).astype(int).clip(0, count - 1)
+    start = (x[..., middles] * turned[..., middles] for x in (real, imaginary))
+    cosine, sine = _line_phases(lines, *start)
+    distance, tone, power, cosine, sine = _by_bin(lines, cosine, sine)
+
+    # Padded and chosen, which is part of the next pass; side by side would be a pass of its own.
+    edges = [(0, 0)] * 3 + [(0, size.shape[-1] - count)]
+    line = jnp.pad(power * _lobe(distance), edges)
+    turned = jnp.broadcast_to(turned, tone.shape)
+    cosine, sine = (jnp.pad(phase * turned, edges) for phase in (cosine, sine))
+    tone = jnp.pad(tone, edges)
+    size = jnp.where(tone, jnp.sqrt(line + jnp.square(_VALLEY * size)), size)
+    real, imaginary = (
+        jnp.where(tone, phase, jnp.broadcast_to(noise, tone.shape))
+        for phase, noise in ((cosine, real), (sine, imaginary))
+    )
+    return size, real, imaginary
+
+
+def _line_phases(
+    lines: Lines, real: Float[Array, '1 2 N M'], imaginary: Float[Array, '1 2 N M']
+) -> tuple[Float[Array, 'B 2 N M'], Float[Array, 'B 2 N M']]:
+    """cos and sin of theta_n of eq. 2 of the line in each band, or of noise where there is none.
+
+    A line hands its phase on to the band above and below, for it may be there in the next frame.
+    """
+    advance = 2 * np.pi * (audio_lib.BIN_HZ / audio_lib.FRAME_RATE) * lines.frequency
+    present = jnp.pad(lines.present, [(0, 0)] * 3 + [(1, 1)])
+    noise = [jnp.broadcast_to(x, advance.shape) for x in (real, imaginary)]
+    frames = (
+        jnp.cos(advance), jnp.sin(advance), *noise, present[..., 1:-1], present[..., :-2],
+        present[..., 2:],
+    )  # fmt: skip
+    frames = [jnp.moveaxis(x, 2, 0) for x in frames]
+
+    def step(state, frame):
+        cosine, sine, *noise, here, below, above = frame
+        turned = (state[0] * cosine - state[1] * sine, state[0] * sine + state[1] * cosine)
+
+        def handed_on(x, noise):
+            padded = jnp.pad(x, [(0, 0), (0, 0), (1, 1)])
+            other = jnp.where(below, padded[..., :-2], jnp.where(above, padded[..., 2:], noise))
+            return jnp.where(here, x, other)
+
+        state = tuple(map(handed_on, turned, noise))
+        return state, state
+
+    _, phases = jax.lax.scan(step, (frames[2][0], frames[3][0]), frames)
+    return tuple(jnp.moveaxis(x, 0, 2) for x in phases)
+
+
+def _by_bin(lines: Lines, cosine: Array, sine: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Of each of the lowest bins, from its nearest line: distance, ownership, power and phase.
+
+    A line owns what is within its main lobe, or within one band of it where bands are wider.
+    """
+    bins = np.arange(_TONE_BINS)
+    position = bin_to_band(bins)
+    spacing = np.gradient(band_to_bin(np.arange(float(BANDS))))
+    reach = np.maximum(_LOBE_BINS, spacing[np.round(position).astype(int)]).astype(np.float32)
+    frequency = jnp.where(lines.present, lines.frequency, -1e3)
+    # The nearest line at a band or below it, and that at a band or above it.
+    below = above = (lines.present, frequency, lines.power, cosine, sine)
+    for _ in range(_LOBE_BANDS):
+        below, above = (_or_neighbour(found, step) for found, step in ((below, 1), (above, -1)))
+    band = np.floor(position).astype(int).clip(0, _TONE_BANDS - 2)
+    below, above = (
+        [x[..., i] for x in found[1:]] for found, i in ((below, band), (above, band + 1))
+    )
+    of_bins = jnp.broadcast_to(jnp.asarray(bins, frequency.dtype), below[0].shape)
+    closer = jnp.abs(of_bins - above[0]) < jnp.abs(of_bins - below[0])
+    nearest, *rest = (jnp.where(closer, a, b) for a, b in zip(above, below, strict=True))
+    distance = of_bins - nearest
+    return distance, jnp.abs(distance) <= jnp.broadcast_to(reach, distance.shape), *rest
+
+
+def _or_neighbour(found: tuple[Array, ...], step: int) -> tuple[Array, ...]:
+    """What is found in each band, or else in the one `step` below."""
+    edges = [(0, 0)] * 3 + [(max(step, 0), max(-step, 0))]
+    start = max(-step, 0)
+    here, count = found[0], found[0].shape[-1]
+    beside = [jnp.pad(x, edges, mode='edge')[..., start : start + count] for x in found]
+    return here | beside[0], *(
+        jnp.where(here, x, y) for x, y in zip(found[1:], beside[1:], strict=True)
+    )
+
+
+def _lobe(distance: Float[Array, '*b']) -> Float[Array, '*b']:
+    """Squared transform of the Hann window at a distance in bins; sums to one over bins.
+
+    (sinc(x) / (1 - x^2))^2 / 1.5, as a polynomial in x^2; nothing beyond the main lobe.
+    """
+    square = jnp.square(distance)
+    value = sum(weight * square**power for power, weight in enumerate(_lobe_polynomial()))
+    return jnp.where(square < _LOBE_BINS**2, jnp.square(value), 0.0)
+
+
+@functools.cache
+def _lobe_polynomial() -> list[float]:
+    x = np.linspace(0, _LOBE_BINS, 1001)[1:-1] + 1e-6  # never 1, where it has a limit
+    lobe = np.sinc(x) / (1 - np.square(x)) / np.sqrt(1.5)
+    return np.polynomial.polynomial.polyfit(np.square(x), lobe, 6).tolist()
+
+
+def _phases(spectrum: Array) -> tuple[Float[Array, '*b'], Float[Array, '*b']]:
+    """Real and imaginary part of X / |X|."""
+    # Two real products: a complex division takes longer than the transform.
+    gain = 1.0 / audio_lib.magnitude(spectrum, 1e-6)
+    return spectrum.real * gain, spectrum.imag * gain
+
+
+def _noise_phases(
+    frames: int, n_fft: int, hop: int
+) -> tuple[Float[Array, '1 2 N K'], Float[Array, '1 2 N K']]:
+    """`_phases` of one fixed take of white noise that comes round every NOISE_PERIOD.
+
+    Transforming 10 s of it would take as long as an iteration of eq. 3.
+    """
+    noise = _frame_signs(NOISE_PERIOD, 2 * hop * STRIDE).reshape(-1, 2).T
+    around = jnp.concatenate([noise[:, -n_fft:], noise, noise[:, :n_fft]], axis=1)
+    margin, period = n_fft // hop, NOISE_PERIOD * STRIDE
+    spectrum = audio_lib.stft(around, n_fft, hop)[:, margin : margin + period]
+    times = -(-frames // period)
+    return tuple(jnp.tile(part, (1, times, 1))[None, :, :frames] for part in _phases(spectrum))
+
+
+def _attack_gain(
+    power: Float[Array, 'B 2 N M'], frame_mask: Float[Array, 'B 2 N'], hop: int
+) -> Float[Array, 'B 2 S']:
+    """Gain that takes back what the window has spread ahead of attacks; one elsewhere.
+
+    Frames of 40 ms hold an attack before it comes. What envelope x, in blocks of 2.5 ms, has the
+    frames' energies y is found by eq. 1 with B the square of the window; noise with these energies
+    has the envelope B^T y. The gain is the root of x over B^T y within two frames of an attack,
+    which is where the energy of a channel grows by 10 dB within 40 ms.
+    """
+    areas = band_shapes().sum(axis=1)
+    energy = power @ areas + 1e-6
+    count, blocks = energy.shape[2], energy.shape[2] * _BLOCKS
+
+    def shifted(x, reach, value):
+        x = jnp.pad(x, [(0, 0), (0, 0), (reach, reach)], constant_values=value)
+        return [x[..., i : i + count] for i in range(2 * reach + 1)]
+
+    before = functools.reduce(jnp.minimum, shifted(energy, STRIDE, jnp.inf)[:STRIDE])
+    rises = energy > ATTACK_RATIO * before
+    near = functools.reduce(jnp.logical_or, shifted(rises, _OVERLAP_REACH, False))
+
+    n_fft, _ = audio_lib.stft_size(SAMPLE_RATE)
+    weight = np.square(audio_lib.hann(n_fft)).reshape(_BLOCKS * STRIDE, -1).mean(axis=1)
+    weight /= weight.sum()
+    margin = _BLOCKS * (STRIDE - 1) // 2
+    kernel = jnp.asarray(weight[:, None, None], energy.dtype)
+    dimensions = ('NHC', 'HIO', 'NHC')
+
+    def spread(y):  # B^T: of frames into blocks
+        return jax.lax.conv_general_dilated(
+            y, kernel[::-1], (1,), [(kernel.shape[0] - 1 - margin, _BLOCKS - 1 + margin)],
+            lhs_dilation=(_BLOCKS,), dimension_numbers=dimensions,
+        )[:, :blocks]  # fmt: skip
+
+    def gathered(x):  # B: of blocks into frames
+        return jax.lax.conv_general_dilated(
+            x, kernel, (_BLOCKS,), [(margin, margin)], dimension_numbers=dimensions
+        )
+
+    # What lies beyond the end, or in padding, has no say in what lies before.
+    mask = frame_mask.reshape(-1, count, 1)
+    within = jnp.repeat(mask, _BLOCKS, axis=1)
+    flat = energy.reshape(-1, count, 1) * mask
+    reached = jnp.maximum(spread(mask), 1e-6)
+    smooth = spread(flat) / reached * within
+    envelope = smooth
+    for _ in range(ATTACK_UPDATES):
+        ratio = flat / jnp.maximum(gathered(envelope), 1e-9)
+        envelope = envelope * spread(ratio) / reached
+    gain = jnp.sqrt((envelope + 1e-9) / (smooth + 1e-9)).reshape(*energy.shape, _BLOCKS)
+    gain = jnp.where(near[..., None], jnp.minimum(gain, _MOST_GAIN), 1.0)
+    return _interpolated(gain, frame_mask, hop)
+
+
+def _interpolated(
+    x: Float[Array, 'B 2 N M'], frame_mask: Float[Array, 'B 2 N'], hop: int
+) -> Float[Array, 'B 2 S']:
+    """Straight lines between the middles of a frame's blocks, level at the ends of the sound."""
+    edges = [(0, 0), (0, 0), (1, 1), (0, 0)]
+    around = jnp.pad(x, edges, mode='edge')
+    ends = jnp.pad(frame_mask, edges[:3])[:, :, 2:, None] == 0
+    before, after = around[:, :, :-2, -1:], jnp.where(ends, x[..., -1:], around[:, :, 2:, :1])
+    before = before.at[:, :, 0].set(x[:, :, 0, :1])
+    knots = jnp.concatenate([before, x, after], axis=-1)
+    position = (np.arange(hop) + 0.5) * (_BLOCKS / hop) + 0.5
+    weights = np.maximum(0, 1 - np.abs(position[None] - np.arange(_BLOCKS + 2)[:, None]))
+    return (knots @ weights.astype(np.float32)).reshape(*x.shape[:2], -1)
+
+
+def _bin_magnitudes(wanted: Float[Array, 'B 2 N M'], bins: int) -> Float[Array, 'B 2 N K']:
+    """Magnitudes that have the wanted powers in their bands; eq. 1 along frequency."""
+    shapes = band_shapes()[:, :bins]
+    # Only the bands below 8 kHz are sharpened: wider ones hold no single partial to be found.
+    low = int(np.argmax(shapes[:, _SHARP_BINS:].any(axis=1)))
+    high = int(np.argmin(shapes[:, :_SHARP_BINS].any(axis=1)))
+    above = wanted[..., low:] @ shapes[low:, _SHARP_BINS:]
+    sharp = wanted[..., :high] @ shapes[:high, :_SHARP_BINS]
+    shapes = shapes[:low, :_SHARP_BINS]
+    averages, others = band_averages(shapes), 1.0 - shapes.sum(0)
+    others = jnp.expand_dims(jnp.asarray(others), (0, 1, 2))
+    for _ in range(SHARPENING):
+        ratio = wanted[..., :low] / (sharp @ averages.T + 1e-12)
+        sharp = sharp * (ratio @ shapes + others)
+    # Padded and added, which is part of the next pass; side by side would be a pass of its own.
+    sharp, above = (
+        jnp.pad(x, [(0, 0)] * 3 + [edges])
+        for x, edges in ((sharp, (0, bins - _SHARP_BINS)), (above, (_SHARP_BINS, 0)))
+    )
+    return jnp.sqrt(sharp + above + 1e-12)
+
+
+def _frame_signs(length: int, count: int) -> Float[Array, 'L S']:
+    """One fixed take of random signs: as white as normal noise, and 32 for the price of one."""
+
+    def signs(key):
+        words = jax.random.bits(key, (-(-count // 32), 1), 'uint32')
+        bits = (words >> jnp.arange(32, dtype='uint32')[None]) & 1
+        return 2.0 * bits.reshape(-1)[:count].astype(jnp.float32) - 1.0
+
+    return jax.vmap(signs)(frame_keys(1, length))
+
+
+def frame_keys(stream: int, length: int) -> Key[Array, 'L']:
+    """A key for each latent frame, so a longer sound starts with the noise of a shorter one.
+
+    Args:
+      stream: 0 for levels, 1 for phases.
+      length: latent frames.
+    """
+    # Behind the barrier, or the compiler would spend its time drawing the noise itself.
+    seed = jax.lax.optimization_barrier(jnp.asarray(_NOISE_SEED))
+    key = jax.random.fold_in(random_key(seed), stream)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(length))
