@@ -17,7 +17,8 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.batch_size = 64
         config.crop_latents = 50  # latent frames, 2 s
         with config.unlocked():
-            config.model.decoder.update(dict(width=1536, blocks=6, directions=960))
+            config.model.decoder.update(dict(width=1536, blocks=6, directions=896))
+            config.model.channels = 128  # behind 64 a wider decoder has little more to say
         config.pool_batches = 600  # 38,400 crops, 3.9 GB of levels
         config.likelihood_steps = 200_000
         config.adversarial_steps = 400_000

@@ -40,7 +40,7 @@ from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state
 from realaudio_jax.training.writers import MetricWriter
-from realaudio_jax.typing import LATENT_CHANNELS, Array, PyTree
+from realaudio_jax.typing import Array, PyTree
 
 _CONFIG = define_config('configs/foley_autoencoder.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/autoencoder', 'Where checkpoints and metrics go.')
@@ -71,7 +71,7 @@ def spectral_loss(output, audio, sample_rate, config):
 
 def likelihood_step(state, frozen, levels, key, *, model, tx, config):
     """One step of the decoder's networks on ln p(levels | latents). Returns (state, metrics)."""
-    noise = jax.random.normal(key, (*levels.shape[:2], LATENT_CHANNELS))
+    noise = jax.random.normal(key, (*levels.shape[:2], model.channels))
 
     def loss_fn(decoder):
         params = merge(frozen, decoder)
@@ -245,9 +245,9 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     held_out_figures = evaluate(model, held_out)
 
     audio = jnp.zeros((1, 4 * 1920, 2))
-    params = jax.jit(
-        lambda key: model.init(key, audio, jnp.zeros((1, 4, LATENT_CHANNELS)), 48_000)
-    )(random_key(config.seed))
+    params = jax.jit(lambda key: model.init(key, audio, jnp.zeros((1, 4, model.channels)), 48_000))(
+        random_key(config.seed)
+    )
     pool = level_pool(workdir / 'levels', model, data, config)
     # Decided once: a teacher may already have been trained on the latents of this code.
     code_path = workdir / 'code.safetensors'

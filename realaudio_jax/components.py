@@ -127,7 +127,7 @@ def template(model, *args, **kwargs) -> PyTree:
 def autoencoder_template(model: Autoencoder) -> PyTree:
     """Parameter shapes of an autoencoder."""
     audio = jax.ShapeDtypeStruct((1, 2 * samples_per_latent(SAMPLE_RATE), 2), np.float32)
-    noise = jax.ShapeDtypeStruct((1, 2, LATENT_CHANNELS), np.float32)
+    noise = jax.ShapeDtypeStruct((1, 2, model.channels), np.float32)
     return template(model, audio, noise, sample_rate=SAMPLE_RATE)
 
 

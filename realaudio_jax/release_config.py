@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from realaudio_jax.integrity import update_manifest
 from realaudio_jax.io import atomic_path
 from realaudio_jax.timeline import CURVES
+from realaudio_jax.typing import LATENT_CHANNELS
 
 FORMAT_VERSION = 1
 CONFIG_NAME = 'config.json'
@@ -125,6 +126,7 @@ class AutoencoderConfig(_Section):
 
     place: ClassVar[str] = 'autoencoder.'
     decoder: DecoderConfig = _part(DecoderConfig, DecoderConfig())
+    channels: int = _whole(1, 1_024, LATENT_CHANNELS)
 
 
 @dataclasses.dataclass(frozen=True)

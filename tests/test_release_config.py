@@ -48,8 +48,11 @@ def test_every_argument_of_a_network_is_in_the_schema_with_its_default(module, s
     arguments = {f.name: f.default for f in dataclasses.fields(module)}
     arguments = {k: v for k, v in arguments.items() if k not in ('parent', 'name')}
     known = {f.name: f.default for f in dataclasses.fields(section)}
-    if module is Autoencoder:  # whose one argument is the decoder's
+    if module is Autoencoder:  # whose decoder has a section of its own
         assert arguments.keys() == known.keys()
+        assert arguments['channels'] == known['channels']
+    elif module is Decoder:  # whose channels are the autoencoder's
+        assert arguments == known | {'channels': AutoencoderConfig().channels}
     else:
         assert arguments == known
 

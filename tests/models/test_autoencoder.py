@@ -106,6 +106,22 @@ def test_the_code_is_exact_on_levels_of_few_directions():
         assert exact == bool(spread[41:].max() < 1e-2 * spread[0])
 
 
+def test_a_wider_code_leaves_less_out():
+    """The number of channels is a field of the model; shapes follow it, 64 is the default."""
+    rng = np.random.default_rng(0)
+    levels = np.float32(rng.normal(size=(300, 90)) @ rng.normal(size=(90, LEVELS)) - 4)
+    given, left_out = jnp.asarray(levels[None]), []
+    for channels in (64, 96):
+        model = Autoencoder(decoder=dict(directions=12, width=10, blocks=1), channels=channels)
+        params = fit_linear_code(tiny.random_params(autoencoder_template(model), 0), levels)
+        z = Encoder(channels).apply({'params': params['params']['encoder']}, given).mean
+        assert z.shape == (1, 300, channels)
+        decoder = Decoder(directions=12, width=10, blocks=1, channels=channels)
+        back = decoder.apply({'params': params['params']['decoder']}, z, method='linear')[0]
+        left_out.append(np.abs(back - levels).max())
+    assert left_out[1] < 1e-2 * left_out[0]
+
+
 def test_a_draw_keeps_its_latents():
     """What is drawn lies outside the code: encoding the drawn levels gives the latents back."""
     rng = np.random.default_rng(0)
