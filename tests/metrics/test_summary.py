@@ -115,18 +115,23 @@ def test_a_slower_reference_is_named_with_its_time(rows):
 
 
 def test_what_cannot_be_told_is_said(summary, rows):
-    few, floor = ' '.join(summary.warnings), [w for w in summary.warnings if 'real scenes' in w]
+    few = ' '.join(summary.warnings)
     assert 'kernel distance is from 5 clips; below 24 it ranks nothing' in few
     assert 'latent error is from 5 clips' in few and 'class found is from 5 clips' in few
-    assert not floor
-    low = [
-        row | {'value': -1.0}
-        if (row['name'], row.get('model')) == ('kernel distance', 'student')
-        else row
-        for row in rows
-    ]
-    (warning,) = (w for w in summarise(low).warnings if 'real scenes' in w)
-    assert 'with 5 clips: student, 4 steps.' in warning and 'teacher' not in warning
+
+    def passed(**distances):
+        """The warning about models whose kernel distance lies within the floor's interval."""
+        changed = [
+            row | {'value': distances[row['model']]}
+            if row['name'] == 'kernel distance' and row['model'] in distances
+            else row
+            for row in rows
+        ]
+        return [w for w in summarise(changed).warnings if 'told from real scenes' in w]
+
+    assert not passed(student=1e6, teacher=1e6)
+    (warning,) = passed(student=-1e6, teacher=1e6)
+    assert 'student, 4 steps.' in warning and 'teacher' not in warning
     with pytest.raises(ValueError, match='no results of a student or a teacher'):
         summarise([row for row in rows if row.get('model') == REAL])
 
