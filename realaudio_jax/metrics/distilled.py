@@ -35,6 +35,7 @@ from realaudio_jax.typing import SAMPLE_RATE
 
 RELEASE, SECONDS = 'release', 'seconds.json'  # in the folder of a run
 PLAYED_LUFS = -23.0  # of the report's players: EBU R 128
+_MOST_DB = 40.0  # that a player is raised by: silence stays silent
 
 
 def calibrate_run(workdir: pathlib.Path) -> None:
@@ -230,6 +231,7 @@ def _dict(value: Any) -> dict:
 
 def _played(sound: np.ndarray) -> np.ndarray:
     """A sound at the level of the report's players."""
-    target = np.full(1, PLAYED_LUFS, np.float32)
-    louder = audio_lib.normalise_loudness(np.float32(sound)[None], SAMPLE_RATE, target)
+    batch = np.float32(sound)[None]
+    change_db = min(PLAYED_LUFS - float(audio_lib.loudness_lufs(batch, SAMPLE_RATE)[0]), _MOST_DB)
+    louder = batch * np.float32(10 ** (change_db / 20))
     return jax.device_get(audio_lib.limit(louder, SAMPLE_RATE))[0]
