@@ -196,7 +196,8 @@ def as_float(audio: np.ndarray, name: str = 'the sound') -> np.ndarray:
 
 def reason(path: str | os.PathLike, error: Exception) -> str:
     """What an error says of a file, without the file's name before it."""
-    return printable(str(error) or type(error).__name__).removeprefix(f'{printable(path)}: ')
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(text or type(error).__name__).removeprefix(f'{printable(path)}: ')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ None, '' and [] mean no events. The grammar of the short form, where spaces are 
     span       = onset '-' offset [ ':' gain 'dB' ]   seconds; without a gain, 0 dB
 
 The text reaches to the last '@' before ';'. A text that holds ';' or begins with '[' or '{' needs
-one of the other forms. A text that itself holds '@' and a time span is an error: a ';' was
-forgotten. A loudness curve travels in JSON and Python as
+one of the other forms. A text that itself holds '@' and a time is an error: a ';' was forgotten, or
+the span is not of this form. A loudness curve travels in JSON and Python as
 `{'events': [...], 'loudness_db': [...]}`, or as an argument of `Timeline.parse`. So do further
 curves, `{'events': [...], 'curves': {'brightness': [...], 'pitch': [...]}}`, in Hz, with None where
 a frame is left free; a release says which it has.
@@ -52,7 +52,8 @@ _SPAN = re.compile(
     rf'\s*+{_VALUE}\s*+s?+\s*+-\s*+{_VALUE}\s*+s?+\s*+(?::\s*+{_VALUE}\s*+db\s*+)?+',
     re.IGNORECASE | re.ASCII,
 )
-_SPAN_IN_TEXT = re.compile(rf'@\s*+{_NUMBER}\s*+s?+\s*+-\s*+[0-9.]', re.IGNORECASE | re.ASCII)
+# A time after '@': what follows may be any dash or word for 'to', or nothing.
+_TIME_IN_TEXT = re.compile(rf'@\s*+{_NUMBER}', re.IGNORECASE | re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,10 +307,10 @@ def _checked(index: int, entry: Any, seconds: float) -> Event:
     name = _name(index, text)
     if len(text) > MAX_TEXT:
         raise ValueError(f'{name} has a text of {len(text):,} characters: keep to {MAX_TEXT:,}')
-    if (span := _SPAN_IN_TEXT.search(text)) is not None:
+    if (time := _TIME_IN_TEXT.search(text)) is not None:
         raise ValueError(
-            f'{name} holds the time span {_shown(text[span.start() :])}: put a semicolon '
-            f'between two sounds, as in {_EXAMPLE}'
+            f'{name} holds the time {_shown(text[time.start() :])}: write onset-offset after '
+            f'@ and put a semicolon between two sounds, as in {_EXAMPLE}'
         )
     for key, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Real):

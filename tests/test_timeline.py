@@ -134,10 +134,16 @@ MISTAKES = {
     'short tuple': ([('bell', 1)], 'event 1 .* is no event'),
     'span in a text': (
         'a@1-2, bell@3-4',
-        r"event 1 \('a@1-2, bell'\) holds the time span '@1-2.*;",
+        r"event 1 \('a@1-2, bell'\) holds the time '@1-2.*;",
     ),
     'no semicolon': ('a@1-2 bell@3-4', 'event 1 .* put a semicolon between two sounds'),
-    'span in JSON': ([('bell @ .5s-2', 1, 2)], "event 1.*holds the time span '@ .5s-2'"),
+    'span in JSON': ([('bell @ .5s-2', 1, 2)], "event 1.*holds the time '@ .5s-2'"),
+    'span with a dash of print': (
+        'bell@0.2\N{EN DASH}0.5, dog bark@1.5-1.8',
+        "event 1.*holds the time '@0.2.*semicolon",
+    ),
+    'span in words': ('bell @ 0.2 to 0.5, dog bark@1.5-1.8', "event 1.*holds the time '@ 0.2 to"),
+    'onset alone': ('bell@0.2, dog bark@1.5-1.8', "event 1.*holds the time '@0.2, dog.*onset-off"),
     'dotless i': ('a@1-2;bell@1-\u0131nf', rf"{BELL} cannot be read, as '1-\u0131nf' is no time"),
     'other digits': ('a@1-2;bell@\u0661-\u0662', rf'{BELL} cannot be read'),
     'underscores': ('a@1-2;bell@1_0-2', rf"{BELL} cannot be read, as '1_0-2' is no time span"),
