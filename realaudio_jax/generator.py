@@ -32,7 +32,7 @@ from realaudio_jax.components import (
     load_moments,
     read_release,
 )
-from realaudio_jax.io import write_audio
+from realaudio_jax.io import printable, write_audio
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Denoiser, latent_frames, octaves
@@ -211,7 +211,7 @@ class Generator:
         guidance: float | None = None,
         model: str = 'student',
         sampler: str = 'ddim',
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | float = SAMPLE_RATE,
         init_audio: np.ndarray | None = None,
         strength: float = 1.0,
         keep: Sequence[tuple[float, float]] = (),
@@ -322,7 +322,7 @@ class Generator:
         guidance: float | None = None,
         model: str = 'student',
         sampler: str = 'ddim',
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | float = SAMPLE_RATE,
         init_audio: np.ndarray | None = None,
         strength: float = 1.0,
         keep: Sequence[tuple[float, float]] = (),
@@ -331,10 +331,8 @@ class Generator:
         curves: Mapping[str, Sequence[float | None]] | None = None,
     ) -> '_Call':
         """The checked arguments of `generate` as what its program takes."""
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise ValueError('no prompt given; pass a text or a list of texts')
-        steps = whole_number('steps', steps)
+        prompts = _prompts(prompt)
+        steps, sample_rate = whole_number('steps', steps), whole_number('sample_rate', sample_rate)
         self._check(seconds, steps, model, sample_rate, strength, guidance, loudness)
         if init_audio is None and (strength != 1 or keep):
             raise ValueError('strength and keep need init_audio; give it, or leave them out')
@@ -605,6 +603,17 @@ def _print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _prompts(prompt: Any) -> list[str]:
+    """The texts of a batch, checked."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, Sequence) or not all(isinstance(p, str) for p in prompts):
+        shown = printable(repr(prompt), 40)
+        raise ValueError(f'prompt is {shown}; pass a text or a list of texts')
+    if not prompts:
+        raise ValueError('no prompt given; pass a text or a list of texts')
+    return list(prompts)
+
+
 def _one_for_each(events: Any, count: int) -> list:
     """A timeline for each of `count` prompts: the one for all, or those of a list."""
     is_list = isinstance(events, (list, tuple)) and events
@@ -642,20 +651,32 @@ def _fit_init(
     peak = float(np.abs(audio).max())
     if peak > _MOST_INIT_PEAK:
         raise ValueError(f'init audio has a peak of {peak:.3g}; scale it to samples in [-1, 1]')
-    for start, end in keep:
+    samples = bucket.length * samples_per_latent(bucket.sample_rate)
+    out = np.zeros((samples, 2), np.float32)
+    out[: len(audio)] = audio[:samples]
+    weights = keep_weights(_spans(keep, seconds), seconds, samples, bucket.sample_rate)
+    return InitAudio(
+        audio=np.repeat(out[None], bucket.batch, axis=0),
+        keep=np.repeat(weights[None], bucket.batch, axis=0),
+    )
+
+
+def _spans(keep: Any, seconds: float) -> list[tuple[float, float]]:
+    """The spans of `keep`, checked against the duration of the sound."""
+    try:
+        spans = [(float(start), float(end)) for start, end in keep]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f'keep is {printable(repr(keep), 40)}; give (start, end) pairs in seconds, such as '
+            '[(0, 1.5)]'
+        ) from None
+    for start, end in spans:
         if not 0 <= start < end <= seconds:
             raise ValueError(
                 f'cannot keep {start:g} to {end:g} s of a sound of {seconds:g} s; give start '
                 '< end within it'
             )
-    samples = bucket.length * samples_per_latent(bucket.sample_rate)
-    out = np.zeros((samples, 2), np.float32)
-    out[: len(audio)] = audio[:samples]
-    weights = keep_weights(keep, seconds, samples, bucket.sample_rate)
-    return InitAudio(
-        audio=np.repeat(out[None], bucket.batch, axis=0),
-        keep=np.repeat(weights[None], bucket.batch, axis=0),
-    )
+    return spans
 
 
 def load(

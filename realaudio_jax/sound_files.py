@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import stat
+import zlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -50,6 +51,7 @@ _STREAMED = (0x7FFFFFFF, 0xFFFFFFFF)  # sizes that writers to a pipe leave in a 
 _DECLARED = re.compile(
     r'^\s*(?:data|SSND|BODY|riff|Riff size|Data Size)\s*: (\d+) \(should be (\d+)\)', re.MULTILINE
 )
+_BITS_REVERSED = bytes(int(f'{byte:08b}'[::-1], 2) for byte in range(256))
 _DB3 = math.sqrt(0.5)
 # Left and right of each channel (ITU-R BS.775, annex 4), in the order of WAV: L R C LFE, back,
 # side. The low-frequency channel is left out, as there.
@@ -110,7 +112,7 @@ def read_sound(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> Sound
     try:
         # Bytes: soundfile cannot pass on a name that is not UTF-8.
         with _Forward(os.fsencode(path)) as file:
-            _check_header(file, size, name)
+            _check_header(file, name)
             audio, changes = _decode(file, name)
             rate = file.samplerate
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
@@ -287,7 +289,7 @@ def _require_regular(path: str | os.PathLike) -> int:
     return about.st_size
 
 
-def _check_header(file: soundfile.SoundFile, size: int, name: str) -> None:
+def _check_header(file: soundfile.SoundFile, name: str) -> None:
     """Raises ValueError where a header promises what cannot be, or more than the file holds."""
     low, high = RATES
     if not low <= file.samplerate <= high:
@@ -299,25 +301,39 @@ def _check_header(file: soundfile.SoundFile, size: int, name: str) -> None:
     for declared, held in _DECLARED.findall(file.extra_info):
         if int(declared) < _STREAMED[0] and int(declared) > int(held) + 8:
             raise ValueError(_cut_short(name))
-    if file.format == 'OGG' and not _last_page_is_whole(file.name, size):
-        raise ValueError(_cut_short(name))
+    if file.format == 'OGG':
+        _check_pages(file.name, name)
 
 
 def _cut_short(name: str) -> str:
     return f'{name}: cut short, it holds less than its header says; copy or export it again'
 
 
-def _last_page_is_whole(path: str | bytes, size: int) -> bool:
-    """Whether the last page of an Ogg file (RFC 3533, section 6) ends within it."""
+def _damaged(name: str) -> str:
+    return f'{name}: damaged, a part of it is not what was written; copy or export it again'
+
+
+def _check_pages(path: str | bytes, name: str) -> None:
+    """Raises ValueError where a page of an Ogg file (RFC 3533, section 6) is cut or changed.
+
+    A decoder leaves such a page out without a word; where it is the last, nothing else tells.
+    """
     with open(path, 'rb') as file:
-        start = file.seek(max(0, size - (1 << 17)))  # a page has at most 65,307 bytes
-        tail = file.read()
-    at = tail.rfind(b'OggS')
-    if at < 0 or at + 27 > len(tail):
-        return False
-    segments = tail[at + 27 : at + 27 + tail[at + 26]]
-    end = start + at + 27 + tail[at + 26] + sum(segments)
-    return len(segments) == tail[at + 26] and end <= size
+        while (head := file.read(27))[:4] == b'OggS':
+            sizes = file.read(head[-1])
+            body = file.read(sum(sizes))
+            if len(head) < 27 or len(sizes) < head[26] or len(body) < sum(sizes):
+                raise ValueError(_cut_short(name))
+            if _page_checksum(head[:22] + bytes(4) + head[26:] + sizes + body) != head[22:26]:
+                raise ValueError(_damaged(name))
+        if b'OggS' in head + file.read(1 << 17):  # a page has at most 65,307 bytes
+            raise ValueError(_damaged(name))
+
+
+def _page_checksum(page: bytes) -> bytes:
+    """The checksum of an Ogg page: the CRC-32 of zip files with bits reversed, begun at 0."""
+    reflected = zlib.crc32(page.translate(_BITS_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return reflected.to_bytes(4, 'big').translate(_BITS_REVERSED)
 
 
 def _decode(file: soundfile.SoundFile, name: str) -> tuple[np.ndarray, list[str]]:

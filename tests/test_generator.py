@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from realaudio_jax import generator as generator_lib
-from realaudio_jax.generator import Generator, load
+from realaudio_jax.generator import Generator, _prompts, _spans, load
 from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.program import SLOTS, Bucket, Health, request_shapes
 from realaudio_jax.release_config import ReleaseConfig
@@ -304,6 +304,19 @@ def test_mistakes(generator, change, part):
         generator.generate(**{'prompt': 'dog', **SHORT, **change})
     assert part in str(caught.value) and '\n' not in str(caught.value), caught.value
     assert len(generator.programs) == count
+
+
+@pytest.mark.parametrize('value', [None, b'dog', 5, ['dog', None], [('dog',)]])
+def test_what_is_no_text_and_no_spans_is_named(value):
+    for check, name in ((_prompts, 'prompt'), (lambda x: _spans(x, 2.0), 'keep')):
+        with pytest.raises(ValueError) as caught:
+            check(value)
+        assert str(caught.value).startswith(f'{name} is {value!r}; '), caught.value
+
+
+def test_whole_numbers_may_be_written_as_floats(generator, dog):
+    again = generator.generate('dog', **{**SHORT, 'steps': float(SHORT['steps'])}, sample_rate=48e3)
+    assert type(again.sample_rate) is int
 
 
 def replaced(generator, monkeypatch, name, change):

@@ -144,6 +144,20 @@ def test_headers_that_lie_cost_nothing(every_kind, tmp_path):
     np.testing.assert_array_equal(read_audio(path), read_audio(every_kind / 'a.flac'))
 
 
+@pytest.mark.parametrize('suffix', ['ogg', 'opus'])
+def test_a_changed_page_of_an_ogg_file_is_no_shorter_sound(every_kind, tmp_path, suffix):
+    """A decoder leaves out what fails its checksum; the last page says how long a file is."""
+    data = (every_kind / f'a.{suffix}').read_bytes()
+    last = data.rindex(b'OggS')
+    for at in (data.index(b'OggS', 1) - 1, last + 6, (last + len(data)) // 2, len(data) - 1):
+        path = tmp_path / f'{at}.{suffix}'
+        path.write_bytes(patched(data, at, 'B', data[at] ^ 8))
+        refused(path, path.name, 'damaged')
+    path = tmp_path / f'more.{suffix}'
+    path.write_bytes(data + b'a tag of another kind')
+    np.testing.assert_array_equal(read_audio(path), read_audio(every_kind / f'a.{suffix}'))
+
+
 def test_a_wav_written_to_a_pipe_is_read_to_its_end(every_kind, tmp_path):
     path = tmp_path / 'piped.wav'
     pcm = np.random.default_rng(0).integers(-9000, 9000, (1000, 2)).astype(np.int16)

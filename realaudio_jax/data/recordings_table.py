@@ -217,7 +217,7 @@ def _row(cells: dict[str, str], name: str, number: int) -> Row:
         )
     return Row(
         file=file,
-        label=cells.get('label', ''),
+        label=' '.join(cells.get('label', '').split()),
         captions=(' '.join(cells['caption'].split()),) if cells.get('caption') else (),
         split=SPLITS.get(split, ''),
         licence=cells.get('licence', ''),

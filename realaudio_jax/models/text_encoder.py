@@ -319,5 +319,7 @@ class Tokenizer:
             rest = 'the rest counts' if read > 0 else 'nothing of it is left'
             shown = ' '.join(dict.fromkeys(unread))[:40]
             yield f'cannot read "{shown}" in "{start}", {rest}: write it in English words'
+        elif text.strip() and len(encoding.ids) == 2:  # control characters and the like
+            yield f'cannot read {start!a}, nothing of it is left: write it in English words'
         if len(encoding.ids) > max_tokens:
             yield f'text of {len(encoding.ids)} tokens cut to {max_tokens}: "{start}..."'

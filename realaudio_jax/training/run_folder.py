@@ -5,12 +5,15 @@
 
 `run.json` in it keeps the resolved config, what else the run was given, and for each start its
 command, revision of the code, date and device. A later start goes on under the same configuration
-or not at all: a checkpoint of another one would be trained on as if nothing had changed.
+or not at all: a checkpoint of another one would be trained on as if nothing had changed. So it
+would with other sounds or weights under the same name, so their digests are kept, too.
 """
 
 import contextlib
 import errno
 import fnmatch
+import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -24,8 +27,11 @@ try:
 except ImportError:  # Windows: there the lock is left out
     fcntl = None
 
-from realaudio_jax.io import atomic_path
+from realaudio_jax import integrity
+from realaudio_jax.data import recordings_cache
+from realaudio_jax.io import atomic_path, printable
 from realaudio_jax.provenance import describe_run
+from realaudio_jax.sound_files import find_sounds
 from realaudio_jax.training.loop import print_to_stderr
 
 RUN_NAME, LOCK_NAME = 'run.json', '.lock'
@@ -56,14 +62,15 @@ def run_folder(
 
     Raises:
         BlockingIOError: another process uses the folder.
-        ValueError: the folder holds a run of another configuration; the message names what differs.
+        ValueError: the folder holds a run of another configuration, or what it was given is no
+            longer the same; the message names what differs.
         OSError: the folder cannot be written.
     """
     folder = pathlib.Path(path).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         _sweep(folder)
-        _record(folder, _settings(config, inputs or {}), say)
+        _record(folder, _settings(config, inputs or {}), _contents(inputs or {}), say)
         yield folder
 
 
@@ -137,15 +144,49 @@ def _place(value: Any) -> Any:
     return value
 
 
-def _record(folder: pathlib.Path, settings: dict[str, Any], say: Callable[[str], None]) -> None:
+def _contents(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """A digest of each file and folder that a run was given, by its whole path."""
+    flat = itertools.chain(*(v if isinstance(v, (list, tuple)) else [v] for v in inputs.values()))
+    given = [value for value in flat if isinstance(value, (str, os.PathLike))]
+    paths = [pathlib.Path(os.path.abspath(value)) for value in given if os.path.exists(value)]
+    return {str(path): _content(path) for path in paths}
+
+
+def _content(path: pathlib.Path) -> str:
+    """Digest of a file, of a folder's manifest, or of its tables and sounds where it has none."""
+    if path.is_file():
+        return integrity.digest(path)
+    if (path / integrity.MANIFEST_NAME).is_file():
+        return integrity.digest(path / integrity.MANIFEST_NAME)
+    files = [*find_sounds(path).sounds, *path.glob('*.csv')]
+    found = recordings_cache.digests(path, sorted(str(file.relative_to(path)) for file in files))
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
+
+
+def _record(
+    folder: pathlib.Path,
+    settings: dict[str, Any],
+    contents: dict[str, str],
+    say: Callable[[str], None],
+) -> None:
     run = read_run(folder)
     if run is not None:
         _require_same(folder, run, settings)
+        known = run.get('contents', {})  # a run of before has none
+        for name in sorted(contents.keys() & known.keys()):
+            if contents[name] != known[name]:
+                raise ValueError(
+                    f'{printable(name)} has changed since the run in {folder} began: restore what '
+                    'was there, or choose another folder'
+                )
+        contents = known | contents
     elif any(folder.glob('*/[0-9]*/_CHECKPOINT_METADATA')):
         say(f'{folder} has checkpoints and no {RUN_NAME}; taken as a run of this configuration')
     starts = [*run['starts'], describe_run()] if run else [describe_run()]
     with atomic_path(folder / RUN_NAME) as temporary:
-        text = json.dumps({'format': FORMAT, **settings, 'starts': starts}, indent=2)
+        text = json.dumps(
+            {'format': FORMAT, **settings, 'contents': contents, 'starts': starts}, indent=2
+        )
         temporary.write_text(text + '\n', encoding='utf-8')
 
 

@@ -207,6 +207,14 @@ def test_tokenizer_cuts_and_says_so(tokenizer_path):
     assert mask.sum() == 8
 
 
+def test_characters_that_the_tokenizer_drops_are_told(tokenizer_path):
+    lines = []
+    texts = ['\u200b\x00', 'rain \x00', '', ' ']
+    _, mask = Tokenizer(tokenizer_path).encode(texts, max_tokens=5, log=lines.append)
+    assert mask.sum(axis=1).tolist() == [2, 3, 2, 2]
+    assert lines == ["cannot read '\\u200b\\x00', nothing of it is left: write it in English words"]
+
+
 def test_tokenizer_mistakes(tokenizer_path, tmp_path):
     tokenizer = Tokenizer(tokenizer_path)
     with pytest.raises(ValueError, match="a list of texts, not the one text 'rain'"):

@@ -84,6 +84,29 @@ def test_what_is_shown_may_change_and_what_was_given_may_not(tmp_path, monkeypat
         start(tmp_path / 'run', inputs={'recordings': None, 'experts': ['a']})
 
 
+def test_other_sounds_or_weights_under_the_same_name_are_refused(tmp_path):
+    """Of equal size and time: what counts is what is in them."""
+    sounds, weights, release = (tmp_path / name for name in ('sounds', 'w.safetensors', 'release'))
+    changing = [sounds / 'dog' / 'a.wav', sounds / 'metadata.csv', weights, release / 'SHA256SUMS']
+    for path in changing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'first')
+    inputs = {'recordings': str(sounds), 'experts': [str(weights)], 'release': str(release)}
+    inputs |= {'init': None, 'embedder': 'foley'}
+    start(tmp_path / 'run', inputs=inputs)
+    for path in changing:
+        start(tmp_path / 'run', inputs=inputs)
+        about = path.stat()
+        path.write_bytes(b'other')
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+        with pytest.raises(ValueError, match=r'has changed since the run in .* began: restore'):
+            start(tmp_path / 'run', inputs=inputs)
+        path.write_bytes(b'first')
+    (sounds / 'more.wav').write_bytes(b'more')
+    with pytest.raises(ValueError, match=f'{sounds} has changed'):
+        start(tmp_path / 'run', inputs=inputs)
+
+
 def test_a_damaged_record_is_one_line(tmp_path):
     start(tmp_path)
     for text in ('{"config": {}', '[]', '3', '\x00'):
