@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import audio as audio_lib
@@ -231,7 +232,7 @@ def _dict(value: Any) -> dict:
 
 def _played(sound: np.ndarray) -> np.ndarray:
     """A sound at the level of the report's players."""
-    batch = np.float32(sound)[None]
+    batch = jnp.asarray(sound, jnp.float32)[None]
     change_db = min(PLAYED_LUFS - float(audio_lib.loudness_lufs(batch, SAMPLE_RATE)[0]), _MOST_DB)
-    louder = batch * np.float32(10 ** (change_db / 20))
+    louder = batch * 10 ** (change_db / 20)
     return jax.device_get(audio_lib.limit(louder, SAMPLE_RATE))[0]

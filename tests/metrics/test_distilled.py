@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ def test_players_have_one_loudness_and_silence_stays_silent():
     for level in (1e-3, 0.05, 0.3):
         played = _played(level * noise)
         assert played.shape == noise.shape and np.abs(played).max() < 1
-        lufs = float(loudness_lufs(played[None], SAMPLE_RATE)[0])
+        lufs = float(loudness_lufs(jnp.asarray(played)[None], SAMPLE_RATE)[0])
         np.testing.assert_allclose(lufs, PLAYED_LUFS, atol=0.1)
     assert not _played(0 * noise).any()
 
