@@ -227,7 +227,10 @@ class StudentConfig(_Section):
     def _check_powers(self, powers: Any) -> tuple[tuple[int, float], ...]:
         if isinstance(powers, Mapping):
             powers = [(_count(name), power) for name, power in powers.items()]
-        if not isinstance(powers, (tuple, list)):
+        pairs = isinstance(powers, (tuple, list)) and all(
+            isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in powers
+        )
+        if not pairs:
             self._refuse('grid_powers', powers, 'give a power for counts, such as {"4": 2}')
         for count, _ in powers:
             if count not in self.steps:

@@ -111,6 +111,8 @@ def changed(path: str, value) -> dict:
         ('student.grid_powers', {'4': 0}, r'student.grid_powers.4 is 0: give a number from 0.1'),
         ('student.grid_powers', {'\u0664': 2}, 'student.grid_powers names .*a count of steps'),
         ('student.grid_powers', 2.0, 'student.grid_powers is 2.0: give a power for counts'),
+        ('student.grid_powers', [4], r'student.grid_powers is .4.: give a power for counts'),
+        ('student.grid_powers', [[4]], r'student.grid_powers is ..4..: give a power for counts'),
         ('student.steps', [], 'student.steps is .*: give a list of counts'),
         ('student.steps', [1, 1], 'student.steps is .1, 1.: give each count once'),
         ('student.steps', 4, 'student.steps is 4: give a list'),

@@ -28,6 +28,7 @@ from realaudio_jax.release import named_leaves
 from realaudio_jax.training.loop import print_to_stderr
 from realaudio_jax.typing import PyTree
 
+_LISTED = 10  # differences that a message names; it counts the others
 FULL_DISK_SIGNS = ('no space left on device', 'disk quota exceeded')
 
 
@@ -108,8 +109,8 @@ class Checkpointer:
             The restored state, or None when there is no checkpoint.
 
         Raises:
-            ValueError: names, shapes or dtypes differ from the template (all are listed), or the
-                checkpoint has no iterator state; or `step`, or every checkpoint, is damaged.
+            ValueError: names, shapes or dtypes differ from the template (ten at most are listed),
+                there is no iterator state; or `step`, or every checkpoint, is damaged.
             FileNotFoundError: `step` is given and not saved.
         """
         steps = sorted(self._open().all_steps()) if self.folder.is_dir() else []
@@ -279,9 +280,10 @@ def _require_match(where: str, wanted: dict[str, Any], saved: dict[str, Any]) ->
             problems.append(f'{name} is {saved[name].dtype}, wanted {dtype}')
     problems += [f'{name} is not wanted' for name in saved if name not in wanted]
     if problems:
+        more = f'; and {len(problems) - _LISTED} more' if len(problems) > _LISTED else ''
         raise ValueError(
             f'{where} does not fit this configuration (use the one it was trained with): '
-            + '; '.join(problems)
+            f'{"; ".join(problems[:_LISTED])}{more}'
         )
 
 

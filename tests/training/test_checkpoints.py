@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from realaudio_jax.training import checkpoints
-from realaudio_jax.training.checkpoints import Checkpointer
+from realaudio_jax.training.checkpoints import Checkpointer, _require_match
 from realaudio_jax.training.sharding import make_mesh
 from realaudio_jax.training.state import apply_gradients, create_state
 
@@ -271,3 +271,13 @@ def test_a_checkpoint_of_a_version_without_manifests_is_taken(tmp_path):
     _saved_twice(tmp_path)
     (tmp_path / '40' / 'SHA256SUMS').unlink()
     assert _restored(tmp_path, []) == 40
+
+
+def test_of_many_differences_ten_are_named_and_the_others_counted():
+    wanted = {f'params/{i:02}': np.zeros(3, np.float32) for i in range(60)}
+    saved = {name: np.zeros(5, np.float32) for name in wanted}
+    with pytest.raises(ValueError) as caught:
+        _require_match('run/4', wanted, saved)
+    message = str(caught.value)
+    assert 'params/09 has shape (5,), wanted (3,); and 50 more' in message
+    assert 'params/10' not in message
