@@ -135,7 +135,15 @@ class Checkpointer:
         items: dict[str, Any] = {'state': ocp.args.StandardRestore(template)}
         if data_iterator is not None:
             items['data'] = ocp.args.JsonRestore()
-        restored = manager.restore(step, args=ocp.args.Composite(**items))
+        try:
+            restored = manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # of orbax and tensorstore, of any type and many lines
+            if (self.folder / f'{step}/{integrity.MANIFEST_NAME}').exists():
+                raise
+            raise ValueError(
+                f'{self.folder}/{step} has no {integrity.MANIFEST_NAME} and cannot be read; remove '
+                'it to go on without it'
+            ) from error
         if data_iterator is not None:
             data_iterator.set_state(_decode(restored['data']))
         arrays = restored['state']
@@ -175,11 +183,14 @@ class Checkpointer:
     def _newest_intact(self, steps: Sequence[int]) -> int:
         """The newest step whose files are what was written; newer ones are set aside."""
         damaged = {}
+        # The manifest is written last: without one a save did not end. Where no checkpoint has one,
+        # they are of a version without manifests and taken unchecked.
+        listed = any((self.folder / f'{step}/{integrity.MANIFEST_NAME}').exists() for step in steps)
         for step in reversed(steps):
             try:
-                # A checkpoint of a version without manifests is taken unchecked.
-                integrity.verify(self.folder / str(step))
-                break
+                if integrity.verify(self.folder / str(step)) or not listed:
+                    break
+                damaged[step] = f'it has no {integrity.MANIFEST_NAME}'
             except integrity.IntegrityError as error:
                 damaged[step] = str(error).split(': ', 1)[-1].rsplit(';', 1)[0]
         else:

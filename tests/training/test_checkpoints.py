@@ -269,8 +269,22 @@ def test_damage_that_leaves_nothing_is_one_line(tmp_path):
 
 def test_a_checkpoint_of_a_version_without_manifests_is_taken(tmp_path):
     _saved_twice(tmp_path)
-    (tmp_path / '40' / 'SHA256SUMS').unlink()
+    for step in ('20', '40'):
+        (tmp_path / step / 'SHA256SUMS').unlink()
     assert _restored(tmp_path, []) == 40
+    largest = max(_files(tmp_path / '40'), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+    with pytest.raises(ValueError, match='40 has no SHA256SUMS and cannot be read; rem') as caught:
+        _restored(tmp_path, [])
+    assert '\n' not in str(caught.value)
+
+
+def test_a_checkpoint_whose_manifest_was_never_written_is_set_aside(tmp_path):
+    _saved_twice(tmp_path)
+    (tmp_path / '40' / 'SHA256SUMS').unlink()
+    said = []
+    assert _restored(tmp_path, said) == 20
+    assert len(said) == 1 and 'step 40 is damaged (it has no SHA256SUMS)' in said[0]
 
 
 def test_of_many_differences_ten_are_named_and_the_others_counted():
