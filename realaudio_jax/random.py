@@ -1,8 +1,9 @@
 """Random keys and settings of JAX on which a draw depends: one seed, one sound, everywhere.
 
-JAX takes the kind of its keys, how a draw is split over counters, and the width of its numbers from
-settings of the process, which an environment variable changes (JAX_DEFAULT_PRNG_IMPL,
-JAX_THREEFRY_PARTITIONABLE, JAX_ENABLE_X64). Every key of this project comes from `random_key`, and
+JAX takes the kind of its keys, how a draw is split over counters, the width of its numbers and the
+precision of its products from settings of the process, which an environment variable changes
+(JAX_DEFAULT_PRNG_IMPL, JAX_THREEFRY_PARTITIONABLE, JAX_ENABLE_X64, JAX_DEFAULT_MATMUL_PRECISION;
+JAX_NUMPY_DTYPE_PROMOTION ends in an error). Every key of this project comes from `random_key`, and
 what draws with it is traced under `pinned_settings` or in a process set by `pin_process`.
 """
 
@@ -28,7 +29,12 @@ def random_key(seed: int | Int[Array, '']) -> Key[Array, '']:
 @contextlib.contextmanager
 def pinned_settings() -> Iterator[None]:
     """While it lasts, this thread traces as under JAX's own defaults; also a decorator."""
-    with jax.threefry_partitionable(True), jax.enable_x64(False):
+    with (
+        jax.threefry_partitionable(True),
+        jax.enable_x64(False),
+        jax.default_matmul_precision(None),
+        jax.numpy_dtype_promotion('standard'),
+    ):
         yield
 
 
@@ -37,3 +43,5 @@ def pin_process() -> None:
     jax.config.update('jax_default_prng_impl', _IMPL)
     jax.config.update('jax_threefry_partitionable', True)
     jax.config.update('jax_enable_x64', False)
+    jax.config.update('jax_default_matmul_precision', None)
+    jax.config.update('jax_numpy_dtype_promotion', 'standard')

@@ -14,6 +14,8 @@ AMBIENT = {
     'JAX_DEFAULT_PRNG_IMPL': 'rbg',
     'JAX_THREEFRY_PARTITIONABLE': '0',
     'JAX_ENABLE_X64': '1',
+    'JAX_DEFAULT_MATMUL_PRECISION': 'bfloat16',
+    'JAX_NUMPY_DTYPE_PROMOTION': 'strict',
 }
 _SCRIPT = """
 import pathlib, sys
@@ -31,7 +33,7 @@ np.savez(out, pcm=sound.pcm, draw=draw, other=jax.random.uniform(jax.random.key(
 
 
 def test_ambient_settings_change_no_sound_and_no_draw(tiny_release, tmp_path):
-    """All three at once, in a process of their own; the draws are those of an entry point."""
+    """All at once, in a process of their own; the draws are those of an entry point."""
     out = tmp_path / 'made.npz'
     command = [sys.executable, '-c', _SCRIPT, str(tiny_release), str(out)]
     subprocess.run(command, check=True, env=os.environ | AMBIENT)
