@@ -109,22 +109,13 @@ def parse_loudness(text: str) -> float | str | None:
         raise ValueError(f'--loudness is {text!r}; give LUFS such as -23, or off') from None
 
 
-def read_init_audio(seconds: float) -> np.ndarray | None:
-    """The init audio at the rate of the result; says where it was converted or does not fit."""
+def read_init_audio() -> np.ndarray | None:
+    """The init audio at the rate of the result; says where it was converted."""
     if _INIT_AUDIO.value is None:
         if _KEEP.value or _STRENGTH.value != 1:
             raise ValueError('--keep and --strength need --init_audio; name a sound file')
         return None
-    audio = read_audio(_INIT_AUDIO.value, _SAMPLE_RATE.value, log=say)
-    if len(audio) < round(seconds * _SAMPLE_RATE.value):
-        given = len(audio) / _SAMPLE_RATE.value
-        warn(f'the init audio lasts {given:.2f} s of {seconds:g} s; silence follows it')
-    if len(audio) > round(seconds * _SAMPLE_RATE.value):
-        given = len(audio) / _SAMPLE_RATE.value
-        warn(f'the init audio lasts {given:.2f} s; all after its first {seconds:g} s is left out')
-    if _STRENGTH.value == 1 and not _KEEP.value:
-        warn('the init audio counts for nothing at --strength=1 without --keep; try --strength=0.6')
-    return audio
+    return read_audio(_INIT_AUDIO.value, _SAMPLE_RATE.value, log=say)
 
 
 def list_labels(release: str) -> None:
@@ -171,7 +162,7 @@ def main(argv):
     steps = _STEPS.value
     if steps is None:
         steps = 4 if _MODEL.value == 'student' else generator.config.teacher.steps
-    init_audio = read_init_audio(seconds)
+    init_audio = read_init_audio()
     if not _OUT.value:
         changes = {flag.name: flag.value for flag in _CHANGES if flag.value != flag.default}
         words = prompt, _EVENTS.value
@@ -201,8 +192,6 @@ def main(argv):
         title = f'{prompt} ({_MODEL.value}, {steps} steps, seed {seed})'
         plot_spectrogram(drawing, sound.audio, sound.sample_rate, timeline.events, title)
     warn_of_far_texts(generator, [prompt, *(event.text for event in timeline.events)])
-    if sound.silent:
-        warn(f'the sound is silent ({sound.lufs:.0f} LUFS); leave out --loudness=off')
     say(
         f'{printable(out)}{replaced}: {sound.seconds:g} s at {sound.sample_rate} Hz, '
         f'{_MODEL.value}, {steps} steps, seed {sound.seed}, peak {sound.peak:.2f}, '

@@ -49,6 +49,7 @@ from realaudio_jax.program import (
 )
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.release import load_params
+from realaudio_jax.sound_files import as_float
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.training.sharding import make_mesh, param_sharding
 from realaudio_jax.typing import (
@@ -57,6 +58,7 @@ from realaudio_jax.typing import (
     MAX_TEXT_TOKENS,
     MIN_SECONDS,
     SAMPLE_RATE,
+    Float,
     PyTree,
 )
 from realaudio_jax.vocabulary import load_vocabulary
@@ -67,7 +69,6 @@ MAX_CHARACTERS = 10_000  # of a prompt
 LOUDNESS_LUFS = -23.0  # of a sound by default (EBU R 128)
 BUCKET_SECONDS = (1.0, 2.0, 5.0, 10.0)  # a shorter sound is made in the next of these and cut
 RETRIES = 4  # of a silent sound, each with a seed derived from the one asked for
-_MOST_INIT_PEAK = 16.0  # more is no sound in [-1, 1] with some overshoot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,8 +234,8 @@ class Generator:
           model: 'student' or 'teacher'.
           sampler: 'ddim', 'dpm_solver_pp_2m' or 'ping_pong'.
           sample_rate: Hz of the result, 48000 or 44100.
-          init_audio: float [S, 2] at `sample_rate`, to vary (`strength`) or to keep parts of
-            (`keep`).
+          init_audio: [S, 2] at `sample_rate`, floats in [-1, 1] or integers, to vary (`strength`)
+            or to keep parts of (`keep`). It is scaled to a peak of 1, padded or cut where needed.
           strength: noise level to start from, (0, 1]; small values stay close to init audio.
           keep: (start, end) in seconds of the regions of init audio that stay.
           loudness_db: requested level in dBFS, one value per latent frame (25 a second).
@@ -250,8 +251,9 @@ class Generator:
 
         Raises:
           ValueError: an argument out of range, named with its remedy; or the sound stays silent.
-          UserWarning: words that cannot be read, a text that is cut (see `text_notes`), or a sound
-            that came out silent and is made again.
+          UserWarning: words that cannot be read, a text that is cut (see `text_notes`), init audio
+            that is scaled, cut or too short, a sound that came out silent and is made again, or one
+            that is silent and left so.
           FloatingPointError: the program's result is not finite.
           RuntimeError: this process is a fork of the one that loaded the release.
         """
@@ -272,7 +274,7 @@ class Generator:
             loudness,
             curves,
         )
-        for line in self.text_notes(call.prompts, call.timelines):
+        for line in call.notes + self.text_notes(call.prompts, call.timelines):
             warnings.warn(line, stacklevel=2)
         sounds = self._run(call, call.seeds)
         for attempt in range(1, RETRIES + 1):
@@ -294,6 +296,16 @@ class Generator:
                 raise ValueError(
                     f'{call.name(i)} stays silent with {RETRIES + 1} seeds; say it in other words, '
                     'or pass loudness=None to have it as it is'
+                )
+            if sound.silent:
+                if loudness is None:
+                    remedy = 'with loudness on, silence is made again'
+                elif init_audio is not None:
+                    remedy = 'give louder init audio or more strength, or ask for a loudness'
+                else:
+                    remedy = 'raise its loudness curve, or ask for a loudness'
+                warnings.warn(
+                    f'{call.name(i)} is silent ({sound.lufs:.0f} LUFS); {remedy}', stacklevel=2
                 )
         return sounds[0] if isinstance(prompt, str) else sounds
 
@@ -377,11 +389,14 @@ class Generator:
             [np.nan if left[i] else level for i in rows],
             bucket.slots,
         )
-        init = None
+        init, notes = None, []
         if init_audio is not None:
+            init_audio = _check_init(init_audio, sample_rate, seconds, notes.append)
+            if strength == 1 and not keep:
+                notes.append('init audio counts for nothing at strength 1 without keep; try 0.6')
             init = _fit_init(init_audio, keep, seconds, bucket)
         levelled = [not x for x in left]
-        return _Call(prompts, timelines, seconds, seeds, levelled, bucket, request, init)
+        return _Call(prompts, timelines, seconds, seeds, levelled, bucket, request, init, notes)
 
     def _run(self, call: '_Call', seeds: Sequence[int]) -> list[Sound]:
         """One run of the program; a sound for each prompt."""
@@ -577,6 +592,7 @@ class _Call:
       seconds: duration.
       levelled: whether the loudness of each is changed.
       bucket, request, init: what the program takes; filled up to the batch of the bucket.
+      notes: lines on init audio that is changed or does not fit.
     """
 
     prompts: list[str]
@@ -587,6 +603,7 @@ class _Call:
     bucket: Bucket
     request: Request
     init: InitAudio | None
+    notes: list[str]
 
     def name(self, i: int) -> str:
         """How messages name a sound: by its prompt, or the texts of its events."""
@@ -635,25 +652,29 @@ def _may_be_timeline(entry: Any) -> bool:
     return entry is None or isinstance(entry, (str, Timeline))
 
 
+def _check_init(
+    audio: np.ndarray, sample_rate: int, seconds: float, log: Callable[[str], None]
+) -> Float[np.ndarray, 'S 2']:
+    """Init audio in [-1, 1] and no longer than the sound; a line for each thing that is changed."""
+    audio = np.asarray(audio)
+    if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
+        raise ValueError(f'init audio has shape {audio.shape}; give [samples, 2], not empty')
+    audio = as_float(audio, 'init audio', log)
+    given, samples = len(audio) / sample_rate, round(seconds * sample_rate)
+    if len(audio) < samples:
+        log(f'the init audio lasts {given:.2f} s of {seconds:g} s; silence follows it')
+    if len(audio) > samples:
+        log(f'the init audio lasts {given:.2f} s; all after its first {seconds:g} s is left out')
+    return audio[:samples]
+
+
 def _fit_init(
     audio: np.ndarray, keep: Sequence[tuple[float, float]], seconds: float, bucket: Bucket
 ) -> InitAudio:
-    """Init audio cut or padded with silence to the bucket, one copy per item."""
-    audio = np.asarray(audio)
-    if audio.dtype == np.int16:
-        audio = from_pcm16(audio)
-    elif not np.issubdtype(audio.dtype, np.floating):
-        raise ValueError(f'init audio is of type {audio.dtype}; give floats in [-1, 1] or int16')
-    if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
-        raise ValueError(f'init audio has shape {audio.shape}; give [samples, 2], not empty')
-    if not np.isfinite(audio).all():
-        raise ValueError('init audio holds NaN or infinite samples; repair it or leave it out')
-    peak = float(np.abs(audio).max())
-    if peak > _MOST_INIT_PEAK:
-        raise ValueError(f'init audio has a peak of {peak:.3g}; scale it to samples in [-1, 1]')
+    """Init audio padded with silence to the bucket, one copy per item."""
     samples = bucket.length * samples_per_latent(bucket.sample_rate)
     out = np.zeros((samples, 2), np.float32)
-    out[: len(audio)] = audio[:samples]
+    out[: len(audio)] = audio
     weights = keep_weights(_spans(keep, seconds), seconds, samples, bucket.sample_rate)
     return InitAudio(
         audio=np.repeat(out[None], bucket.batch, axis=0),

@@ -45,6 +45,7 @@ MAX_CHANNELS = 64
 MAX_FRAMES = 600 * SAMPLE_RATE  # ten minutes at 48 kHz; the rest of a longer file is left out
 MAX_PEAK = 10.0  # of floating-point samples; sound lies in [-1, 1], 20 dB more is a loud mix
 
+_SCALED = 'peak above 1 scaled to 1'
 _BLOCK = 1 << 17  # samples decoded at a time, over all channels
 _UNKNOWN_FRAMES = 1 << 60  # libsndfile's count of frames where a header leaves it open
 _STREAMED = (0x7FFFFFFF, 0xFFFFFFFF)  # sizes that writers to a pipe leave in a header, and above
@@ -129,7 +130,7 @@ def read_sound(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> Sound
             'full scale'
         )
     if peak > 1.0:
-        changes.append('peak above 1 scaled to 1')
+        changes.append(_SCALED)
     if rate != sample_rate:
         changes.append(f'{rate} Hz to {sample_rate} Hz')
         count = len(audio)
@@ -166,16 +167,19 @@ def read_audio(
     return np.ascontiguousarray(audio, np.float32)
 
 
-def as_float(audio: np.ndarray, name: str = 'the sound') -> np.ndarray:
+def as_float(
+    audio: np.ndarray, name: str = 'the sound', log: Callable[[str], None] | None = None
+) -> np.ndarray:
     """Samples as float32 in [-1, 1]: integers are divided by the full scale of their type.
 
     Args:
         audio: of any shape; floating point, or 8- to 32-bit integers (unsigned ones around their
             middle, as in WAV).
         name: for messages.
+        log: called with one line where a peak above 1 was scaled to 1.
 
     Raises:
-        ValueError: not numbers of such a type, not finite, or floats beyond [-1, 1].
+        ValueError: not numbers of such a type, not finite, or floats beyond `MAX_PEAK`.
     """
     audio = np.asarray(audio)
     if np.issubdtype(audio.dtype, np.integer) and audio.dtype.itemsize <= 4:
@@ -193,7 +197,11 @@ def as_float(audio: np.ndarray, name: str = 'the sound') -> np.ndarray:
             'full scale'
         )
     audio = audio.astype(np.float32)
-    return audio / np.float32(peak) if peak > 1.0 else audio
+    if peak <= 1.0:
+        return audio
+    if log is not None:
+        log(f'{name}: converted {_SCALED}')
+    return audio / np.float32(peak)
 
 
 def reason(path: str | os.PathLike, error: Exception) -> str:

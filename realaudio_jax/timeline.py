@@ -35,7 +35,7 @@ import numpy as np
 
 from realaudio_jax.typing import LATENT_RATE, MAX_EVENTS
 
-MIN_GAIN_DB, MAX_GAIN_DB = -60.0, 24.0
+MIN_GAIN_DB, MAX_GAIN_DB = -24.0, 6.0  # what `program.apply_gains` and the limiter carry out
 MIN_LOUDNESS_DB, MAX_LOUDNESS_DB = -80.0, 0.0
 CURVES = {'brightness': (20.0, 24_000.0), 'pitch': (20.0, 8_000.0)}  # lowest and highest, Hz
 MAX_CHARACTERS = 100_000  # of a timeline as text
@@ -64,7 +64,7 @@ class Event:
         text: what sounds, in English.
         onset_s: start, in seconds from the start of the clip, 0 or more.
         offset_s: end, in seconds, after the onset and within the clip.
-        gain_db: level against the usual one for such a sound, -60 to 24 dB.
+        gain_db: level against the usual one for such a sound, -24 to 6 dB.
     """
 
     text: str

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -205,7 +206,18 @@ def test_silence_is_made_again_with_a_derived_seed_and_said(generator, fake):
         pytest.raises(ValueError, match="'glass' stays silent with 5 seeds"),
     ):
         generator.generate('glass', seed=3, **SHORT)
-    assert generator.generate('glass', seed=3, loudness=None, **SHORT).silent
+    fake(3)
+    init = {'init_audio': np.zeros((24_000, 2)), 'strength': 0.5}
+    curve = {'loudness_db': np.full(12, -70.0)}
+    for arguments, remedy in (
+        ({'loudness': None}, 'loudness on'),
+        (init, 'strength'),
+        (curve, 'curve'),
+    ):
+        with pytest.warns(UserWarning) as said:
+            assert generator.generate('glass', seed=3, **arguments, **SHORT).silent
+        (line,) = (str(warning.message) for warning in said)
+        assert line.startswith("'glass' is silent (-30 LUFS); ") and remedy in line
 
 
 def test_warmup_prepares_the_program_of_a_call_and_runs_nothing(generator, dog, monkeypatch):
@@ -240,6 +252,26 @@ def test_init_audio_of_integers_is_scaled(generator, fake):
     assert init.keep[0, 0] == 1 and init.keep[0, 14_390] < 0.01 and not init.keep[0, 14_400:].any()
 
 
+def test_init_audio_that_is_changed_or_does_not_fit_is_said(generator, fake):
+    calls = fake().calls
+    audio = np.full((30_000, 2), 0.25, np.float32)
+
+    def lines(audio, **arguments):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            generator.generate('dog', init_audio=audio, **{'strength': 0.5, **arguments}, **SHORT)
+        return [str(warning.message) for warning in said]
+
+    assert lines(audio[:24_000]) == []
+    assert 'silence follows' in lines(audio[:999])[0]
+    (line,) = lines(audio)
+    assert line.endswith('lasts 0.62 s; all after its first 0.5 s is left out')
+    assert not calls[-1][2].audio[:, 24_000:].any()
+    assert lines(8 * audio[:24_000]) == ['init audio: converted peak above 1 scaled to 1']
+    assert np.abs(calls[-1][2].audio).max() == 1.0
+    assert 'counts for nothing' in lines(audio[:24_000], strength=1.0)[0]
+
+
 def test_room_is_as_small_as_the_request_allows(generator):
     def timeline(count, text='bark'):
         return Timeline(tuple(Event(text, 0.1 * i, 1.0) for i in range(count)))
@@ -263,8 +295,8 @@ def test_room_is_as_small_as_the_request_allows(generator):
         ({'seconds': 0.4}, '0.5 to 10'),
         ({'seconds': 10.1}, '0.5 to 10'),
         ({'seconds': float('nan')}, '0.5 to 10'),
-        ({'init_audio': np.full((9, 2), 1e30)}, 'peak of 1e+30'),
-        ({'init_audio': np.zeros((9, 2), np.int32)}, 'int32'),
+        ({'init_audio': np.full((9, 2), 1e30)}, 'up to 1e+30'),
+        ({'init_audio': np.zeros((9, 2), np.int64)}, 'int64'),
         ({'model': 'pupil'}, 'student or teacher'),
         ({'steps': 3}, '1, 2, 4, 8'),
         ({'model': 'teacher', 'steps': 0}, '1 to 1000'),

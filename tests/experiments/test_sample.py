@@ -132,7 +132,7 @@ def test_silence_is_an_error_or_a_warning(sample, generator, monkeypatch):
     silent.get, silent.params = real.get, real.params
     monkeypatch.setattr(generator, 'programs', silent)
     status, _, err = sample(out='a.wav', loudness='off')
-    assert status == 0 and 'warning: the sound is silent' in err and os.listdir() == ['a.wav']
+    assert status == 0 and "warning: 'rain' is silent" in err and os.listdir() == ['a.wav']
     status, out, err = sample(out='b.wav')
     assert (status, out) == (1, '') and os.listdir() == ['a.wav']
     assert err.count("'rain' came out silent with seed") == 4
