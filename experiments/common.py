@@ -10,9 +10,10 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from logging import Formatter
 from typing import Any, TextIO
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from realaudio_jax.cache import remove_damaged_program
@@ -34,6 +35,7 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
         with contextlib.suppress(AttributeError):  # not a terminal or file, as in a notebook
             stream.reconfigure(errors='backslashreplace')  # whatever a terminal cannot show
     warnings.showwarning = show_warning
+    logging.get_absl_handler().setFormatter(Formatter('%(message)s'))
     keep_freed_memory()
     pin_process()
     app.run(main_guard(main), flags_parser=main_guard(parse_flags))

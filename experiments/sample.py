@@ -195,7 +195,7 @@ def main(argv):
     say(
         f'{printable(out)}{replaced}: {sound.seconds:g} s at {sound.sample_rate} Hz, '
         f'{_MODEL.value}, {steps} steps, seed {sound.seed}, peak {sound.peak:.2f}, '
-        f'made at {sound.lufs:.0f} LUFS in {1000 * made:.0f} ms (ready in {ready:.1f} s)'
+        f'{sound.lufs:.0f} LUFS as generated, made in {1000 * made:.0f} ms (ready in {ready:.1f} s)'
     )
 
 

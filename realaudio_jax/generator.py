@@ -110,9 +110,10 @@ class Sound:
         write_audio(path, self.pcm, self.sample_rate)
 
     def __repr__(self) -> str:
+        level = 'silent' if self.silent else f'{self.lufs:.1f} LUFS as generated'
         return (
             f'Sound({self.seconds:g} s at {self.sample_rate} Hz, peak {self.peak:.2f}, '
-            f'{"silent" if self.silent else f"made at {self.lufs:.1f} LUFS"}, seed {self.seed})'
+            f'{level}, seed {self.seed})'
         )
 
     def _repr_html_(self) -> str:

@@ -202,7 +202,7 @@ def _require_same(folder: pathlib.Path, run: dict[str, Any], settings: dict[str,
         more = f' and {len(changed) - _NAMED} more' if len(changed) > _NAMED else ''
         raise ValueError(
             f'{folder} holds a run with {"; ".join(changed[:_NAMED])}{more}: give what it had, or '
-            f'another folder (where a file only moved, correct {RUN_NAME})'
+            f'another --workdir (where a file only moved, correct {RUN_NAME})'
         )
 
 

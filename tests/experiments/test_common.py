@@ -1,5 +1,6 @@
 import pathlib
 import re
+import subprocess
 import sys
 
 import pytest
@@ -143,3 +144,17 @@ def test_a_sound_that_is_not_finite_is_a_line(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main_guard(main)([])
     assert capsys.readouterr().err == 'error: the sound is not finite\n'
+
+
+def test_what_a_library_logs_is_its_line_alone():
+    """Without absl's date, process and place in the code."""
+    program = (
+        'from absl import logging\n'
+        'from experiments import common\n'
+        "common.run(lambda argv: logging.warning('10 sounds, %d labels', 2))\n"
+    )
+    root = pathlib.Path(common.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, '-c', program], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr == '10 sounds, 2 labels\n'
