@@ -46,6 +46,7 @@ MAX_FRAMES = 600 * SAMPLE_RATE  # ten minutes at 48 kHz; the rest of a longer fi
 MAX_PEAK = 10.0  # of floating-point samples; sound lies in [-1, 1], 20 dB more is a loud mix
 
 _SCALED = 'peak above 1 scaled to 1'
+_FLAC_TAIL = 1 << 18  # bytes; several frames of most files
 _BLOCK = 1 << 17  # samples decoded at a time, over all channels
 _UNKNOWN_FRAMES = 1 << 60  # libsndfile's count of frames where a header leaves it open
 _STREAMED = (0x7FFFFFFF, 0xFFFFFFFF)  # sizes that writers to a pipe leave in a header, and above
@@ -311,6 +312,10 @@ def _check_header(file: soundfile.SoundFile, name: str) -> None:
             raise ValueError(_cut_short(name))
     if file.format == 'OGG':
         _check_pages(file.name, name)
+    if file.format == 'FLAC' and _goes_on(file.name, file.frames):
+        raise ValueError(
+            f'{name}: damaged, it holds more than its header says; copy or export it again'
+        )
 
 
 def _cut_short(name: str) -> str:
@@ -338,6 +343,59 @@ def _check_pages(path: str | bytes, name: str) -> None:
             raise ValueError(_damaged(name))
 
 
+def _goes_on(path: str | bytes, promised: int) -> bool:
+    """Whether a frame of a FLAC file (RFC 9639, section 9) ends after the samples it promises.
+
+    The decoder may stop there without a word. Only the end of the file is looked at.
+    """
+    with open(path, 'rb') as file:
+        head = file.read(12)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _FLAC_TAIL))
+        tail = file.read()
+    if head[:4] != b'fLaC':
+        return False
+    block = int.from_bytes(head[10:12], 'big')
+    starts = [match.start() for match in re.finditer(rb'\xff[\xf8\xf9]', tail)]
+    ends = [(start, _flac_frame_end(tail[start : start + 16], block)) for start in starts]
+    for start, end in ends:
+        if end is not None and end > promised:
+            stops = [stop for stop, known in ends if stop > start and known is not None][:2]
+            if any(_crc(tail[start:stop], 16, 0x8005) == 0 for stop in [*stops, len(tail)]):
+                return True
+    return False
+
+
+def _flac_frame_end(header: bytes, stream_block: int) -> int | None:
+    """The sample after a FLAC frame, of the 16 bytes it begins with; None where they begin none."""
+    if len(header) < 16:
+        return None
+    ones = 8 - (header[4] ^ 0xFF).bit_length()  # the number is coded as in UTF-8
+    number = header[4] & (0x7F >> ones)
+    at = 4 + max(1, ones)
+    for byte in header[5:at]:
+        number = number << 6 | byte & 0x3F
+    code, more = header[2] >> 4, {6: 1, 7: 2}.get(header[2] >> 4, 0)
+    after = at + more + {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
+    if not code or ones in (1, 8) or _crc(header[: after + 1], 8, 0x07):
+        return None
+    if more:
+        size = int.from_bytes(header[at : at + more], 'big') + 1
+    else:
+        size = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
+    return (number if header[1] & 1 else number * stream_block) + size
+
+
+def _crc(data: bytes, bits: int, polynomial: int) -> int:
+    """A cyclic redundancy check begun at 0, the highest bit first."""
+    register = 0
+    for byte in data:
+        register ^= byte << bits - 8
+        for _ in range(8):
+            register = register << 1 ^ (polynomial if register >> bits - 1 else 0)
+            register &= (1 << bits) - 1
+    return register
+
+
 def _page_checksum(page: bytes) -> bytes:
     """The checksum of an Ogg page: the CRC-32 of zip files with bits reversed, begun at 0."""
     reflected = zlib.crc32(page.translate(_BITS_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
@@ -360,7 +418,8 @@ def _decode(file: soundfile.SoundFile, name: str) -> tuple[np.ndarray, list[str]
             break
         count += len(block)
         blocks.append(block if matrix is None else block @ matrix)
-    if promised is not None and count < min(promised, MAX_FRAMES) - _slack(file):
+    missing = 0 if promised is None else min(promised, MAX_FRAMES) - count
+    if missing > _slack(file) or missing > 0 and _mp3_bytes_missing(file):
         raise ValueError(_cut_short(name))
     if count == MAX_FRAMES and (promised is None or promised > count):
         changes.append(f'cut to its first {MAX_FRAMES / file.samplerate:.0f} s')
@@ -372,6 +431,23 @@ def _decode(file: soundfile.SoundFile, name: str) -> tuple[np.ndarray, list[str]
 def _slack(file: soundfile.SoundFile) -> int:
     """Frames that may be missing in a file that is whole: two frames of MP3, whose count varies."""
     return 2304 if file.format == 'MP3' else 0
+
+
+def _mp3_bytes_missing(file: soundfile.SoundFile) -> bool:
+    """Whether an MP3 file has fewer bytes than its Xing header counts, where it has one."""
+    if file.format != 'MP3':
+        return False
+    with open(file.name, 'rb') as raw:
+        head = raw.read(10)
+        tag = 0  # ID3v2 ahead of the first frame; its size has seven bits a byte
+        if head[:3] == b'ID3':
+            tag = 10 + sum((byte & 0x7F) << 7 * i for i, byte in enumerate(reversed(head[6:])))
+        held = raw.seek(0, os.SEEK_END) - tag
+        raw.seek(tag)
+        xing = re.search(rb'(?:Xing|Info)\0\0\0(.)(.{8})', raw.read(200), re.DOTALL)
+    if xing is None or xing[1][0] & 3 != 3:  # it holds the counts of frames and of bytes
+        return False
+    return int.from_bytes(xing[2][4:], 'big') > held
 
 
 def _mix_matrix(file: soundfile.SoundFile) -> np.ndarray | None:

@@ -144,6 +144,32 @@ def test_headers_that_lie_cost_nothing(every_kind, tmp_path):
     np.testing.assert_array_equal(read_audio(path), read_audio(every_kind / 'a.flac'))
 
 
+def test_a_flac_file_that_goes_on_after_its_count_is_no_shorter_sound(every_kind, tmp_path):
+    flac, path = (every_kind / 'a.flac').read_bytes(), tmp_path / 'more.flac'
+    for count in (1, 4_096, 47_999):
+        path.write_bytes(patched(flac, 22, '>I', count))
+        refused(path, 'more.flac', 'holds more than its header says')
+    path.write_bytes(patched(flac, 22, '>I', 1) + b'TAG' + bytes(125))
+    refused(path, 'more.flac', 'holds more than its header says')
+    noise = np.random.default_rng(1).normal(size=(50_001, 1)) * 0.1
+    for subtype in ('PCM_16', 'PCM_24'):
+        soundfile.write(path, noise, 11_025, subtype=subtype)
+        assert len(read_audio(path, 11_025)) == 50_001
+        path.write_bytes(patched(path.read_bytes(), 22, '>I', 40_000))
+        refused(path, 'more.flac', 'holds more')
+
+
+def test_an_mp3_file_lacks_not_even_its_last_bytes(every_kind, tmp_path):
+    mp3, path = (every_kind / 'a.mp3').read_bytes(), tmp_path / 'a.mp3'
+    tag = b'ID3\4\0\0\0\0\2\1' + bytes(257)
+    for before in (b'', tag):
+        path.write_bytes(before + mp3)
+        assert len(read_audio(path)) == 48_000
+        for lacking in (20, len(mp3) // 100):
+            path.write_bytes(before + mp3[:-lacking])
+            refused(path, 'a.mp3', 'cut short')
+
+
 @pytest.mark.parametrize('suffix', ['ogg', 'opus'])
 def test_a_changed_page_of_an_ogg_file_is_no_shorter_sound(every_kind, tmp_path, suffix):
     """A decoder leaves out what fails its checksum; the last page says how long a file is."""
