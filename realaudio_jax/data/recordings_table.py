@@ -4,8 +4,8 @@ A folder of a published dataset speaks by its own tables, see `layouts`.
 
 metadata.csv is UTF-8 with commas, semicolons or tabs. The columns file and label must be there;
 caption, split, licence, author, source, group (what keeps variants of one take together) and
-active_regions ('0.15-0.51;0.93-1.26', in seconds) may be. A table from elsewhere names files of its
-own folder alone: an absolute name or '..' is refused.
+active_regions ('0.15-0.51;0.93-1.26', in seconds) may be. A folder from elsewhere gives files
+of its own alone: an absolute name or '..' is refused, and a link that leads out of it left out.
 """
 
 import collections
@@ -14,7 +14,9 @@ import dataclasses
 import difflib
 import io
 import os
+import posixpath
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
 
@@ -98,8 +100,10 @@ def read_table(folder: str | os.PathLike, log: Callable[[str], None]) -> Table:
     homes = (folder, folder.parent) if folder.name == 'audio' else (folder,)
     home = next((home for home in homes if (home / METADATA_NAME).exists()), None)
     if home is None:
-        return _published(folder, log) or _from_names(folder, log)
+        return _without_links(_published(folder, log) or _from_names(folder, log), folder, log)
     path = home / METADATA_NAME
+    if not stays_within(path, home):
+        raise ValueError(f'{printable(path)}: a link out of its folder; copy the table into it')
     rows = _read_rows(path, log)
     root = next(
         (
@@ -109,7 +113,32 @@ def read_table(folder: str | os.PathLike, log: Callable[[str], None]) -> Table:
         ),
         home / 'audio' if (home / 'audio').is_dir() else home,
     )
-    return Table(printable(path), root, _resolved(rows, root, printable(path), log))
+    table = Table(printable(path), root, _resolved(rows, root, printable(path), log))
+    return _without_links(table, home, log)
+
+
+def stays_within(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Whether a file lies in a folder, links followed."""
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ''))
+
+
+def _without_links(table: Table, folder: Path, log: Callable[[str], None]) -> Table:
+    """The table without files that are links to places outside of the folder."""
+    folder = os.path.realpath(folder)
+    out = [file for file in table.rows if not stays_within(table.root / file, folder)]
+    if not out:
+        return table
+    line = (
+        f'{table.source}: left out {counted(len(out), "file")} linked from outside of the folder: '
+        f'{some(out)}; copy what belongs to it into it'
+    )
+    if len(out) == len(table.rows):
+        raise ValueError(line)
+    log(line)
+    rows = dict(table.rows)
+    for file in out:
+        del rows[file]
+    return dataclasses.replace(table, rows=rows)
 
 
 def _read_rows(path: Path, log: Callable[[str], None]) -> list[Row]:
@@ -133,6 +162,9 @@ def _read_rows(path: Path, log: Callable[[str], None]) -> list[Row]:
         if not row.file or not row.label:
             problems['without a file' if row.label else 'without a label'].append(number)
             continue
+        if any(unicodedata.category(c) == 'Cc' for c in row.label + ''.join(row.captions)):
+            problems['with control characters (type its words again)'].append(number)
+            continue
         rows.append(row)
     for problem, numbers in problems.items():
         log(
@@ -140,7 +172,7 @@ def _read_rows(path: Path, log: Callable[[str], None]) -> list[Row]:
             f'{some(map(str, numbers))}'
         )
     if not rows:
-        raise ValueError(f'{name}: no row has a file and a label')
+        raise ValueError(f'{name}: no row has a file and a label; add a row for each sound')
     return rows
 
 
@@ -156,7 +188,9 @@ def table_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     name = printable(path)
     about = path.stat()
     if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_BYTES:
-        raise ValueError(f'{name}: no regular file of at most {MAX_BYTES >> 20} MiB')
+        raise ValueError(
+            f'{name}: no regular file of at most {MAX_BYTES >> 20} MiB; put a CSV table there'
+        )
     try:
         text = path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as error:
@@ -175,7 +209,9 @@ def table_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise ValueError(f'{name}: line {begin}: {error}') from error
+            raise ValueError(
+                f'{name}: line {begin}: {error}; look for a quotation mark that is not closed there'
+            ) from error
         yield begin, cells
         begin = reader.line_num + 1
 
@@ -188,7 +224,7 @@ def _check_columns(columns: list[str], name: str) -> None:
             raise ValueError(f'{name}: the column {column!r} is missing{remedy}')
     twice = [column for column in COLUMNS if columns.count(column) > 1]
     if twice:
-        raise ValueError(f'{name}: the column {twice[0]!r} is there twice')
+        raise ValueError(f'{name}: the column {twice[0]!r} is there twice; keep one of them')
 
 
 def require_within(file: str, place: str) -> None:
@@ -210,6 +246,7 @@ def require_within(file: str, place: str) -> None:
 def _row(cells: dict[str, str], name: str, number: int) -> Row:
     file = cells.get('file', '')
     require_within(file, f'{name}: line {number}')
+    file = posixpath.normpath(file) if file else ''
     split = cells.get('split', '').lower()
     if split and split not in SPLITS:
         raise ValueError(
@@ -217,8 +254,8 @@ def _row(cells: dict[str, str], name: str, number: int) -> Row:
         )
     return Row(
         file=file,
-        label=' '.join(cells.get('label', '').split()),
-        captions=(' '.join(cells['caption'].split()),) if cells.get('caption') else (),
+        label=_visible(cells.get('label', '')),
+        captions=tuple(filter(None, [_visible(cells.get('caption', ''))])),
         split=SPLITS.get(split, ''),
         licence=cells.get('licence', ''),
         group=cells.get('freesound_id') or cells.get('group', ''),
@@ -226,6 +263,11 @@ def _row(cells: dict[str, str], name: str, number: int) -> Row:
         author=cells.get('author', ''),
         source=cells.get('source_url') or cells.get('source', ''),
     )
+
+
+def _visible(text: str) -> str:
+    """A text with single spaces, without marks that show nothing, such as a zero-width space."""
+    return ' '.join(''.join(c for c in text if unicodedata.category(c) != 'Cf').split())
 
 
 def _resolved(

@@ -22,7 +22,7 @@ from realaudio_jax.cache import cache_dir
 from realaudio_jax.data import foley, layouts, wording
 from realaudio_jax.data.array_cache import cache_key
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
-from realaudio_jax.data.recordings_table import require_within, table_lines
+from realaudio_jax.data.recordings_table import require_within, stays_within, table_lines
 from realaudio_jax.data.scenes import Scene, SceneConfig, make_scenes
 from realaudio_jax.data.sources import Recordings, Source, is_held_out
 from realaudio_jax.sound_files import SUFFIXES, find_sounds, read_audio
@@ -366,6 +366,10 @@ def read_captions(folder: Path) -> dict[str, tuple[str, Any]]:
         require_within(str(row['file']), f'{source}: entry {number}')
         if not (folder / row['file']).is_file():
             raise ValueError(f'{source}: entry {number} names {row["file"]}, which is not there')
+        if not stays_within(folder / row['file'], folder):
+            raise ValueError(
+                f'{source}: entry {number} names {row["file"]}, a link out of it; copy it in'
+            )
         captions[row['file']] = (str(row['caption']), row.get('events') or None)
     if not captions:
         raise ValueError(f'{source}: no entries')

@@ -43,8 +43,8 @@ def test_separators_line_ends_and_byte_order_marks(folder, separator, newline, e
 
 def test_what_is_left_out_or_not_used_is_said(folder):
     text = (
-        'file,label,mood\ndog,dog\ndeep\\rain.flac,rain\nbell,bell\ngone.wav,x\n'
-        'dog.wav,again\n\nbell.wav,\n,rain\nbell.wav,a,b,c\n'
+        'file,label,mood\ndog,dog\n./dog.wav,same\ndeep\\rain.flac,rain\nbell,bell\ngone.wav,x\n'
+        'dog.wav,again\n\nbell.wav,\u200b\n,rain\nbell.wav,a,b,c\nbell.wav,\x1b[31mred\n'
     )
     rows, lines = read(folder, text)
     assert {name: row.label for name, row in rows.items()} == {
@@ -54,12 +54,13 @@ def test_what_is_left_out_or_not_used_is_said(folder):
     said = [line.split('metadata.csv: ')[1] for line in lines]
     assert said == [
         'columns not used: mood',
-        'left out 1 row without a label: line 8',
-        'left out 1 row without a file: line 9',
-        'left out 1 row with too many cells (quote a text with a separator in it): line 10',
+        'left out 1 row without a label: line 9',
+        'left out 1 row without a file: line 10',
+        'left out 1 row with too many cells (quote a text with a separator in it): line 11',
+        'left out 1 row with control characters (type its words again): line 12',
         'left out 1 file not there: gone.wav',
         'left out 1 file that may be one of several: bell',
-        'left out 1 file named a second time: dog.wav',
+        'left out 2 files named a second time: dog.wav, dog.wav',
     ]
 
 
@@ -69,15 +70,15 @@ def test_what_is_left_out_or_not_used_is_said(folder):
         ('file,lable\n', "the column 'label' is missing; is it 'lable'?"),
         ('name,text\n', "the column 'file' is missing; it has name, text"),
         ('', "the column 'file' is missing; it has none"),
-        ('file,label,label\n', "the column 'label' is there twice"),
-        ('file,label\n', 'no row has a file and a label'),
+        ('file,label,label\n', "the column 'label' is there twice; keep one"),
+        ('file,label\n', 'no row has a file and a label; add a row'),
         ('file,label\n/etc/passwd,x\n', "line 2 names '/etc/passwd'"),
         ('file,label\ndog.wav,x\na/../../b.wav,x\n', 'line 3 names'),
         ('file,label\nC:\\a.wav,x\n', 'line 2 names'),
         ('file,label\n~/a.wav,x\n', 'line 2 names'),
         ('file,label,split\ndog.wav,x,trian\n', "line 2 has the split 'trian'"),
         ('file,label\ndog.wav,' + 'x' * 200_000, 'line 2: field larger than field limit'),
-        ('file,label\ndog.wav,"x\n', 'line 2: unexpected end of data'),
+        ('file,label\ndog.wav,"x\n', 'line 2: unexpected end of data; look for a quotation mark'),
         ('file,label\ndog.wav,\0\n', 'line 2 holds a NUL'),
     ],
 )
@@ -86,6 +87,27 @@ def test_a_bad_table_is_one_line(folder, text, message):
         read(folder, text)
     assert message in str(caught.value) and '\n' not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_links_out_of_a_folder_are_left_out_and_said(folder, tmp_path):
+    """In a table, by names alone, and in a folder that itself is a link."""
+    (tmp_path / 'private.wav').write_bytes(b'')
+    (folder / 'mine.wav').symlink_to(tmp_path / 'private.wav')
+    (folder / 'again.wav').symlink_to('dog.wav')
+    (tmp_path / 'link').symlink_to(folder)
+    rows, lines = read(folder, 'file,label\nmine.wav,dog\nagain.wav,dog\n')
+    assert list(rows) == ['again.wav'] and len(lines) == 1
+    assert 'left out 1 file linked from outside of the folder: mine.wav; copy' in lines[0]
+    with pytest.raises(ValueError, match='left out 1 file linked from outside'):
+        read(folder, 'file,label\nmine.wav,dog\n')
+    (folder / 'metadata.csv').unlink()
+    (folder / 'elsewhere').symlink_to(tmp_path)
+    assert 'mine.wav' not in (rows := read_table(tmp_path / 'link', lines.append).rows)
+    assert 'dog.wav' in rows and 'mine.wav' in lines[-1]
+    (tmp_path / 'table.csv').write_text('file,label\ndog.wav,dog\n')
+    (folder / 'metadata.csv').symlink_to(tmp_path / 'table.csv')
+    with pytest.raises(ValueError, match='a link out of its folder'):
+        read_table(folder, print)
 
 
 def test_odd_files_in_place_of_the_table(folder):
