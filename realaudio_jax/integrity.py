@@ -38,7 +38,7 @@ def digest(path: str | os.PathLike) -> str:
         OSError: it cannot be read. ValueError: it is no regular file (a pipe would block for ever).
     """
     if pathlib.Path(path).exists() and not pathlib.Path(path).is_file():
-        raise ValueError(f'{path} is no regular file; remove it')
+        raise ValueError(f'{path}: it is no regular file; remove it')
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 

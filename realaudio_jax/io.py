@@ -17,6 +17,7 @@ import soxr
 from realaudio_jax.audio import to_pcm16
 
 WRITABLE = {'.wav': 'PCM_16', '.flac': 'PCM_16', '.ogg': 'VORBIS'}  # and how
+_BLOCK = 1 << 16  # samples written at a time
 
 
 def printable(text: str | bytes | os.PathLike, most: int = 200) -> str:
@@ -155,6 +156,9 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) ->
         audio = to_pcm16(audio)
     # Not by libsndfile: it tells nobody of a disk that is full when the file is closed.
     encoded, container = io.BytesIO(), path.suffix[1:].upper()
-    soundfile.write(encoded, audio, sample_rate, subtype=kind, format=container)
+    channels = audio.shape[1] if audio.ndim == 2 else 1
+    with soundfile.SoundFile(encoded, 'w', sample_rate, channels, kind, None, container) as file:
+        for start in range(0, len(audio), _BLOCK):  # of a minute at once its Vorbis encoder crashes
+            file.write(audio[start : start + _BLOCK])
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.getbuffer())

@@ -133,6 +133,19 @@ def test_a_disk_that_is_full_at_the_end_leaves_no_file(tmp_path, monkeypatch):
     assert only(tmp_path) == []
 
 
+def test_a_long_ogg_file_is_written(tmp_path):
+    """In a process of its own: the encoder of a minute at once ends in a segmentation fault."""
+    code = """if True:
+        import sys
+        import numpy as np
+        from realaudio_jax.io import write_audio
+        write_audio(sys.argv[1], np.zeros((60 * 48_000, 2), np.int16), 48_000)
+    """
+    path = tmp_path / 'long.ogg'
+    subprocess.run([sys.executable, '-c', code, path], check=True, capture_output=True)
+    assert soundfile.info(path).frames == 60 * 48_000
+
+
 def test_files_have_the_permissions_of_the_umask(tmp_path):
     for mask, mode in ((0o077, 0o600), (0o002, 0o664)):
         before = os.umask(mask)
