@@ -301,9 +301,9 @@ def limit(
     What has to be taken away, max(0, 1 - ceiling / true peak), is known once a millisecond: the
     largest in each, held over 5 ms on either side, averaged over 4 ms on either side and joined by
     straight lines. No average reaches beyond its hold, so no peak passes; and sound that stays
-    below the ceiling passes unchanged. Where peaks point to one side, what is taken away has a mean:
-    a sound 10 dB over keeps a constant part of some -60 dBFS. Of sound up to 20 kHz the four points
-    of a sample miss up to 0.28 dB of a peak, which is taken off the ceiling.
+    below the ceiling passes unchanged. Of peaks that point to one side it takes away
+    some mean, too: a sound 10 dB over keeps a constant part of about -60 dBFS. Of sound up to
+    20 kHz the four points of a sample miss up to 0.28 dB of a peak, which is taken off the ceiling.
 
     Args:
       audio: samples; any level.
