@@ -17,6 +17,8 @@ to the student as its step size, so one set of weights serves all counts; and th
 student is the exponential average of the student rather than the student itself.
 """
 
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -68,12 +70,8 @@ class Consistency:
     ) -> tuple[Float[Array, 'B'], Metrics]:
         """Equation 6 for one random count, time and guidance scale per item; see `recipe`."""
         size = batch.latents.shape[0]
-        key_count, key_segment, key_time, key_noise, key_guidance = jax.random.split(key, 5)
-        counts = jnp.asarray(self.segments, jnp.float32)
-        s = counts[jax.random.randint(key_count, (size,), 0, len(self.segments))]
-        bound = jnp.floor(jax.random.uniform(key_segment, (size,)) * s) / s
-        # A step shorter than a fiftieth of the segment would divide by almost nothing in (5).
-        t = bound + jax.random.uniform(key_time, (size,), minval=0.02, maxval=1.0) / s
+        *keys_times, key_noise, key_guidance = jax.random.split(key, 5)
+        s, bound, t = draw_times(keys_times, size, self.segments)
         earlier = jnp.maximum(t - self.teacher_step, bound)
         guidance = draw_guidance(key_guidance, size, self.guidance_range)
         c, step_size = batch.conditioning, 1.0 / s
@@ -92,3 +90,22 @@ class Consistency:
             mine = (s == count).astype(loss.dtype)
             metrics[f'loss_{count}'] = jnp.sum(loss * mine) / jnp.maximum(jnp.sum(mine), 1.0)
         return loss, metrics
+
+
+def draw_times(
+    keys: Sequence[Key[Array, '']], size: int, segments: tuple[int, ...]
+) -> tuple[Float[Array, 'B'], Float[Array, 'B'], Float[Array, 'B']]:
+    """A count s, the end b of a segment and a time t in it, per item: equation 1.
+
+    Args:
+        keys: three random keys.
+        size: B.
+        segments: counts to choose from.
+    """
+    key_count, key_segment, key_time = keys
+    counts = jnp.asarray(segments, jnp.float32)
+    s = counts[jax.random.randint(key_count, (size,), 0, len(segments))]
+    bound = jnp.floor(jax.random.uniform(key_segment, (size,)) * s) / s
+    # A step shorter than a fiftieth of the segment would divide by almost nothing in (5).
+    t = bound + jax.random.uniform(key_time, (size,), minval=0.02, maxval=1.0) / s
+    return s, bound, t

@@ -1,12 +1,10 @@
 """Segment consistency: the exact flow has no loss, and the target is what the equations say."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import toys
 
 from realaudio_jax.distillation.consistency import Consistency
-from realaudio_jax.noise import invert_ddim_step
 
 
 def recipe(student, teacher=toys.gaussian_teacher, **settings):
@@ -15,23 +13,10 @@ def recipe(student, teacher=toys.gaussian_teacher, **settings):
     )
 
 
-def exact_student(params, c, guidance, step_size):
-    """Its DDIM step from anywhere in a segment lands where the exact flow does at its end."""
-
-    def denoise(x, t):
-        end = (jnp.ceil(t / step_size - 1e-3) - 1) * step_size
-        end = jnp.maximum(end, 0.0)
-        inside = jnp.maximum(t, 1e-3)  # the answer at t = 0 is x itself
-        there = x * toys.flow_factor(inside, end)[:, None, None]
-        return params * invert_ddim_step(toys.PATH, x, there, inside, end)
-
-    return denoise
-
-
 def test_the_exact_flow_has_no_loss(each_path):
     """The loss is what the teacher's step of length delta lacks: it falls faster than delta^2."""
     run = jax.jit(
-        lambda delta, scale, key: recipe(exact_student, teacher_step=delta).loss(
+        lambda delta, scale, key: recipe(toys.segment_student, teacher_step=delta).loss(
             scale, 1.0, 1.0, toys.batch(), key
         )[0]
     )

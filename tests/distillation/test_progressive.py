@@ -10,8 +10,12 @@ import pytest
 import toys
 
 from realaudio_jax.distillation.consistency import Consistency
+from realaudio_jax.distillation.ctm import ConsistencyTrajectory
+from realaudio_jax.distillation.mean_flow import MeanFlow
 from realaudio_jax.distillation.progressive import Progressive, stages
 from realaudio_jax.distillation.recipe import Recipe
+from realaudio_jax.distillation.scm import ContinuousConsistency
+from realaudio_jax.distillation.shortcut import Shortcut
 
 
 def recipe(student, teacher=toys.gaussian_teacher, **settings):
@@ -93,6 +97,10 @@ def test_a_student_that_takes_two_perfect_teacher_steps_has_no_loss(each_path):
     assert np.min(loss(1.1, jax.random.key(9))) > 1e-7
 
 
+def bound(make, *first, **settings):
+    return make(*first, toys.linear_student, toys.gaussian_teacher, toys.PATH, **settings)
+
+
 RECIPES = {
     'progressive': lambda: recipe(toys.linear_student, from_teacher=True),
     'consistency': lambda: Consistency(
@@ -101,6 +109,10 @@ RECIPES = {
         teacher=toys.gaussian_teacher,
         path=toys.PATH,
     ),
+    'shortcut': lambda: bound(Shortcut),
+    'ctm': lambda: bound(ConsistencyTrajectory, 0.05),
+    'scm': lambda: bound(ContinuousConsistency, normalize=False),
+    'mean_flow': lambda: bound(MeanFlow, adaptive_power=0.0),
 }
 each = pytest.mark.parametrize('make', RECIPES.values(), ids=RECIPES)
 

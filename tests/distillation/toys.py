@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.noise import CosinePath, DiscreteDDPMPath, RectifiedFlowPath
+from realaudio_jax.noise import (
+    CosinePath,
+    DiscreteDDPMPath,
+    RectifiedFlowPath,
+    invert_ddim_step,
+)
 
 PATHS = {
     'cosine': CosinePath(),
@@ -54,6 +59,47 @@ def flow_factor(t, s):
         return PATH.alpha(u) ** 2 * SPREAD**2 + PATH.sigma(u) ** 2
 
     return jnp.sqrt(variance(s) / variance(t))
+
+
+def flow_map_student(params, c, guidance, step_size):
+    """Its DDIM step of the step size it is given is the exact flow; the denoiser at step size 0.
+
+    `params` scales the prediction.
+    """
+
+    def denoise(x, t):
+        t = jnp.maximum(t, 1e-3)  # at t = 0 any prediction leaves x as it is
+        instant = step_size < 1e-5
+        end = jnp.where(instant, 0.0, jnp.maximum(t - step_size, 0.0))
+        there = x * flow_factor(t, end)[:, None, None]
+        jump = invert_ddim_step(PATH, x, there, t, end)
+        here = _gain(t)[:, None, None] * x
+        return params * jnp.where(instant[:, None, None], here, jump)
+
+    return denoise
+
+
+def segment_student(params, c, guidance, step_size):
+    """Its DDIM step from anywhere in a segment lands where the exact flow does at its end."""
+
+    def denoise(x, t):
+        end = (jnp.ceil(t / step_size - 1e-3) - 1) * step_size
+        end = jnp.maximum(end, 0.0)
+        inside = jnp.maximum(t, 1e-3)  # the answer at t = 0 is x itself
+        there = x * flow_factor(inside, end)[:, None, None]
+        return params * invert_ddim_step(PATH, x, there, inside, end)
+
+    return denoise
+
+
+def curved_student(params, c, guidance, step_size):
+    """Not linear in x, and depends on all that it is given."""
+
+    def denoise(x, t):
+        told = (t * t + 0.3 * guidance + jnp.sin(2 * step_size))[:, None, None]
+        return params * jnp.sin(0.7 * x) * (0.5 + told)
+
+    return denoise
 
 
 class Call(NamedTuple):

@@ -313,3 +313,35 @@ def test_half_precision_reaches_the_products_of_blocks_and_the_prediction_stays_
         assert [x.dtype for x in jax.tree.leaves(seen)] == [dtype] * MODEL.depth
     grads = jax.jit(jax.grad(lambda p: jnp.sum(jnp.square(predict(half, p)))))(params)
     assert all(x.dtype == jnp.float32 and np.isfinite(x).all() for x in jax.tree.leaves(grads))
+
+
+def test_forward_derivative_is_that_of_finite_differences(params, monkeypatch):
+    """Along latents, time and step size at once, through attention, norms and embeddings.
+
+    In float64 throughout: what the network computes in float32 by name is float64 here.
+    """
+    with jax.enable_x64(True):
+        monkeypatch.setattr(jnp, 'float32', jnp.float64)
+        wide, c = jax.tree.map(
+            lambda x: jnp.asarray(x, jnp.float64 if x.dtype == np.float32 else x.dtype),
+            (params, conditioning()),
+        )
+        rng = np.random.default_rng(4)
+        at = (rng.normal(size=(B, L, C)), [0.31, 0.87], [0.125, 0.6])
+        along = (rng.normal(size=(B, L, C)), [1.0, -0.7], [0.4, 1.0])
+        at, along = (tuple(map(jnp.asarray, values)) for values in (at, along))
+
+        @jax.jit
+        def both(h):
+            def predict(x, t, step_size):
+                return bind(MODEL, wide, c, jnp.array([1.5, 3.0]), step_size)(x, t)
+
+            def moved(by):
+                return predict(*(a + by * b for a, b in zip(at, along, strict=True)))
+
+            _, derivative = jax.jvp(predict, at, along)
+            return derivative, (moved(h) - moved(-h)) / (2 * h)
+
+        got, want = both(1e-5)
+        assert got.dtype == jnp.float64
+        np.testing.assert_allclose(got, want, atol=1e-6 * np.abs(want).max())
