@@ -13,7 +13,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +33,8 @@ from realaudio_jax.data.prepared import (
     teacher_scenes,
     whole_latents,
 )
-from realaudio_jax.distillation import progressive
-from realaudio_jax.distillation.consistency import Consistency
-from realaudio_jax.distillation.energy import Energy
-from realaudio_jax.distillation.imitation import Imitation
-from realaudio_jax.distillation.progressive import Progressive
-from realaudio_jax.distillation.recipe import Recipe, Sum
+from realaudio_jax.distillation import progressive, registry
+from realaudio_jax.distillation.recipe import Recipe
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.distillation.teacher_samples import (
     recordings_as_samples,
@@ -62,7 +58,7 @@ from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state, with_learning_rate
 from realaudio_jax.training.writers import MetricWriter
-from realaudio_jax.typing import PyTree
+from realaudio_jax.typing import Any, PyTree
 
 _CONFIG = define_config('configs/foley_distill.py')
 _WORKDIR = flags.DEFINE_string(
@@ -89,17 +85,20 @@ _EXPERTS = flags.DEFINE_list(
 _WORKERS = define_workers()
 
 
+SAMPLES = 'teacher_samples'  # data of a stage
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """A part of the run: a recipe, how many updates, at which learning rate."""
 
     name: str
-    recipe: Recipe
     updates: int
     learning_rate: float
     target_is_average: bool  # else the student as it was when the stage began
-    share: float = 1.0  # of the student at the end in what the stage gives; the rest: at its begin
+    merge_weight: float = 1.0  # of the student after the stage against the one before it
     frozen: str = ''  # what stays as it was: a regular expression of parameters' names; '': nothing
+    recipe: Recipe | None = None
 
 
 def subject_of(
@@ -140,10 +139,10 @@ def crops(
     that imitates and has no answers takes recordings beside the scenes.
     """
     c = config.energy
-    if not c.updates and config.imitation.updates and recorded is not None:
+    if not takes_samples(config) and recorded is not None:
         scenes = joined(scenes, recorded)
     mixed = RandomCrops(scenes, config.batch_size, config.seed, config.crop_seconds)
-    if not c.updates:
+    if not takes_samples(config):
         return mixed
 
     def sampled(scenes: LatentScenes, dropout: Absence) -> Latents:
@@ -159,53 +158,143 @@ def crops(
         if c.answer_recordings:
             samples.append(sampled(recorded, Absence(text=0.0)))
     scored = RandomCrops(joined(*samples), c.batch_size, config.seed + 1, config.crop_seconds)
-    return InTurn(mixed, updates_before_energy(config, subject), scored)
+    return InTurn(mixed, updates_on_scenes(config), scored)
 
 
-def updates_before_energy(config, subject: Subject) -> int:
-    """Updates of all stages that take scenes as they are."""
-    stages = plan(config, subject)
-    first = [stage.name for stage in stages].index('energy')
-    return sum(stage.updates for stage in stages[:first])
+def takes_samples(config) -> bool:
+    """Whether a stage trains on samples of the guided teacher."""
+    return any(stage.get('data') == SAMPLES and stage['updates'] for stage in settings_of(config))
+
+
+def updates_on_scenes(config) -> int:
+    """Updates of the stages before the first that trains on samples of the guided teacher."""
+    stages = settings_of(config)
+    first = [stage.get('data') for stage in stages].index(SAMPLES)
+    return sum(stage['updates'] for stage in stages[:first])
+
+
+def settings_of(config) -> Sequence[Mapping[str, Any]]:
+    """`config.stages`, or the stages that its progressive, consistency, energy, imitation describe.
+
+    Each stage is a dict:
+
+        recipe: name or dotted path (see `distillation.registry`), or {name: {'weight': 1.0, ...}}
+            with the settings of each recipe of a weighted sum.
+        updates, learning_rate: of the stage.
+        name: under which its metrics are written; none: the recipe's.
+        target: 'average' of the student, or 'previous', the student of the stage before.
+        data: 'scenes', or 'teacher_samples', made as config.energy says.
+        merge_weight: of the student after the last stage against the one before it, 0 to 1.
+        frozen: regular expression of the parameters that are not trained.
+        anything else: settings of the recipe.
+    """
+    if config.get('stages'):
+        return config.stages
+    c = config.progressive
+    stages = [
+        dict(
+            name=f'progressive {steps}',
+            recipe='progressive',
+            student_steps=steps,
+            ratio=ratio,
+            from_teacher=i == 0,
+            target='previous',
+            updates=c.updates,
+            learning_rate=c.learning_rate,
+        )
+        for i, (steps, ratio) in enumerate(progressive.stages(c.steps))
+    ]
+    c = config.consistency
+    consistency = dict(teacher_step=c.teacher_step, segments=c.segments)
+    rates = dict(updates=c.updates, learning_rate=c.learning_rate)
+    stages.append(dict(recipe='consistency', **rates, **consistency))
+    c = config.energy
+    kept = dict(consistency, weight=c.consistency_weight, segments=c.consistency_segments)
+    stages.append(
+        dict(
+            name='energy',
+            recipe={'energy': dict(segments=c.segments), 'consistency': kept},
+            data=SAMPLES,
+            updates=c.updates,
+            learning_rate=c.learning_rate,
+            merge_weight=c.share,
+            frozen=c.frozen,
+        )
+    )
+    c = config.get('imitation')
+    if c and c.updates:
+        stages.append(
+            dict(
+                recipe='imitation',
+                walks=c.walks,
+                data=SAMPLES if config.energy.updates else 'scenes',
+                updates=c.updates,
+                learning_rate=c.learning_rate,
+                frozen=c.frozen,
+            )
+        )
+    return stages
 
 
 def plan(config, subject: Subject) -> list[Stage]:
-    """Progressive stages, consistency, the energy score, imitation: as the config has updates."""
-    shared = dict(
-        student=subject.student, teacher=subject.teacher, path=subject.path,
+    """The stages of `settings_of` with their recipes."""
+    available = dict(
+        student=subject.student,
+        teacher=subject.teacher,
+        path=subject.path,
         guidance_range=config.guidance_range,
-    )  # fmt: skip
-    stages = []
-    for i, (steps, ratio) in enumerate(progressive.stages(config.progressive.steps)):
-        recipe = Progressive(jnp.int32(steps), ratio=ratio, from_teacher=i == 0, **shared)
-        c = config.progressive
-        stages.append(Stage(f'progressive {steps}', recipe, c.updates, c.learning_rate, False))
-    c = config.consistency
-    consistency = Consistency(jnp.float32(c.teacher_step), segments=tuple(c.segments), **shared)
-    stages.append(Stage('consistency', consistency, c.updates, c.learning_rate, True))
-    c = config.energy
-    score = Energy(student=subject.student, path=subject.path, segments=tuple(c.segments))
-    kept = consistency.replace(segments=tuple(c.consistency_segments))
-    recipe = Sum(
-        {'energy': jnp.float32(1.0), 'consistency': jnp.float32(c.consistency_weight)},
-        {'energy': score, 'consistency': kept},
+        experts=subject.experts,
     )
-    stages.append(Stage('energy', recipe, c.updates, c.learning_rate, True, c.share, c.frozen))
-    c = config.get('imitation')
-    if c and c.updates:
-        count = len(jax.tree.leaves(subject.experts)[0]) if subject.experts else 0
-        if not all(0 <= expert < count for walk in c.walks for expert in walk[1:]):
+    stages, data = [], 'scenes'
+    for given in settings_of(config):
+        settings = dict(given)
+        before, data = data, settings.pop('data', 'scenes')
+        if data not in ('scenes', SAMPLES) or (before, data) == (SAMPLES, 'scenes'):
             raise ValueError(
-                f'config.imitation.walks {c.walks} asks for experts that are not there: '
-                f'--experts gives {count}, counted from 0'
+                f"a stage's data are {data!r} after {before!r}: stages on 'scenes' come first, "
+                f'then those on {SAMPLES!r}'
             )
-        if config.energy.updates and config.energy.share != 1:
-            raise ValueError('a stage goes part of the way if it is the last: energy.share is not')
-        recipe = Imitation(
-            subject.experts, subject.student, subject.path, c.walks, config.guidance_range
-        )
-        stages.append(Stage('imitation', recipe, c.updates, c.learning_rate, True, 1.0, c.frozen))
+        stages.append(stage_of(settings, available))
+    for stage in stages[:-1]:
+        if stage.updates and stage.merge_weight != 1:
+            raise ValueError(
+                f'merge_weight of stage {stage.name!r} (energy.share) is not 1: only the last '
+                'stage goes part of the way'
+            )
     return stages
+
+
+def stage_of(settings: dict[str, Any], available: Mapping[str, Any]) -> Stage:
+    """One stage of `settings_of`, without its data."""
+    lacking = {'recipe', 'updates', 'learning_rate'} - set(settings)
+    if lacking:
+        raise ValueError(f'a stage {settings} lacks {", ".join(sorted(lacking))}')
+    recipe, target = settings.pop('recipe'), settings.pop('target', 'average')
+    name = settings.pop('name', recipe if isinstance(recipe, str) else ' + '.join(recipe))
+    if target not in ('average', 'previous'):
+        raise ValueError(f"stage {name!r}: target is {target!r}, use 'average' or 'previous'")
+    stage = Stage(
+        name,
+        settings.pop('updates'),
+        settings.pop('learning_rate'),
+        target == 'average',
+        settings.pop('merge_weight', 1.0),
+        settings.pop('frozen', ''),
+    )
+    count = len(jax.tree.leaves(available['experts'])[0]) if available['experts'] else 0
+    walks = settings.get('walks', ())
+    if not all(0 <= expert < count for walk in walks for expert in walk[1:]):
+        raise ValueError(
+            f'walks {walks} ask for experts that are not there: --experts gives {count}, counted '
+            'from 0'
+        )
+    if isinstance(recipe, str):
+        made = registry.make(recipe, available, **settings)
+    elif settings:
+        raise ValueError(f'stage {name!r}: {", ".join(settings)} belongs to one recipe of the sum')
+    else:
+        made = registry.make_sum(recipe, available)
+    return dataclasses.replace(stage, recipe=made)
 
 
 def train_step(
@@ -242,7 +331,7 @@ def optimizer(learning_rate) -> optax.GradientTransformation:
 
 def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | None:
     """All stages. Returns the averaged student, None if stopped."""
-    sizes = [config.batch_size, *([config.energy.batch_size] if config.energy.updates else [])]
+    sizes = [config.batch_size, *([config.energy.batch_size] if takes_samples(config) else [])]
     mesh = data_mesh(*sizes)
     places = ('teacher_params', 'student_params', 'experts')
     subject = dataclasses.replace(
@@ -301,9 +390,11 @@ def interpolate(before: PyTree, after: PyTree, stage: Stage) -> PyTree:
 
     What a stage gains is kept longer than what it loses: here timing, see the config.
     """
-    if not stage.updates or stage.share == 1:
+    if not stage.updates or stage.merge_weight == 1:
         return after
-    return jax.tree.map(lambda a, b: (1 - stage.share) * a + stage.share * b, before, after)
+    return jax.tree.map(
+        lambda a, b: (1 - stage.merge_weight) * a + stage.merge_weight * b, before, after
+    )
 
 
 def main(argv):
@@ -322,7 +413,10 @@ def main(argv):
         with run_folder(workdir, config, inputs) as workdir:
             distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
         return
-    takes_recordings = bool((c.updates or config.imitation.updates) and c.recordings and whole)
+    trains_on_captions = takes_samples(config) or any(
+        stage['recipe'] == 'imitation' and stage['updates'] for stage in settings_of(config)
+    )
+    takes_recordings = bool(trains_on_captions and c.recordings and whole)
     inputs = {
         'release': _RELEASE.value,
         'recordings': _RECORDINGS.value,
@@ -402,14 +496,14 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
 
     mixed, c = scenes('train', config.scenes), config.energy
     data = batches(mixed, config.batch_size, config.seed)
-    if c.updates:
+    if takes_samples(config):
         with Progress(config.scenes, 'teacher samples') as progress:
             samples = sample_pretrained_teacher(
                 mixed, subject, config.guidance_range, c.answer_steps, c.answer_batch_size,
                 config.seed, workdir / 'latents', progress.update,
             )  # fmt: skip
         scored = batches(samples, c.batch_size, config.seed + 1)
-        data = InTurn(data, updates_before_energy(config, subject), scored)
+        data = InTurn(data, updates_on_scenes(config), scored)
     student = distill(config, subject, data, workdir)
     if student is None:
         return

@@ -14,7 +14,7 @@ of the compiled step, not constants of it.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -46,6 +46,7 @@ class Batch:
     guidance: Leaf['B'] = None
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """Signature of all recipes, so that they are interchangeable in `experiments/distill.py`."""
 

@@ -138,6 +138,39 @@ def test_scm_is_the_limit_of_the_discrete_recipe():
     np.testing.assert_allclose(of_limit, gain * of_discrete / step, rtol=0.02)
 
 
+@on('straight')
+def test_mean_flow_is_its_identity_of_average_velocities(each_path):
+    """On the straight path: u is regressed on v - (t - s) du/dt, by differences in float64."""
+    calls = []
+
+    def student(params, c, guidance, step_size):
+        def denoise(x, t):
+            calls.append(toys.Call(x, t, guidance, step_size))
+            return toys.curved_student(params, c, guidance, step_size)(x, t)
+
+        return denoise
+
+    recipe = MeanFlow(student, toys.gaussian_teacher, toys.PATH, 0.3, adaptive_power=0.0)
+    with jax.enable_x64(True):
+        batch = jax.tree.map(lambda x: x.astype(jnp.float64), toys.batch())
+        got, _ = recipe.loss(0.8, 0.1, 1.0, batch, jax.random.key(6))
+        x, t, guidance, step_size = calls[-1]
+        tall, s = t[:, None, None], t - step_size
+        assert (step_size > 0).any()
+
+        def average(x, t):
+            x0 = toys.curved_student(0.8, None, guidance, t - s)(x, t)
+            return (x - x0) / t[:, None, None]
+
+        v, h = (x - toys.gaussian_teacher(1.0, None, guidance)(x, t)) / tall, 1e-5
+        rate = (average(x + h * v, t + h) - average(x - h * v, t - h)) / (2 * h)
+        difference = tall * (average(x, t) - v + step_size[:, None, None] * rate)
+        weight = jnp.clip(((1 - t) / t) ** 2, 1, 10)
+        square = jnp.sum(jnp.mean(difference**2, axis=-1) * batch.mask, axis=-1)
+        want = weight * square / batch.mask.sum(axis=-1)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
 @pytest.mark.parametrize('recipe', [MeanFlow, Shortcut])
 def test_without_a_step_the_target_is_the_teacher(recipe):
     """A student that at step size 0 is the teacher has no loss; one of other parameters has."""

@@ -1,0 +1,117 @@
+"""Recipes by name: a module of this package, or the dotted path of a class anywhere else.
+
+    make('scm', available, segments=(1, 4))
+    make('my_package.my_recipe.MyRecipe', available)
+
+A recipe's settings are the fields of its dataclass. A name is that of the module which holds the
+recipe, so a new file is a new name and there is no list to extend.
+"""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from realaudio_jax.distillation.recipe import Recipe, Sum
+from realaudio_jax.typing import Any
+
+
+def recipe_class(name: str) -> type:
+    """The class of a recipe.
+
+    Args:
+        name: module of this package, such as 'scm', or 'package.module.Class'.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    module, _, attribute = name.rpartition('.')
+    target = module if attribute and module else f'{__package__}.{name}'
+    try:
+        found = importlib.import_module(target)
+    except ModuleNotFoundError as error:
+        if not f'{target}.'.startswith(f'{error.name}.'):
+            raise  # the recipe is there, and imports what is not
+        raise ValueError(f'no recipe {name!r}: {_remedy(name)}') from None
+    if module:
+        recipe = getattr(found, attribute, None)
+        if not _is_recipe(recipe):
+            raise ValueError(f'no recipe {name!r}: {module} has no such class with a method `loss`')
+        return recipe
+    own = [value for value in vars(found).values() if _is_recipe(value)]
+    own = [value for value in own if value.__module__ == target]
+    if len(own) != 1:
+        raise ValueError(f'no recipe {name!r}: {_remedy(name)}')
+    return own[0]
+
+
+def make(name: str, available: Mapping[str, Any] | None = None, **settings: Any) -> Recipe:
+    """A recipe with its settings.
+
+    Args:
+        name: see `recipe_class`.
+        available: what any recipe may need, such as student, teacher, path, guidance_range and
+            experts; a recipe gets those that are fields of its own and not in `settings`.
+        settings: fields of the recipe. Lists become tuples. Numbers of fields that are leaves of
+            the pytree become arrays: arguments of a compiled step.
+
+    Raises:
+        ValueError: no such recipe, a setting that it does not have, or one that it lacks.
+    """
+    recipe = recipe_class(name)
+    fields = {field.name: field for field in dataclasses.fields(recipe)}
+    for given in settings:
+        if given not in fields:
+            near = difflib.get_close_matches(given, fields, 1)
+            hint = f'did you mean {near[0]!r}?' if near else f'it has {", ".join(fields)}'
+            raise ValueError(f'recipe {name!r} has no setting {given!r}: {hint}')
+    values = {key: value for key, value in (available or {}).items() if key in fields} | settings
+    required = [f.name for f in fields.values() if f.default is f.default_factory]
+    missing = [key for key in required if key not in values]
+    if missing:
+        raise ValueError(f'recipe {name!r} needs {", ".join(missing)}')
+    return recipe(**{key: _as_field(fields[key], value) for key, value in values.items()})
+
+
+def make_sum(parts: Mapping[str, Mapping[str, Any]], available: Mapping[str, Any]) -> Sum:
+    """A weighted sum of recipes.
+
+    Args:
+        parts: by name (see `recipe_class`) the settings of each, with its 'weight' (1 if absent).
+        available: see `make`.
+
+    Raises:
+        ValueError: see `make`.
+    """
+    weights = {name: jnp.float32(part.get('weight', 1.0)) for name, part in parts.items()}
+    recipes = {
+        name: make(name, available, **{k: v for k, v in part.items() if k != 'weight'})
+        for name, part in parts.items()
+    }
+    return Sum(weights, recipes)
+
+
+def _is_recipe(value: Any) -> bool:
+    return isinstance(value, type) and dataclasses.is_dataclass(value) and hasattr(value, 'loss')
+
+
+def _as_field(field: dataclasses.Field, value: Any) -> Any:
+    """A setting of a config as the value of a field."""
+    if isinstance(value, int | float) and field.metadata.get('pytree_node', True):
+        return jnp.asarray(value, jnp.int32 if isinstance(value, int) else jnp.float32)
+    return _as_tuple(value)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
+
+
+def _remedy(name: str) -> str:
+    """What to write instead."""
+    if '.' in name:
+        return 'its module cannot be found; run from its folder, or set PYTHONPATH'
+    package = importlib.import_module(__package__)
+    names = [getattr(package, export).__module__.rpartition('.')[2] for export in package.__all__]
+    return f'use one of {", ".join(sorted(names))}, or a dotted path to a class'

@@ -1,0 +1,69 @@
+"""Recipes by name: every module of the package, classes of others, and what is refused."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import toys
+
+from realaudio_jax import distillation
+from realaudio_jax.distillation import registry
+
+AVAILABLE = dict(
+    student=toys.linear_student,
+    teacher=toys.gaussian_teacher,
+    path=toys.PATH,
+    guidance_range=(1.0, 4.0),
+    experts=None,
+)
+
+
+def test_every_recipe_of_the_package_has_a_name_and_is_exported():
+    folder = pathlib.Path(distillation.__file__).parent
+    named = {}
+    for file in folder.glob('*.py'):
+        if '    def loss(' in file.read_text() and file.stem != 'recipe':
+            named[registry.recipe_class(file.stem).__name__] = file.stem
+    assert sorted(named) == sorted(distillation.__all__) and len(named) >= 8
+    assert named['ContinuousConsistency'] == 'scm'
+
+
+def test_settings_become_fields_in_the_form_that_steps_take():
+    made = registry.make('consistency', AVAILABLE, teacher_step=0.05, segments=[1, 4])
+    assert made.segments == (1, 4) and made.guidance_range == (1.0, 4.0)
+    assert isinstance(made.teacher_step, jax.Array)  # an argument of the step, not a constant
+    assert hash(jax.tree.structure(made)) is not None
+    energy = registry.make('energy', AVAILABLE, windows=[[4, None]])
+    assert energy.windows == ((4, None),) and not hasattr(energy, 'teacher')
+    own = registry.make('consistency', AVAILABLE, teacher_step=1, guidance_range=(2.0, 2.0))
+    assert own.guidance_range == (2.0, 2.0)
+
+
+def test_a_dotted_path_and_a_weighted_sum_are_what_they_name():
+    by_path = registry.make('realaudio_jax.distillation.scm.ContinuousConsistency', AVAILABLE)
+    by_name = registry.make('scm', AVAILABLE)
+    assert by_path == by_name
+    both = registry.make_sum(
+        {'scm': {'weight': 0.5}, 'consistency': {'teacher_step': 0.1}}, AVAILABLE
+    )
+    loss, metrics = both.loss(0.7, 0.6, 1.0, toys.batch(), jax.random.key(0))
+    want = 0.5 * metrics['scm_loss'] + metrics['consistency_loss']
+    np.testing.assert_allclose(np.mean(loss), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    'name, settings, part',
+    [
+        ('scn', {}, "no recipe 'scn': use one of consistency, ctm, .*scm"),
+        ('subject', {}, "no recipe 'subject': use one of"),
+        ('nowhere.Recipe', {}, 'cannot be found'),
+        ('realaudio_jax.noise.CosinePath', {}, 'no such class with a method `loss`'),
+        ('scm', {'segment': (1,)}, "has no setting 'segment': did you mean 'segments'"),
+        ('ctm', {}, "recipe 'ctm' needs teacher_step"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_in_one_line(name, settings, part):
+    with pytest.raises(ValueError, match=part) as caught:
+        registry.make(name, AVAILABLE, **settings)
+    assert '\n' not in str(caught.value)
