@@ -168,7 +168,7 @@ def takes_samples(config) -> bool:
 
 def updates_on_scenes(config) -> int:
     """Updates of the stages before the first that trains on samples of the guided teacher."""
-    stages = settings_of(config)
+    stages = [stage for stage in settings_of(config) if stage['updates']]
     first = [stage.get('data') for stage in stages].index(SAMPLES)
     return sum(stage['updates'] for stage in stages[:first])
 
@@ -249,6 +249,8 @@ def plan(config, subject: Subject) -> list[Stage]:
     for given in settings_of(config):
         settings = dict(given)
         before, data = data, settings.pop('data', 'scenes')
+        if not settings.get('updates'):
+            data = before
         if data not in ('scenes', SAMPLES) or (before, data) == (SAMPLES, 'scenes'):
             raise ValueError(
                 f"a stage's data are {data!r} after {before!r}: stages on 'scenes' come first, "

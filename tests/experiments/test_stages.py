@@ -79,11 +79,14 @@ def test_a_stage_by_name_and_what_is_refused(experiment, config):
     (stage,) = plan(scm)
     assert isinstance(stage.recipe, ContinuousConsistency) and stage.recipe.segments == (1, 4)
     assert stage.name == 'scm' and not run.takes_samples(config)
+    samples = scm | dict(data='teacher_samples')
+    assert len(plan(samples | dict(updates=0), scm, samples)) == 3  # no updates, no data
+    assert run.takes_samples(config) and run.updates_on_scenes(config) == 3
     for stages, part in (
         ([dict(recipe='scm', updates=1)], 'lacks learning_rate'),
         ([scm | dict(target='average student')], "target is 'average student'"),
         ([scm | dict(data='recordings')], "'recordings' after 'scenes'"),
-        ([scm | dict(data='teacher_samples'), scm], "'scenes' after 'teacher_samples'"),
+        ([samples, scm], "'scenes' after 'teacher_samples'"),
         ([scm | dict(merge_weight=0.5), scm], 'only the last stage'),
         ([scm | dict(segment=2)], "no setting 'segment'"),
         ([scm | dict(recipe={'scm': {}})], 'segments belongs to one recipe of the sum'),
