@@ -280,7 +280,9 @@ def test_the_energy_stage_goes_part_of_the_way_and_leaves_alone_what_it_freezes(
 def rank_of(tree, base, name):
     """Rank of what was added to the kernels with this name; all else must be as it was."""
     ranks = []
+    base = jax.tree.map(np.asarray, base)  # the two may be on other devices
     for (path, a), b in zip(named_leaves(tree), jax.tree.leaves(base), strict=True):
+        a = np.asarray(a)
         values = np.linalg.svd(a - b, compute_uv=False) if a.ndim == 2 else abs(a - b).reshape(-1)
         if path.endswith(f'{name}/kernel'):
             ranks.append(int((values > 1e-3 * values[0]).sum()))
