@@ -163,12 +163,12 @@ def crops(
 
 def takes_samples(config) -> bool:
     """Whether a stage trains on samples of the guided teacher."""
-    return any(stage.get('data') == SAMPLES and stage['updates'] for stage in settings_of(config))
+    return any(s.get('data') == SAMPLES and s.get('updates') for s in settings_of(config))
 
 
 def updates_on_scenes(config) -> int:
     """Updates of the stages before the first that trains on samples of the guided teacher."""
-    stages = [stage for stage in settings_of(config) if stage['updates']]
+    stages = [stage for stage in settings_of(config) if stage.get('updates')]
     first = [stage.get('data') for stage in stages].index(SAMPLES)
     return sum(stage['updates'] for stage in stages[:first])
 
@@ -416,7 +416,7 @@ def main(argv):
             distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
         return
     trains_on_captions = takes_samples(config) or any(
-        stage['recipe'] == 'imitation' and stage['updates'] for stage in settings_of(config)
+        s.get('recipe') == 'imitation' and s.get('updates') for s in settings_of(config)
     )
     takes_recordings = bool(trains_on_captions and c.recordings and whole)
     inputs = {

@@ -82,7 +82,9 @@ def test_a_stage_by_name_and_what_is_refused(experiment, config):
     samples = scm | dict(data='teacher_samples')
     assert len(plan(samples | dict(updates=0), scm, samples)) == 3  # no updates, no data
     assert run.takes_samples(config) and run.updates_on_scenes(config) == 3
+    lacking = [dict(recipe='scm', learning_rate=1e-4)]
     for stages, part in (
+        (lacking, 'lacks updates'),
         ([dict(recipe='scm', updates=1)], 'lacks learning_rate'),
         ([scm | dict(target='average student')], "target is 'average student'"),
         ([scm | dict(data='recordings')], "'recordings' after 'scenes'"),
