@@ -65,7 +65,7 @@ def ablate(
     enough = count >= ENOUGH_CLIPS[FRECHET]
     students = [setting for setting in settings if setting.model == 'student']
     pairs = [pair for pair in equal_evaluations(students) if pair[1] in settings]
-    with Progress(count * (len(settings) + 2), 'steps') as progress:
+    with Progress(count * (len(settings) + 2) + len(pairs), 'steps') as progress:
         finished = {}
 
         def say(label, done, total):

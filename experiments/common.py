@@ -74,6 +74,28 @@ def define_config(default: str, values: flags.FlagValues = flags.FLAGS) -> flags
     )
 
 
+def define_workdir(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
+    """The flag --workdir of the experiments that train; see `run_workdir`."""
+    return flags.DEFINE_string(
+        'workdir',
+        None,
+        'Where everything goes; none: runs/CONFIG, or runs/CONFIG_VARIANT.',
+        flag_values=values,
+    )
+
+
+def run_workdir(values: flags.FlagValues = flags.FLAGS) -> str:
+    """The folder of a run: --workdir, or one that its config and variant name.
+
+    'configs/foley_distill.py:test' is 'runs/foley_distill_test', so that a trial never stands in
+    the way of the run that it tried.
+    """
+    if values['workdir'].value:
+        return values['workdir'].value
+    file, _, variant = config_flags.get_config_filename(values['config']).partition(':')
+    return f'runs/{pathlib.PurePath(file).stem}{f"_{variant}" if variant else ""}'
+
+
 def refuse_ignored(flag: str, *ignored: flags.FlagHolder) -> None:
     """ValueError where flags are given that another one makes useless."""
     given = [f'--{other.name}' for other in ignored if other.value != other.default]
@@ -176,7 +198,7 @@ def usage(program: str, values: flags.FlagValues = flags.FLAGS) -> str:
     """What --help prints: what the program does, its flags and, if it has one, its config."""
     parts = [(sys.modules['__main__'].__doc__ or '').strip(), '', 'flags:']
     names = {flag.name for flag in values.get_key_flags_for_module(program)}
-    names |= {'config', 'workers'} & set(values)  # defined by the functions above
+    names |= {'config', 'workdir', 'workers'} & set(values)  # defined by the functions above
     for name in sorted(names):
         flag = values[name]
         default = '' if flag.default in (None, '', [], False) else f' ({flag.default_as_str})'

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import pathlib
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +19,14 @@ import jax.numpy as jnp
 import optax
 from absl import flags
 
-from experiments.common import define_config, define_workers, refuse_ignored, run
+from experiments.common import (
+    define_config,
+    define_workdir,
+    define_workers,
+    refuse_ignored,
+    run,
+    run_workdir,
+)
 from realaudio_jax import components, low_rank
 from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.data.attribution import note_recordings, write_attribution
@@ -44,7 +50,7 @@ from realaudio_jax.distillation.teacher_samples import (
 from realaudio_jax.generator import Generator, enable_compilation_cache
 from realaudio_jax.integrity import write_manifest
 from realaudio_jax.metrics.coherence import coherence_rows
-from realaudio_jax.metrics.distilled import calibrate_run, evaluate_run, record_seconds
+from realaudio_jax.metrics.distilled import finish_run, record_seconds
 from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
 from realaudio_jax.random import random_key
@@ -61,9 +67,7 @@ from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Any, PyTree
 
 _CONFIG = define_config('configs/foley_distill.py')
-_WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Where everything goes; none: runs/foley_distill, or runs/distill_<teacher>.'
-)
+define_workdir()
 _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder of sounds, see docs/own_data.md; none: foley alone.'
 )
@@ -402,8 +406,7 @@ def interpolate(before: PyTree, after: PyTree, stage: Stage) -> PyTree:
 def main(argv):
     del argv
     config = _CONFIG.value
-    name = f'distill_{config.teacher}' if config.get('teacher') else 'foley_distill'
-    workdir = pathlib.Path(_WORKDIR.value or f'runs/{name}')
+    workdir = pathlib.Path(run_workdir())
     enable_compilation_cache()
     if config.get('teacher') and not _TEACHER.value:
         raise ValueError(f'this config distils {config.teacher}: give its folder with --teacher')
@@ -428,9 +431,7 @@ def main(argv):
     with run_folder(workdir, config, inputs) as workdir:
         if not train_release(config, workdir, takes_recordings):
             return
-        print('calibration on training scenes', file=sys.stderr, flush=True)
-        calibrate_run(workdir)
-        summary = evaluate_run(workdir, _EMBEDDER_WEIGHTS.value)
+        summary = finish_run(workdir, _EMBEDDER_WEIGHTS.value)
     print(summary.markdown())
     print(f'done: open {workdir / "report.html"}; the student is in {workdir / "release"}')
 

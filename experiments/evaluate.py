@@ -19,7 +19,7 @@ from experiments.common import run
 from realaudio_jax.generator import enable_compilation_cache, load
 from realaudio_jax.metrics.controls import class_rows, loudness_rows
 from realaudio_jax.metrics.cost import latency_rows
-from realaudio_jax.metrics.distilled import calibrate_run, evaluate_run
+from realaudio_jax.metrics.distilled import finish_run
 from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.figures import DISTANCES
 from realaudio_jax.metrics.folders import compare_folders, sound_files
@@ -36,7 +36,7 @@ from realaudio_jax.metrics.summary import summarise
 from realaudio_jax.training.loop import Progress
 
 _RUN = flags.DEFINE_string(
-    'run', None, 'Folder of a distillation run: its calibration, figures and report, made again.'
+    'run', None, 'Folder of a distillation run: its figures and report are made again.'
 )
 _GENERATED = flags.DEFINE_string('generated', None, 'Folder of sounds to judge.')
 _REFERENCE = flags.DEFINE_string('reference', None, 'Folder of sounds to judge them against.')
@@ -117,6 +117,7 @@ def judge_release(
     curved = scenes[:loudness_scenes]
     total = count * (len(settings) + 2) + len(settings) * len(curved)
     total += len(settings) * probe_clips * (len(probe.classes) if probe else 0)
+    total += len(equal) + len(settings)  # differences, times
     with Progress(total, 'evaluate') as progress:
         finished = {}
 
@@ -144,13 +145,14 @@ def judge_release(
             rows += class_rows(
                 generator, settings, probe, embedders[0], probe_clips, seed=seed, progress=say
             )
-    for setting in settings:
-        rows += latency_rows(generator, scenes[0], setting)
+        for i, setting in enumerate(settings, 1):
+            rows += latency_rows(generator, scenes[0], setting)
+            say('times', i, len(settings))
     return rows
 
 
 def judge_run() -> None:
-    """Calibration and evaluation of a run folder, without training."""
+    """Calibration, where it is not yet done, and evaluation of a run folder, without training."""
     for flag in (_GENERATED, _REFERENCE, _RECORDINGS, _RELEASE, _WORKDIR, _STEPS):
         if flag.present:
             raise ValueError(f'--{flag.name} and --run do not go together; the run has its own')
@@ -158,8 +160,7 @@ def judge_run() -> None:
     names = {'seed': _SEED, 'eval_scenes': _SCENES, 'eval_seconds': _SECONDS}
     changes = {name: flag.value for name, flag in names.items() if flag.present}
     enable_compilation_cache()
-    calibrate_run(workdir)
-    print(evaluate_run(workdir, _WEIGHTS.value, changes).markdown())
+    print(finish_run(workdir, _WEIGHTS.value, changes).markdown())
     print(f'done: open {workdir / "report.html"}')
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments.common import define_config, run
+from experiments.common import define_config, define_workdir, run, run_workdir
 from realaudio_jax.components import TOWER_NAME, find_release
 from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.loader import batches
@@ -40,7 +40,7 @@ from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Array, PyTree
 
 _CONFIG = define_config('configs/foley_audio_tower.py')
-_WORKDIR = flags.DEFINE_string('workdir', 'runs/audio_tower', 'Where checkpoints and metrics go.')
+define_workdir()
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley alone.')
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the text encoder.')
 
@@ -172,7 +172,7 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
 def main(argv):
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'release': _RELEASE.value}
-    with run_folder(_WORKDIR.value, _CONFIG.value, inputs) as workdir:
+    with run_folder(run_workdir(), _CONFIG.value, inputs) as workdir:
         note_recordings(workdir, _RECORDINGS.value)
         train(_CONFIG.value, workdir, _RECORDINGS.value, _RELEASE.value)
 

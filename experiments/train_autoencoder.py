@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments.common import define_config, run
+from experiments.common import define_config, define_workdir, run, run_workdir
 from realaudio_jax import audio as signal
 from realaudio_jax import losses
 from realaudio_jax.data.array_cache import (
@@ -43,7 +43,7 @@ from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Array, PyTree
 
 _CONFIG = define_config('configs/foley_autoencoder.py')
-_WORKDIR = flags.DEFINE_string('workdir', 'runs/autoencoder', 'Where checkpoints and metrics go.')
+define_workdir()
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley alone.')
 
 
@@ -346,7 +346,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
 def main(argv):
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'code': _CODE.value}
-    with run_folder(_WORKDIR.value, _CONFIG.value, inputs) as workdir:
+    with run_folder(run_workdir(), _CONFIG.value, inputs) as workdir:
         note_recordings(workdir, _RECORDINGS.value, [_CODE.value])
         train(_CONFIG.value, workdir, _RECORDINGS.value, _CODE.value)
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments.common import define_config, define_workers, run
+from experiments.common import define_config, define_workdir, define_workers, run, run_workdir
 from realaudio_jax import low_rank
 from realaudio_jax.components import (
     NETWORK_KEY,
@@ -58,7 +58,7 @@ from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Array, PyTree
 
 _CONFIG = define_config('configs/foley_teacher.py')
-_WORKDIR = flags.DEFINE_string('workdir', 'runs/teacher', 'Where checkpoints and metrics go.')
+define_workdir()
 _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder of sounds, see docs/own_data.md; none: foley alone.'
 )
@@ -341,7 +341,7 @@ def main(argv):
     del argv
     given = (_RECORDINGS, _RELEASE, _AUTOENCODER, _INIT, _INIT_CODE)
     inputs = {flag.name: flag.value for flag in given}
-    with run_folder(_WORKDIR.value, _CONFIG.value, inputs) as workdir:
+    with run_folder(run_workdir(), _CONFIG.value, inputs) as workdir:
         starts = [weights_of(_INIT.value, TEACHER_NAME)] if _INIT.value else []
         note_recordings(workdir, _RECORDINGS.value, starts)
         train(_CONFIG.value, workdir, *inputs.values(), _WORKERS.value)

@@ -89,7 +89,7 @@ def write_report(
         tables: figures.
         warnings: figures that cannot be relied on, in words.
         facts: names and values shown at the end; a command goes through `without_paths` first.
-        note: what a listener should know of the sounds.
+        note: what a listener should know of the sounds and drawings, said before them.
 
     Raises:
         ValueError: a clip has no samples, or some that are not finite.
@@ -109,6 +109,8 @@ def write_report(
     ]
     if warnings:
         body.append(report_page.warnings(warnings))
+    if note:
+        body.append(report_page.key(note))
     body += [
         report_page.row(
             prompt,
@@ -127,8 +129,6 @@ def write_report(
         )
         for prompt, row in rows.items()
     ]
-    if note:
-        body.append(report_page.note(note))
     if facts:
         body.append(report_page.details('The run', facts))
     page = report_page.page(title, body)

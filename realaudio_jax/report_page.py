@@ -1,6 +1,7 @@
 """The HTML of a report: templates, style and the players' behaviour; every text is escaped."""
 
 import html
+import re
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,8 @@ section { margin-top: 1.2rem; }
 .warnings p { margin: 0 0 .2rem; max-width: 110ch; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); width: fit-content; max-width: 100%; }
-table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-size: .82rem;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: .26rem .65rem; text-align: right; white-space: nowrap; }
 th { font-weight: 600; vertical-align: bottom; }
 thead th { white-space: normal; max-width: 9.5em; border-bottom: 1px solid var(--line);
@@ -35,6 +37,7 @@ th:first-child, td:first-child { text-align: left; }
 tbody th:first-child { position: sticky; left: 0; background: var(--card); white-space: normal;
   min-width: 8.5em; }
 .better { color: var(--better); font-weight: 600; } .worse { color: var(--worse); }
+.sideways { display: none; }
 .clips { display: grid; gap: .6rem; grid-template-columns: repeat(var(--count), minmax(0, 1fr)); }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   overflow: hidden; }
@@ -53,7 +56,8 @@ dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .8rem; }
 @media (max-width: 900px) { .clips { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
 @media (max-width: 560px) { .clips { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  th, td { padding: .26rem .45rem; } tbody th:first-child { min-width: 7em; }
+  th, td { padding: .2rem .4rem; } tbody th:first-child { min-width: 12em; }
+  thead th { max-width: 6.5em; line-height: 1.15; } .sideways { display: block; margin-top: 0; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 """
 
@@ -135,6 +139,11 @@ def note(text: str) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
 
 
+def key(text: str) -> str:
+    """What a reader should know of the players, before them."""
+    return f'<section aria-label="Sounds">{note(text)}</section>'
+
+
 def table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], under: str) -> str:
     """A section with a table; the first cell of a line heads it.
 
@@ -144,9 +153,12 @@ def table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], u
     rows = []
     for first, *others in lines:
         cells = ''.join(f'<td{_verdict(text)}>{html.escape(text)}</td>' for text in others)
-        rows.append(f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>')
+        name = re.sub(r'(\d|−) ', '\\1\xa0', first)  # breaks between models, not within 'steps'
+        rows.append(f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>')
     return (
-        f'<section><h2>{html.escape(title)}</h2><div class="scroll" tabindex="0" role="region" '
+        f'<section><h2>{html.escape(title)}</h2>'
+        '<p class="note sideways">The table scrolls sideways →</p>'
+        '<div class="scroll" tabindex="0" role="region" '
         f'aria-label="{html.escape(title)}"><table><thead><tr>{head}</tr></thead>\n'
         f'<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>{note(under) if under else ""}'
         '</section>'
@@ -168,7 +180,10 @@ def row(prompt: str, events: Sequence[tuple[str, float, float]], figures: Sequen
     spans: dict[str, list[str]] = {}
     for text, onset, offset in events:
         spans.setdefault(text, []).append(f'{onset:.2f}–{offset:.2f}')
-    asked = '; '.join(f'{text} {", ".join(at)} s' for text, at in spans.items())
+    asked = '; '.join(
+        f'{", ".join(at)} s' if text == prompt else f'{text} {", ".join(at)} s'
+        for text, at in spans.items()
+    )
     asked = f'<p class="asked">{html.escape(asked)}</p>' if asked else ''
     return (
         f'<section><h2>{html.escape(prompt)}</h2>{asked}\n'

@@ -107,7 +107,10 @@ def plot(points: list[dict], bounds: dict[str, float], out: pathlib.Path) -> Non
     axis.minorticks_off()
     axis.set_xlim(0.055, 2.2)
     axis.set_ylim(bottom=0)
-    axis.set_xlabel('seconds for 10 s of 48 kHz stereo, two CPU cores (hollow: computed)')
+    axis.set_xlabel(
+        'seconds for 10 s of 48 kHz stereo, two CPU cores\n'
+        '(hollow: computed from the measured times of text, one evaluation and decoding)'
+    )
     axis.set_ylabel('Frechet distance (YAMNet)\n64 scenes, lower is better')
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, ncols=2, frameon=False, loc='upper right')

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,7 +21,12 @@ from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Float
 _MOST = 4.0  # ratio of two spreads; what is farther apart was not trained
 
 
-def calibrate_moments(folder: str | os.PathLike, scenes: Sequence[Scene], seed: int = 0) -> None:
+def calibrate_moments(
+    folder: str | os.PathLike,
+    scenes: Sequence[Scene],
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> None:
     """Measures moment-matching gains and shifts for each step count and stores them in a release.
 
     What a student cannot tell apart it answers with the mean, so the fewer its steps, the less its
@@ -36,6 +41,8 @@ def calibrate_moments(folder: str | os.PathLike, scenes: Sequence[Scene], seed: 
         folder: of the release, whose moments are written anew.
         scenes: of the training split, all of one duration.
         seed: of the first scene's noise, the same for all.
+        progress: called with the number of sounds made, of `len(scenes)` for the teacher and for
+            each step count of the student.
 
     Raises:
         OSError: the moments cannot be written.
@@ -46,9 +53,16 @@ def calibrate_moments(folder: str | os.PathLike, scenes: Sequence[Scene], seed: 
     same = {str(n): {'gain': ones, 'shift': 0 * ones} for n in generator.student_steps}
     as_it_is = generator.params | {MOMENTS: same}  # its programs serve the new moments, too
     generator = generator.with_networks(generator.networks, as_it_is)
+    say = progress or (lambda _: None)
+
+    finished = 0
 
     def moments(setting: Setting) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
-        latents = make_sounds(generator, scenes, setting, seed).latents
+        nonlocal finished
+        latents = make_sounds(
+            generator, scenes, setting, seed, progress=lambda n: say(finished + n)
+        ).latents
+        finished += len(scenes)
         return latents.mean((0, 1)), latents.std((0, 1))
 
     wanted, spread = moments(REFERENCE)
@@ -61,7 +75,11 @@ def calibrate_moments(folder: str | os.PathLike, scenes: Sequence[Scene], seed: 
 
 
 def calibrate_onsets(
-    folder: str | os.PathLike, scenes: Sequence[Scene], setting: Setting, seed: int = 0
+    folder: str | os.PathLike,
+    scenes: Sequence[Scene],
+    setting: Setting,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> float:
     """Measures how early generated onsets are and stores the compensation in a release.
 
@@ -73,6 +91,7 @@ def calibrate_onsets(
         scenes: of the training split, all of one duration.
         setting: how the sounds are made.
         seed: of the first scene's noise.
+        progress: called with the number of sounds made.
 
     Returns:
         The lead now in the config, s; never negative.
@@ -81,7 +100,7 @@ def calibrate_onsets(
         OSError: the config cannot be written.
     """
     generator = Generator(folder)
-    sounds = make_sounds(generator, scenes, setting, seed).floats()
+    sounds = make_sounds(generator, scenes, setting, seed, progress=progress).floats()
     errors = [
         onset_errors(sound, SAMPLE_RATE, [event.onset_s for event in scene.events])
         for sound, scene in zip(sounds, scenes, strict=True)

@@ -1,12 +1,13 @@
 """Calibration and evaluation of a distillation run, each a function of its folder alone.
 
-`experiments.distill` calls both after training; `experiments.evaluate --run=DIR` calls them again,
-without training. What they need is in the folder: `run.json` with the config, and `release/`.
+`experiments.distill` calls `finish_run` after training; `experiments.evaluate --run=DIR` calls it
+again, without training. All it needs is in the folder: `run.json` with the config, and `release/`.
 """
 
 import dataclasses
 import json
 import pathlib
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import audio as audio_lib
+from realaudio_jax.components import MOMENTS_NAME, STUDENT_NAME, load_moments
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.generator import Generator
+from realaudio_jax.integrity import digest
 from realaudio_jax.io import atomic_path, write_audio
 from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.cost import latency_row
@@ -28,19 +31,46 @@ from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.results import write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
 from realaudio_jax.metrics.summary import Summary, summarise
+from realaudio_jax.release import save_params
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.report import ReportClip, plot_spectrogram, without_paths, write_report
-from realaudio_jax.training.loop import Progress
+from realaudio_jax.training.loop import Progress, print_to_stderr, stop_says
 from realaudio_jax.training.run_folder import RUN_NAME, read_run
 from realaudio_jax.typing import SAMPLE_RATE
 
-RELEASE, SECONDS = 'release', 'seconds.json'  # in the folder of a run
+# In the folder of a run.
+RELEASE, SECONDS, CALIBRATION = 'release', 'seconds.json', 'calibration.json'
 PLAYED_LUFS = -23.0  # of the report's players: EBU R 128
 _MOST_DB = 40.0  # that a player is raised by: silence stays silent
 
 
+def finish_run(
+    workdir: pathlib.Path,
+    embedder_weights: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Summary:
+    """What follows training: calibration, evaluation and the report; see the two functions below.
+
+    A stop says what is kept, and how to go on.
+    """
+    weights = f' --embedder_weights={shlex.quote(embedder_weights)}' if embedder_weights else ''
+    run = f'{shlex.quote(str(workdir))}{weights}'
+    calibrated = False
+
+    def kept() -> str:
+        done = 'the student and its calibration are' if calibrated else 'the student is'
+        return f'stopped; {done} kept: go on with python -m experiments.evaluate --run={run}'
+
+    with stop_says(kept):
+        calibrate_run(workdir)
+        calibrated = True
+        return evaluate_run(workdir, embedder_weights, changes)
+
+
 def calibrate_run(workdir: pathlib.Path) -> None:
     """Moments and onset compensation of a run's student, measured on scenes of the training split.
+
+    They are kept in `calibration.json` of the run, and not measured again for the same student.
 
     Args:
         workdir: of a finished `experiments.distill`.
@@ -50,15 +80,41 @@ def calibrate_run(workdir: pathlib.Path) -> None:
     """
     run, release = _finished(workdir)
     config, begin = run['config'], time.monotonic()
+    settings = {name: config[name] for name in ('seed', 'calibration_scenes', 'eval_seconds')}
+    measured_for = settings | {'student': digest(release / STUDENT_NAME)}
+    path = pathlib.Path(workdir) / CALIBRATION
+    kept = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    if kept.get('measured_for') == measured_for:
+        moments = jax.tree.map(np.float32, kept['moments'], is_leaf=lambda x: isinstance(x, list))
+        save_params(release / MOMENTS_NAME, moments)
+        given = dataclasses.replace(ReleaseConfig.read(release), onset_lead_s=kept['onset_lead_s'])
+        given.write(release)
+        print_to_stderr(f'calibration is that of {path}')
+        return
     source = scene_source(run['inputs']['recordings'], config['foley_weight'], 'train')
     scenes = list(
         make_scenes(config['seed'], source, config['calibration_scenes'], config['eval_seconds'])
     )
     # measured anew, not on top of an earlier calibration
     dataclasses.replace(ReleaseConfig.read(release), onset_lead_s=0.0).write(release)
-    calibrate_moments(release, scenes, config['seed'])
     few = Setting('student', min(4, max(config['consistency']['segments'])))
-    calibrate_onsets(release, scenes, few, config['seed'])
+    counts = len(ReleaseConfig.read(release).student.steps) + 1  # and the teacher
+    with Progress((counts + 1) * len(scenes), 'calibration') as progress:
+        calibrate_moments(release, scenes, config['seed'], progress.update)
+        lead = calibrate_onsets(
+            release,
+            scenes,
+            few,
+            config['seed'],
+            lambda n: progress.update(counts * len(scenes) + n),
+        )
+    found = {
+        'measured_for': measured_for,
+        'onset_lead_s': lead,
+        'moments': jax.tree.map(np.ndarray.tolist, jax.device_get(load_moments(release))),
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(found), encoding='utf-8')
     record_seconds(workdir, 'calibration', time.monotonic() - begin)
 
 
@@ -101,7 +157,14 @@ def evaluate_run(
     def keep(setting: Setting, made: Made) -> None:
         shown[setting] = made.sounds[: config['report_prompts']]
 
-    with Progress(len(scenes) * (len(students) + len(teachers) + 2), 'evaluation') as progress:
+    comparisons = [*equal, (few, REFERENCE)]
+    timed = (few, REFERENCE)
+    sounds = len(scenes) * (len(students) + len(teachers) + 2)
+    print_to_stderr(
+        f'evaluation: {len(scenes)} held-out scenes, then differences, times of one sound and the '
+        'report; programs are compiled on the way'
+    )
+    with Progress(sounds + len(comparisons) + len(timed) + 1, 'evaluation') as progress:
         finished: dict[str, int] = {}
 
         def say(label: str, done: int, total: int) -> None:
@@ -115,25 +178,29 @@ def evaluate_run(
             tower,
             embedders,
             others,
+            reference=REFERENCE,
             seed=seed,
             latency_repeats=0,
             distances=distances,
-            comparisons=[*equal, (few, REFERENCE)],
+            comparisons=comparisons,
             made=keep,
             progress=say,
         )
-    rows += [latency_row(generator, scenes[0], setting) for setting in (few, REFERENCE)]
-    common = {
-        'seed': seed,
-        'seconds': seconds,
-        'scenes': 'held-out foley' if recordings is None else 'held-out recordings',
-    }
-    rows = [row | common for row in rows]
-    write_results(workdir, rows, 'Steps against quality')
-    summary = summarise(rows)
-    record_seconds(workdir, 'evaluation', time.monotonic() - begin)
-    order = [REFERENCE, *students]
-    _write_page(workdir, run, config, summary, scenes, {s: shown[s] for s in order}, few)
+        for i, setting in enumerate(timed, 1):
+            rows.append(latency_row(generator, scenes[0], setting))
+            say('times', i, len(timed))
+        common = {
+            'seed': seed,
+            'seconds': seconds,
+            'scenes': 'held-out foley' if recordings is None else 'held-out recordings',
+        }
+        rows = [row | common for row in rows]
+        write_results(workdir, rows, 'Steps against quality')
+        summary = summarise(rows)
+        record_seconds(workdir, 'evaluation', time.monotonic() - begin)
+        order = [REFERENCE, *students]
+        _write_page(workdir, run, config, summary, scenes, {s: shown[s] for s in order}, few)
+        say('report', 1, 1)
     return summary
 
 
@@ -220,9 +287,9 @@ def _write_page(
         [t for t in (summary.figures, summary.differences) if t],
         summary.warnings,
         facts,
-        f'Every sound is brought to {PLAYED_LUFS:g} LUFS for listening; samples/ and all figures '
-        'have the level that the decoder gave. Lines: onset (solid) and offset (dashed) asked '
-        'for. Spectrograms: mel scale from 0 to 24 kHz, -100 to -20 dB.',
+        'Lines in the spectrograms: solid where an event was asked to begin, dashed where to end. '
+        'Mel scale from 0 to 24 kHz, -100 to -20 dB. Every sound is played at '
+        f'{PLAYED_LUFS:g} LUFS; samples/ and all figures have the level that the decoder gave.',
     )
 
 

@@ -182,7 +182,8 @@ def evaluate(
         comparisons: pairs of `settings` whose difference is measured, scene by scene from the same
             noise; see `SceneJudge.differences`.
         made: called with each setting and what it made, for whoever keeps some of the sounds.
-        progress: called with (what is made, done, total).
+        progress: called with (what is made, done, total): the two references and each setting,
+            `len(scenes)` times each, the last time when it is judged; then each comparison.
 
     Returns:
         Flat rows for `write_results`: name, value, unit, n, low and high (95% interval), model,
@@ -198,10 +199,16 @@ def evaluate(
     judge = SceneJudge(scenes, tower, embedders, distances, seed, resamples)
     say = progress or (lambda *_: None)
 
+    def label_of(setting: Setting) -> str:
+        return f'{setting.model} {setting.steps}'
+
+    def judged(setting: Setting) -> None:
+        say(label_of(setting), len(scenes), len(scenes))
+
     def make(setting: Setting) -> Made:
-        label = f'{setting.model} {setting.steps}'
+        label = label_of(setting)
         sounds = make_sounds(
-            generator, scenes, setting, seed, batch, lambda n: say(label, n, len(scenes))
+            generator, scenes, setting, seed, batch, lambda n: say(label, n - 1, len(scenes))
         )
         if made is not None:
             made(setting, sounds)
@@ -222,6 +229,7 @@ def evaluate(
         kept = make(reference)
         nothing = np.zeros(len(scenes))
         measured[reference] = judge.measure(kept.floats(), nothing)
+        judged(reference)
     for setting in settings:
         columns = setting.columns(generator)
         again = reference is not None and setting == reference
@@ -241,9 +249,11 @@ def evaluate(
         rows.append({'name': 'NFE', 'value': setting.nfe, 'unit': '', 'n': 1} | columns)
         if latency_repeats:
             rows.append(latency_row(generator, scenes[0], setting, latency_repeats))
-    for first, second in comparisons:
+        judged(setting)
+    for i, (first, second) in enumerate(comparisons, 1):
         columns = first.columns(generator)
         rows += judge.differences(measured[first], measured[second], second.label, columns)
+        say('differences', i, len(comparisons))
     return rows
 
 

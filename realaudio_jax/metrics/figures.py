@@ -29,6 +29,8 @@ ENOUGH_CLIPS = {
     'kernel distance': 24,
     'latent error': 12,
     'class found': 24,
+    'onset error, median': 12,
+    'onsets within 50 ms': 12,
 }
 Windows = Sequence[np.ndarray]  # of an embedder, one array [frames D] per sound
 

@@ -31,6 +31,14 @@ FIGURES = {
     ONSETS_NEAR: False,
 }
 _NAMES = {REAL: 'real scenes', RECONSTRUCTION: 'real, through the autoencoder'}
+_MEANINGS = {
+    LATENT_ERROR: 'to what the teacher makes of the same noise in its most steps; 0 is the same, '
+    '1.4 unrelated',
+    KERNEL_DISTANCE: 'how unlike the set of sounds is to real scenes; 0 is alike',
+    CLASS_FOUND: "how often the class that the release's own tower hears is one of the scene's",
+    ONSET_MEDIAN: 'time from an onset asked for to the one heard',
+}
+_MORE = 'More on each: docs/metrics.md.'
 _MINUS = '−'
 Row = Mapping[str, Any]
 
@@ -94,8 +102,15 @@ def summarise(rows: Sequence[Row]) -> Summary:
         }
         for name in (*FIGURES, TIME)
     }
+    references = {  # their latent error is 0 by its definition, so none is better than they are
+        settings.get(key) for key, row in found[LATENT_ERROR].items() if row['value'] == 0
+    }
     differences = [
-        row for row in rows if row.get('figure') in FIGURES and _shown(row, row['figure'], embedder)
+        row
+        for row in rows
+        if row.get('figure') in FIGURES
+        and _shown(row, row['figure'], embedder)
+        and not (row['figure'] == LATENT_ERROR and row['against'] in references)
     ]
     return Summary(
         _sentences(differences, found, settings),
@@ -148,11 +163,9 @@ def _figures(found: Mapping, settings: Mapping[tuple, str], embedder: str | None
     ]
     counts = {row['n'] for of in found.values() for row in of.values() if row['name'] in FIGURES}
     note = f'95% intervals over scenes in brackets, n = {_span(counts)}.'
-    if found[LATENT_ERROR]:
-        note += ' Latent error: to what the teacher makes of the same noise in its most steps; 0 is'
-        note += ' the same, 1.4 unrelated.'
-    if embedder:
-        note += f' Kernel distance to real scenes by the {embedder}.'
+    meanings = _MEANINGS | {KERNEL_DISTANCE: f'{_MEANINGS[KERNEL_DISTANCE]}, by the {embedder}'}
+    said = [f'{name}: {meanings[name]}.' for name in shown if name in meanings]
+    note = ' '.join([note, *(text[0].upper() + text[1:] for text in said), _MORE])
     return Table('Figures', tuple(headings), tuple(lines), note)
 
 
@@ -171,7 +184,10 @@ def _differences(differences: Sequence[Row], settings: Mapping[tuple, str]) -> T
         )
         for (key, against), of in lines.items()
     ]
-    note = 'Same scenes, same noise: paired 95% intervals. Better or worse where 0 lies outside.'
+    note = (
+        'Same scenes, same noise: paired 95% intervals. Better or worse where 0 lies outside the '
+        'interval of enough clips.'
+    )
     return Table('Student against teacher', tuple(headings), tuple(cells), note)
 
 
@@ -183,25 +199,31 @@ def _sentences(
     for row in differences:
         compared.setdefault((_key(row), row['against']), []).append(row)
     nfe = {settings[key]: count for key, count in _evaluations(found).items() if key in settings}
-    equal, others = [], []
+    equal: dict[str, list[str]] = {}  # numbers of evaluations by what is said of them
+    others: list[str] = []
     for (key, against), rows in compared.items():
         student = settings[key]
         if nfe.get(against) == nfe[student]:
-            equal.append(f'with {nfe[student]}, {_verdicts(rows)}')
+            equal.setdefault(_verdicts(rows), []).append(str(nfe[student]))
             continue
-        # the reference's latent error is 0 by its definition
-        verdicts = _verdicts([row for row in rows if row['figure'] != LATENT_ERROR])
+        others += _speed(found, key, _named(settings, against))
         others.append(
-            f'Against {against}, {nfe[against]} evaluations, the student of {_steps(key[1])} is '
-            f'{verdicts}{_speed(found, key, _named(settings, against))}.'
+            f'Student in {_steps(key[1])} against {against} ({nfe[against]} evaluations): '
+            f'{_verdicts(rows)}.'
         )
     if equal:
-        equal = [f'At equal evaluations, student against guided teacher: {"; ".join(equal)}.']
-    return (*equal, *others)
+        said = [
+            f'with {_listed(counts)} evaluations, {verdicts}' for verdicts, counts in equal.items()
+        ]
+        others.insert(0, f'Student against guided teacher at equal evaluations: {"; ".join(said)}.')
+    return tuple(others)
 
 
 def _verdicts(rows: Sequence[Row]) -> str:
-    """'better in latent error (-0.14 [-0.16, -0.12]), worse in class found (...)'."""
+    """'better in latent error (-0.14 [-0.16, -0.12]), worse in class found (...)'.
+
+    Figures from too few clips are named apart: of those nothing is known.
+    """
     said = []
     for verdict in ('better', 'worse'):
         figures = [
@@ -210,20 +232,26 @@ def _verdicts(rows: Sequence[Row]) -> str:
             if _verdict(row, row['figure']) == verdict
         ]
         if figures:
-            said.append(f'{verdict} in {" and ".join(figures)}')
-    return ', '.join(said) or 'not told apart by any figure'
+            said.append(f'{verdict} in {_listed(figures)}')
+    few = [row for row in rows if _lacks_clips(row, row['figure'])]
+    if len(few) < len(rows) and not said:
+        said.append(f'not told apart by {"any" if not few else "any other"} figure')
+    if few:
+        by = '' if len(few) == len(rows) else f' by {_listed([row["figure"] for row in few])}'
+        said.append(f'{_span({row["n"] for row in few})} clips are too few to tell{by}')
+    return ', '.join(said)
 
 
-def _speed(found: Mapping, student: tuple, other: tuple | None) -> str:
+def _speed(found: Mapping, student: tuple, other: tuple | None) -> list[str]:
     times = [found[TIME].get(key) for key in (student, other)]
     if not all(times):
-        return ''
+        return []
     fast, slow = (row['value'] for row in times)
-    seconds = f' of {times[0]["seconds"]:g} s' if 'seconds' in times[0] else ''
-    return (
-        f', and makes a sound{seconds} in {_number(fast)} ms in place of {_number(slow)} ms, '
-        f'{_number(slow / fast)} times as fast'
-    )
+    sound = f'{times[0]["seconds"]:g} s of sound' if 'seconds' in times[0] else 'a sound'
+    return [
+        f'In {_steps(student[1])} the student makes {sound} in {_number(fast)} ms; the teacher in '
+        f'{_steps(other[1])} takes {_number(slow)} ms: {_number(slow / fast)} times as fast.'
+    ]
 
 
 def _evaluations(found: Mapping) -> dict[tuple, int]:
@@ -238,12 +266,16 @@ def _named(settings: Mapping[tuple, str], name: str) -> tuple | None:
 def _warnings(found: Mapping, settings: Mapping[tuple, str]) -> tuple[str, ...]:
     """Figures from few clips, and models that a figure puts at or below the real sounds' own."""
     warnings = []
+    few: dict[tuple[int, int], list[str]] = {}
     for name in FIGURES:
-        few = [row['n'] for key, row in found[name].items() if key in settings and too_few(row)]
-        if few:
-            warnings.append(
-                f'{name} is from {max(few)} clips; below {ENOUGH_CLIPS[name]} it ranks nothing.'
-            )
+        counts = [row['n'] for key, row in found[name].items() if key in settings and too_few(row)]
+        if counts:
+            few.setdefault((max(counts), ENOUGH_CLIPS[name]), []).append(name)
+    for (count, enough), names in few.items():
+        warnings.append(
+            f'from {count} clips nothing is ranked by {_listed(names)}: '
+            f'{enough} or more would tell.'
+        )
     floor = next((row for k, row in found[KERNEL_DISTANCE].items() if k[0] == REAL), None)
     if floor is not None:
         passed = [
@@ -262,9 +294,13 @@ def _warnings(found: Mapping, settings: Mapping[tuple, str]) -> tuple[str, ...]:
 
 def _verdict(row: Row, figure: str) -> str:
     """'better' or 'worse' where the interval of enough clips leaves out 0, else ''."""
-    if row['low'] <= 0 <= row['high'] or row['n'] < ENOUGH_CLIPS.get(figure, 0):
+    if row['low'] <= 0 <= row['high'] or _lacks_clips(row, figure):
         return ''
     return 'better' if (row['value'] < 0) == FIGURES[figure] else 'worse'
+
+
+def _lacks_clips(row: Row, figure: str) -> bool:
+    return row['n'] < ENOUGH_CLIPS.get(figure, 0)
 
 
 def _judged(row: Row, figure: str) -> str:
@@ -295,6 +331,11 @@ def _number(value: float) -> str:
     digits = 2 if size < 10 else 1 if size < 100 else 0
     text = f'{size:,.{digits}f}'
     return (_MINUS if value < 0 and float(text.replace(',', '')) else '') + text
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f'{", ".join(first)} and {last}' if first else last
 
 
 def _span(counts: set[int]) -> str:

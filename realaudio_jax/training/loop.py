@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -155,6 +156,28 @@ class StopRequest:
         os.write(2, b'\nstopping after this step; press Ctrl-C again to leave at once\n')
 
 
+@contextlib.contextmanager
+def stop_says(line: Callable[[], str]) -> Iterator[None]:
+    """Makes Ctrl-C and SIGTERM end what has no loop with a line on what is kept.
+
+    Args:
+        line: gives it when the stop comes; the KeyboardInterrupt carries it to `main_guard`.
+    """
+
+    def interrupt(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()  # elsewhere: no handlers
+    earlier = signal.signal(signal.SIGTERM, interrupt) if in_main else None
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(line()) from stop
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
+
+
 def require_finite(
     loss: Any, step: int, checkpointer: Any = None, params: PyTree | None = None
 ) -> float:
@@ -214,10 +237,10 @@ def main_guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]]
                 raise
             print(f'error: {_one_line(error)}', file=sys.stderr, flush=True)
             sys.exit(1)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             if os.environ.get(TRACEBACK_VARIABLE) == '1':
                 raise
-            print('stopped', file=sys.stderr, flush=True)
+            print(str(stop) or 'stopped', file=sys.stderr, flush=True)
             sys.exit(130)
 
     return guarded

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from absl import flags
+from ml_collections import config_flags
 
 import realaudio_jax
 from experiments import common
@@ -158,3 +159,28 @@ def test_what_a_library_logs_is_its_line_alone():
         [sys.executable, '-c', program], cwd=root, capture_output=True, text=True, timeout=120
     )
     assert done.stderr == '10 sounds, 2 labels\n'
+
+
+@pytest.mark.parametrize(
+    ('given', 'folder'),
+    [
+        (['--config=configs/foley_distill.py'], 'runs/foley_distill'),
+        (['--config=configs/foley_distill.py:test'], 'runs/foley_distill_test'),
+        (['--config=configs/foley_teacher.py:own'], 'runs/foley_teacher_own'),
+        (['--config=configs/foley_teacher.py:own', '--workdir=mine'], 'mine'),
+    ],
+)
+def test_a_variant_has_a_default_folder_of_its_own(given, folder):
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=['x', *given])
+    common.define_workdir(values)
+    parse_flags(['x', *given], values)
+    assert common.run_workdir(values) == folder
+
+
+@pytest.mark.parametrize(
+    'name', ['distill', 'train_teacher', 'train_autoencoder', 'train_audio_tower']
+)
+def test_training_commands_share_the_default_folder(experiment, name):
+    experiment(name)
+    assert flags.FLAGS['workdir'].default is None

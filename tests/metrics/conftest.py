@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from realaudio_jax.data.mixtures import FoleySource
@@ -6,6 +8,7 @@ from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.metrics.tower import load_tower
+from realaudio_jax.training.run_folder import run_folder
 
 STUDENT, TEACHER = Setting('student', 4), Setting('teacher', 2, guidance=1.5)  # 4 evaluations each
 
@@ -35,7 +38,13 @@ def made():
 
 
 @pytest.fixture(scope='session')
-def rows(generator, scenes, made):
+def counted():
+    """How the progress of `rows` went: (done, total) by label."""
+    return {}
+
+
+@pytest.fixture(scope='session')
+def rows(generator, scenes, made, counted):
     """A whole evaluation of the tiny release, as the main job makes it."""
     return evaluate(
         generator,
@@ -50,4 +59,24 @@ def rows(generator, scenes, made):
         diversity_prompts=1,
         comparisons=[(STUDENT, TEACHER)],
         made=made.__setitem__,
+        progress=lambda label, *count: counted.setdefault(label, []).append(count),
     )
+
+
+@pytest.fixture
+def run(tower_release, tmp_path):
+    """A run folder as training leaves it, without any."""
+    config = {
+        'seed': 3,
+        'scenes': 4,
+        'scene_seconds': 1.0,
+        'foley_weight': 0.4,
+        'consistency': {'segments': [4], 'updates': 2},
+        'calibration_scenes': 2,
+        'eval_scenes': 5,
+        'eval_seconds': 1.0,
+        'report_prompts': 2,
+    }
+    with run_folder(tmp_path / 'run', config, {'recordings': None}) as folder:
+        shutil.copytree(tower_release, folder / 'release')
+    return folder

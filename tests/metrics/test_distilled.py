@@ -1,11 +1,20 @@
+import dataclasses
+import shutil
+from unittest.mock import create_autospec
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from realaudio_jax.audio import loudness_lufs
+from realaudio_jax.components import MOMENTS_NAME, load_moments
+from realaudio_jax.metrics import distilled
 from realaudio_jax.metrics.distilled import PLAYED_LUFS, _played, calibrate_run, evaluate_run
+from realaudio_jax.release import save_params
+from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.run_folder import run_folder
-from realaudio_jax.typing import SAMPLE_RATE
+from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE
 
 
 def test_players_have_one_loudness_and_silence_stays_silent():
@@ -26,3 +35,49 @@ def test_a_folder_without_a_finished_run_is_named(step, tmp_path):
         pass
     with pytest.raises(FileNotFoundError, match='has no finished student; give'):
         step(tmp_path)
+
+
+def test_calibration_is_kept_and_not_made_twice(run, monkeypatch):
+    made = []
+
+    def moments(folder, scenes, seed, progress):
+        made.append(len(scenes))
+        values = np.random.default_rng(len(made)).normal(size=LATENT_CHANNELS).astype(np.float32)
+        steps = ReleaseConfig.read(folder).student.steps
+        found = {str(n): {'gain': n * values, 'shift': values} for n in steps}
+        save_params(folder / MOMENTS_NAME, found)
+
+    def onsets(folder, scenes, setting, seed, progress):
+        dataclasses.replace(ReleaseConfig.read(folder), onset_lead_s=0.007).write(folder)
+        return 0.007
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    def state():
+        return load_moments(run / 'release'), ReleaseConfig.read(run / 'release').onset_lead_s
+
+    for name, measure in (('calibrate_moments', moments), ('calibrate_onsets', onsets)):
+        fake = create_autospec(getattr(distilled, name), side_effect=measure)
+        monkeypatch.setattr(distilled, name, fake)
+    monkeypatch.setattr(distilled, 'evaluate_run', stopped)
+    with pytest.raises(KeyboardInterrupt, match='student and its calibration are kept: go on with'):
+        distilled.finish_run(run)
+    measured = state()
+    assert made == [2] and measured[1] == 0.007
+
+    (run / 'release' / MOMENTS_NAME).unlink()  # training saves its release without
+    dataclasses.replace(ReleaseConfig.read(run / 'release'), onset_lead_s=0.0).write(
+        run / 'release'
+    )
+    calibrate_run(run)
+    assert made == [2]
+    jax.tree.map(np.testing.assert_array_equal, state(), measured)
+
+    teacher, student = (run / 'release' / f'{name}.safetensors' for name in ('teacher', 'student'))
+    shutil.copyfile(teacher, student)
+    calibrate_run(run)
+    assert made == [2, 2]  # another student is measured
+    monkeypatch.setattr(distilled, 'calibrate_run', stopped)
+    with pytest.raises(KeyboardInterrupt, match='the student is kept: go on with .* --run='):
+        distilled.finish_run(run)

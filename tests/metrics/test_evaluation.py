@@ -166,3 +166,12 @@ def test_mixed_durations_and_single_scenes_are_refused(generator, scenes):
         one_duration(scenes + longer)
     with pytest.raises(ValueError, match='2 or more'):
         evaluate(generator, scenes[:1], [STUDENT])
+
+
+def test_progress_ends_when_all_is_judged(rows, counted):
+    """Not when the sounds are made: judging them takes as long."""
+    last = {label: counts[-1] for label, counts in counted.items()}
+    assert last.pop('differences') == (1, 1) and len(last) == 4
+    assert set(last.values()) == {(5, 5)}
+    for label in ('teacher 2', 'student 4'):
+        assert [done for done, _ in counted[label]] == [3, 4, 5]

@@ -3,13 +3,18 @@
 import base64
 import html.parser
 import io
+import json
 import re
+from unittest.mock import create_autospec
 
 import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
 
+from realaudio_jax.metrics import distilled
+from realaudio_jax.metrics.distilled import evaluate_run
+from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.figures import REAL, RECONSTRUCTION
 from realaudio_jax.metrics.summary import FIGURES, summarise
 from realaudio_jax.report import MAX_BYTES, ReportClip, without_paths, write_report
@@ -72,23 +77,38 @@ def test_words_follow_the_intervals(rows):
             if row.get('figure') == figure
             else row | {'value': 0.0, 'low': -1.0, 'high': 1.0}
             if 'figure' in row
+            else row | {'value': 0.5}  # the teacher of the fixture is no reference here
+            if row['name'] == 'latent error'
             else row
             for row in rows
         ]
+        changed = [row | {'n': n} if 'figure' in row else row for row in changed]
         summary = summarise(changed)
         ((_, *judged),) = summary.differences.lines
         return summary.sentences[0], [cell for cell in judged if not cell.endswith(']')]
 
     sentence, judged = told(-0.4, -0.2)
     assert sentence == (
-        'At equal evaluations, student against guided teacher: with 4, better in latent error '
-        '(−0.30 [−0.40, −0.20]).'
+        'Student against guided teacher at equal evaluations: with 4 evaluations, better in latent '
+        'error (−0.30 [−0.40, −0.20]).'
     )
     assert judged == ['−0.30 [−0.40, −0.20] better']
     assert 'worse in latent error (+0.30' in told(0.2, 0.4)[0]
     assert 'worse in class found (−30.0 [−40.0, −20.0] %)' in told(-40.0, -20.0, 'class found')[0]
-    for unclear in (told(-0.1, 0.2), told(-0.4, -0.2, n=11)):  # 11 clips are too few for any word
-        assert 'not told apart by any figure' in unclear[0] and not unclear[1]
+    sentence, judged = told(-0.1, 0.2)
+    assert 'with 4 evaluations, not told apart by any figure.' in sentence and not judged
+    sentence, judged = told(-0.4, -0.2, n=11)  # 11 clips are too few for any word
+    assert sentence.endswith('with 4 evaluations, 11 clips are too few to tell.') and not judged
+    sentence, judged = told(-0.4, -0.2, n=23)  # for some figures enough, not for all
+    assert 'better in latent error' in sentence and len(judged) == 1
+    assert sentence.endswith('23 clips are too few to tell by kernel distance and class found.')
+
+
+def test_what_is_true_by_definition_is_not_compared(summary):
+    """The reference's latent error is 0, whatever the student's."""
+    (line,) = cells(summary.differences).values()
+    assert 'latent error' not in line
+    assert 'latent error' not in ' '.join(summary.sentences)
 
 
 def test_a_slower_reference_is_named_with_its_time(rows):
@@ -108,16 +128,19 @@ def test_a_slower_reference_is_named_with_its_time(rows):
         else row
         for row in rows
     ]
-    (sentence,) = summarise(slower).sentences
-    assert sentence.startswith('Against teacher, 50 steps, 100 evaluations, the student of 4 steps')
-    assert 'in 90.0 ms in place of 900 ms, 10.0 times as fast.' in sentence
-    assert 'latent error' not in sentence
+    fast, quality = summarise(slower).sentences
+    assert fast == (
+        'In 4 steps the student makes 1 s of sound in 90.0 ms; the teacher in 50 steps takes '
+        '900 ms: 10.0 times as fast.'
+    )
+    assert quality.startswith('Student in 4 steps against teacher, 50 steps (100 evaluations): ')
+    assert 'latent error' not in quality
 
 
 def test_what_cannot_be_told_is_said(summary, rows):
     few = ' '.join(summary.warnings)
-    assert 'kernel distance is from 5 clips; below 24 it ranks nothing' in few
-    assert 'latent error is from 5 clips' in few and 'class found is from 5 clips' in few
+    assert 'from 5 clips nothing is ranked by kernel distance and class found: 24 or more' in few
+    assert 'nothing is ranked by latent error' in few
 
     def passed(**distances):
         """The warning about models whose kernel distance lies within the floor's interval."""
@@ -167,7 +190,9 @@ def page(summary, scenes, made, tmp_path_factory):
     path = tmp_path_factory.mktemp('page') / 'report.html'
     facts = {'command': without_paths('x --recordings=/home/ann/sounds --config=configs/a.py')}
     tables = [summary.figures, summary.differences]
-    write_report(path, 'Distilled', clips, summary.sentences, tables, summary.warnings, facts, 'n')
+    write_report(
+        path, 'Distilled', clips, summary.sentences, tables, summary.warnings, facts, 'a note'
+    )
     reader = Reader()
     reader.feed(path.read_text(encoding='utf-8'))
     assert not reader.open
@@ -175,8 +200,10 @@ def page(summary, scenes, made, tmp_path_factory):
 
 
 def test_the_page_has_a_row_of_players_for_each_prompt(page, scenes, made):
-    _, reader, _ = page
+    path, reader, _ = page
     headings = [text for tag, text in reader.text if tag == 'h2']
+    before, after = path.read_text(encoding='utf-8').split('a note')
+    assert '<table' in before and '<audio' not in before and '<audio' in after
     assert headings == [
         'Figures',
         'Student against teacher',
@@ -193,10 +220,38 @@ def test_the_page_says_what_came_out_and_hides_where(page, summary):
     path, reader, _ = page
     said = [text for tag, text in reader.text if tag == 'p']
     assert [sentence in said for sentence in summary.sentences] == [True]
-    assert sum('ranks nothing' in text for text in said) == len(summary.warnings)
+    assert sum('othing is ranked' in text for text in said) == len(summary.warnings)
     text = path.read_text(encoding='utf-8')
     assert '--recordings=sounds --config=configs/a.py' in text and '/home' not in text
     assert 'http' not in re.sub('base64,[A-Za-z0-9+/=]+', '', text)
+
+
+def test_the_end_of_the_main_job_leaves_figures_sounds_and_a_page(
+    run, rows, made, generator, monkeypatch, capsys
+):
+    """All of it but the sounds and their figures, which are those of the fixture `rows`."""
+    (teacher,) = (setting for setting in made if setting.model == 'teacher')
+
+    def evaluated(*args, **options):
+        for setting, sounds in made.items():
+            options['made'](setting, sounds)
+        options['progress']('sounds and differences', 5 * 5 + 2, 27)
+        return list(rows)
+
+    monkeypatch.setattr(distilled, 'REFERENCE', teacher)
+    monkeypatch.setattr(distilled, 'Generator', lambda folder: generator)  # compiled already
+    monkeypatch.setattr(distilled, 'evaluate', create_autospec(evaluate, side_effect=evaluated))
+    summary = evaluate_run(run, changes={'seed': 5})
+    page = (run / 'report.html').read_text(encoding='utf-8')
+    assert page.count('<audio') == 2 * 3 and html.escape(summary.sentences[0]) in page
+    assert page.index('Lines in the spectrograms') < page.index('<audio')
+    labels = ('real', 'teacher-2-steps', 'student-4-steps')
+    names = {path.name for path in (run / 'samples').iterdir()}
+    assert names == {f'{i}-{label}.wav' for i in (0, 1) for label in labels}
+    assert (run / 'spectrogram.png').stat().st_size > 1_000
+    assert {row['seed'] for row in json.loads((run / 'results.json').read_text())} == {5}
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == 'evaluation 30/30 left 0:00:00'  # and two times, and the page
 
 
 def test_sounds_and_drawings_are_what_was_given(page):
@@ -220,6 +275,20 @@ def test_a_page_of_long_sounds_stays_small(tmp_path):
     clips = [ReportClip(f'noise {i // 6}', f'model {i % 6}', noise, SAMPLE_RATE) for i in range(24)]
     write_report(tmp_path / 'a.html', 'Noise', clips)
     assert (tmp_path / 'a.html').stat().st_size < MAX_BYTES
+
+
+def test_a_prompt_that_is_its_only_event_is_said_once(tmp_path):
+    silence = np.zeros((4800, 2), np.int16)
+    for events, said in (
+        ([Event('a splash', 0.01, 0.05)], ['0.01–0.05 s']),
+        ([Event('a drop', 0.01, 0.05)], ['a drop 0.01–0.05 s']),
+    ):
+        write_report(
+            tmp_path / 'a.html', 'x', [ReportClip('a splash', 'y', silence, SAMPLE_RATE, events)]
+        )
+        reader = Reader()
+        reader.feed((tmp_path / 'a.html').read_text(encoding='utf-8'))
+        assert [text for tag, text in reader.text if tag == 'p'] == said
 
 
 def test_every_text_is_escaped(tmp_path):

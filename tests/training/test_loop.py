@@ -2,6 +2,7 @@ import io
 import os
 import signal
 import threading
+import time
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from realaudio_jax.training.loop import (
     StopRequest,
     main_guard,
     require_finite,
+    stop_says,
 )
 
 
@@ -86,6 +88,23 @@ def test_first_signal_asks_second_raises_and_the_handlers_return(first):
         assert [signal.getsignal(number) for number in both] == earlier
     finally:
         signal.signal(signal.SIGTERM, safe)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_of_what_has_no_loop_says_what_is_kept(number, capsys):
+    earlier, done = signal.getsignal(signal.SIGTERM), []
+
+    def main(argv):
+        with stop_says(lambda: f'stopped; {done} is kept'):
+            done.append('one')
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+
+    with pytest.raises(SystemExit) as stopped:
+        main_guard(main)([])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "stopped; ['one'] is kept\n"
+    assert signal.getsignal(signal.SIGTERM) is earlier
 
 
 def test_stop_request_outside_the_main_thread_changes_nothing():
