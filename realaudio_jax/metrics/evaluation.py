@@ -229,7 +229,8 @@ def evaluate(
         kept = make(reference)
         nothing = np.zeros(len(scenes))
         measured[reference] = judge.measure(kept.floats(), nothing)
-        judged(reference)
+        if reference not in settings:
+            judged(reference)
     for setting in settings:
         columns = setting.columns(generator)
         again = reference is not None and setting == reference
