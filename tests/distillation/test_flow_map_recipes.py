@@ -172,8 +172,8 @@ def test_mean_flow_is_its_identity_of_average_velocities(each_path):
         # The difference of x_0 is -t times that of u; the prediction is linear in the parameter.
         grown = toys.curved_student(1.0, None, guidance, step_size)(x, t)
         product = jnp.sum(jnp.mean(-difference * grown, axis=-1) * batch.mask, axis=-1)
-    np.testing.assert_allclose(got, weight * square / frames, rtol=1e-6)
-    np.testing.assert_allclose(slope, 2 * weight * product / frames, rtol=1e-6)
+        np.testing.assert_allclose(got, weight * square / frames, rtol=1e-6)
+        np.testing.assert_allclose(slope, 2 * weight * product / frames, rtol=1e-6)
 
 
 @pytest.mark.parametrize('recipe', [MeanFlow, Shortcut])
