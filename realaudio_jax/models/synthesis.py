@@ -5,17 +5,18 @@ frames, by the multiplicative updates of Lee & Seung 1999 for one fixed factor, 
 
     P <- P . (B^T (e^2 / B P)).                                                               (1)
 
-B is that of bands; and about attacks, for the envelope of a sound, once more that of frames, which
-the window spreads ahead of an attack.
+B is that of bands. Frames overlap as well, which smears what rises and falls: one update with the B
+of frames makes up for it where no line is, and about attacks, which the window spreads ahead of
+them, more updates do for the envelope of the sound.
 
-**Tone** is where a band stands out of its neighbours, at least four times as strong, in the levels
-that are expected of a sound rather than drawn, smoothed over 70 ms where they are steady. Its
-frequency f is the centroid of the bands' energies: triangles that sum to one have the centroid of
-what lies beneath them, which is right to a tenth of a Hz where levels are exact. Levels from a code
-are not: above 700 Hz, where a line lies in two or three bands, the centroid of their amplitudes is
-nearer (3 Hz by the code of 64 numbers, where that of energies is off by 6 to 9). About a line the
-magnitudes are those of the window's transform, W, and phases advance (Beauregard et al. 2015,
-sec. 3):
+**Tone** is where a band stands out of its neighbours, with at least 7.4 times their power, in the
+levels that are expected of a sound rather than drawn, smoothed over 70 ms where they are steady.
+Its frequency f is the centroid of the bands' energies: triangles that sum to one have the centroid
+of what lies beneath them, which is right to a tenth of a Hz where levels are exact. Levels from a
+code are not: above 700 Hz, where a line lies in two or three bands, the centroid of their
+amplitudes is nearer (3 Hz by the code of 64 numbers, where that of energies is off by 6 to 9).
+About a line the magnitudes are those of the window's transform, W, and phases advance (Beauregard
+et al. 2015, sec. 3):
 
     X_n(k) = W(k - f) exp(i (theta_n + pi k)),        theta_n = theta_(n-1) + 2 pi f R / rate,  (2)
 
@@ -46,7 +47,7 @@ from realaudio_jax.models.band_levels import (
     bin_to_band,
 )
 from realaudio_jax.random import random_key
-from realaudio_jax.typing import SAMPLE_RATE, Array, Float, Key
+from realaudio_jax.typing import SAMPLE_RATE, Array, Bool, Float, Key
 
 _LEVEL_RANGE = (-4.6, 8.0)  # of decoded levels: from silence to above full scale
 _SHARP_BINS = 320  # 8 kHz: wider bands hold no single partial to be found
@@ -65,7 +66,7 @@ NOISE_PERIOD = 64  # latent frames, 2.56 s
 _SMOOTHING = np.convolve(np.ones(STRIDE), np.ones(STRIDE)) / STRIDE**2
 _STEADY = 0.5  # nepers: a level that moves by as much within the smoothing is no longer steady
 _NEIGHBOURS = 6  # bands on either side of which a line stands out
-_PROMINENCE = 0.7  # nepers: four times the power
+_PROMINENCE = 1.0  # nepers: 7.4 times the power
 _CENTROID_REACH = 2  # bands on either side of a line
 _CENTROID_BINS = 5.5  # but no further from it
 _NARROW_BINS = 1.5  # bands closer than that count by their energies in a centroid
@@ -111,7 +112,8 @@ def synthesize(
     steady = _steady_levels(power if expected is None else _powers(expected), frame_mask)
     lines = _find_lines(steady)
     power = _with_lines(power, lines, steady) * frame_mask[..., None]
-    size = _bin_magnitudes(power, n_fft // 2 + 1)
+    attacks = _near_attacks(power)
+    size = _bin_magnitudes(_less_overlap(power, attacks, lines), n_fft // 2 + 1)
     noise = _noise_phases(length * STRIDE, n_fft, hop)
     size, real, imaginary = _with_tone(size, *noise, lines)
 
@@ -124,7 +126,9 @@ def synthesize(
             if sample_mask is not None:
                 channels = channels * sample_mask
             real, imaginary = _phases(audio_lib.stft(channels, n_fft, hop))
-    channels = channels * _attack_gain(power, frame_mask, hop) * (sample_rate / SAMPLE_RATE)
+    channels = (
+        channels * _attack_gain(power, attacks, frame_mask, hop) * (sample_rate / SAMPLE_RATE)
+    )
     return audio_lib.left_right(jnp.moveaxis(channels, 1, -1))
 
 
@@ -204,12 +208,42 @@ def _with_lines(
     power: Float[Array, 'B 2 N M'], lines: Lines, level: Float[Array, 'B 2 N T']
 ) -> Float[Array, 'B 2 N M']:
     """Powers with the steady ones in the bands of lines: a draw is for texture alone."""
-    side = [(0, 0)] * 3
-    present = jnp.pad(lines.present, [*side, (1, 1)])
-    near = present[..., :-2] | present[..., 1:-1] | present[..., 2:]
     steady = jnp.exp(2 * level[..., :_TONE_BANDS])
-    low = jnp.where(near, steady, power[..., :_TONE_BANDS])
+    low = jnp.where(_bands_of_lines(lines), steady, power[..., :_TONE_BANDS])
     return jnp.concatenate([low, power[..., _TONE_BANDS:]], axis=-1)
+
+
+def _bands_of_lines(lines: Lines) -> Bool[Array, 'B 2 N M']:
+    """The bands in which lines are, and those next to them."""
+    present = jnp.pad(lines.present, [(0, 0)] * 3 + [(1, 1)])
+    return present[..., :-2] | present[..., 1:-1] | present[..., 2:]
+
+
+def _less_overlap(
+    power: Float[Array, 'B 2 N M'], attacks: Bool[Array, 'B 2 N'], lines: Lines
+) -> Float[Array, 'B 2 N M']:
+    """Powers that are nearer to `power` once frames overlap: one update of eq. 1 along time.
+
+    Those about attacks, whose envelope is found from powers as they are, and those of lines stay.
+    """
+    count = power.shape[2]
+
+    def overlapped(x):
+        x = jnp.pad(x, [(0, 0), (0, 0), (_OVERLAP_REACH, _OVERLAP_REACH), (0, 0)])
+        return sum(w * x[:, :, i : i + count] for i, w in enumerate(_frame_overlap()))
+
+    edges = [(0, 0)] * 3 + [(0, power.shape[-1] - _TONE_BANDS)]
+    stays = jnp.pad(_bands_of_lines(lines), edges) | attacks[..., None]
+    return jnp.where(stays, power, power * overlapped(power / (overlapped(power) + 1e-12)))
+
+
+def _frame_overlap() -> list[float]:
+    """How much of the power set in one frame is found in it and its neighbours; sums to one."""
+    n_fft, hop = audio_lib.stft_size(SAMPLE_RATE)
+    power = np.square(audio_lib.hann(n_fft))
+    shifts = np.abs(np.arange(-_OVERLAP_REACH, _OVERLAP_REACH + 1)) * hop
+    products = np.array([power[shift:] @ power[: n_fft - shift] for shift in shifts])
+    return (products / products.sum()).tolist()
 
 
 def _with_tone(
@@ -348,19 +382,10 @@ def _noise_phases(
     return tuple(jnp.tile(part, (1, times, 1))[None, :, :frames] for part in _phases(spectrum))
 
 
-def _attack_gain(
-    power: Float[Array, 'B 2 N M'], frame_mask: Float[Array, 'B 2 N'], hop: int
-) -> Float[Array, 'B 2 S']:
-    """Gain that takes back what the window has spread ahead of attacks; one elsewhere.
-
-    Frames of 40 ms hold an attack before it comes. What envelope x, in blocks of 2.5 ms, has the
-    frames' energies y is found by eq. 1 with B the square of the window; noise with these energies
-    has the envelope B^T y. The gain is the root of x over B^T y within two frames of an attack,
-    which is where the energy of a channel grows by 10 dB within 40 ms.
-    """
-    areas = band_shapes().sum(axis=1)
-    energy = power @ areas + 1e-6
-    count, blocks = energy.shape[2], energy.shape[2] * _BLOCKS
+def _near_attacks(power: Float[Array, 'B 2 N M']) -> Bool[Array, 'B 2 N']:
+    """Frames within two of an attack, where a channel's energy grows by 10 dB within 40 ms."""
+    energy = _energies(power)
+    count = energy.shape[2]
 
     def shifted(x, reach, value):
         x = jnp.pad(x, [(0, 0), (0, 0), (reach, reach)], constant_values=value)
@@ -368,7 +393,27 @@ def _attack_gain(
 
     before = functools.reduce(jnp.minimum, shifted(energy, STRIDE, jnp.inf)[:STRIDE])
     rises = energy > ATTACK_RATIO * before
-    near = functools.reduce(jnp.logical_or, shifted(rises, _OVERLAP_REACH, False))
+    return functools.reduce(jnp.logical_or, shifted(rises, _OVERLAP_REACH, False))
+
+
+def _energies(power: Float[Array, 'B 2 N M']) -> Float[Array, 'B 2 N']:
+    return power @ band_shapes().sum(axis=1) + 1e-6
+
+
+def _attack_gain(
+    power: Float[Array, 'B 2 N M'],
+    attacks: Bool[Array, 'B 2 N'],
+    frame_mask: Float[Array, 'B 2 N'],
+    hop: int,
+) -> Float[Array, 'B 2 S']:
+    """Gain that takes back what the window has spread ahead of attacks; one elsewhere.
+
+    Frames of 40 ms hold an attack before it comes. What envelope x, in blocks of 2.5 ms, has the
+    frames' energies y is found by eq. 1 with B the square of the window; noise with these energies
+    has the envelope B^T y. The gain is the root of x over B^T y in the frames of `attacks`.
+    """
+    energy = _energies(power)
+    count, blocks = energy.shape[2], energy.shape[2] * _BLOCKS
 
     n_fft, _ = audio_lib.stft_size(SAMPLE_RATE)
     weight = np.square(audio_lib.hann(n_fft)).reshape(_BLOCKS * STRIDE, -1).mean(axis=1)
@@ -399,7 +444,7 @@ def _attack_gain(
         ratio = flat / jnp.maximum(gathered(envelope), 1e-9)
         envelope = envelope * spread(ratio) / reached
     gain = jnp.sqrt((envelope + 1e-9) / (smooth + 1e-9)).reshape(*energy.shape, _BLOCKS)
-    gain = jnp.where(near[..., None], jnp.minimum(gain, _MOST_GAIN), 1.0)
+    gain = jnp.where(attacks[..., None], jnp.minimum(gain, _MOST_GAIN), 1.0)
     return _interpolated(gain, frame_mask, hop)
 
 

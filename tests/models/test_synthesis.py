@@ -155,5 +155,32 @@ def test_an_attack_stays_where_it_is(make, rate):
     assert decibels(-0.02, -0.0025) - burst < -18
     assert decibels(0.0025, 0.02) == pytest.approx(burst, abs=2.5)
     power = synthesis._powers(levels_of(noise()))
-    gain = synthesis._attack_gain(power, jnp.ones(power.shape[:3]), 480)
+    near = synthesis._near_attacks(power)
+    assert not np.asarray(near).any()
+    gain = synthesis._attack_gain(power, near, jnp.ones(power.shape[:3]), 480)
     np.testing.assert_allclose(gain[0, 0], 1, atol=1e-6)
+
+
+def test_noise_that_swells_and_fades_keeps_its_depth(make):
+    """Every 80 ms by 7.8 dB, no attack: overlap takes 6% of that, and its undoing adds 8%."""
+    time = np.arange(LENGTH * samples_per_latent(RATE)) / RATE
+    levels = levels_of(noise() * np.exp(0.45 * np.sin(2 * np.pi * 12.5 * time)))
+    assert not np.asarray(synthesis._near_attacks(synthesis._powers(levels))).any()
+    made = band_levels(mid_side_spectrum(make(levels, RATE), RATE))
+    wanted, got = (
+        np.asarray(x).reshape(-1, 2, BANDS)[8:-8, 0].mean(axis=-1) for x in (levels, made)
+    )
+    assert 1.0 < np.polyfit(wanted, got, 1)[0] < 1.1
+
+
+def test_overlap_is_left_about_attacks_and_in_lines():
+    """The envelope of an attack is found from these powers, and a line's are those of a lobe."""
+    lines = find(levels_of(sine(931.0)))
+    levels = np.random.default_rng(0).normal(size=(1, 2, LENGTH * STRIDE, BANDS))
+    power = jnp.asarray(np.exp(levels), jnp.float32)
+    attacks = jnp.zeros(power.shape[:3], bool).at[:, 0, 40:45].set(True)
+    changed = np.asarray(synthesis._less_overlap(power, attacks, lines) != power)
+    assert not changed[0, 0, 40:45].any()
+    present = np.asarray(lines.present[0, 0])
+    assert present.any() and not changed[0, 0, :, : present.shape[-1]][present].any()
+    assert changed[0, 0, :40, 90:].mean() > 0.9 and changed[0, 1].mean() > 0.9
