@@ -20,7 +20,7 @@ from realaudio_jax.cache import remove_damaged_program
 from realaudio_jax.generator import keep_freed_memory
 from realaudio_jax.io import printable
 from realaudio_jax.random import pin_process
-from realaudio_jax.training.loop import main_guard
+from realaudio_jax.training.loop import STOPPED, main_guard
 from realaudio_jax.version import __version__
 
 
@@ -38,7 +38,14 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     logging.get_absl_handler().setFormatter(Formatter('%(message)s'))
     keep_freed_memory()
     pin_process()
-    app.run(main_guard(main), flags_parser=main_guard(parse_flags))
+    try:
+        app.run(main_guard(main), flags_parser=main_guard(parse_flags))
+    except SystemExit as ended:
+        if ended.code == STOPPED:  # at once: Python's own end amid a compilation of XLA crashes
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(STOPPED)
+        raise
 
 
 def say(line: str, stream: TextIO | None = None) -> None:

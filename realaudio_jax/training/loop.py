@@ -21,6 +21,7 @@ from tqdm import tqdm
 from realaudio_jax.typing import PyTree
 
 TRACEBACK_VARIABLE = 'REALAUDIO_TRACEBACK'
+STOPPED = 130  # status after Ctrl-C, as shells give it
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -241,7 +242,7 @@ def main_guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]]
             if os.environ.get(TRACEBACK_VARIABLE) == '1':
                 raise
             print(str(stop) or 'stopped', file=sys.stderr, flush=True)
-            sys.exit(130)
+            sys.exit(STOPPED)
 
     return guarded
 

@@ -184,3 +184,18 @@ def test_a_variant_has_a_default_folder_of_its_own(given, folder):
 def test_training_commands_share_the_default_folder(experiment, name):
     experiment(name)
     assert flags.FLAGS['workdir'].default is None
+
+
+def test_a_stop_ends_the_process_without_the_interpreters_own_end(tmp_path):
+    """Which would crash amid a compilation: what is registered for the end does not run."""
+    code = (
+        'import atexit\n'
+        'from experiments import common\n'
+        "atexit.register(print, 'ended slowly')\n"
+        'def main(argv):\n'
+        "    print('said', end='')\n"
+        '    raise KeyboardInterrupt\n'
+        'common.run(main)\n'
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, 'said', 'stopped\n')
