@@ -2,7 +2,9 @@
 
 import collections
 import dataclasses
+import functools
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -13,6 +15,7 @@ from absl import logging
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.data import crops, recordings_cache, wording
 from realaudio_jax.data.recordings_table import Row, Table, read_table
+from realaudio_jax.io import printable
 from realaudio_jax.sound_files import counted, some
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
@@ -191,7 +194,7 @@ class Recordings:
     ):
         if split not in ('train', 'held_out', 'all'):
             raise ValueError(f'split {split!r} is not one of train, held_out, all')
-        log = log or _warn_once
+        log = log or functools.partial(_warn_once, folder)
         table = read_table(folder, log)
         contents = recordings_cache.digests(table.root, list(table.rows))
         contents = _without_copies(contents, table.source, log)
@@ -337,12 +340,14 @@ class Recordings:
         out[at : at + frames] += crops.random_stereo(rng, audio) * np.float32(gain)
 
 
-_said: set[str] = set()
+_said: set[tuple[str, str]] = set()
 
 
-def _warn_once(line: str) -> None:
-    if line not in _said:
-        _said.add(line)
+def _warn_once(folder: str | Path, line: str) -> None:
+    """Logs a line about a folder once in a process, however the folder is spelled."""
+    said = (os.path.abspath(folder), line.removeprefix(printable(folder)))
+    if said not in _said:
+        _said.add(said)
         logging.warning('%s', line)
 
 

@@ -146,7 +146,7 @@ def test_gains_of_scenes_lie_in_their_range():
 class Bursts:
     """A tone of 0.4 s between two pauses, every time."""
 
-    labels, kinds = ('tone',), ('event',)
+    labels, kinds, digest = ('tone',), ('event',), 'bursts'
 
     def pick(self, rng, kind, seconds=None):
         audio = np.concatenate([np.zeros(4800), sine(880.0, 0.4), np.zeros(4800)])

@@ -34,7 +34,8 @@ def main(experiment, monkeypatch):
     flags.FLAGS.mark_as_parsed()
 
     def call(config, workdir, teacher):
-        values = dict(CONFIG=config, WORKDIR=workdir, TEACHER=teacher, RECORDINGS=None)
+        values = dict(CONFIG=config, TEACHER=teacher, RECORDINGS=None)
+        monkeypatch.setattr(run, 'run_workdir', lambda: str(workdir))
         for name, value in values.items():
             monkeypatch.setattr(run, f'_{name}', type('Flag', (), {'value': value}))
         run.main([])

@@ -28,7 +28,7 @@ def scenes():
 def played(lead_s):
     """A generator whose every sound is the scene's own, `lead_s` too early."""
 
-    def make(generator, scenes, setting, seed):
+    def make(generator, scenes, setting, seed, progress=None):
         shift = round(48_000 * (lead_s - generator.config.onset_lead_s))
         early = [np.roll(scene.audio, -shift, axis=0) for scene in scenes]
         return Made([np.int16(32767 * x) for x in early], np.zeros((len(scenes), 1, 1)))
@@ -56,7 +56,7 @@ def test_moments_take_the_mean_and_half_of_the_spread_of_the_teacher(
 ):
     """As a ratio: from a deviation of 1 to one of 4 half of the way is 2."""
 
-    def make(generator, scenes, setting, seed):
+    def make(generator, scenes, setting, seed, progress=None):
         for moments in generator.params[MOMENTS].values():  # as it is, the second time too
             assert (moments['gain'] == 1).all() and (moments['shift'] == 0).all()
         mean, deviation = (3.0, 4.0) if setting.model == 'teacher' else (1.0, 1.0)

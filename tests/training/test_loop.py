@@ -18,6 +18,14 @@ from realaudio_jax.training.loop import (
 )
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT interrupts, also where a shell's background job has inherited that it is ignored."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -91,7 +99,7 @@ def test_first_signal_asks_second_raises_and_the_handlers_return(first):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_of_what_has_no_loop_says_what_is_kept(number, capsys):
+def test_a_stop_of_what_has_no_loop_says_what_is_kept(number, capsys, interruptible):
     earlier, done = signal.getsignal(signal.SIGTERM), []
 
     def main(argv):

@@ -80,7 +80,7 @@ def test_what_is_shown_may_change_and_what_was_given_may_not(tmp_path, monkeypat
     shown = changed(log_every=1, eval_scenes=64)
     start(tmp_path / 'run', shown, {'recordings': 'sounds', 'experts': ('a',)})
     assert read_run('run')['config']['eval_scenes'] == 64
-    with pytest.raises(ValueError, match='recordings ".*sounds", now null'):
+    with pytest.raises(ValueError, match='recordings ".*, now null'):
         start(tmp_path / 'run', inputs={'recordings': None, 'experts': ['a']})
 
 
