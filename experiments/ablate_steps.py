@@ -16,10 +16,10 @@ from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.figures import ENOUGH_CLIPS, REAL, RECONSTRUCTION
 from realaudio_jax.metrics.judges import held_out_scenes, load_judges
-from realaudio_jax.metrics.results import pivot, write_results
 from realaudio_jax.metrics.scene_judge import KERNEL_DISTANCE, LATENT_ERROR
 from realaudio_jax.metrics.setting import Setting, equal_evaluations
-from realaudio_jax.metrics.summary import summarise
+from realaudio_jax.report.summary import summarise
+from realaudio_jax.report.tables import pivot, write_results
 from realaudio_jax.training.loop import Progress
 
 matplotlib.use('Agg')

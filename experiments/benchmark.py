@@ -94,7 +94,7 @@ def timed(fn: Callable[[], Any], repeats: int) -> tuple[Any, LatencyStats]:
 def measure_system(
     system: systems.System, seconds: float, evaluations: int, limit_s: float, repeats: int
 ) -> list[dict]:
-    """Measures one system; returns rows for `metrics.results`.
+    """Measures one system; returns rows for `report.tables.write_results`.
 
     Args:
       system: what is measured.

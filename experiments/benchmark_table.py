@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import matplotlib
 
 from realaudio_jax.io import atomic_path
-from realaudio_jax.metrics.results import wide_table, write_results
+from realaudio_jax.report.tables import wide_table, write_results
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402

@@ -51,11 +51,11 @@ from realaudio_jax.generator import Generator, enable_compilation_cache
 from realaudio_jax.integrity import write_manifest
 from realaudio_jax.metrics.coherence import coherence_rows
 from realaudio_jax.metrics.distilled import finish_run, record_seconds
-from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
 from realaudio_jax.random import random_key
 from realaudio_jax.release import named_leaves, save_params
 from realaudio_jax.release_config import CONFIG_NAME, PretrainedStudentConfig, StudentConfig
+from realaudio_jax.report.tables import wide_table, write_results
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
 from realaudio_jax.training.checkpoints import Checkpointer

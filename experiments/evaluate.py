@@ -30,9 +30,9 @@ from realaudio_jax.metrics.judges import (
     load_judges,
 )
 from realaudio_jax.metrics.probe import probe_of_recordings
-from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
-from realaudio_jax.metrics.summary import summarise
+from realaudio_jax.report.summary import summarise
+from realaudio_jax.report.tables import wide_table, write_results
 from realaudio_jax.training.loop import Progress
 
 _RUN = flags.DEFINE_string(

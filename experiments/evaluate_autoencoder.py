@@ -27,10 +27,10 @@ from realaudio_jax.metrics.embedders import Embedder
 from realaudio_jax.metrics.ports import embedders_in, load_embedder
 from realaudio_jax.metrics.ports.crepe import load_crepe
 from realaudio_jax.metrics.reconstruction import opus_level, opus_round_trip
-from realaudio_jax.metrics.results import tall_table, write_results
 from realaudio_jax.metrics.tower import has_tower, load_tower
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.release import load_params
+from realaudio_jax.report.tables import tall_table, write_results
 from realaudio_jax.training.loop import Progress
 from realaudio_jax.typing import LATENT_RATE, MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, PyTree
 

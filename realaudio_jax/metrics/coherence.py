@@ -36,7 +36,7 @@ def coherence_rows(
       seed: of the noise.
 
     Returns:
-      Rows for `results.write_results`: one of each model and count.
+      Rows for `report.tables.write_results`: one of each model and count.
     """
     c = jax.tree.map(jnp.asarray, batch.conditioning)
     x = jax.random.normal(random_key(seed), batch.latents.shape)

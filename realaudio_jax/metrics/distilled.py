@@ -28,12 +28,13 @@ from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.evaluation import Made, evaluate
 from realaudio_jax.metrics.figures import ENOUGH_CLIPS
 from realaudio_jax.metrics.judges import held_out_scenes, load_judges
-from realaudio_jax.metrics.results import write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
-from realaudio_jax.metrics.summary import Summary, summarise
 from realaudio_jax.release import save_params
 from realaudio_jax.release_config import ReleaseConfig
-from realaudio_jax.report import ReportClip, plot_spectrogram, without_paths, write_report
+from realaudio_jax.report.page import ReportClip, without_paths, write_report
+from realaudio_jax.report.summary import Summary, summarise
+from realaudio_jax.report.tables import write_results
+from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.training.loop import Progress, print_to_stderr, stop_says
 from realaudio_jax.training.run_folder import RUN_NAME, read_run
 from realaudio_jax.typing import SAMPLE_RATE

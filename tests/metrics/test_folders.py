@@ -9,7 +9,7 @@ from test_embedding_cache import toy
 from realaudio_jax.io import write_audio
 from realaudio_jax.metrics.figures import DISTANCES, REAL
 from realaudio_jax.metrics.folders import compare_folders, sound_files
-from realaudio_jax.metrics.results import write_results
+from realaudio_jax.report.tables import write_results
 
 
 def sounds(folder, seed, level=0.1, count=12, rate=16_000):

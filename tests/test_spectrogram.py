@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from matplotlib import image as mpl_image
 
-from realaudio_jax.report import describe_run, plot_spectrogram
-from realaudio_jax.spectrogram import BANDS, HOP_S, draw_spectrogram, event_lanes, mel_levels
+from realaudio_jax.provenance import describe_run
+from realaudio_jax.spectrogram import (
+    BANDS,
+    HOP_S,
+    draw_spectrogram,
+    event_lanes,
+    mel_levels,
+    plot_spectrogram,
+)
 from realaudio_jax.timeline import Event
 
 RATE = 16_000

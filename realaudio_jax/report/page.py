@@ -17,15 +17,12 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from realaudio_jax import report_page
 from realaudio_jax.audio import to_pcm16
 from realaudio_jax.io import atomic_path
-from realaudio_jax.metrics.summary import Table
-from realaudio_jax.provenance import describe_run
-from realaudio_jax.spectrogram import plot_spectrogram, spectrogram_image
+from realaudio_jax.report import html
+from realaudio_jax.report.summary import Table
+from realaudio_jax.spectrogram import spectrogram_image
 from realaudio_jax.timeline import Event
-
-__all__ = ['ReportClip', 'describe_run', 'plot_spectrogram', 'without_paths', 'write_report']
 
 MAX_BYTES = 4_000_000
 _COMPRESSION = (0.4, 0.6, 0.8, 1.0)  # of Vorbis, as libsndfile counts: 0 is best, 1 is smallest
@@ -103,20 +100,18 @@ def write_report(
         sounds = {id(clip): _vorbis(clip, compression) for clip in clips}
         if 4 / 3 * sum(map(len, [*sounds.values(), *images.values()])) < 0.95 * MAX_BYTES:
             break
-    body = [report_page.lead(sentences)] if sentences else []
-    body += [
-        report_page.table(table.title, table.headings, table.lines, table.note) for table in tables
-    ]
+    body = [html.lead(sentences)] if sentences else []
+    body += [html.table(table.title, table.headings, table.lines, table.note) for table in tables]
     if warnings:
-        body.append(report_page.warnings(warnings))
+        body.append(html.warnings(warnings))
     if note:
-        body.append(report_page.key(note))
+        body.append(html.key(note))
     body += [
-        report_page.row(
+        html.row(
             prompt,
             [(event.text, event.onset_s, event.offset_s) for event in row[0].events],
             [
-                report_page.player(
+                html.player(
                     clip.label,
                     _description(clip),
                     _data_uri('audio/ogg', sounds[id(clip)]),
@@ -130,8 +125,8 @@ def write_report(
         for prompt, row in rows.items()
     ]
     if facts:
-        body.append(report_page.details('The run', facts))
-    page = report_page.page(title, body)
+        body.append(html.details('The run', facts))
+    page = html.page(title, body)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding='utf-8')
 

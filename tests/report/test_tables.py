@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.results import pivot, tall_table, write_results
+from realaudio_jax.report.tables import pivot, tall_table, write_results
 
 ROWS = [
     {'name': 'KAD', 'value': 1.23456789, 'unit': '', 'n': 64, 'steps': 4, 'seed': 0},

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from realaudio_jax.metrics.figures import ENOUGH_CLIPS, REAL, RECONSTRUCTION, too_few
-from realaudio_jax.metrics.results import aligned
 from realaudio_jax.metrics.scene_judge import (
     CLASS_FOUND,
     KERNEL_DISTANCE,
@@ -18,6 +17,7 @@ from realaudio_jax.metrics.scene_judge import (
     ONSET_MEDIAN,
     ONSETS_NEAR,
 )
+from realaudio_jax.report.tables import aligned
 
 TIME = 'time per sound'
 TOWER = 'audio tower'  # trained with the release, so another embedder is preferred to it
