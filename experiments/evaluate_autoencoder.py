@@ -22,11 +22,11 @@ from realaudio_jax.components import (
 )
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.io import resample
-from realaudio_jax.metrics.codec_judge import CodecJudge
+from realaudio_jax.metrics.codec.evaluator import CodecEvaluator
+from realaudio_jax.metrics.codec.reconstruction import opus_level, opus_round_trip
 from realaudio_jax.metrics.embedders import Embedder
 from realaudio_jax.metrics.ports import embedders_in, load_embedder
 from realaudio_jax.metrics.ports.crepe import load_crepe
-from realaudio_jax.metrics.reconstruction import opus_level, opus_round_trip
 from realaudio_jax.metrics.tower import has_tower, load_tower
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.release import load_params
@@ -41,7 +41,7 @@ _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds.', requi
 _WEIGHTS = flags.DEFINE_string(
     'embedder_weights',
     None,
-    'Folder of the weights of embedders, each in a folder of its own: all that are found judge.',
+    'Folder of the weights of embedders, each in a folder of its own: all found are used.',
 )
 _CLIPS = flags.DEFINE_integer('clips', 200, 'Recordings at most.', lower_bound=4)
 _LOSSLESS = flags.DEFINE_bool(
@@ -137,20 +137,20 @@ def evaluate(
 
         for rate in RATES:
             originals = [np.clip(resample(clip, SAMPLE_RATE, rate), -1, 1) for clip in clips]
-            judge = CodecJudge(originals, rate, embedders, crepe)
-            judged = judge.judge(counted(reconstruct, rate))
-            rows += _labelled(judge.rows(judged), f'autoencoder {rate / 1000:g} kHz', rate)
+            evaluator = CodecEvaluator(originals, rate, embedders, crepe)
+            measured = evaluator.measure(counted(reconstruct, rate))
+            rows += _labelled(evaluator.rows(measured), f'autoencoder {rate / 1000:g} kHz', rate)
             if rate != SAMPLE_RATE:
                 continue
-            rows += judge.floor_rows()
+            rows += evaluator.floor_rows()
             if against:
-                other = judge.judge(counted(load_autoencoder(release, against), rate))
-                rows += _labelled(judge.rows(other), 'against', rate)
-                differences = judge.difference_rows(other, judged)
+                other = evaluator.measure(counted(load_autoencoder(release, against), rate))
+                rows += _labelled(evaluator.rows(other), 'against', rate)
+                differences = evaluator.difference_rows(other, measured)
                 rows += _labelled(differences, 'autoencoder less against', rate)
             for target in OPUS_TARGETS:
                 opus = Opus(target)
-                found = judge.rows(judge.judge(counted(opus, rate)))
+                found = evaluator.rows(evaluator.measure(counted(opus, rate)))
                 rows += _labelled([*found, opus.bit_rate_row()], f'Opus, {target} kbit/s', rate)
     return [
         {'note': 'no choice rests on this embedder'} | row

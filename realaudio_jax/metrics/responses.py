@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from realaudio_jax.metrics.degradations import ladders
-from realaudio_jax.metrics.embedders import Embedder, embed_clips
-from realaudio_jax.metrics.figures import DISTANCES
-from realaudio_jax.metrics.reconstruction import (
+from realaudio_jax.metrics.codec.reconstruction import (
     bandwidth_kept,
     log_mel_l1,
     multi_resolution_stft,
     si_sdr,
     stereo_width_error,
 )
+from realaudio_jax.metrics.codec.tonality import roughness, signal_purity, test_signals
+from realaudio_jax.metrics.degradations import ladders
+from realaudio_jax.metrics.embedders import Embedder, embed_clips
+from realaudio_jax.metrics.figures import DISTANCES
 from realaudio_jax.metrics.timing import clip_timing
-from realaudio_jax.metrics.tonality import roughness, signal_purity, test_signals
 from realaudio_jax.timeline import Event
 
 CLEAN = 'clean'

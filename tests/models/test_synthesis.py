@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from realaudio_jax import audio as audio_lib
-from realaudio_jax.metrics.tonality import line_over_skirt
+from realaudio_jax.metrics.codec.tonality import line_over_skirt
 from realaudio_jax.models import synthesis
 from realaudio_jax.models.band_levels import (
     BANDS,

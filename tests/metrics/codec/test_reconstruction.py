@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics import reconstruction as R
+from realaudio_jax.metrics.codec import reconstruction as R
 
 RATE = 48_000
 

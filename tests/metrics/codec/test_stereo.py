@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.stereo import is_stereo, side, stereo_errors
+from realaudio_jax.metrics.codec.stereo import is_stereo, side, stereo_errors
 
 RATE = 24_000
 

@@ -1,13 +1,16 @@
-"""Whether tone stays tone: lines over their skirts, roughness, and width and frequency of lines."""
+"""Whether a tone stays a tone: spectral lines and their skirts, roughness, and pitch by CREPE."""
 
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
-from realaudio_jax.typing import Array, Float
+from realaudio_jax import io
+from realaudio_jax.metrics.ports import crepe
+from realaudio_jax.typing import Array, Float, PyTree
 
 AnyArray = np.ndarray | Array
 
@@ -30,6 +33,10 @@ LINE_BELOW_LOUDEST_DB = 40.0
 WIDTH_DB = 10.0
 STEADY_HZ = 30.0  # wide at most: a wider line of the original is a voice that glides, or noise
 PITCHED_LINES = 12  # of which a recording needs so many to count as pitched
+
+PITCH_CONFIDENCE = 0.8  # of CREPE, from which a frame of the original counts as a tone
+PITCH_HOP = 4 * crepe.HOP  # samples at 16 kHz: 40 ms
+PITCHED_FRAMES = 12  # half a second of tone makes a pitched recording
 
 
 class TestSignal(NamedTuple):
@@ -182,6 +189,31 @@ def tonal_lines(
     return TonalLines(*map(float, medians))
 
 
+def pitch_error_cents(
+    original: Float[AnyArray, 'S *A'],
+    other: Float[AnyArray, 'S *A'],
+    sample_rate: int,
+    params: PyTree,
+) -> float:
+    """Pitch error in cents: median |1200 log2(f_other / f_original)| over tonal frames.
+
+    A frame whose tone is lost counts by whatever pitch CREPE then reads: an octave off is 1200.
+
+    Args:
+        original, other: [S] or [S A] in [-1, 1], the same shape.
+        sample_rate: Hz.
+        params: of `crepe.load_crepe`.
+
+    Returns:
+        cents; NaN for an original with less than half a second of tone.
+    """
+    (before, sure), (after, _) = (_pitch(x, sample_rate, params) for x in (original, other))
+    tonal = sure >= PITCH_CONFIDENCE
+    if tonal.sum() < PITCHED_FRAMES:
+        return float('nan')
+    return float(np.median(np.abs(1200 * np.log2(after[tonal] / before[tonal]))))
+
+
 def _widths(level, hz):
     """Span in Hz of what is at most 10 dB below the highest bin of each row, and that bin's Hz."""
     loud = level >= level.max(1, keepdims=True) - WIDTH_DB
@@ -208,3 +240,15 @@ def _line_spectrum(audio, sample_rate):
     hann = np.sin(np.pi * np.arange(window) / window) ** 2
     power = np.abs(np.fft.rfft(frames * hann[None], n_fft)[:, :count]) ** 2
     return 10 * np.log10(power + 1e-12), np.arange(power.shape[1]) * sample_rate / n_fft
+
+
+def _pitch(audio, sample_rate, params):
+    """(Hz, confidence) of the frames within a sound, padded to whole seconds: few programs."""
+    audio = np.asarray(audio, np.float32)
+    mono = audio.mean(axis=1) if audio.ndim == 2 else audio
+    mono = io.resample(mono, sample_rate, crepe.SAMPLE_RATE)
+    frames = 1 + len(mono) // PITCH_HOP
+    padded = np.zeros(-(-len(mono) // crepe.SAMPLE_RATE) * crepe.SAMPLE_RATE, np.float32)
+    padded[: len(mono)] = mono
+    hz, confidence = crepe.pitch(params, jnp.asarray(padded)[None], PITCH_HOP)
+    return np.asarray(hz[0, :frames], np.float64), np.asarray(confidence[0, :frames])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from realaudio_jax.metrics.attacks import attack_errors, attacks, energy_before_attacks
+from realaudio_jax.metrics.codec.transients import attack_errors, attacks, energy_before_attacks
 
 RATE, TIMES = 24_000, (0.4, 1.1)
 

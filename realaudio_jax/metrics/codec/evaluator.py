@@ -1,12 +1,29 @@
-"""Every figure of a codec on one set of recordings, and the paired difference of two codecs."""
+"""All metrics of a codec on a set of recordings, and paired differences between two codecs."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from realaudio_jax.metrics.attacks import attack_errors, energy_before_attacks
 from realaudio_jax.metrics.bootstrap import paired_bootstrap
+from realaudio_jax.metrics.codec.reconstruction import (
+    band_energy_error,
+    bandwidth_kept,
+    log_mel_l1,
+    multi_resolution_stft,
+    si_sdr,
+    stereo_width_error,
+)
+from realaudio_jax.metrics.codec.stereo import is_stereo, side, stereo_errors
+from realaudio_jax.metrics.codec.tonality import (
+    pitch_error_cents,
+    roughness,
+    signal_purity,
+    steadiest,
+    test_signals,
+    tonal_lines,
+)
+from realaudio_jax.metrics.codec.transients import attack_errors, energy_before_attacks
 from realaudio_jax.metrics.embedders import Embedder, embed_clips
 from realaudio_jax.metrics.figures import (
     REAL,
@@ -16,23 +33,6 @@ from realaudio_jax.metrics.figures import (
     statistic_row,
 )
 from realaudio_jax.metrics.frechet import frechet_difference
-from realaudio_jax.metrics.pitch import pitch_error_cents
-from realaudio_jax.metrics.reconstruction import (
-    band_energy_error,
-    bandwidth_kept,
-    log_mel_l1,
-    multi_resolution_stft,
-    si_sdr,
-    stereo_width_error,
-)
-from realaudio_jax.metrics.stereo import is_stereo, side, stereo_errors
-from realaudio_jax.metrics.tonality import (
-    roughness,
-    signal_purity,
-    steadiest,
-    test_signals,
-    tonal_lines,
-)
 from realaudio_jax.typing import Float, PyTree
 
 DISTANCES = ('fad', 'kad')
@@ -43,13 +43,13 @@ Codec = Callable[[Float[np.ndarray, 'S 2']], Float[np.ndarray, 'S 2']]
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
-    """One figure of a codec.
+class Metric:
+    """One metric of a codec.
 
     Attributes:
         unit: of the values.
         statistic: joins the values of all clips.
-        values: of each clip; none where the figure is not defined for it.
+        values: of each clip; none where the metric is not defined for it.
     """
 
     unit: str
@@ -58,23 +58,23 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class CodecMeasurements:
     """What one codec made of a judge's recordings and test signals.
 
     Attributes:
-        figures: by name.
+        metrics: by name.
         windows, side_windows: of each embedder, of the sounds and of the sides of the stereo ones.
         purity: line over skirt of each test signal, dB.
     """
 
-    figures: dict[str, Figure]
+    metrics: dict[str, Metric]
     windows: list[Windows]
     side_windows: list[Windows]
     purity: dict[str, float]
 
 
-class CodecJudge:
-    """Recordings against which codecs are judged, with all that is known of them alone.
+class CodecEvaluator:
+    """Recordings against which codecs are measured, with all that is known of them alone.
 
     Args:
         originals: float32 [S 2] in [-1, 1].
@@ -98,32 +98,34 @@ class CodecJudge:
         self._windows, self._side_windows = self._embed(self.originals)
         self._signals = test_signals(sample_rate)
 
-    def judge(self, codec: Codec) -> Judged:
-        """Every figure of a codec: a function from one sound to its reconstruction."""
+    def measure(self, codec: Codec) -> CodecMeasurements:
+        """Every metric of a codec: a function from one sound to its reconstruction."""
         others = [codec(original) for original in self.originals]
         windows, side_windows = self._embed(others)
         purity = {s.name: signal_purity(s, codec(s.audio), self.sample_rate) for s in self._signals}
-        return Judged(self._figures(others), windows, side_windows, purity)
+        return CodecMeasurements(self._metrics(others), windows, side_windows, purity)
 
-    def rows(self, judged: Judged) -> list[dict]:
-        """A row for each figure, see `figures`."""
+    def rows(self, measured: CodecMeasurements) -> list[dict]:
+        """A row for each metric, see `metrics`."""
         rows = []
-        for embedder, real, made in zip(self.embedders, self._windows, judged.windows, strict=True):
+        for embedder, real, made in zip(
+            self.embedders, self._windows, measured.windows, strict=True
+        ):
             rows += distance_rows(real, made, embedder, DISTANCES, paired=True)
         if len(self._stereo) >= SIDE_CLIPS:
             for embedder, real, made in zip(
-                self.embedders, self._side_windows, judged.side_windows, strict=True
+                self.embedders, self._side_windows, measured.side_windows, strict=True
             ):
                 found = distance_rows(real, made, embedder, DISTANCES[:1], paired=True)
                 rows += [row | {'name': 'Frechet distance of the side'} for row in found]
         rows += [
             {'name': f'line over skirt, {name}', 'value': value, 'unit': 'dB', 'n': 1}
-            for name, value in judged.purity.items()
+            for name, value in measured.purity.items()
         ]
-        for name, figure in judged.figures.items():
-            clips = [values for values in figure.values if values.size]
+        for name, metric in measured.metrics.items():
+            clips = [values for values in metric.values if values.size]
             if clips:
-                rows.append(statistic_row(name, _joined(figure), clips, figure.unit))
+                rows.append(statistic_row(name, _joined(metric), clips, metric.unit))
         return rows
 
     def floor_rows(self) -> list[dict]:
@@ -138,8 +140,8 @@ class CodecJudge:
             rows.append(statistic_row('width of lines', np.median, widths, 'Hz'))
         return [row | {'model': REAL} for row in rows]
 
-    def difference_rows(self, first: Judged, second: Judged) -> list[dict]:
-        """Each figure of the second codec less that of the first, with a paired interval.
+    def difference_rows(self, first: CodecMeasurements, second: CodecMeasurements) -> list[dict]:
+        """Each metric of the second codec less that of the first, with a paired interval.
 
         Every resample draws the same clips for both, so the interval says whether the two differ on
         such recordings, and not how much recordings differ.
@@ -150,15 +152,15 @@ class CodecJudge:
         ):
             found = frechet_difference(real, a, b)
             rows.append(interval_row('Frechet distance', found) | {'embedder': embedder.name})
-        for name, figure in second.figures.items():
+        for name, metric in second.metrics.items():
             pairs = [
                 pair
-                for pair in zip(figure.values, first.figures[name].values, strict=True)
+                for pair in zip(metric.values, first.metrics[name].values, strict=True)
                 if pair[0].size and pair[1].size
             ]
             if pairs:
-                found = paired_bootstrap(_joined(figure), *zip(*pairs, strict=True))
-                rows.append(interval_row(name, found, figure.unit))
+                found = paired_bootstrap(_joined(metric), *zip(*pairs, strict=True))
+                rows.append(interval_row(name, found, metric.unit))
         return rows
 
     def _embed(self, sounds):
@@ -167,27 +169,27 @@ class CodecJudge:
         whole = [embed_clips(embedder, sounds, rate) for embedder in self.embedders]
         return whole, [embed_clips(embedder, sides, rate) for embedder in self.embedders]
 
-    def _figures(self, others):
+    def _metrics(self, others):
         rate, pairs = self.sample_rate, list(zip(self.originals, others, strict=True))
 
         def each(unit, measure, statistic=np.mean):
-            return Figure(unit, statistic, [_finite(measure(a, b)) for a, b in pairs])
+            return Metric(unit, statistic, [_finite(measure(a, b)) for a, b in pairs])
 
         def rough(i, other):
             if i not in self._steadiest:
                 return _finite([])
             return _finite(roughness(other, rate) / self._roughness[i])
 
-        figures = {
+        metrics = {
             'log-mel L1': each('', lambda a, b: log_mel_l1(a, b, rate)),
-            # two figures are undefined for silence
+            # two metrics are undefined for silence
             'multi-resolution STFT': each(
                 '', lambda a, b: multi_resolution_stft(a, b) if a.any() else []
             ),
             'SI-SDR': each('dB', lambda a, b: min(si_sdr(a, b), EXACT_DB) if a.any() else []),
             'stereo width error': each('', lambda a, b: abs(stereo_width_error(a, b))),
             'bandwidth kept': each('%', lambda a, b: 100 * bandwidth_kept(a, b, rate)),
-            'roughness ratio': Figure(
+            'roughness ratio': Metric(
                 '', np.mean, [rough(i, other) for i, other in enumerate(others)]
             ),
             'onset error': each('ms', lambda a, b: np.abs(attack_errors(a, b, rate)), np.median),
@@ -206,15 +208,15 @@ class CodecJudge:
             ('coherence between channels, error', '', image, 'coherence'),
         ):
             values = [_finite(getattr(x, attribute) if x else []) for x in found]
-            figures[name] = Figure(unit, np.median, values)
+            metrics[name] = Metric(unit, np.median, values)
         for band in bands[0]:
             errors = [_finite(abs(found[band])) for found in bands]
-            figures[f'energy error {band}'] = Figure('dB', np.mean, errors)
+            metrics[f'energy error {band}'] = Metric('dB', np.mean, errors)
         if self._crepe is not None:
-            figures['pitch error'] = each(
+            metrics['pitch error'] = each(
                 'cents', lambda a, b: pitch_error_cents(a, b, rate, self._crepe), np.median
             )
-        return figures
+        return metrics
 
 
 def _finite(values):
@@ -222,5 +224,5 @@ def _finite(values):
     return values[np.isfinite(values)]
 
 
-def _joined(figure):
-    return lambda clips: float(figure.statistic(np.concatenate(clips)))
+def _joined(metric):
+    return lambda clips: float(metric.statistic(np.concatenate(clips)))

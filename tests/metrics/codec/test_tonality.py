@@ -5,7 +5,7 @@ import pytest
 import scipy.signal
 
 from realaudio_jax.metrics import degradations as D
-from realaudio_jax.metrics import tonality as T
+from realaudio_jax.metrics.codec import tonality as T
 
 RATE = 24_000
 

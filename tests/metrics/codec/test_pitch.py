@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.pitch import pitch_error_cents
+from realaudio_jax.metrics.codec.tonality import pitch_error_cents
 from realaudio_jax.metrics.ports import crepe
 
 RATE = 48_000
