@@ -13,9 +13,10 @@ from absl import flags
 from experiments.common import run
 from realaudio_jax.generator import load
 from realaudio_jax.io import atomic_path
+from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.figures import ENOUGH_CLIPS, REAL, RECONSTRUCTION
-from realaudio_jax.metrics.judges import held_out_scenes, load_judges
+from realaudio_jax.metrics.judges import held_out_scenes
 from realaudio_jax.metrics.scene_judge import KERNEL_DISTANCE, LATENT_ERROR
 from realaudio_jax.metrics.setting import Setting, equal_evaluations
 from realaudio_jax.report.summary import summarise
@@ -57,7 +58,7 @@ def ablate(
 ) -> list[dict]:
     """Measures every step count; writes results.json, results.md, steps.csv and steps.png."""
     generator = load(release)
-    tower, embedders = load_judges(generator.folder, embedder_weights)
+    tower, embedders = load_evaluators(generator.folder, embedder_weights)
     settings = [Setting('student', steps) for steps in student_steps]
     settings += [Setting('teacher', steps) for steps in teacher_steps]
     reference = Setting('teacher', max(teacher_steps))

@@ -33,10 +33,11 @@ from experiments import baselines, benchmark_table, systems
 from experiments.common import run
 from realaudio_jax.components import find_release
 from realaudio_jax.io import atomic_path
+from realaudio_jax.metrics.embedders.clap import load_clap
+from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.figures import mean_row
-from realaudio_jax.metrics.judges import held_out_scenes, load_judges
+from realaudio_jax.metrics.judges import held_out_scenes
 from realaudio_jax.metrics.latency import LatencyStats, measure, peak_memory
-from realaudio_jax.metrics.ports.clap import load_clap
 from realaudio_jax.metrics.scene_judge import SceneJudge
 from realaudio_jax.typing import SAMPLE_RATE
 
@@ -163,7 +164,7 @@ def quality_rows(
     FAD is to the scenes' own sound. The judges are the release's audio tower, and YAMNet (FAD
     alone) and a LAION-CLAP where their weights are named.
     """
-    tower, embedders = load_judges(find_release(release), embedder_weights)
+    tower, embedders = load_evaluators(find_release(release), embedder_weights)
     checkpoint = load_clap(clap) if clap else None
     embedders += [checkpoint.embedder] if checkpoint else []
     asked, _ = held_out_scenes(recordings, scenes, seconds, seed)

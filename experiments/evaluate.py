@@ -20,15 +20,11 @@ from realaudio_jax.generator import enable_compilation_cache, load
 from realaudio_jax.metrics.controls import class_rows, loudness_rows
 from realaudio_jax.metrics.cost import latency_rows
 from realaudio_jax.metrics.distilled import finish_run
+from realaudio_jax.metrics.embedders.registry import NAMES, load_embedders, load_evaluators
 from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.figures import DISTANCES
 from realaudio_jax.metrics.folders import compare_folders, sound_files
-from realaudio_jax.metrics.judges import (
-    EMBEDDERS,
-    held_out_scenes,
-    load_embedders,
-    load_judges,
-)
+from realaudio_jax.metrics.judges import held_out_scenes
 from realaudio_jax.metrics.probe import probe_of_recordings
 from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
 from realaudio_jax.report.summary import summarise
@@ -41,9 +37,7 @@ _RUN = flags.DEFINE_string(
 _GENERATED = flags.DEFINE_string('generated', None, 'Folder of sounds to judge.')
 _REFERENCE = flags.DEFINE_string('reference', None, 'Folder of sounds to judge them against.')
 _METRICS = flags.DEFINE_list('metrics', list(DISTANCES), f'Distances: {", ".join(DISTANCES)}.')
-_EMBEDDER = flags.DEFINE_list(
-    'embedder', [], f'Of {", ".join(EMBEDDERS)}; none: all that are at hand.'
-)
+_EMBEDDER = flags.DEFINE_list('embedder', [], f'Of {", ".join(NAMES)}; none: all that are at hand.')
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, "Folder of the embedder's weights.")
 _RELEASE = flags.DEFINE_string(
     'release', 'foley', 'Name or folder; with --generated only its audio tower is used.'
@@ -102,7 +96,7 @@ def judge_release(
 ) -> list[dict]:
     """The student at each step count and the guided teacher at 4 and 50, floor and ceiling."""
     generator = load(release)
-    tower, embedders = load_judges(generator.folder, embedder_weights)
+    tower, embedders = load_evaluators(generator.folder, embedder_weights)
     probe = None
     if probe_clips:
         if not (recordings and embedder_weights):

@@ -24,10 +24,10 @@ from realaudio_jax.data.sources import Recordings
 from realaudio_jax.io import resample
 from realaudio_jax.metrics.codec.evaluator import CodecEvaluator
 from realaudio_jax.metrics.codec.reconstruction import opus_level, opus_round_trip
-from realaudio_jax.metrics.embedders import Embedder
-from realaudio_jax.metrics.ports import embedders_in, load_embedder
-from realaudio_jax.metrics.ports.crepe import load_crepe
-from realaudio_jax.metrics.tower import has_tower, load_tower
+from realaudio_jax.metrics.embedders.base import Embedder
+from realaudio_jax.metrics.embedders.crepe import load_crepe
+from realaudio_jax.metrics.embedders.registry import embedders_in, load_embedder
+from realaudio_jax.metrics.embedders.tower import has_tower, load_tower
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.release import load_params
 from realaudio_jax.report.tables import tall_table, write_results

@@ -42,7 +42,7 @@ from realaudio_jax.components import (
 from realaudio_jax.data import foley
 from realaudio_jax.data.attribution import write_attribution
 from realaudio_jax.data.sources import Recordings
-from realaudio_jax.metrics.tower import load_text_embedder, tower_template
+from realaudio_jax.metrics.embedders.tower import load_text_embedder, tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser

@@ -20,7 +20,7 @@ from realaudio_jax.data.mel_cache import mel_scenes
 from realaudio_jax.data.prepared import scene_source, scenes_key
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.integrity import digest
-from realaudio_jax.metrics.tower import load_text_embedder
+from realaudio_jax.metrics.embedders.tower import load_text_embedder
 from realaudio_jax.models.audio_tower import (
     WINDOW_FRAMES,
     AudioTower,

@@ -8,7 +8,7 @@ import jax
 import tiny
 
 from realaudio_jax.components import TOWER_NAME
-from realaudio_jax.metrics.tower import tower_template
+from realaudio_jax.metrics.embedders.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.release import save_params
 from realaudio_jax.release_config import AudioTowerConfig, ReleaseConfig

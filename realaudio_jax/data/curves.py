@@ -66,7 +66,7 @@ def pitch(audio: Float[np.ndarray, 'S 2'], crepe_params: PyTree | None = None) -
 
     Args:
         audio: at 48 kHz.
-        crepe_params: of `metrics.ports.crepe.load_crepe`; None is YIN.
+        crepe_params: of `metrics.embedders.crepe.load_crepe`; None is YIN.
 
     Returns:
         Hz, and True where a frame is a tone louder than `FLOOR_DBFS`.
@@ -80,7 +80,7 @@ def pitch(audio: Float[np.ndarray, 'S 2'], crepe_params: PyTree | None = None) -
         hertz, aperiodicity = _yin(_frames(mono, hop, 2 * window, window // 2), window)
         tonal = aperiodicity < _APERIODICITY
     else:
-        from realaudio_jax.metrics.ports import crepe
+        from realaudio_jax.metrics.embedders import crepe
 
         # its frames are centred on whole hops, these on the middles between two
         late = np.pad(mono[hop // 2 :], (0, hop // 2))

@@ -11,7 +11,7 @@ import numpy as np
 from realaudio_jax.data.latent_cache import frame_loudness
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
-from realaudio_jax.metrics.embedders import Embedder, embed_clips
+from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
 from realaudio_jax.metrics.evaluation import make_sounds, make_texts
 from realaudio_jax.metrics.figures import REAL, mean_row
 from realaudio_jax.metrics.probe import LinearProbe

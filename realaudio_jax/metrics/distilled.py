@@ -25,9 +25,10 @@ from realaudio_jax.integrity import digest
 from realaudio_jax.io import atomic_path, write_audio
 from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.cost import latency_row
+from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation import Made, evaluate
 from realaudio_jax.metrics.figures import ENOUGH_CLIPS
-from realaudio_jax.metrics.judges import held_out_scenes, load_judges
+from realaudio_jax.metrics.judges import held_out_scenes
 from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
 from realaudio_jax.release import save_params
 from realaudio_jax.release_config import ReleaseConfig
@@ -144,7 +145,7 @@ def evaluate_run(
     seconds, seed = config['eval_seconds'], config['seed']
     recordings = run['inputs']['recordings']
     generator = Generator(release)
-    tower, embedders = load_judges(release, embedder_weights)
+    tower, embedders = load_evaluators(release, embedder_weights)
     scenes, others = held_out_scenes(recordings, config['eval_scenes'], seconds, seed)
     students = [Setting('student', steps) for steps in config['consistency']['segments']]
     equal = equal_evaluations(students)

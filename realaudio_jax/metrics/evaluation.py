@@ -16,11 +16,11 @@ from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.agreement import step_coherence
 from realaudio_jax.metrics.cost import latency_row
-from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.embedders.base import Embedder
+from realaudio_jax.metrics.embedders.tower import Tower
 from realaudio_jax.metrics.figures import REAL, RECONSTRUCTION, mean_row
 from realaudio_jax.metrics.scene_judge import SAMPLES, Measured, SceneJudge, latent_errors
 from realaudio_jax.metrics.setting import REFERENCE, Setting, bucket_of
-from realaudio_jax.metrics.tower import Tower
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames
 from realaudio_jax.timeline import Timeline

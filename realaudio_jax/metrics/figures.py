@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from realaudio_jax.metrics.bootstrap import Interval, bootstrap, mean_interval
-from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.embedders.base import Embedder
 from realaudio_jax.metrics.frechet import frechet_infinity_interval, frechet_interval
 from realaudio_jax.metrics.kernel import kernel_interval
 

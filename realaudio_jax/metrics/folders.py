@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from realaudio_jax.io import printable
-from realaudio_jax.metrics.embedders import Embedder
-from realaudio_jax.metrics.embedding_cache import EmbeddedFiles, embed_files
+from realaudio_jax.metrics.embedders.base import Embedder
+from realaudio_jax.metrics.embedders.cache import EmbeddedFiles, embed_files
 from realaudio_jax.metrics.figures import REAL, check_distances, distance_rows
 from realaudio_jax.sound_files import SUFFIXES, find_sounds
 

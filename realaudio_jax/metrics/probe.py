@@ -18,8 +18,8 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-from realaudio_jax.metrics.embedders import Embedder
-from realaudio_jax.metrics.embedding_cache import embed_files
+from realaudio_jax.metrics.embedders.base import Embedder
+from realaudio_jax.metrics.embedders.cache import embed_files
 from realaudio_jax.typing import Array, Float
 
 AnyArray = np.ndarray | Array

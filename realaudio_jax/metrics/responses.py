@@ -13,7 +13,7 @@ from realaudio_jax.metrics.codec.reconstruction import (
 )
 from realaudio_jax.metrics.codec.tonality import roughness, signal_purity, test_signals
 from realaudio_jax.metrics.degradations import ladders
-from realaudio_jax.metrics.embedders import Embedder, embed_clips
+from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
 from realaudio_jax.metrics.figures import DISTANCES
 from realaudio_jax.metrics.timing import clip_timing
 from realaudio_jax.timeline import Event

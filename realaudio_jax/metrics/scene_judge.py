@@ -10,7 +10,8 @@ from realaudio_jax.data.scenes import Scene
 from realaudio_jax.metrics.agreement import cosine, diversity
 from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.detection import event_counts, f1_of_counts
-from realaudio_jax.metrics.embedders import Embedder, embed_clips
+from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
+from realaudio_jax.metrics.embedders.tower import Tower
 from realaudio_jax.metrics.events import COLLARS_MS, summarise_onsets
 from realaudio_jax.metrics.figures import (
     REAL,
@@ -23,7 +24,6 @@ from realaudio_jax.metrics.figures import (
 from realaudio_jax.metrics.kernel import kernel_difference
 from realaudio_jax.metrics.probe import class_agreement
 from realaudio_jax.metrics.timing import ClipTiming, clip_timing
-from realaudio_jax.metrics.tower import Tower
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import SAMPLE_RATE, Float
 

@@ -63,7 +63,7 @@ def test_noise_has_no_pitch_and_silence_nothing():
 
 
 def test_crepe_reads_pitch_where_its_weights_are(sound_dir):
-    from realaudio_jax.metrics.ports.crepe import load_crepe
+    from realaudio_jax.metrics.embedders.crepe import load_crepe
 
     params, _ = load_crepe(sound_dir / 'weights' / 'crepe_tiny')
     tones = [np.sin(2 * np.pi * f * time(0.4)) for f in (220.0, 660.0)]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from realaudio_jax.io import write_audio
+from realaudio_jax.metrics.embedders.registry import load_embedders
 from realaudio_jax.metrics.figures import REAL
-from realaudio_jax.metrics.judges import load_embedders
 from realaudio_jax.metrics.setting import Setting
 
 

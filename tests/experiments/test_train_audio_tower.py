@@ -6,7 +6,7 @@ import pytest
 
 from configs.foley_audio_tower import get_config
 from realaudio_jax.components import TOWER_NAME
-from realaudio_jax.metrics.tower import tower_template
+from realaudio_jax.metrics.embedders.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.release import load_params
 

@@ -5,9 +5,9 @@ import pytest
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.embedders.tower import load_tower
 from realaudio_jax.metrics.evaluation import evaluate
 from realaudio_jax.metrics.setting import Setting
-from realaudio_jax.metrics.tower import load_tower
 from realaudio_jax.training.run_folder import run_folder
 
 STUDENT, TEACHER = Setting('student', 4), Setting('teacher', 2, guidance=1.5)  # 4 evaluations each

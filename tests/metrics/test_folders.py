@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from test_embedding_cache import toy
+from toy_embedder import toy
 
 from realaudio_jax.io import write_audio
 from realaudio_jax.metrics.figures import DISTANCES, REAL

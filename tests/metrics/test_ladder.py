@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.embedders.base import Embedder
 from realaudio_jax.metrics.responses import measure_responses
 from realaudio_jax.timeline import Event
 

@@ -24,7 +24,7 @@ from realaudio_jax.metrics.codec.tonality import (
     tonal_lines,
 )
 from realaudio_jax.metrics.codec.transients import attack_errors, energy_before_attacks
-from realaudio_jax.metrics.embedders import Embedder, embed_clips
+from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
 from realaudio_jax.metrics.figures import (
     REAL,
     Windows,

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.ndimage
 
 from realaudio_jax import io
-from realaudio_jax.metrics.ports import crepe
+from realaudio_jax.metrics.embedders import crepe
 from realaudio_jax.typing import Array, Float, PyTree
 
 AnyArray = np.ndarray | Array

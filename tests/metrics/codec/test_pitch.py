@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from realaudio_jax.metrics.codec.tonality import pitch_error_cents
-from realaudio_jax.metrics.ports import crepe
+from realaudio_jax.metrics.embedders import crepe
 
 RATE = 48_000
 

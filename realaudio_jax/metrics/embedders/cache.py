@@ -16,7 +16,7 @@ import numpy as np
 
 from realaudio_jax.integrity import digest, read_npz
 from realaudio_jax.io import atomic_path
-from realaudio_jax.metrics.embedders import Embedder, embed_stream
+from realaudio_jax.metrics.embedders.base import Embedder, embed_stream
 from realaudio_jax.sound_files import read_sound, reason
 
 FORMAT = 2  # of the stored files; part of their name

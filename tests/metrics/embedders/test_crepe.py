@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.embedders import embed_clips
-from realaudio_jax.metrics.ports import crepe
+from realaudio_jax.metrics.embedders import crepe
+from realaudio_jax.metrics.embedders.base import embed_clips
 
 
 @pytest.fixture(scope='module')

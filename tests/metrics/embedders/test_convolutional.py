@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from realaudio_jax.metrics.ports import frontends, openl3, panns, vggish
-from realaudio_jax.metrics.ports.weights import parameter_shapes
+from realaudio_jax.metrics.embedders import frontends, openl3, panns, vggish
+from realaudio_jax.metrics.embedders.weights import parameter_shapes
 
 
 @pytest.fixture(scope='module')

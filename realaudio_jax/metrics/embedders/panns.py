@@ -20,9 +20,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.metrics.embedders import Embedder
-from realaudio_jax.metrics.ports import frontends
-from realaudio_jax.metrics.ports.weights import (
+from realaudio_jax.metrics.embedders import frontends
+from realaudio_jax.metrics.embedders.base import Embedder
+from realaudio_jax.metrics.embedders.weights import (
     digest,
     find_weights,
     fit,

@@ -2,22 +2,11 @@
 
 import numpy as np
 import pytest
+from toy_embedder import toy
 
 from realaudio_jax.io import write_audio
-from realaudio_jax.metrics.embedders import Embedder, embed_clips
-from realaudio_jax.metrics.embedding_cache import embed_files
-
-
-def toy(name='toy (0123)', calls=None):
-    """Mean and spread of windows of 0.1 s."""
-
-    def embed(audio):
-        if calls is not None:
-            calls.append(len(audio))
-        windows = np.asarray(audio)[:, None, :1600]
-        return np.stack([windows.mean(-1), windows.std(-1)], -1)
-
-    return Embedder(name, 16_000, 2, 0.1, 'CC0-1.0', embed)
+from realaudio_jax.metrics.embedders.base import embed_clips
+from realaudio_jax.metrics.embedders.cache import embed_files
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tokenizers
 
-from realaudio_jax.metrics.embedders import embed_clips
-from realaudio_jax.metrics.ports import clap
+from realaudio_jax.metrics.embedders import clap
+from realaudio_jax.metrics.embedders.base import embed_clips
 
 torch = pytest.importorskip('torch', reason="no torch: install the extra 'reference'")
 transformers = pytest.importorskip('transformers', reason='no transformers: install `reference`')

@@ -2,17 +2,25 @@
 
 import pytest
 
-from realaudio_jax.metrics.ports import PORTS, embedders_in, load_embedder, registry
+from realaudio_jax.metrics.embedders.registry import (
+    CHECKPOINTS,
+    embedders_in,
+    load_embedder,
+    load_evaluators,
+)
 
 AT_HAND = {'yamnet': 'yamnet', 'gpvad': 'gpvad', 'crepe': 'crepe_tiny'}
 
 
 @pytest.mark.parametrize('name', AT_HAND)
 def test_what_is_said_of_an_embedder_is_so(name, sound_dir):
-    port, folder = PORTS[name], sound_dir / 'weights' / AT_HAND[name]
+    checkpoint, folder = CHECKPOINTS[name], sound_dir / 'weights' / AT_HAND[name]
     embedder = load_embedder(name, folder)
-    assert (embedder.sample_rate, embedder.dimension) == (port.sample_rate, port.dimension)
-    assert (embedder.licence, embedder.source) == (port.licence, port.source)
+    assert (embedder.sample_rate, embedder.dimension) == (
+        checkpoint.sample_rate,
+        checkpoint.dimension,
+    )
+    assert (embedder.licence, embedder.source) == (checkpoint.licence, checkpoint.source)
     assert embedder.source and embedder.name.endswith(')')
 
 
@@ -29,7 +37,7 @@ def test_the_embedders_of_a_folder_are_found_by_their_files(tmp_path):
         embedders_in(tmp_path)
     for name, folder in (('yamnet', 'one'), ('crepe', 'two'), ('openl3', '.')):
         (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / PORTS[name].files[0]).touch()
+        (tmp_path / folder / CHECKPOINTS[name].files[0]).touch()
     want = {'yamnet': tmp_path / 'one', 'crepe': tmp_path / 'two', 'openl3': tmp_path}
     assert embedders_in(tmp_path) == want
 
@@ -39,7 +47,8 @@ def test_no_such_embedder(tmp_path):
         load_embedder('fad', tmp_path)
 
 
-def test_table():
-    lines = registry.table().splitlines()
-    assert len(lines) == 2 + len(PORTS)
-    assert lines[2].startswith('| yamnet | 16000 | 1024 | Apache-2.0 | ')
+def test_the_embedders_at_hand(tiny_release, tower_release, tmp_path):
+    assert load_evaluators(tiny_release) == (None, [])
+    assert load_evaluators(tower_release)[0].embedder.dimension == 256
+    with pytest.raises(FileNotFoundError, match='YAMNet weights not found'):
+        load_evaluators(tiny_release, tmp_path)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.embedders import embed_clips
-from realaudio_jax.metrics.tower import has_tower, load_tower
+from realaudio_jax.metrics.embedders.base import embed_clips
+from realaudio_jax.metrics.embedders.tower import has_tower, load_tower
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.embedders import embed_clips
-from realaudio_jax.metrics.ports import gpvad
+from realaudio_jax.metrics.embedders import gpvad
+from realaudio_jax.metrics.embedders.base import embed_clips
 from realaudio_jax.sound_files import read_audio
 
 

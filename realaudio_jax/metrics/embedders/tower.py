@@ -12,7 +12,7 @@ import numpy as np
 
 from realaudio_jax.components import TOWER_NAME, read_release
 from realaudio_jax.metrics.agreement import prompt_agreement
-from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.embedders.base import Embedder
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.audio_tower import (
     BANDS,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from realaudio_jax import io
-from realaudio_jax.metrics.embedders import Embedder, embed_clips, embed_stream
+from realaudio_jax.metrics.embedders.base import Embedder, embed_clips, embed_stream
 
 RATE = 100
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.metrics.ports.frontends import BatchNorm
+from realaudio_jax.metrics.embedders.frontends import BatchNorm
 from realaudio_jax.typing import Array, Float
 
 EPSILON = 1e-5  # of the norms between the stages

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics import yamnet
-from realaudio_jax.metrics.embedders import embed_clips
+from realaudio_jax.metrics.embedders import yamnet
+from realaudio_jax.metrics.embedders.base import embed_clips
 from realaudio_jax.metrics.frechet import GaussianStatistics, frechet_distance
 
 

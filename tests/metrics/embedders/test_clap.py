@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from realaudio_jax.metrics.ports import clap
+from realaudio_jax.metrics.embedders import clap
 
 # Of transformers' ClapModel(ClapConfig()): 153,492,890 parameters and the 2 x 64 statistics of its
 # batch norm.

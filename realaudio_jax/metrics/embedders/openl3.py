@@ -24,9 +24,9 @@ import re
 import flax.linen as nn
 import jax.numpy as jnp
 
-from realaudio_jax.metrics.embedders import Embedder
-from realaudio_jax.metrics.ports import frontends
-from realaudio_jax.metrics.ports.weights import (
+from realaudio_jax.metrics.embedders import frontends
+from realaudio_jax.metrics.embedders.base import Embedder
+from realaudio_jax.metrics.embedders.weights import (
     digest,
     find_weights,
     fit,

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.ports import openl3, panns, vggish
-from realaudio_jax.metrics.ports.weights import fit, parameter_shapes, read_arrays
+from realaudio_jax.metrics.embedders import openl3, panns, vggish
+from realaudio_jax.metrics.embedders.weights import fit, parameter_shapes, read_arrays
 
 torch = pytest.importorskip('torch', reason="no torch: install the extra 'reference'")
 nn, F = torch.nn, torch.nn.functional

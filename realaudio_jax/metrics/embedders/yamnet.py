@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 
-from realaudio_jax.metrics.embedders import Embedder
+from realaudio_jax.metrics.embedders.base import Embedder
 from realaudio_jax.typing import Array, Float, PyTree
 
 SAMPLE_RATE = 16_000  # Hz

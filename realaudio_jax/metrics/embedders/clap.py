@@ -27,10 +27,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.metrics.embedders import Embedder, embed_stream
-from realaudio_jax.metrics.ports import frontends
-from realaudio_jax.metrics.ports.htsat import AudioConfig, Htsat
-from realaudio_jax.metrics.ports.weights import (
+from realaudio_jax.metrics.embedders import frontends
+from realaudio_jax.metrics.embedders.base import Embedder, embed_stream
+from realaudio_jax.metrics.embedders.htsat import AudioConfig, Htsat
+from realaudio_jax.metrics.embedders.weights import (
     Source,
     digest,
     find_weights,

@@ -1,0 +1,1 @@
+"""Embedding networks: published ones in Flax, a release's audio tower, and how clips reach them."""
