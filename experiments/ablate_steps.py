@@ -15,9 +15,15 @@ from realaudio_jax.generator import load
 from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation import evaluate
-from realaudio_jax.metrics.figures import ENOUGH_CLIPS, REAL, RECONSTRUCTION
 from realaudio_jax.metrics.judges import held_out_scenes
-from realaudio_jax.metrics.scene_judge import KERNEL_DISTANCE, LATENT_ERROR
+from realaudio_jax.metrics.rows import (
+    ENOUGH_CLIPS,
+    FRECHET_DISTANCE,
+    KERNEL_DISTANCE,
+    LATENT_ERROR,
+    REAL,
+    RECONSTRUCTION,
+)
 from realaudio_jax.metrics.setting import Setting, equal_evaluations
 from realaudio_jax.report.summary import summarise
 from realaudio_jax.report.tables import pivot, write_results
@@ -42,7 +48,6 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/ablate_steps', 'Where the tables and the plot go.')
 
 AXES = ('time per sound (ms)', 'NFE')
-FRECHET = 'Frechet distance'
 
 
 def ablate(
@@ -63,7 +68,7 @@ def ablate(
     settings += [Setting('teacher', steps) for steps in teacher_steps]
     reference = Setting('teacher', max(teacher_steps))
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
-    enough = count >= ENOUGH_CLIPS[FRECHET]
+    enough = count >= ENOUGH_CLIPS[FRECHET_DISTANCE]
     students = [setting for setting in settings if setting.model == 'student']
     pairs = [pair for pair in equal_evaluations(students) if pair[1] in settings]
     with Progress(count * (len(settings) + 2) + len(pairs), 'steps') as progress:
@@ -99,7 +104,8 @@ def ablate(
     if not enough:
         note = (
             f'{count} scenes are too few for a Frechet distance, which takes '
-            f'{ENOUGH_CLIPS[FRECHET]} or more: the kernel distance has no bias from their number'
+            f'{ENOUGH_CLIPS[FRECHET_DISTANCE]} or more: the kernel distance has no bias from their '
+            'number'
         )
         print(f'note: {note}', file=sys.stderr, flush=True)
     plot(wide, workdir / 'steps.png', note)
@@ -117,7 +123,7 @@ def plot(wide: list[dict], path: pathlib.Path, note: str = '') -> None:
     """
     drawn = next(
         name
-        for name in (FRECHET, KERNEL_DISTANCE, LATENT_ERROR)
+        for name in (FRECHET_DISTANCE, KERNEL_DISTANCE, LATENT_ERROR)
         if any(column.startswith(name) for column in wide[0])
     )
     measures = [c for c in wide[0] if c.startswith(drawn) and 'minus that of' not in c]

@@ -35,9 +35,9 @@ from realaudio_jax.components import find_release
 from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.embedders.clap import load_clap
 from realaudio_jax.metrics.embedders.registry import load_evaluators
-from realaudio_jax.metrics.figures import mean_row
 from realaudio_jax.metrics.judges import held_out_scenes
 from realaudio_jax.metrics.latency import LatencyStats, measure, peak_memory
+from realaudio_jax.metrics.rows import mean_row
 from realaudio_jax.metrics.scene_judge import SceneJudge
 from realaudio_jax.typing import SAMPLE_RATE
 

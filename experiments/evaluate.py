@@ -19,11 +19,10 @@ from experiments.common import run
 from realaudio_jax.generator import enable_compilation_cache, load
 from realaudio_jax.metrics.controls import class_rows, loudness_rows
 from realaudio_jax.metrics.cost import latency_rows
+from realaudio_jax.metrics.distances import DISTANCES, compare_folders, sound_files
 from realaudio_jax.metrics.distilled import finish_run
 from realaudio_jax.metrics.embedders.registry import NAMES, load_embedders, load_evaluators
 from realaudio_jax.metrics.evaluation import evaluate
-from realaudio_jax.metrics.figures import DISTANCES
-from realaudio_jax.metrics.folders import compare_folders, sound_files
 from realaudio_jax.metrics.judges import held_out_scenes
 from realaudio_jax.metrics.probe import probe_of_recordings
 from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations

@@ -13,8 +13,8 @@ from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
 from realaudio_jax.metrics.evaluation import make_sounds, make_texts
-from realaudio_jax.metrics.figures import REAL, mean_row
 from realaudio_jax.metrics.probe import LinearProbe
+from realaudio_jax.metrics.rows import REAL, mean_row
 from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.metrics.timing import loudness_correlation
 from realaudio_jax.timeline import Timeline

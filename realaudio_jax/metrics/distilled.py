@@ -27,8 +27,8 @@ from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onset
 from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation import Made, evaluate
-from realaudio_jax.metrics.figures import ENOUGH_CLIPS
 from realaudio_jax.metrics.judges import held_out_scenes
+from realaudio_jax.metrics.rows import ENOUGH_CLIPS, FRECHET_DISTANCE
 from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
 from realaudio_jax.release import save_params
 from realaudio_jax.release_config import ReleaseConfig
@@ -152,7 +152,7 @@ def evaluate_run(
     teachers = [teacher for _, teacher in equal] + [REFERENCE]
     few = min(students, key=lambda setting: abs(setting.steps - 4))
     distances = ['kad']
-    if len(scenes) >= ENOUGH_CLIPS['Frechet distance']:
+    if len(scenes) >= ENOUGH_CLIPS[FRECHET_DISTANCE]:
         distances.append('fad')
     shown: dict[Setting, list[np.ndarray]] = {}
 

@@ -18,7 +18,7 @@ from realaudio_jax.metrics.agreement import step_coherence
 from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.embedders.base import Embedder
 from realaudio_jax.metrics.embedders.tower import Tower
-from realaudio_jax.metrics.figures import REAL, RECONSTRUCTION, mean_row
+from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION, mean_row
 from realaudio_jax.metrics.scene_judge import SAMPLES, Measured, SceneJudge, latent_errors
 from realaudio_jax.metrics.setting import REFERENCE, Setting, bucket_of
 from realaudio_jax.models.autoencoder import samples_per_latent
@@ -177,7 +177,7 @@ def evaluate(
         batch: sounds per call.
         latency_repeats: timed calls at batch 1 for each setting; 0 leaves latency out.
         resamples: bootstrap draws of the intervals.
-        distances: names in `figures.DISTANCES`.
+        distances: names in `distances.DISTANCES`.
         diversity_prompts: scenes of which several sounds are made, for their diversity.
         comparisons: pairs of `settings` whose difference is measured, scene by scene from the same
             noise; see `SceneJudge.differences`.

@@ -13,8 +13,8 @@ from realaudio_jax.metrics.codec.reconstruction import (
 )
 from realaudio_jax.metrics.codec.tonality import roughness, signal_purity, test_signals
 from realaudio_jax.metrics.degradations import ladders
+from realaudio_jax.metrics.distances import DISTANCES
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
-from realaudio_jax.metrics.figures import DISTANCES
 from realaudio_jax.metrics.timing import clip_timing
 from realaudio_jax.timeline import Event
 
@@ -37,7 +37,7 @@ def measure_responses(
         events: where the events of each sound lie.
         sample_rate: Hz.
         embedders: for the distances, named 'fad, YAMNet' and so on.
-        distances: names in `figures.DISTANCES`.
+        distances: names in `distances.DISTANCES`.
         progress: called with the number of rungs done.
     """
     windows = [embed_clips(embedder, sounds, sample_rate) for embedder in embedders]

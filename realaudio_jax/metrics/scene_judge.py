@@ -10,26 +10,28 @@ from realaudio_jax.data.scenes import Scene
 from realaudio_jax.metrics.agreement import cosine, diversity
 from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.detection import event_counts, f1_of_counts
+from realaudio_jax.metrics.distances import Windows, distance_rows
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
 from realaudio_jax.metrics.embedders.tower import Tower
 from realaudio_jax.metrics.events import COLLARS_MS, summarise_onsets
-from realaudio_jax.metrics.figures import (
+from realaudio_jax.metrics.kernel import kernel_difference
+from realaudio_jax.metrics.probe import class_agreement
+from realaudio_jax.metrics.rows import (
+    CLASS_FOUND,
+    KERNEL_DISTANCE,
+    LATENT_ERROR,
+    ONSET_MEDIAN,
+    ONSETS_NEAR,
     REAL,
-    Windows,
     difference_row,
-    distance_rows,
     mean_row,
     statistic_row,
 )
-from realaudio_jax.metrics.kernel import kernel_difference
-from realaudio_jax.metrics.probe import class_agreement
 from realaudio_jax.metrics.timing import ClipTiming, clip_timing
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
 SAMPLES = 4  # sounds of one prompt, for diversity
-CLASS_FOUND, LATENT_ERROR, KERNEL_DISTANCE = 'class found', 'latent error', 'kernel distance'
-ONSET_MEDIAN, ONSETS_NEAR = 'onset error, median', 'onsets within 50 ms'
 _COLLAR_MS = 50  # of ONSETS_NEAR
 
 
@@ -71,7 +73,7 @@ class SceneJudge:
         scenes: what was asked for, with the real sound.
         tower: for distances and agreement with the caption; None leaves them out.
         embedders: further judges, for distances.
-        distances: names in `figures.DISTANCES`.
+        distances: names in `distances.DISTANCES`.
         seed: of the bootstrap.
         resamples: draws of a distance's interval.
     """

@@ -9,13 +9,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from realaudio_jax.metrics.figures import ENOUGH_CLIPS, REAL, RECONSTRUCTION, too_few
-from realaudio_jax.metrics.scene_judge import (
+from realaudio_jax.metrics.rows import (
     CLASS_FOUND,
+    ENOUGH_CLIPS,
     KERNEL_DISTANCE,
     LATENT_ERROR,
     ONSET_MEDIAN,
     ONSETS_NEAR,
+    REAL,
+    RECONSTRUCTION,
+    too_few,
 )
 from realaudio_jax.report.tables import aligned
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from realaudio_jax.metrics.figures import REAL, RECONSTRUCTION
+from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION
 from realaudio_jax.metrics.setting import Setting
 
 

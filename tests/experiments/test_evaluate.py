@@ -3,7 +3,7 @@ import pytest
 
 from realaudio_jax.io import write_audio
 from realaudio_jax.metrics.embedders.registry import load_embedders
-from realaudio_jax.metrics.figures import REAL
+from realaudio_jax.metrics.rows import REAL
 from realaudio_jax.metrics.setting import Setting
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from realaudio_jax.metrics.figures import REAL
+from realaudio_jax.metrics.rows import REAL
 
 LENGTHS = (30_000, 40_000, 48_000, 47_999)
 

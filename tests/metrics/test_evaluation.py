@@ -8,8 +8,8 @@ from realaudio_jax.metrics.controls import class_rows, loudness_rows
 from realaudio_jax.metrics.cost import latency_rows
 from realaudio_jax.metrics.embedders.tower import load_tower
 from realaudio_jax.metrics.evaluation import evaluate, make_sounds, one_duration
-from realaudio_jax.metrics.figures import REAL, RECONSTRUCTION
 from realaudio_jax.metrics.probe import LinearProbe
+from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION
 from realaudio_jax.metrics.scene_judge import latent_errors
 from realaudio_jax.metrics.setting import Setting, equal_evaluations
 from realaudio_jax.report.tables import wide_table

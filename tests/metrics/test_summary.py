@@ -15,7 +15,7 @@ import soundfile
 from realaudio_jax.metrics import distilled
 from realaudio_jax.metrics.distilled import evaluate_run
 from realaudio_jax.metrics.evaluation import evaluate
-from realaudio_jax.metrics.figures import REAL, RECONSTRUCTION
+from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION
 from realaudio_jax.report.page import MAX_BYTES, ReportClip, without_paths, write_report
 from realaudio_jax.report.summary import FIGURES, summarise
 from realaudio_jax.timeline import Event

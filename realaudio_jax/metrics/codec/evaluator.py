@@ -24,15 +24,10 @@ from realaudio_jax.metrics.codec.tonality import (
     tonal_lines,
 )
 from realaudio_jax.metrics.codec.transients import attack_errors, energy_before_attacks
+from realaudio_jax.metrics.distances import Windows, distance_rows
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
-from realaudio_jax.metrics.figures import (
-    REAL,
-    Windows,
-    distance_rows,
-    interval_row,
-    statistic_row,
-)
 from realaudio_jax.metrics.frechet import frechet_difference
+from realaudio_jax.metrics.rows import FRECHET_DISTANCE, REAL, interval_row, statistic_row
 from realaudio_jax.typing import Float, PyTree
 
 DISTANCES = ('fad', 'kad')
@@ -151,7 +146,7 @@ class CodecEvaluator:
             self.embedders, self._windows, first.windows, second.windows, strict=True
         ):
             found = frechet_difference(real, a, b)
-            rows.append(interval_row('Frechet distance', found) | {'embedder': embedder.name})
+            rows.append(interval_row(FRECHET_DISTANCE, found) | {'embedder': embedder.name})
         for name, metric in second.metrics.items():
             pairs = [
                 pair

@@ -1,4 +1,9 @@
-"""Distances between two folders of sounds."""
+"""Distances between two sets of sounds by an embedder, as rows of a table; and between folders.
+
+fad       Frechet distance, see `frechet`
+fad_inf   the same, extrapolated to infinitely many clips
+kad       kernel distance, see `kernel`
+"""
 
 import os
 import pathlib
@@ -9,10 +14,73 @@ import numpy as np
 from realaudio_jax.io import printable
 from realaudio_jax.metrics.embedders.base import Embedder
 from realaudio_jax.metrics.embedders.cache import EmbeddedFiles, embed_files
-from realaudio_jax.metrics.figures import REAL, check_distances, distance_rows
+from realaudio_jax.metrics.frechet import frechet_infinity_interval, frechet_interval
+from realaudio_jax.metrics.kernel import kernel_interval
+from realaudio_jax.metrics.rows import (
+    ENOUGH_CLIPS,
+    FRECHET_DISTANCE,
+    KERNEL_DISTANCE,
+    REAL,
+    interval_row,
+    too_few,
+)
 from realaudio_jax.sound_files import SUFFIXES, find_sounds
 
 LEAST = 4  # files in a folder: two halves of two
+DISTANCES = {
+    'fad': (FRECHET_DISTANCE, frechet_interval),
+    'fad_inf': ('extrapolated Frechet distance', frechet_infinity_interval),
+    'kad': (KERNEL_DISTANCE, kernel_interval),
+}
+Windows = Sequence[np.ndarray]  # of an embedder, one array [frames D] per sound
+
+
+def check_distances(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, if all are distances.
+
+    Raises:
+        ValueError: one is not, or there is none.
+    """
+    unknown = [name for name in names if name not in DISTANCES]
+    if unknown or not names:
+        raise ValueError(
+            f'no metric {unknown[0]!r}; choose from {", ".join(DISTANCES)}'
+            if unknown
+            else f'no metric named; choose from {", ".join(DISTANCES)}'
+        )
+    return tuple(names)
+
+
+def distance_rows(
+    real: Windows,
+    made: Windows,
+    embedder: Embedder,
+    distances: Sequence[str] = ('fad',),
+    seed: int = 0,
+    resamples: int = 200,
+    paired: bool = False,
+) -> list[dict]:
+    """Distances of one set to another by one embedder.
+
+    A distance that is not defined for these sets has a row that says why: nothing is left out in
+    silence, and the others are not lost.
+    """
+    rows = []
+    for name in check_distances(distances):
+        label, measure = DISTANCES[name]
+        row = {'name': label, 'embedder': embedder.name}
+        try:
+            found = measure(real, made, resamples, paired=paired, seed=seed)
+            row = interval_row(label, found) | row
+            if too_few(row):
+                row['note'] = (
+                    f'{row["n"]} clips: from fewer than {ENOUGH_CLIPS[label]} it ranks nothing'
+                )
+            rows.append(row)
+        except ValueError as error:
+            clips = min(len(real), len(made))
+            rows.append(row | {'value': float('nan'), 'unit': '', 'n': clips, 'note': str(error)})
+    return rows
 
 
 def sound_files(folder: str | os.PathLike) -> list[pathlib.Path]:
@@ -49,8 +117,8 @@ def compare_folders(
 
     Args:
         generated, reference: folders of sound files, any rate, length and number of channels.
-        embedders: the judges.
-        distances: names in `figures.DISTANCES`.
+        embedders: the networks.
+        distances: names in `DISTANCES`.
         cache_dir: where vectors are kept.
         seed: of the halves and of the intervals.
         resamples: bootstrap draws.

@@ -7,8 +7,8 @@ import pytest
 from toy_embedder import toy
 
 from realaudio_jax.io import write_audio
-from realaudio_jax.metrics.figures import DISTANCES, REAL
-from realaudio_jax.metrics.folders import compare_folders, sound_files
+from realaudio_jax.metrics.distances import DISTANCES, compare_folders, sound_files
+from realaudio_jax.metrics.rows import REAL
 from realaudio_jax.report.tables import write_results
 
 
