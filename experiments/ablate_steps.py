@@ -14,8 +14,9 @@ from experiments.common import run
 from realaudio_jax.generator import load
 from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.embedders.registry import load_evaluators
-from realaudio_jax.metrics.evaluation import evaluate
-from realaudio_jax.metrics.judges import held_out_scenes
+from realaudio_jax.metrics.evaluation.generate import SamplerConfig, equal_evaluations
+from realaudio_jax.metrics.evaluation.release import evaluate_release
+from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.rows import (
     ENOUGH_CLIPS,
     FRECHET_DISTANCE,
@@ -24,7 +25,6 @@ from realaudio_jax.metrics.rows import (
     REAL,
     RECONSTRUCTION,
 )
-from realaudio_jax.metrics.setting import Setting, equal_evaluations
 from realaudio_jax.report.summary import summarise
 from realaudio_jax.report.tables import pivot, write_results
 from realaudio_jax.training.loop import Progress
@@ -64,24 +64,24 @@ def ablate(
     """Measures every step count; writes results.json, results.md, steps.csv and steps.png."""
     generator = load(release)
     tower, embedders = load_evaluators(generator.folder, embedder_weights)
-    settings = [Setting('student', steps) for steps in student_steps]
-    settings += [Setting('teacher', steps) for steps in teacher_steps]
-    reference = Setting('teacher', max(teacher_steps))
+    samplers = [SamplerConfig('student', steps) for steps in student_steps]
+    samplers += [SamplerConfig('teacher', steps) for steps in teacher_steps]
+    reference = SamplerConfig('teacher', max(teacher_steps))
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
     enough = count >= ENOUGH_CLIPS[FRECHET_DISTANCE]
-    students = [setting for setting in settings if setting.model == 'student']
-    pairs = [pair for pair in equal_evaluations(students) if pair[1] in settings]
-    with Progress(count * (len(settings) + 2) + len(pairs), 'steps') as progress:
+    students = [sampler for sampler in samplers if sampler.model == 'student']
+    pairs = [pair for pair in equal_evaluations(students) if pair[1] in samplers]
+    with Progress(count * (len(samplers) + 2) + len(pairs), 'steps') as progress:
         finished = {}
 
         def say(label, done, total):
             finished[label] = done
             progress.update(sum(finished.values()))
 
-        rows = evaluate(
+        rows = evaluate_release(
             generator,
             scenes,
-            settings,
+            samplers,
             tower,
             embedders,
             others,

@@ -35,10 +35,9 @@ from realaudio_jax.components import find_release
 from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.embedders.clap import load_clap
 from realaudio_jax.metrics.embedders.registry import load_evaluators
-from realaudio_jax.metrics.judges import held_out_scenes
+from realaudio_jax.metrics.evaluation.scenes import SceneEvaluator, held_out_scenes
 from realaudio_jax.metrics.latency import LatencyStats, measure, peak_memory
 from realaudio_jax.metrics.rows import mean_row
-from realaudio_jax.metrics.scene_judge import SceneJudge
 from realaudio_jax.typing import SAMPLE_RATE
 
 DEFAULT_ROWS = systems.OWN | baselines.ROWS
@@ -161,19 +160,19 @@ def quality_rows(
 ) -> list[dict]:
     """FAD and CLAP score of a system's sounds for the captions of held-out scenes.
 
-    FAD is to the scenes' own sound. The judges are the release's audio tower, and YAMNet (FAD
+    FAD is to the scenes' own sound. The networks are the release's audio tower, and YAMNet (FAD
     alone) and a LAION-CLAP where their weights are named.
     """
     tower, embedders = load_evaluators(find_release(release), embedder_weights)
     checkpoint = load_clap(clap) if clap else None
     embedders += [checkpoint.embedder] if checkpoint else []
     asked, _ = held_out_scenes(recordings, scenes, seconds, seed)
-    judge = SceneJudge(asked, tower, embedders, seed=seed)
+    evaluator = SceneEvaluator(asked, tower, embedders, seed=seed)
     sounds = list(system.sounds(asked, seed))
     names = {'Frechet distance': 'FAD', 'prompt agreement': 'CLAP score'}
     rows = [
         row | {'name': names[row['name']]}
-        for row in judge.rows(judge.measure(sounds), {})
+        for row in evaluator.rows(evaluator.measure(sounds), {})
         if row['name'] in names
     ]
     if checkpoint:

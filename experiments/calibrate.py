@@ -14,7 +14,7 @@ from realaudio_jax.components import find_release
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
-from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.metrics.evaluation.generate import SamplerConfig
 
 _RELEASE = flags.DEFINE_string('release', None, 'Folder of the release.', required=True)
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley.')
@@ -31,7 +31,7 @@ def main(argv):
     scenes = list(make_scenes(_SEED.value, source, _SCENES.value, _SECONDS.value))
     folder = find_release(_RELEASE.value)
     calibrate_moments(folder, scenes, _SEED.value)
-    lead = calibrate_onsets(folder, scenes, Setting('student', _STEPS.value), _SEED.value)
+    lead = calibrate_onsets(folder, scenes, SamplerConfig('student', _STEPS.value), _SEED.value)
     print(
         f'{folder}: the moments of its student are written, and onsets are asked for '
         f'{1000 * lead:.1f} ms later from now on'

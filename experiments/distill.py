@@ -50,7 +50,7 @@ from realaudio_jax.distillation.teacher_samples import (
 from realaudio_jax.generator import Generator, enable_compilation_cache
 from realaudio_jax.integrity import write_manifest
 from realaudio_jax.metrics.coherence import coherence_rows
-from realaudio_jax.metrics.distilled import finish_run, record_seconds
+from realaudio_jax.metrics.evaluation.run import finish_run, record_seconds
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
 from realaudio_jax.random import random_key
 from realaudio_jax.release import named_leaves, save_params

@@ -17,15 +17,15 @@ from absl import flags
 
 from experiments.common import run
 from realaudio_jax.generator import enable_compilation_cache, load
-from realaudio_jax.metrics.controls import class_rows, loudness_rows
 from realaudio_jax.metrics.cost import latency_rows
 from realaudio_jax.metrics.distances import DISTANCES, compare_folders, sound_files
-from realaudio_jax.metrics.distilled import finish_run
 from realaudio_jax.metrics.embedders.registry import NAMES, load_embedders, load_evaluators
-from realaudio_jax.metrics.evaluation import evaluate
-from realaudio_jax.metrics.judges import held_out_scenes
+from realaudio_jax.metrics.evaluation.adherence import class_rows, loudness_rows
+from realaudio_jax.metrics.evaluation.generate import REFERENCE, SamplerConfig, equal_evaluations
+from realaudio_jax.metrics.evaluation.release import evaluate_release
+from realaudio_jax.metrics.evaluation.run import finish_run
+from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.probe import probe_of_recordings
-from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
 from realaudio_jax.report.summary import summarise
 from realaudio_jax.report.tables import wide_table, write_results
 from realaudio_jax.training.loop import Progress
@@ -103,14 +103,14 @@ def judge_release(
         kept = pathlib.Path(workdir) / 'embeddings'
         probe = probe_of_recordings(recordings, embedders[0], kept)
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
-    settings = [Setting('student', n) for n in steps]
-    equal = equal_evaluations(settings)
-    teachers = [teacher for _, teacher in equal] + [Setting('teacher', 4), REFERENCE]
-    settings += list(dict.fromkeys(teachers))
+    samplers = [SamplerConfig('student', n) for n in steps]
+    equal = equal_evaluations(samplers)
+    teachers = [teacher for _, teacher in equal] + [SamplerConfig('teacher', 4), REFERENCE]
+    samplers += list(dict.fromkeys(teachers))
     curved = scenes[:loudness_scenes]
-    total = count * (len(settings) + 2) + len(settings) * len(curved)
-    total += len(settings) * probe_clips * (len(probe.classes) if probe else 0)
-    total += len(equal) + len(settings)  # differences, times
+    total = count * (len(samplers) + 2) + len(samplers) * len(curved)
+    total += len(samplers) * probe_clips * (len(probe.classes) if probe else 0)
+    total += len(equal) + len(samplers)  # differences, times
     with Progress(total, 'evaluate') as progress:
         finished = {}
 
@@ -118,10 +118,10 @@ def judge_release(
             finished[label] = done
             progress.update(sum(finished.values()))
 
-        rows = evaluate(
+        rows = evaluate_release(
             generator,
             scenes,
-            settings,
+            samplers,
             tower,
             embedders,
             others,
@@ -133,14 +133,14 @@ def judge_release(
             comparisons=equal,
         )
         if curved:
-            rows += loudness_rows(generator, curved, settings, seed, say)
+            rows += loudness_rows(generator, curved, samplers, seed, say)
         if probe:
             rows += class_rows(
-                generator, settings, probe, embedders[0], probe_clips, seed=seed, progress=say
+                generator, samplers, probe, embedders[0], probe_clips, seed=seed, progress=say
             )
-        for i, setting in enumerate(settings, 1):
-            rows += latency_rows(generator, scenes[0], setting)
-            say('times', i, len(settings))
+        for i, sampler in enumerate(samplers, 1):
+            rows += latency_rows(generator, scenes[0], sampler)
+            say('times', i, len(samplers))
     return rows
 
 

@@ -13,7 +13,7 @@ from experiments.common import run
 from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.degradations import ladders
 from realaudio_jax.metrics.embedders.registry import load_embedders
-from realaudio_jax.metrics.judges import held_out_scenes
+from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.responses import CLEAN, Responses, measure_responses
 from realaudio_jax.training.loop import Progress
 from realaudio_jax.typing import SAMPLE_RATE

@@ -23,8 +23,7 @@ from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator, load
 from realaudio_jax.io import resample
 from realaudio_jax.metrics import cost
-from realaudio_jax.metrics.evaluation import make_sounds
-from realaudio_jax.metrics.setting import Setting, bucket_of
+from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of, generate_scenes
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.timeline import Timeline
@@ -88,13 +87,13 @@ class System:
 
 def this_model(release: str, seconds: float, student: bool, steps: int) -> System:
     """The system of a release's student, or of its guided teacher."""
-    generator, setting = load(release), Setting('student' if student else 'teacher', steps)
-    system = generator_system(generator, seconds, setting)
+    generator, sampler = load(release), SamplerConfig('student' if student else 'teacher', steps)
+    system = generator_system(generator, seconds, sampler)
     return dataclasses.replace(
         system,
         name='this model' if student else 'its teacher',
         weights=generator.config.name or release,
-        sounds=lambda scenes, seed: make_sounds(generator, scenes, setting, seed).floats(),
+        sounds=lambda scenes, seed: generate_scenes(generator, scenes, sampler, seed).floats(),
     )
 
 
@@ -120,22 +119,22 @@ def paper_size(release: str, seconds: float, dtype: str, steps: int, variant: st
         'student': random_params(denoiser_template(networks.denoiser), dtype),
     }
     other = generator.with_networks(networks, params)
-    system = generator_system(other, seconds, Setting('student', steps))
+    system = generator_system(other, seconds, SamplerConfig('student', steps))
     return dataclasses.replace(system, name='this model, paper size', flag='')
 
 
-def generator_system(generator: Generator, seconds: float, setting: Setting) -> System:
+def generator_system(generator: Generator, seconds: float, sampler: SamplerConfig) -> System:
     """The parts of a generator's program."""
     events = Timeline.parse(EVENTS, seconds).events
     scene = Scene(np.zeros((0, 2), np.float32), PROMPT, tuple(events), (), seconds, None)
-    parts = cost.stages(generator, scene, setting)
+    parts = cost.stages(generator, scene, sampler)
     build = functools.cache(parts.build)  # not before it is called
     return System(
-        name=setting.model,
+        name=sampler.model,
         weights=RANDOM,
-        steps=setting.steps,
-        guided=setting.model == 'teacher',
-        parameters=count(generator.programs.weights_for(bucket_of(setting, seconds, 1))),
+        steps=sampler.steps,
+        guided=sampler.model == 'teacher',
+        parameters=count(generator.programs.weights_for(bucket_of(sampler, seconds, 1))),
         sample_rate=SAMPLE_RATE,
         channels=2,
         made_s=seconds,

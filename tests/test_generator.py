@@ -18,7 +18,7 @@ import soundfile
 
 from realaudio_jax import generator as generator_lib
 from realaudio_jax.generator import Generator, _prompts, _spans, load
-from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.metrics.evaluation.generate import SamplerConfig
 from realaudio_jax.program import SLOTS, Bucket, Health, request_shapes
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.timeline import Event, Timeline
@@ -67,9 +67,9 @@ def test_the_student_may_have_a_scale_of_its_own(generator, dog):
     student = dataclasses.replace(own.config.student, guidance=3.0)
     own.config = dataclasses.replace(own.config, student=student)
     assert (own.guidance('student'), own.guidance('teacher')) == (3.0, 2.0)
-    assert Setting('student').columns(own)['guidance'] == 3.0
-    assert Setting('teacher').columns(own)['guidance'] == 2.0
-    assert Setting('student', guidance=1.5).columns(own)['guidance'] == 1.5
+    assert SamplerConfig('student').columns(own)['guidance'] == 3.0
+    assert SamplerConfig('teacher').columns(own)['guidance'] == 2.0
+    assert SamplerConfig('student', guidance=1.5).columns(own)['guidance'] == 1.5
     said, asked = (
         maker.generate('dog', seed=3, guidance=scale, **SHORT).latents
         for maker, scale in ((own, None), (generator, 3.0))

@@ -10,9 +10,8 @@ import numpy as np
 from realaudio_jax.components import MOMENTS_NAME
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
-from realaudio_jax.metrics.evaluation import make_sounds
+from realaudio_jax.metrics.evaluation.generate import REFERENCE, SamplerConfig, generate_scenes
 from realaudio_jax.metrics.events import onset_errors
-from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.metrics.timing import onset_lead
 from realaudio_jax.program import MOMENTS
 from realaudio_jax.release import save_params
@@ -57,10 +56,10 @@ def calibrate_moments(
 
     finished = 0
 
-    def moments(setting: Setting) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
+    def moments(sampler: SamplerConfig) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
         nonlocal finished
-        latents = make_sounds(
-            generator, scenes, setting, seed, progress=lambda n: say(finished + n)
+        latents = generate_scenes(
+            generator, scenes, sampler, seed, progress=lambda n: say(finished + n)
         ).latents
         finished += len(scenes)
         return latents.mean((0, 1)), latents.std((0, 1))
@@ -68,7 +67,7 @@ def calibrate_moments(
     wanted, spread = moments(REFERENCE)
     found = {}
     for steps in generator.student_steps:
-        mean, own = moments(Setting('student', steps))
+        mean, own = moments(SamplerConfig('student', steps))
         gain = np.sqrt(np.clip(spread / np.maximum(own, 1e-6), 1 / _MOST, _MOST))
         found[str(steps)] = {'gain': gain, 'shift': wanted - gain * mean}
     save_params(folder / MOMENTS_NAME, found)
@@ -77,7 +76,7 @@ def calibrate_moments(
 def calibrate_onsets(
     folder: str | os.PathLike,
     scenes: Sequence[Scene],
-    setting: Setting,
+    sampler: SamplerConfig,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> float:
@@ -89,7 +88,7 @@ def calibrate_onsets(
     Args:
         folder: of the release, whose config is written anew.
         scenes: of the training split, all of one duration.
-        setting: how the sounds are made.
+        sampler: how the sounds are made.
         seed: of the first scene's noise.
         progress: called with the number of sounds made.
 
@@ -100,7 +99,7 @@ def calibrate_onsets(
         OSError: the config cannot be written.
     """
     generator = Generator(folder)
-    sounds = make_sounds(generator, scenes, setting, seed, progress=progress).floats()
+    sounds = generate_scenes(generator, scenes, sampler, seed, progress=progress).floats()
     errors = [
         onset_errors(sound, SAMPLE_RATE, [event.onset_s for event in scene.events])
         for sound, scene in zip(sounds, scenes, strict=True)

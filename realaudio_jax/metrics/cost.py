@@ -11,8 +11,8 @@ import numpy as np
 
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of
 from realaudio_jax.metrics.latency import benchmark
-from realaudio_jax.metrics.setting import Setting, bucket_of
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import frame_mask
 from realaudio_jax.program import condition, finish, sample_latents
@@ -20,9 +20,11 @@ from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array
 
 
-def latency_row(generator: Generator, scene: Scene, setting: Setting, repeats: int = 9) -> dict:
+def latency_row(
+    generator: Generator, scene: Scene, sampler: SamplerConfig, repeats: int = 9
+) -> dict:
     """Time of one call at batch 1, PCM on the host, median of `repeats`."""
-    bucket, request, columns = _single(generator, scene, setting)
+    bucket, request, columns = _single(generator, scene, sampler)
     found = benchmark(lambda: _whole(generator, bucket, request), repeats=repeats)
     return _stats_row('time per sound', found.warm) | {'seconds': scene.seconds} | columns
 
@@ -46,9 +48,9 @@ class Stages:
     build: Callable[[], Callable[[], Any]]
 
 
-def stages(generator: Generator, scene: Scene, setting: Setting) -> Stages:
+def stages(generator: Generator, scene: Scene, sampler: SamplerConfig) -> Stages:
     """Builds the timed stages of a release; nothing is compiled before it is called."""
-    bucket, request, _ = _single(generator, scene, setting)
+    bucket, request, _ = _single(generator, scene, sampler)
     networks, weights = generator.networks, generator.programs.weights_for(bucket)
     zeros = jnp.zeros((1, bucket.length, LATENT_CHANNELS))
     silence = jnp.zeros((1, bucket.length * samples_per_latent(SAMPLE_RATE), 2))
@@ -75,7 +77,7 @@ def stages(generator: Generator, scene: Scene, setting: Setting) -> Stages:
         return networks.autoencoder.apply(params, audio, SAMPLE_RATE, method='encode')
 
     return Stages(
-        text=lambda: text(weights, _single(generator, scene, setting)[1]),
+        text=lambda: text(weights, _single(generator, scene, sampler)[1]),
         denoise=lambda c, steps: denoise(weights, request, c, steps),
         decode=lambda latents: decode(weights, latents, request),
         encode=lambda: encode(weights, silence),
@@ -84,21 +86,21 @@ def stages(generator: Generator, scene: Scene, setting: Setting) -> Stages:
 
 
 def latency_rows(
-    generator: Generator, scene: Scene, setting: Setting, repeats: int = 9
+    generator: Generator, scene: Scene, sampler: SamplerConfig, repeats: int = 9
 ) -> list[dict]:
     """Rows of the cost of one sound: call, stages, first call, compilation, memory.
 
     Beside the `Stages`, which wait on the device, stands the transfer of the PCM to the host.
     """
-    columns, parts = setting.columns(generator), stages(generator, scene, setting)
+    columns, parts = sampler.columns(generator), stages(generator, scene, sampler)
     c = parts.text()
-    latents = parts.denoise(c, setting.steps)
+    latents = parts.denoise(c, sampler.steps)
     pcm = parts.decode(latents)
     found = benchmark(
         parts.build,
         {
             'text': parts.text,
-            'denoise': lambda: parts.denoise(c, setting.steps),
+            'denoise': lambda: parts.denoise(c, sampler.steps),
             'decode': lambda: parts.decode(latents),
             'encode': parts.encode,
             # a copy first: an array that was fetched once keeps its host copy
@@ -119,12 +121,12 @@ def latency_rows(
     return [row | {'seconds': scene.seconds} | columns for row in rows]
 
 
-def _single(generator, scene, setting):
+def _single(generator, scene, sampler):
     """Bucket, request and columns of one sound at batch 1."""
-    columns = setting.columns(generator)
+    columns = sampler.columns(generator)
     timeline = Timeline(scene.events)
     slots = generator.slots([scene.caption], [timeline])
-    bucket = bucket_of(setting, scene.seconds, 1, slots)
+    bucket = bucket_of(sampler, scene.seconds, 1, slots)
     request = generator.request(
         [scene.caption],
         timeline,

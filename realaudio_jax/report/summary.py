@@ -1,6 +1,6 @@
 """The figures of a distillation as an advisor reads them: two sentences, a table, what to doubt.
 
-Everything here is taken from rows of `metrics.evaluation.evaluate`, whose `comparisons` give the
+Everything here is taken from rows of `metrics.evaluation.release`, whose `comparisons` give the
 paired differences. A difference counts where its 95% interval leaves out 0; no other words of
 better and worse are used.
 """

@@ -15,7 +15,7 @@ from realaudio_jax.data.foley import primitives
 from realaudio_jax.data.foley.primitives import HELD_OUT_PART, SplitGenerator, between
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.scenes import make_scenes
-from realaudio_jax.metrics.judges import held_out_scenes
+from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 
 ALL = {**foley.EVENTS, **foley.AMBIENCES}
 TRAIN, HELD_OUT = FoleySource('train'), FoleySource('held_out')

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
+from realaudio_jax.metrics.evaluation.generate import SamplerConfig
 from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION
-from realaudio_jax.metrics.setting import Setting
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def run(experiment, monkeypatch):
     def evaluate(
         generator,
         scenes,
-        settings,
+        samplers,
         tower,
         embedders,
         others,
@@ -26,20 +26,23 @@ def run(experiment, monkeypatch):
         comparisons,
         progress,
     ):
-        assert reference == Setting('teacher', 4) and len(scenes) == len(others)
-        assert comparisons == [(Setting('student', 4), Setting('teacher', 2))][: len(comparisons)]
+        assert reference == SamplerConfig('teacher', 4) and len(scenes) == len(others)
+        assert (
+            comparisons
+            == [(SamplerConfig('student', 4), SamplerConfig('teacher', 2))][: len(comparisons)]
+        )
         name = names[distances[-1]]
         distance = {'name': name, 'unit': '', 'n': len(scenes), 'embedder': 'audio tower (x)'}
         rows = [
             distance | {'value': 0.5, 'model': REAL},
             distance | {'value': 0.8, 'model': RECONSTRUCTION},
         ]
-        for setting in settings:
-            columns = setting.columns(generator)
+        for sampler in samplers:
+            columns = sampler.columns(generator)
             rows += [
-                distance | columns | {'value': 8 / setting.steps},
-                {'name': 'NFE', 'value': setting.nfe} | columns,
-                {'name': 'time per sound', 'value': 10.0 * setting.nfe, 'unit': 'ms'} | columns,
+                distance | columns | {'value': 8 / sampler.steps},
+                {'name': 'NFE', 'value': sampler.nfe} | columns,
+                {'name': 'time per sound', 'value': 10.0 * sampler.nfe, 'unit': 'ms'} | columns,
             ]
         return rows
 

@@ -3,8 +3,8 @@ import pytest
 
 from realaudio_jax.io import write_audio
 from realaudio_jax.metrics.embedders.registry import load_embedders
+from realaudio_jax.metrics.evaluation.generate import SamplerConfig
 from realaudio_jax.metrics.rows import REAL
-from realaudio_jax.metrics.setting import Setting
 
 
 def sounds(folder, level, seed):
@@ -45,20 +45,20 @@ def test_a_release_is_judged_beside_its_teacher(experiment, tower_release, monke
     run = experiment('evaluate')
     seen = {}
 
-    def evaluate(generator, scenes, settings, tower, embedders, others, **kwargs):
+    def evaluate(generator, scenes, samplers, tower, embedders, others, **kwargs):
         seen.update(
-            settings=settings, scenes=len(scenes), others=len(others), tower=tower, **kwargs
+            samplers=samplers, scenes=len(scenes), others=len(others), tower=tower, **kwargs
         )
         return []
 
     monkeypatch.setattr(run, 'evaluate', evaluate)
-    monkeypatch.setattr(run, 'latency_rows', lambda generator, scene, setting: [setting])
+    monkeypatch.setattr(run, 'latency_rows', lambda generator, scene, sampler: [sampler])
     rows = run.judge_release(str(tower_release), None, None, 2, 1.0, [2], 0, ['kad'], 3)
-    assert rows == seen['settings']  # the latency of each
-    assert seen['settings'] == [
-        Setting('student', 2),
-        Setting('teacher', 4),
-        Setting('teacher', 50),
+    assert rows == seen['samplers']  # the latency of each
+    assert seen['samplers'] == [
+        SamplerConfig('student', 2),
+        SamplerConfig('teacher', 4),
+        SamplerConfig('teacher', 50),
     ]
     assert seen['scenes'] == seen['others'] == 2 and seen['tower'] is not None
     assert seen['distances'] == ['kad'] and seen['diversity_prompts'] == 3

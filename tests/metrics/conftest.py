@@ -6,11 +6,14 @@ from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.embedders.tower import load_tower
-from realaudio_jax.metrics.evaluation import evaluate
-from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.metrics.evaluation.generate import SamplerConfig
+from realaudio_jax.metrics.evaluation.release import evaluate_release
 from realaudio_jax.training.run_folder import run_folder
 
-STUDENT, TEACHER = Setting('student', 4), Setting('teacher', 2, guidance=1.5)  # 4 evaluations each
+STUDENT, TEACHER = (
+    SamplerConfig('student', 4),
+    SamplerConfig('teacher', 2, guidance=1.5),
+)  # 4 evaluations each
 
 
 @pytest.fixture(scope='session')
@@ -33,7 +36,7 @@ def scenes():
 
 @pytest.fixture(scope='session')
 def made():
-    """What each setting made of the scenes, once `rows` is there."""
+    """What each sampler made of the scenes, once `rows` is there."""
     return {}
 
 
@@ -46,7 +49,7 @@ def counted():
 @pytest.fixture(scope='session')
 def rows(generator, scenes, made, counted):
     """A whole evaluation of the tiny release, as the main job makes it."""
-    return evaluate(
+    return evaluate_release(
         generator,
         scenes,
         [STUDENT, TEACHER],

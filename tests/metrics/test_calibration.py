@@ -10,14 +10,13 @@ from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics import calibration
-from realaudio_jax.metrics.evaluation import Made
-from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.metrics.evaluation.generate import GeneratedBatch, SamplerConfig
 from realaudio_jax.program import MOMENTS
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS
 
-STUDENT = Setting('student', 1)
+STUDENT = SamplerConfig('student', 1)
 
 
 @pytest.fixture(scope='module')
@@ -28,10 +27,10 @@ def scenes():
 def played(lead_s):
     """A generator whose every sound is the scene's own, `lead_s` too early."""
 
-    def make(generator, scenes, setting, seed, progress=None):
+    def make(generator, scenes, sampler, seed, progress=None):
         shift = round(48_000 * (lead_s - generator.config.onset_lead_s))
         early = [np.roll(scene.audio, -shift, axis=0) for scene in scenes]
-        return Made([np.int16(32767 * x) for x in early], np.zeros((len(scenes), 1, 1)))
+        return GeneratedBatch([np.int16(32767 * x) for x in early], np.zeros((len(scenes), 1, 1)))
 
     return make
 
@@ -56,15 +55,15 @@ def test_moments_take_the_mean_and_half_of_the_spread_of_the_teacher(
 ):
     """As a ratio: from a deviation of 1 to one of 4 half of the way is 2."""
 
-    def make(generator, scenes, setting, seed, progress=None):
+    def make(generator, scenes, sampler, seed, progress=None):
         for moments in generator.params[MOMENTS].values():  # as it is, the second time too
             assert (moments['gain'] == 1).all() and (moments['shift'] == 0).all()
-        mean, deviation = (3.0, 4.0) if setting.model == 'teacher' else (1.0, 1.0)
-        if setting == Setting('student', 8):
+        mean, deviation = (3.0, 4.0) if sampler.model == 'teacher' else (1.0, 1.0)
+        if sampler == SamplerConfig('student', 8):
             deviation = 0.0  # a network that is not trained
         latents = np.random.default_rng(seed).normal(size=(8, 50, LATENT_CHANNELS))
         latents = (latents - latents.mean((0, 1))) / latents.std((0, 1))
-        return Made([], mean + deviation * latents)
+        return GeneratedBatch([], mean + deviation * latents)
 
     monkeypatch.setattr(calibration, 'make_sounds', make)
     with np.errstate(all='raise'):

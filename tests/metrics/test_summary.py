@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from realaudio_jax.metrics import distilled
-from realaudio_jax.metrics.distilled import evaluate_run
-from realaudio_jax.metrics.evaluation import evaluate
+from realaudio_jax.metrics.evaluation.release import evaluate_release
+from realaudio_jax.metrics.evaluation.run import evaluate_run
 from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION
 from realaudio_jax.report.page import MAX_BYTES, ReportClip, without_paths, write_report
 from realaudio_jax.report.summary import FIGURES, summarise
@@ -184,9 +183,9 @@ def page(summary, scenes, made, tmp_path_factory):
     clips = []
     for i, scene in enumerate(scenes[:2]):
         clips.append(ReportClip(scene.caption, 'real', scene.audio, SAMPLE_RATE, scene.events))
-        for setting, sounds in made.items():
+        for sampler, sounds in made.items():
             pcm = sounds.sounds[i]
-            clips.append(ReportClip(scene.caption, setting.label, pcm, SAMPLE_RATE, scene.events))
+            clips.append(ReportClip(scene.caption, sampler.label, pcm, SAMPLE_RATE, scene.events))
     path = tmp_path_factory.mktemp('page') / 'report.html'
     facts = {'command': without_paths('x --recordings=/home/ann/sounds --config=configs/a.py')}
     tables = [summary.figures, summary.differences]
@@ -212,7 +211,7 @@ def test_the_page_has_a_row_of_players_for_each_prompt(page, scenes, made):
         'The run',
     ]
     labels = [text for tag, text in reader.text if tag == 'h3']
-    assert labels == 2 * ['real', *(setting.label for setting in made)] and len(made) == 2
+    assert labels == 2 * ['real', *(sampler.label for sampler in made)] and len(made) == 2
     assert [tag for tag, _ in reader.tags].count('audio') == 6
 
 
@@ -230,17 +229,17 @@ def test_the_end_of_the_main_job_leaves_figures_sounds_and_a_page(
     run, rows, made, generator, monkeypatch, capsys
 ):
     """All of it but the sounds and their figures, which are those of the fixture `rows`."""
-    (teacher,) = (setting for setting in made if setting.model == 'teacher')
+    (teacher,) = (sampler for sampler in made if sampler.model == 'teacher')
 
     def evaluated(*args, **options):
-        for setting, sounds in made.items():
-            options['made'](setting, sounds)
+        for sampler, sounds in made.items():
+            options['made'](sampler, sounds)
         options['progress']('sounds and differences', 5 * 5 + 2, 27)
         return list(rows)
 
-    monkeypatch.setattr(distilled, 'REFERENCE', teacher)
-    monkeypatch.setattr(distilled, 'Generator', lambda folder: generator)  # compiled already
-    monkeypatch.setattr(distilled, 'evaluate', create_autospec(evaluate, side_effect=evaluated))
+    monkeypatch.setattr(run, 'REFERENCE', teacher)
+    monkeypatch.setattr(run, 'Generator', lambda folder: generator)  # compiled already
+    monkeypatch.setattr(run, 'evaluate', create_autospec(evaluate_release, side_effect=evaluated))
     summary = evaluate_run(run, changes={'seed': 5})
     page = (run / 'report.html').read_text(encoding='utf-8')
     assert page.count('<audio') == 2 * 3 and html.escape(summary.sentences[0]) in page

@@ -4,18 +4,23 @@ import pytest
 from realaudio_jax.data.latent_cache import frame_loudness
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
-from realaudio_jax.metrics.controls import class_rows, loudness_rows
 from realaudio_jax.metrics.cost import latency_rows
 from realaudio_jax.metrics.embedders.tower import load_tower
-from realaudio_jax.metrics.evaluation import evaluate, make_sounds, one_duration
+from realaudio_jax.metrics.evaluation.adherence import class_rows, loudness_rows
+from realaudio_jax.metrics.evaluation.generate import (
+    SamplerConfig,
+    equal_evaluations,
+    generate_scenes,
+    one_duration,
+)
+from realaudio_jax.metrics.evaluation.release import evaluate_release
+from realaudio_jax.metrics.evaluation.scenes import held_out_scenes, latent_errors
 from realaudio_jax.metrics.probe import LinearProbe
 from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION
-from realaudio_jax.metrics.scene_judge import latent_errors
-from realaudio_jax.metrics.setting import Setting, equal_evaluations
 from realaudio_jax.report.tables import wide_table
 from realaudio_jax.timeline import Timeline
 
-STUDENT = Setting('student', 4)
+STUDENT = SamplerConfig('student', 4)
 
 
 def pick(rows, name, model):
@@ -81,7 +86,7 @@ def test_a_distance_from_few_clips_says_so(rows):
 
 
 def test_a_teacher_of_as_many_evaluations_has_half_the_steps():
-    pairs = equal_evaluations([Setting('student', steps) for steps in (1, 2, 4, 8)])
+    pairs = equal_evaluations([SamplerConfig('student', steps) for steps in (1, 2, 4, 8)])
     assert [(a.steps, b.steps) for a, b in pairs] == [(4, 2), (8, 4)]
     assert all(a.nfe == b.nfe and b.model == 'teacher' for a, b in pairs)
 
@@ -92,12 +97,12 @@ def test_samples_of_one_prompt_differ(rows):
 
 
 def test_a_sound_depends_on_its_scene_and_seed_alone(generator, scenes):
-    whole = make_sounds(generator, scenes, STUDENT, seed=7, batch=4)
-    last = make_sounds(generator, scenes[4:], STUDENT, seed=11, batch=4)
+    whole = generate_scenes(generator, scenes, STUDENT, seed=7, batch=4)
+    last = generate_scenes(generator, scenes[4:], STUDENT, seed=11, batch=4)
     assert len(whole.sounds) == 5 and whole.sounds[4].shape == (48_000, 2)
     assert whole.latents.shape == (5, 26, 64)
     assert np.abs(whole.sounds[4].astype(int) - last.sounds[0]).max() <= 1
-    other = make_sounds(generator, scenes[4:], STUDENT, seed=12, batch=4)
+    other = generate_scenes(generator, scenes[4:], STUDENT, seed=12, batch=4)
     assert np.abs(whole.latents[4] - other.latents[0]).max() > 1e-3
 
 
@@ -165,7 +170,7 @@ def test_mixed_durations_and_single_scenes_are_refused(generator, scenes):
     with pytest.raises(ValueError, match='one duration'):
         one_duration(scenes + longer)
     with pytest.raises(ValueError, match='2 or more'):
-        evaluate(generator, scenes[:1], [STUDENT])
+        evaluate_release(generator, scenes[:1], [STUDENT])
 
 
 def test_progress_ends_when_all_is_judged(rows, counted):
@@ -175,3 +180,11 @@ def test_progress_ends_when_all_is_judged(rows, counted):
     assert set(last.values()) == {(5, 5)}
     for label in ('teacher 2', 'student 4'):
         assert [done for done, _ in counted[label]] == [3, 4, 5]
+
+
+def test_two_disjoint_sets_of_scenes():
+    scenes, others = held_out_scenes(None, 2, 1.0, seed=3)
+    assert len(scenes) == len(others) == 2
+    again, _ = held_out_scenes(None, 2, 1.0, seed=3)
+    np.testing.assert_array_equal(scenes[1].audio, again[1].audio)
+    assert not any(np.array_equal(a.audio, b.audio) for a in scenes for b in others)

@@ -1,4 +1,4 @@
-"""Prompt adherence: class prompts judged by a probe, and requested loudness curves.
+"""Prompt adherence: class prompts recognised by a probe, and requested loudness curves.
 
 Both make sounds of their own, beside those of `metrics.evaluation`: a scene's caption and timeline
 say too much at once for a figure of one control.
@@ -12,10 +12,13 @@ from realaudio_jax.data.latent_cache import frame_loudness
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
-from realaudio_jax.metrics.evaluation import make_sounds, make_texts
+from realaudio_jax.metrics.evaluation.generate import (
+    SamplerConfig,
+    generate_prompts,
+    generate_scenes,
+)
 from realaudio_jax.metrics.probe import LinearProbe
 from realaudio_jax.metrics.rows import REAL, mean_row
-from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.metrics.timing import loudness_correlation
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE
@@ -27,7 +30,7 @@ Say = Callable[[str, int, int], None]
 
 def class_rows(
     generator: Generator,
-    settings: Sequence[Setting],
+    samplers: Sequence[SamplerConfig],
     probe: LinearProbe,
     embedder: Embedder,
     per_class: int,
@@ -39,9 +42,9 @@ def class_rows(
 
     Args:
         generator: the release.
-        settings: rows, after one of real clips, each judged by a probe that did not see its group.
+        samplers: rows, after one of real clips, each by a probe that did not see its group.
         probe: fitted to vectors of `embedder`.
-        embedder: the judge.
+        embedder: the network.
         per_class: sounds of each class.
         seconds: of each sound.
         seed: of the first sound's noise, and of the intervals.
@@ -52,20 +55,20 @@ def class_rows(
     rows = [
         {'name': CLASS_FOUND, 'value': 100 * probe.accuracy, 'n': probe.clips, 'model': REAL} | name
     ]
-    for setting in settings:
-        made = make_texts(
+    for sampler in samplers:
+        made = generate_prompts(
             generator,
             labels,
             [Timeline()] * len(labels),
             seconds,
-            setting,
+            sampler,
             seed,
-            progress=_told(progress, setting, 'classes', len(labels)),
+            progress=_told(progress, sampler, 'classes', len(labels)),
         )
         windows = embed_clips(embedder, made.floats(), SAMPLE_RATE)
         hits = probe.hits(np.stack([w.mean(0) for w in windows]), labels)
         rows.append(
-            mean_row(CLASS_FOUND, 100.0 * hits, '%', seed) | name | setting.columns(generator)
+            mean_row(CLASS_FOUND, 100.0 * hits, '%', seed) | name | sampler.columns(generator)
         )
     return rows
 
@@ -73,7 +76,7 @@ def class_rows(
 def loudness_rows(
     generator: Generator,
     scenes: Sequence[Scene],
-    settings: Sequence[Setting],
+    samplers: Sequence[SamplerConfig],
     seed: int = 0,
     progress: Say | None = None,
 ) -> list[dict]:
@@ -84,7 +87,7 @@ def loudness_rows(
     Args:
         generator: the release.
         scenes: whose captions, timelines and curves are asked for.
-        settings: rows, after one of the scenes' own sound (less than 1: a meter smooths it).
+        samplers: rows, after one of the scenes' own sound (less than 1: a meter smooths it).
         seed: of the first sound's noise, and of the intervals.
         progress: called with (what is made, done, total).
     """
@@ -98,19 +101,19 @@ def loudness_rows(
         return mean_row(CURVE_FOLLOWED, [x for x in found if np.isfinite(x)], seed=seed)
 
     rows = [row(scene.audio for scene in scenes) | {'model': REAL}]
-    for setting in settings:
-        made = make_sounds(
+    for sampler in samplers:
+        made = generate_scenes(
             generator,
             scenes,
-            setting,
+            sampler,
             seed,
             loudness_db=curves,
-            progress=_told(progress, setting, 'loudness', len(scenes)),
+            progress=_told(progress, sampler, 'loudness', len(scenes)),
         )
-        rows.append(row(made.floats()) | setting.columns(generator))
+        rows.append(row(made.floats()) | sampler.columns(generator))
     return rows
 
 
-def _told(progress: Say | None, setting: Setting, what: str, total: int):
-    label = f'{setting.model} {setting.steps}, {what}'
+def _told(progress: Say | None, sampler: SamplerConfig, what: str, total: int):
+    label = f'{sampler.model} {sampler.steps}, {what}'
     return progress and (lambda done: progress(label, done, total))

@@ -26,10 +26,15 @@ from realaudio_jax.io import atomic_path, write_audio
 from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.embedders.registry import load_evaluators
-from realaudio_jax.metrics.evaluation import Made, evaluate
-from realaudio_jax.metrics.judges import held_out_scenes
+from realaudio_jax.metrics.evaluation.generate import (
+    REFERENCE,
+    GeneratedBatch,
+    SamplerConfig,
+    equal_evaluations,
+)
+from realaudio_jax.metrics.evaluation.release import evaluate_release
+from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.rows import ENOUGH_CLIPS, FRECHET_DISTANCE
-from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
 from realaudio_jax.release import save_params
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.report.page import ReportClip, without_paths, write_report
@@ -99,7 +104,7 @@ def calibrate_run(workdir: pathlib.Path) -> None:
     )
     # measured anew, not on top of an earlier calibration
     dataclasses.replace(ReleaseConfig.read(release), onset_lead_s=0.0).write(release)
-    few = Setting('student', min(4, max(config['consistency']['segments'])))
+    few = SamplerConfig('student', min(4, max(config['consistency']['segments'])))
     counts = len(ReleaseConfig.read(release).student.steps) + 1  # and the teacher
     with Progress((counts + 1) * len(scenes), 'calibration') as progress:
         calibrate_moments(release, scenes, config['seed'], progress.update)
@@ -131,7 +136,7 @@ def evaluate_run(
 
     Args:
         workdir: of a finished `experiments.distill`.
-        embedder_weights: folder of YAMNet weights, for an independent judge.
+        embedder_weights: folder of YAMNet weights, as an independent evaluator.
         changes: of the run's settings for its evaluation: seed, eval_scenes, eval_seconds.
 
     Returns:
@@ -147,17 +152,17 @@ def evaluate_run(
     generator = Generator(release)
     tower, embedders = load_evaluators(release, embedder_weights)
     scenes, others = held_out_scenes(recordings, config['eval_scenes'], seconds, seed)
-    students = [Setting('student', steps) for steps in config['consistency']['segments']]
+    students = [SamplerConfig('student', steps) for steps in config['consistency']['segments']]
     equal = equal_evaluations(students)
     teachers = [teacher for _, teacher in equal] + [REFERENCE]
-    few = min(students, key=lambda setting: abs(setting.steps - 4))
+    few = min(students, key=lambda sampler: abs(sampler.steps - 4))
     distances = ['kad']
     if len(scenes) >= ENOUGH_CLIPS[FRECHET_DISTANCE]:
         distances.append('fad')
-    shown: dict[Setting, list[np.ndarray]] = {}
+    shown: dict[SamplerConfig, list[np.ndarray]] = {}
 
-    def keep(setting: Setting, made: Made) -> None:
-        shown[setting] = made.sounds[: config['report_prompts']]
+    def keep(sampler: SamplerConfig, made: GeneratedBatch) -> None:
+        shown[sampler] = made.sounds[: config['report_prompts']]
 
     comparisons = [*equal, (few, REFERENCE)]
     timed = (few, REFERENCE)
@@ -173,7 +178,7 @@ def evaluate_run(
             finished[label] = done
             progress.update(sum(finished.values()))
 
-        rows = evaluate(
+        rows = evaluate_release(
             generator,
             scenes,
             [*students, *teachers],
@@ -188,8 +193,8 @@ def evaluate_run(
             made=keep,
             progress=say,
         )
-        for i, setting in enumerate(timed, 1):
-            rows.append(latency_row(generator, scenes[0], setting))
+        for i, sampler in enumerate(timed, 1):
+            rows.append(latency_row(generator, scenes[0], sampler))
             say('times', i, len(timed))
         common = {
             'seed': seed,
@@ -249,8 +254,8 @@ def _write_page(
     config: Mapping[str, Any],
     summary: Summary,
     scenes: Sequence[Scene],
-    shown: Mapping[Setting, Sequence[np.ndarray]],
-    few: Setting,
+    shown: Mapping[SamplerConfig, Sequence[np.ndarray]],
+    few: SamplerConfig,
 ) -> None:
     """Samples, one spectrogram, and the report."""
     clips = []

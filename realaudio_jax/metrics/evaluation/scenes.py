@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from realaudio_jax.data.scenes import Scene
+from realaudio_jax.data.prepared import scene_source
+from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.metrics.agreement import cosine, diversity
 from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.detection import event_counts, f1_of_counts
@@ -36,7 +37,7 @@ _COLLAR_MS = 50  # of ONSETS_NEAR
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class SceneMeasurements:
     """What figures are taken from: one sound for each scene, already listened to.
 
     Attributes:
@@ -66,13 +67,13 @@ def latent_errors(
     return np.sqrt(np.mean(np.square(difference), axis=(1, 2))) / spread
 
 
-class SceneJudge:
+class SceneEvaluator:
     """Evaluator of sounds for a set of scenes; embeds the real scenes once.
 
     Args:
         scenes: what was asked for, with the real sound.
         tower: for distances and agreement with the caption; None leaves them out.
-        embedders: further judges, for distances.
+        embedders: further networks, for distances.
         distances: names in `distances.DISTANCES`.
         seed: of the bootstrap.
         resamples: draws of a distance's interval.
@@ -103,7 +104,7 @@ class SceneJudge:
         self,
         sounds: Iterable[np.ndarray],
         latent_error: Float[np.ndarray, 'N'] | None = None,
-    ) -> Measured:
+    ) -> SceneMeasurements:
         """Listens to one sound per scene: float [S 2] at 48 kHz, in the order of the scenes."""
         sounds = list(sounds)
         windows = self.embed(sounds)
@@ -112,10 +113,10 @@ class SceneJudge:
             for sound, scene in zip(sounds, self.scenes, strict=True)
             if scene.events
         ]
-        return Measured(windows, timing, self._class_hits(windows), latent_error)
+        return SceneMeasurements(windows, timing, self._class_hits(windows), latent_error)
 
     def floor(self, others: Sequence[Scene] | None = None) -> list[dict]:
-        """Rows of real scenes judged as generated ones: against `others`, or half against half."""
+        """Rows of real scenes, as if generated: against `others`, or half against half."""
         columns = {'model': REAL}
         windows = self.windows
         second = self.embed(scene.audio for scene in others) if others else windows
@@ -128,7 +129,7 @@ class SceneJudge:
         wrong = self._agreement(windows, self.captions[1:] + self.captions[:1])
         return rows + [row | {'model': 'real, caption of another scene'} for row in wrong]
 
-    def rows(self, measured: Measured, columns: dict, paired: bool = False) -> list[dict]:
+    def rows(self, measured: SceneMeasurements, columns: dict, paired: bool = False) -> list[dict]:
         """Metric rows of one generated sound for each scene.
 
         Args:
@@ -141,7 +142,9 @@ class SceneJudge:
             rows += self._distances(a, b, embedder, paired)
         return [row | columns for row in rows + self._of_each(measured)]
 
-    def differences(self, a: Measured, b: Measured, against: str, columns: dict) -> list[dict]:
+    def differences(
+        self, a: SceneMeasurements, b: SceneMeasurements, against: str, columns: dict
+    ) -> list[dict]:
         """Figures of a minus those of b, from the same scenes and noise, with paired intervals.
 
         Args:
@@ -150,7 +153,9 @@ class SceneJudge:
             columns: what names a in the table.
         """
 
-        def row(figure: str, unit: str, statistic: Callable, of: Callable[[Measured], Sequence]):
+        def row(
+            figure: str, unit: str, statistic: Callable, of: Callable[[SceneMeasurements], Sequence]
+        ):
             found = paired_bootstrap(statistic, of(a), of(b), seed=self.seed)
             return difference_row(figure, against, found, unit)
 
@@ -214,7 +219,7 @@ class SceneJudge:
         hits = [classes[k] in scene.labels for k, scene in zip(nearest, self.scenes, strict=True)]
         return 100.0 * np.array(hits)
 
-    def _of_each(self, measured: Measured) -> list[dict]:
+    def _of_each(self, measured: SceneMeasurements) -> list[dict]:
         """Figures that need no reference set."""
         rows = self._agreement(measured.windows, self.captions)
         if measured.class_hits is not None:
@@ -287,3 +292,20 @@ class SceneJudge:
                 lambda drawn: float(np.nanmean([t.outside_db for _, t in drawn])),
             ),
         ]
+
+
+def held_out_scenes(
+    recordings: str | None, count: int, seconds: float, seed: int, foley_weight: float = 0.0
+) -> tuple[list[Scene], list[Scene]]:
+    """Two disjoint sets of scenes from recordings kept out of training (or procedural foley).
+
+    Args:
+        recordings: folder with metadata.csv; None for foley.
+        count: scenes in each set.
+        seconds: of each scene.
+        seed: of the mixer; the first set is made from its own captions, the second is the floor.
+        foley_weight: share of procedural sounds among the recordings.
+    """
+    source = scene_source(recordings, foley_weight, 'held_out')
+    scenes = list(make_scenes(seed, source, 2 * count, seconds))
+    return scenes[:count], scenes[count:]

@@ -9,8 +9,7 @@ import pytest
 
 from realaudio_jax.audio import loudness_lufs
 from realaudio_jax.components import MOMENTS_NAME, load_moments
-from realaudio_jax.metrics import distilled
-from realaudio_jax.metrics.distilled import PLAYED_LUFS, _played, calibrate_run, evaluate_run
+from realaudio_jax.metrics.evaluation.run import PLAYED_LUFS, _played, calibrate_run, evaluate_run
 from realaudio_jax.release import save_params
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.run_folder import run_folder
@@ -47,7 +46,7 @@ def test_calibration_is_kept_and_not_made_twice(run, monkeypatch):
         found = {str(n): {'gain': n * values, 'shift': values} for n in steps}
         save_params(folder / MOMENTS_NAME, found)
 
-    def onsets(folder, scenes, setting, seed, progress):
+    def onsets(folder, scenes, sampler, seed, progress):
         dataclasses.replace(ReleaseConfig.read(folder), onset_lead_s=0.007).write(folder)
         return 0.007
 
@@ -58,11 +57,11 @@ def test_calibration_is_kept_and_not_made_twice(run, monkeypatch):
         return load_moments(run / 'release'), ReleaseConfig.read(run / 'release').onset_lead_s
 
     for name, measure in (('calibrate_moments', moments), ('calibrate_onsets', onsets)):
-        fake = create_autospec(getattr(distilled, name), side_effect=measure)
-        monkeypatch.setattr(distilled, name, fake)
-    monkeypatch.setattr(distilled, 'evaluate_run', stopped)
+        fake = create_autospec(getattr(run, name), side_effect=measure)
+        monkeypatch.setattr(run, name, fake)
+    monkeypatch.setattr(run, 'evaluate_run', stopped)
     with pytest.raises(KeyboardInterrupt, match='student and its calibration are kept: go on with'):
-        distilled.finish_run(run)
+        run.finish_run(run)
     measured = state()
     assert made == [2] and measured[1] == 0.007
 
@@ -78,6 +77,6 @@ def test_calibration_is_kept_and_not_made_twice(run, monkeypatch):
     shutil.copyfile(teacher, student)
     calibrate_run(run)
     assert made == [2, 2]  # another student is measured
-    monkeypatch.setattr(distilled, 'calibrate_run', stopped)
+    monkeypatch.setattr(run, 'calibrate_run', stopped)
     with pytest.raises(KeyboardInterrupt, match='the student is kept: go on with .* --run='):
-        distilled.finish_run(run)
+        run.finish_run(run)
