@@ -17,7 +17,7 @@ from absl import flags
 
 from experiments.common import run
 from realaudio_jax.generator import enable_compilation_cache, load
-from realaudio_jax.metrics.cost import latency_rows
+from realaudio_jax.metrics.benchmarking import latency_rows
 from realaudio_jax.metrics.distances import DISTANCES, compare_folders, sound_files
 from realaudio_jax.metrics.embedders.registry import NAMES, load_embedders, load_evaluators
 from realaudio_jax.metrics.evaluation.adherence import class_rows, loudness_rows

@@ -22,7 +22,7 @@ from realaudio_jax.components import autoencoder_template, denoiser_template
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator, load
 from realaudio_jax.io import resample
-from realaudio_jax.metrics import cost
+from realaudio_jax.metrics import benchmarking
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of, generate_scenes
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
@@ -127,7 +127,7 @@ def generator_system(generator: Generator, seconds: float, sampler: SamplerConfi
     """The parts of a generator's program."""
     events = Timeline.parse(EVENTS, seconds).events
     scene = Scene(np.zeros((0, 2), np.float32), PROMPT, tuple(events), (), seconds, None)
-    parts = cost.stages(generator, scene, sampler)
+    parts = benchmarking.stages(generator, scene, sampler)
     build = functools.cache(parts.build)  # not before it is called
     return System(
         name=sampler.model,

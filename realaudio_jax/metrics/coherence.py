@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.distillation.subject import Subject
-from realaudio_jax.metrics.agreement import step_coherence
+from realaudio_jax.metrics.similarity import step_coherence
 from realaudio_jax.noise import time_grid
 from realaudio_jax.random import random_key
 from realaudio_jax.samplers import ddim

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.components import TOWER_NAME, read_release
-from realaudio_jax.metrics.agreement import prompt_agreement
 from realaudio_jax.metrics.embedders.base import Embedder
+from realaudio_jax.metrics.similarity import clap_score
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.audio_tower import (
     BANDS,
@@ -57,7 +57,7 @@ class Tower:
         """
         if len(windows) != len(texts):
             raise ValueError(f'{len(texts)} texts for {len(windows)} sounds; give one for each')
-        return prompt_agreement(self.pool(windows), self.embed_text(texts))
+        return clap_score(self.pool(windows), self.embed_text(texts))
 
 
 def tower_template(model: AudioTower) -> PyTree:

@@ -11,8 +11,7 @@ import numpy as np
 
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
-from realaudio_jax.metrics.agreement import step_coherence
-from realaudio_jax.metrics.cost import latency_row
+from realaudio_jax.metrics.benchmarking import latency_row
 from realaudio_jax.metrics.embedders.base import Embedder
 from realaudio_jax.metrics.embedders.tower import Tower
 from realaudio_jax.metrics.evaluation.generate import (
@@ -31,6 +30,7 @@ from realaudio_jax.metrics.evaluation.scenes import (
     latent_errors,
 )
 from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION, mean_row
+from realaudio_jax.metrics.similarity import step_coherence
 
 
 def evaluate_release(

@@ -23,8 +23,8 @@ from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.integrity import digest
 from realaudio_jax.io import atomic_path, write_audio
+from realaudio_jax.metrics.benchmarking import latency_row
 from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
-from realaudio_jax.metrics.cost import latency_row
 from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation.generate import (
     REFERENCE,

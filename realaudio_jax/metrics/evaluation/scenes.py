@@ -8,7 +8,6 @@ import numpy as np
 
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
-from realaudio_jax.metrics.agreement import cosine, diversity
 from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.detection import event_counts, f1_of_counts
 from realaudio_jax.metrics.distances import Windows, distance_rows
@@ -28,6 +27,7 @@ from realaudio_jax.metrics.rows import (
     mean_row,
     statistic_row,
 )
+from realaudio_jax.metrics.similarity import cosine, diversity
 from realaudio_jax.metrics.timing import ClipTiming, clip_timing
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import SAMPLE_RATE, Float

@@ -1,4 +1,4 @@
-"""Reconstruction figures: known values, an independent formula, and the Opus rung."""
+"""Reconstruction figures: known values, an independent formula, and Opus at several rates."""
 
 import librosa
 import numpy as np

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from realaudio_jax.metrics import degradations as D
+from realaudio_jax.metrics import sensitivity as D
 from realaudio_jax.metrics.codec import tonality as T
 
 RATE = 24_000
@@ -82,7 +82,7 @@ def test_lines_of_a_tone_shifted_and_widened():
     assert T.tonal_lines(noise(), noise(), RATE) is None
 
 
-def test_rungs_do_to_a_sine_what_they_say(signals):
+def test_degradations_do_to_a_sine_what_they_say(signals):
     sine = signals[2].audio
     power = np.square(sine).mean()
     for damaged in (D.widen_lines(sine, RATE, 10), D.vibrato(sine, RATE, 100)):

@@ -4,7 +4,7 @@ import pytest
 from realaudio_jax.data.latent_cache import frame_loudness
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
-from realaudio_jax.metrics.cost import latency_rows
+from realaudio_jax.metrics.benchmarking import latency_rows
 from realaudio_jax.metrics.embedders.tower import load_tower
 from realaudio_jax.metrics.evaluation.adherence import class_rows, loudness_rows
 from realaudio_jax.metrics.evaluation.generate import (

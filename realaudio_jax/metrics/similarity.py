@@ -19,7 +19,7 @@ def cosine(a: Float[AnyArray, 'B D'], b: Float[AnyArray, 'B D']) -> Float[np.nda
     return (_unit(a) * _unit(b)).sum(1).clip(-1, 1)  # one may come out as 1 + 2e-16
 
 
-def prompt_agreement(
+def clap_score(
     audio: Float[AnyArray, 'B D'], text: Float[AnyArray, 'B D']
 ) -> Float[np.ndarray, 'B']:
     """Cosine of each sound's embedding with its prompt's; a set's score is the mean.

@@ -1,6 +1,6 @@
-"""Draws how each metric answers to known damage, so that a reader knows what it hears.
+"""Plots how sensitive each metric is to known degradations of a sound.
 
-python -m experiments.metric_responses --embedder_weights=DIR --workdir=docs
+python -m experiments.metric_sensitivity --embedder_weights=DIR --workdir=docs
 """
 
 import json
@@ -11,10 +11,9 @@ from absl import flags
 
 from experiments.common import run
 from realaudio_jax.io import atomic_path
-from realaudio_jax.metrics.degradations import ladders
 from realaudio_jax.metrics.embedders.registry import load_embedders
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
-from realaudio_jax.metrics.responses import CLEAN, Responses, measure_responses
+from realaudio_jax.metrics.sensitivity import CLEAN, Sensitivity, degradations, measure_sensitivity
 from realaudio_jax.training.loop import Progress
 from realaudio_jax.typing import SAMPLE_RATE
 
@@ -24,18 +23,18 @@ import matplotlib.pyplot as plt  # noqa: E402
 _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder of sounds, its held-out part; none: procedural foley.'
 )
-_EMBEDDER = flags.DEFINE_list('embedder', [], 'Judges of the distances; none: all at hand.')
+_EMBEDDER = flags.DEFINE_list('embedder', [], 'Networks of the distances; none: all at hand.')
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Whose audio tower is used.')
 _SCENES = flags.DEFINE_integer('scenes', 16, 'Number of scenes.', lower_bound=2)
 _SECONDS = flags.DEFINE_float('seconds', 5.0, 'Duration of each.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the scenes.')
-_WORKDIR = flags.DEFINE_string('workdir', 'runs/metric_responses', 'Where the files go.')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/metric_sensitivity', 'Where the files go.')
 
 
-def plot(responses: Responses, path: pathlib.Path) -> None:
-    """One panel for each figure: its value along each ladder, from the clean sound on."""
-    names = list(next(iter(responses.values()))[CLEAN])
+def plot(sensitivity: Sensitivity, path: pathlib.Path) -> None:
+    """One panel for each metric: its value by severity, from the clean sound on."""
+    names = list(next(iter(sensitivity.values()))[CLEAN])
     columns = 4
     figure, axes = plt.subplots(
         -(-len(names) // columns),
@@ -45,15 +44,18 @@ def plot(responses: Responses, path: pathlib.Path) -> None:
         layout='constrained',
     )
     for axis, name in zip(axes.flat, names, strict=False):
-        for ladder, rungs in responses.items():
-            values = [figures[name] for figures in rungs.values()]
-            axis.plot(range(len(values)), values, marker='o', ms=3, label=ladder)
+        for degradation, severities in sensitivity.items():
+            values = [metrics[name] for metrics in severities.values()]
+            axis.plot(range(len(values)), values, marker='o', ms=3, label=degradation)
         axis.set_title(name, fontsize=10)
         axis.set_xticks(range(5), ['clean', '1', '2', '3', '4'])
         axis.grid(alpha=0.25)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
-    labels = [f'{ladder}: {", ".join(list(rungs)[1:])}' for ladder, rungs in responses.items()]
+    labels = [
+        f'{degradation}: {", ".join(list(severities)[1:])}'
+        for degradation, severities in sensitivity.items()
+    ]
     handles = axes.flat[0].get_legend_handles_labels()[0]
     figure.legend(handles, labels, loc='outside lower center', ncols=3, frameon=False, fontsize=9)
     with atomic_path(path) as temporary:
@@ -65,9 +67,9 @@ def main(argv):
     del argv
     embedders = load_embedders(_EMBEDDER.value, _RELEASE.value, _WEIGHTS.value)
     scenes, _ = held_out_scenes(_RECORDINGS.value, _SCENES.value, _SECONDS.value, _SEED.value)
-    total = sum(len(rungs) for rungs in ladders(SAMPLE_RATE).values())
-    with Progress(total, 'damage') as progress:
-        responses = measure_responses(
+    total = sum(len(severities) for severities in degradations(SAMPLE_RATE).values())
+    with Progress(total, 'degrade') as progress:
+        sensitivity = measure_sensitivity(
             [scene.audio for scene in scenes],
             [scene.events for scene in scenes],
             SAMPLE_RATE,
@@ -82,10 +84,12 @@ def main(argv):
         'sounds': 'foley' if _RECORDINGS.value is None else 'held-out recordings',
         'embedders': [embedder.name for embedder in embedders],
     }
-    with atomic_path(workdir / 'metric_responses.json') as path:
-        path.write_text(json.dumps({'settings': settings, 'responses': responses}, indent=1) + '\n')
-    plot(responses, workdir / 'metric_responses.png')
-    print(f'{workdir / "metric_responses.png"} and .json')
+    with atomic_path(workdir / 'metric_sensitivity.json') as path:
+        path.write_text(
+            json.dumps({'settings': settings, 'sensitivity': sensitivity}, indent=1) + '\n'
+        )
+    plot(sensitivity, workdir / 'metric_sensitivity.png')
+    print(f'{workdir / "metric_sensitivity.png"} and .json')
 
 
 if __name__ == '__main__':

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from realaudio_jax.metrics.embedders.base import Embedder
-from realaudio_jax.metrics.responses import measure_responses
+from realaudio_jax.metrics.sensitivity import measure_sensitivity
 from realaudio_jax.timeline import Event
 
 RATE, CLIPS = 32_000, 4
-BLIND = 1e-3  # of the figure's change on the damage it sees most
-# metric: the ladders it must climb at every rung, and those it must not notice; the rest is open
+BLIND = 1e-3  # of the metric's change on the damage it sees most
+# metric: the degradations it must order by severity, and those it must not notice; the rest is open
 TABLE = {
     'log-mel L1': ('noise low-pass', 'polarity'),
     'multi-resolution STFT': ('noise low-pass', 'polarity'),
@@ -62,26 +62,26 @@ EMBEDDER = Embedder('log-mel', RATE, 24, 0.25, 'none', _log_mel)
 
 
 @pytest.fixture(scope='module')
-def responses():
+def sensitivity():
     scenes = [_scene(seed) for seed in range(CLIPS)]
-    return measure_responses(*zip(*scenes, strict=True), RATE, [EMBEDDER])
+    return measure_sensitivity(*zip(*scenes, strict=True), RATE, [EMBEDDER])
 
 
 @pytest.mark.parametrize('metric', TABLE)
-def test_a_metric_orders_the_damage_it_sees(responses, metric):
+def test_a_metric_orders_the_damage_it_sees(sensitivity, metric):
     sees, blind = (names.split() for names in TABLE[metric])
     most = 0.0
-    for ladder in sees:
-        values = [figures[metric] for figures in responses[ladder].values()]
+    for degradation in sees:
+        values = [metrics[metric] for metrics in sensitivity[degradation].values()]
         damage = -np.array(values) if metric in FALLS else np.array(values)
-        assert (np.diff(damage) > 0).all(), (ladder, values)
+        assert (np.diff(damage) > 0).all(), (degradation, values)
         most = max(most, np.ptp(values))
-    for ladder in blind:
-        values = [figures[metric] for figures in responses[ladder].values()]
-        assert np.ptp(values) <= BLIND * most, (ladder, values)
+    for degradation in blind:
+        values = [metrics[metric] for metrics in sensitivity[degradation].values()]
+        assert np.ptp(values) <= BLIND * most, (degradation, values)
 
 
-def test_shifts_of_events_are_measured_in_ms(responses):
+def test_shifts_of_events_are_measured_in_ms(sensitivity):
     for metric in ('onset error (ms)', 'offset error (ms)'):
-        values = [figures[metric] for figures in responses['delay'].values()]
+        values = [metrics[metric] for metrics in sensitivity['delay'].values()]
         np.testing.assert_allclose(values[1:], (20, 50, 200), atol=8)

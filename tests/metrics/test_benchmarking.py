@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from realaudio_jax.metrics.latency import benchmark, measure, peak_memory
+from realaudio_jax.metrics.benchmarking import benchmark, measure, peak_memory
 
 
 def test_percentiles_and_counts():
