@@ -10,10 +10,10 @@ and changes the lead by what is left. `experiments.distill` does both at its end
 from absl import flags
 
 from experiments.common import run
+from realaudio_jax.calibration import compensate_onsets, match_moments
 from realaudio_jax.components import find_release
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import make_scenes
-from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig
 
 _RELEASE = flags.DEFINE_string('release', None, 'Folder of the release.', required=True)
@@ -30,8 +30,8 @@ def main(argv):
     source = scene_source(_RECORDINGS.value, _FOLEY_WEIGHT.value, 'train')
     scenes = list(make_scenes(_SEED.value, source, _SCENES.value, _SECONDS.value))
     folder = find_release(_RELEASE.value)
-    calibrate_moments(folder, scenes, _SEED.value)
-    lead = calibrate_onsets(folder, scenes, SamplerConfig('student', _STEPS.value), _SEED.value)
+    match_moments(folder, scenes, _SEED.value)
+    lead = compensate_onsets(folder, scenes, SamplerConfig('student', _STEPS.value), _SEED.value)
     print(
         f'{folder}: the moments of its student are written, and onsets are asked for '
         f'{1000 * lead:.1f} ms later from now on'

@@ -17,7 +17,7 @@ from realaudio_jax.metrics.codec.reconstruction import (
 from realaudio_jax.metrics.codec.tonality import roughness, signal_purity, test_signals
 from realaudio_jax.metrics.distances import DISTANCES
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
-from realaudio_jax.metrics.timing import clip_timing
+from realaudio_jax.metrics.onsets import onset_accuracy
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import Float
 
@@ -144,7 +144,7 @@ def measure_sensitivity(
         purity = [signal_purity(s, degrade(s.audio), sample_rate) for s in signals]
         rough = [roughness(sound, sample_rate) for sound in degraded]
         pairs = list(zip(sounds, degraded, strict=True))
-        times = [clip_timing(x, sample_rate, e) for x, e in zip(degraded, events, strict=True)]
+        times = [onset_accuracy(x, sample_rate, e) for x, e in zip(degraded, events, strict=True)]
         onsets, offsets = (
             np.abs(np.concatenate([getattr(t, name) for t in times]))
             for name in ('onset_ms', 'offset_ms')

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.signal
 
-from realaudio_jax.metrics.events import onset_errors
+from realaudio_jax.metrics.onsets import onset_errors
 from realaudio_jax.typing import Array, Float
 
 AnyArray = np.ndarray | Array

@@ -7,6 +7,7 @@ say too much at once for a figure of one control.
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.ndimage
 
 from realaudio_jax.data.latent_cache import frame_loudness
 from realaudio_jax.data.scenes import Scene
@@ -19,13 +20,13 @@ from realaudio_jax.metrics.evaluation.generate import (
 )
 from realaudio_jax.metrics.probe import LinearProbe
 from realaudio_jax.metrics.rows import REAL, mean_row
-from realaudio_jax.metrics.timing import loudness_correlation
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import SAMPLE_RATE
+from realaudio_jax.typing import SAMPLE_RATE, Array, Float
 
 PROBE_SECONDS = 5.0  # of the clips that the probe of ESC-10 was fitted to
 CLASS_FOUND, CURVE_FOLLOWED = 'class found by the probe', 'loudness correlation'
 Say = Callable[[str, int, int], None]
+AnyArray = np.ndarray | Array
 
 
 def class_rows(
@@ -112,6 +113,36 @@ def loudness_rows(
         )
         rows.append(row(made.floats()) | sampler.columns(generator))
     return rows
+
+
+def loudness_correlation(
+    requested_db: Float[AnyArray, 'L'],
+    audio: Float[AnyArray, 'S *A'],
+    sample_rate: int,
+    floor_db: float = -80.0,
+) -> float:
+    """Pearson correlation between a requested and a measured loudness curve, in [-1, 1].
+
+    Args:
+        requested_db: level in dB at L evenly spaced frames that share the sound among them.
+        audio: [S] or [S A] in [-1, 1], at least one sample per frame.
+        sample_rate: Hz. Levels are RMS over a frame and its neighbours, smoothed as they would be
+            by a meter of 100 ms.
+        floor_db: lower levels count as this.
+
+    Returns:
+        The correlation; blind to a constant offset and to range. NaN where either curve is flat.
+    """
+    wanted = np.maximum(np.asarray(requested_db, np.float64), floor_db)
+    power = np.square(np.asarray(audio, np.float64).reshape(len(audio), -1)).mean(1)
+    bounds = np.round(np.linspace(0, len(power), len(wanted) + 1)).astype(int)
+    frames = np.add.reduceat(power, bounds[:-1]) / np.diff(bounds)
+    width = max(1, round(0.1 * sample_rate * len(wanted) / len(power)))
+    smooth = scipy.ndimage.uniform_filter1d(frames, width, mode='nearest')
+    found = np.maximum(10 * np.log10(np.maximum(smooth, 1e-12)), floor_db)
+    if np.ptp(wanted) < 1e-9 or np.ptp(found) < 1e-9:
+        return float('nan')
+    return float(np.corrcoef(wanted, found)[0, 1])
 
 
 def _told(progress: Say | None, sampler: SamplerConfig, what: str, total: int):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import audio as audio_lib
+from realaudio_jax.calibration import compensate_onsets, match_moments
 from realaudio_jax.components import MOMENTS_NAME, STUDENT_NAME, load_moments
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
@@ -24,7 +25,6 @@ from realaudio_jax.generator import Generator
 from realaudio_jax.integrity import digest
 from realaudio_jax.io import atomic_path, write_audio
 from realaudio_jax.metrics.benchmarking import latency_row
-from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation.generate import (
     REFERENCE,
@@ -107,8 +107,8 @@ def calibrate_run(workdir: pathlib.Path) -> None:
     few = SamplerConfig('student', min(4, max(config['consistency']['segments'])))
     counts = len(ReleaseConfig.read(release).student.steps) + 1  # and the teacher
     with Progress((counts + 1) * len(scenes), 'calibration') as progress:
-        calibrate_moments(release, scenes, config['seed'], progress.update)
-        lead = calibrate_onsets(
+        match_moments(release, scenes, config['seed'], progress.update)
+        lead = compensate_onsets(
             release,
             scenes,
             few,

@@ -9,12 +9,18 @@ import numpy as np
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.metrics.bootstrap import paired_bootstrap
-from realaudio_jax.metrics.detection import event_counts, f1_of_counts
 from realaudio_jax.metrics.distances import Windows, distance_rows
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
 from realaudio_jax.metrics.embedders.tower import Tower
-from realaudio_jax.metrics.events import COLLARS_MS, summarise_onsets
 from realaudio_jax.metrics.kernel import kernel_difference
+from realaudio_jax.metrics.onsets import (
+    COLLARS_MS,
+    OnsetAccuracy,
+    event_counts,
+    f1_of_counts,
+    onset_accuracy,
+    summarise_onsets,
+)
 from realaudio_jax.metrics.probe import class_agreement
 from realaudio_jax.metrics.rows import (
     CLASS_FOUND,
@@ -28,7 +34,6 @@ from realaudio_jax.metrics.rows import (
     statistic_row,
 )
 from realaudio_jax.metrics.similarity import cosine, diversity
-from realaudio_jax.metrics.timing import ClipTiming, clip_timing
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
@@ -48,7 +53,7 @@ class SceneMeasurements:
     """
 
     windows: list[Windows]
-    timing: list[tuple[tuple[Event, ...], ClipTiming]]
+    timing: list[tuple[tuple[Event, ...], OnsetAccuracy]]
     class_hits: Float[np.ndarray, 'N'] | None
     latent_error: Float[np.ndarray, 'N'] | None = None
 
@@ -109,7 +114,7 @@ class SceneEvaluator:
         sounds = list(sounds)
         windows = self.embed(sounds)
         timing = [
-            (scene.events, clip_timing(sound, SAMPLE_RATE, scene.events))
+            (scene.events, onset_accuracy(sound, SAMPLE_RATE, scene.events))
             for sound, scene in zip(sounds, self.scenes, strict=True)
             if scene.events
         ]

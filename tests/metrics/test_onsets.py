@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.metrics.events import onset_errors, summarise_onsets
+from realaudio_jax.metrics.onsets import onset_errors, summarise_onsets
 
 RATE = 48_000
 

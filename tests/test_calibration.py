@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from realaudio_jax import calibration
 from realaudio_jax.components import load_moments
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import Generator
-from realaudio_jax.metrics import calibration
 from realaudio_jax.metrics.evaluation.generate import GeneratedBatch, SamplerConfig
 from realaudio_jax.program import MOMENTS
 from realaudio_jax.release_config import ReleaseConfig
@@ -87,3 +87,12 @@ def test_onsets_are_asked_for_later_but_short_events_keep_half(own_release):
     np.testing.assert_allclose(request.offset_s[0, :2], [0.8, 0.906], rtol=1e-6)
     assert not np.asarray(request.onset_s)[0, 2:].any()
     assert timeline.events[0].onset_s == 0.5  # what was asked for is not touched
+
+
+def test_the_lead_is_the_median_of_near_errors_alone():
+    errors = np.array([-12.0, -9.0, -8.0, np.nan, 200.0, -45.0, 3.0])
+    assert calibration.onset_lead(errors) == pytest.approx(0.0085)
+    assert calibration.onset_lead(-errors) == pytest.approx(-0.0085)
+    assert (
+        calibration.onset_lead(np.array([np.nan, 90.0])) == calibration.onset_lead(np.empty(0)) == 0
+    )

@@ -11,16 +11,18 @@ from realaudio_jax.components import MOMENTS_NAME
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.evaluation.generate import REFERENCE, SamplerConfig, generate_scenes
-from realaudio_jax.metrics.events import onset_errors
-from realaudio_jax.metrics.timing import onset_lead
+from realaudio_jax.metrics.onsets import onset_errors
 from realaudio_jax.program import MOMENTS
 from realaudio_jax.release import save_params
-from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Float
+from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array, Float
+
+AnyArray = np.ndarray | Array
 
 _MOST = 4.0  # ratio of two spreads; what is farther apart was not trained
+LEAD_COLLAR_MS = 40.0  # a latent frame
 
 
-def calibrate_moments(
+def match_moments(
     folder: str | os.PathLike,
     scenes: Sequence[Scene],
     seed: int = 0,
@@ -73,7 +75,7 @@ def calibrate_moments(
     save_params(folder / MOMENTS_NAME, found)
 
 
-def calibrate_onsets(
+def compensate_onsets(
     folder: str | os.PathLike,
     scenes: Sequence[Scene],
     sampler: SamplerConfig,
@@ -109,3 +111,19 @@ def calibrate_onsets(
     lead = float(round(max(lead, 0.0), 4))
     dataclasses.replace(generator.config, onset_lead_s=lead).write(folder)
     return lead
+
+
+def onset_lead(errors_ms: Float[AnyArray, 'E']) -> float:
+    """Seconds by which onsets come early: minus the median of errors that are near zero.
+
+    Errors beyond `LEAD_COLLAR_MS` are other sounds taken for the one requested, and have no say.
+
+    Args:
+        errors_ms: of `onsets.onset_errors`; NaN where an onset was missed.
+
+    Returns:
+        Negative where onsets are late on the whole; 0 where none is near its request.
+    """
+    errors = np.asarray(errors_ms, np.float64)
+    near = errors[np.abs(errors) < LEAD_COLLAR_MS]  # NaN is not
+    return -float(np.median(near)) / 1000 if near.size else 0.0
