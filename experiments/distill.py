@@ -49,18 +49,16 @@ from realaudio_jax.distillation.teacher_samples import (
 )
 from realaudio_jax.generator import Generator, enable_compilation_cache
 from realaudio_jax.integrity import write_manifest
-from realaudio_jax.metrics.coherence import coherence_rows
-from realaudio_jax.metrics.evaluation.run import finish_run, record_seconds
+from realaudio_jax.metrics.evaluation.run import finish_run
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
 from realaudio_jax.random import random_key
 from realaudio_jax.release import named_leaves, save_params
 from realaudio_jax.release_config import CONFIG_NAME, PretrainedStudentConfig, StudentConfig
-from realaudio_jax.report.tables import wide_table, write_results
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
-from realaudio_jax.training.run_folder import run_folder
+from realaudio_jax.training.run_folder import record_seconds, run_folder
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state, with_learning_rate
 from realaudio_jax.training.writers import MetricWriter
@@ -416,7 +414,8 @@ def main(argv):
         refuse_ignored('--teacher', _STUDENT, _EXPERTS, _RELEASE, _EMBEDDER_WEIGHTS, _WORKERS)
         inputs = {'teacher': _TEACHER.value, 'recordings': _RECORDINGS.value}
         with run_folder(workdir, config, inputs) as workdir:
-            distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value)
+            if distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value):
+                print(finish_run(workdir))
         return
     trains_on_captions = takes_samples(config) or any(
         s.get('recipe') == 'imitation' and s.get('updates') for s in settings_of(config)
@@ -431,9 +430,7 @@ def main(argv):
     with run_folder(workdir, config, inputs) as workdir:
         if not train_release(config, workdir, takes_recordings):
             return
-        summary = finish_run(workdir, _EMBEDDER_WEIGHTS.value)
-    print(summary.markdown())
-    print(f'done: open {workdir / "report.html"}; the student is in {workdir / "release"}')
+        print(finish_run(workdir, _EMBEDDER_WEIGHTS.value))
 
 
 def train_release(config, workdir: pathlib.Path, takes_recordings: bool) -> bool:
@@ -478,8 +475,8 @@ def train_release(config, workdir: pathlib.Path, takes_recordings: bool) -> bool
     return True
 
 
-def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str | None):
-    """A teacher of other people, in its own latents and with its own text states."""
+def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str | None) -> bool:
+    """Distils a published model in its own latents and text states; False if stopped before."""
     if not config.get('teacher'):
         raise ValueError(
             'this config distils the teacher of a release; leave out --teacher, or give a config '
@@ -488,16 +485,13 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
     teacher = load_teacher(config.teacher, folder)
     subject = teacher.subject(**config.absence)
 
-    def scenes(split, count):
-        source = scene_source(recordings, config.foley_weight, split)
-        with Progress(count, f'scenes, {split}') as progress:
-            return teacher_scenes(
-                teacher, source, count,
-                config.scene_seconds, config.seed + (split != 'train'), workdir / 'latents',
-                lambda done, _: progress.update(done),
-            )  # fmt: skip
-
-    mixed, c = scenes('train', config.scenes), config.energy
+    source = scene_source(recordings, config.foley_weight)
+    with Progress(config.scenes, 'scenes') as progress:
+        mixed = teacher_scenes(
+            teacher, source, config.scenes, config.scene_seconds, config.seed,
+            workdir / 'latents', lambda done, _: progress.update(done),
+        )  # fmt: skip
+    c = config.energy
     data = batches(mixed, config.batch_size, config.seed)
     if takes_samples(config):
         with Progress(config.scenes, 'teacher samples') as progress:
@@ -509,21 +503,12 @@ def distill_foreign(config, workdir: pathlib.Path, folder: str, recordings: str 
         data = InTurn(data, updates_on_scenes(config), scored)
     student = distill(config, subject, data, workdir)
     if student is None:
-        return
+        return False
     facts = StudentConfig(tuple(config.consistency.segments), tuple(config.guidance_range))
     save_params(workdir / 'student' / STUDENT_NAME, student, {'teacher': config.teacher})
     PretrainedStudentConfig(config.teacher, facts).write(workdir / 'student')
     write_manifest(workdir / 'student', [STUDENT_NAME, CONFIG_NAME])
-    held_out = next(
-        batches(scenes('held_out', config.eval_scenes), config.eval_scenes, config.seed)
-    )
-    rows = coherence_rows(
-        subject, student, subject.to_batch(held_out), config.consistency.segments,
-        config.eval_teacher_steps, config.eval_guidance, config.seed,
-    )  # fmt: skip
-    write_results(workdir, rows, f'Student of {config.teacher} against its teacher')
-    print(wide_table(rows))
-    print(f'done: the student is in {workdir / "student"}')
+    return True
 
 
 if __name__ == '__main__':

@@ -153,8 +153,7 @@ def judge_run() -> None:
     names = {'seed': _SEED, 'eval_scenes': _SCENES, 'eval_seconds': _SECONDS}
     changes = {name: flag.value for name, flag in names.items() if flag.present}
     enable_compilation_cache()
-    print(finish_run(workdir, _WEIGHTS.value, changes).markdown())
-    print(f'done: open {workdir / "report.html"}')
+    print(finish_run(workdir, _WEIGHTS.value, changes))
 
 
 def main(argv):

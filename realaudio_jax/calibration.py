@@ -1,25 +1,35 @@
 """Moment matching and onset compensation of a release, measured on training scenes."""
 
 import dataclasses
+import json
 import os
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
-from realaudio_jax.components import MOMENTS_NAME
-from realaudio_jax.data.scenes import Scene
+from realaudio_jax.components import MOMENTS_NAME, STUDENT_NAME, load_moments
+from realaudio_jax.data.prepared import scene_source
+from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.generator import Generator
+from realaudio_jax.integrity import digest
+from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.evaluation.generate import REFERENCE, SamplerConfig, generate_scenes
 from realaudio_jax.metrics.onsets import onset_errors
 from realaudio_jax.program import MOMENTS
 from realaudio_jax.release import save_params
+from realaudio_jax.release_config import ReleaseConfig
+from realaudio_jax.training.loop import Progress, print_to_stderr
+from realaudio_jax.training.run_folder import finished_run, record_seconds
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array, Float
 
 AnyArray = np.ndarray | Array
 
 _MOST = 4.0  # ratio of two spreads; what is farther apart was not trained
 LEAD_COLLAR_MS = 40.0  # a latent frame
+CALIBRATION = 'calibration.json'  # in the folder of a run
 
 
 def match_moments(
@@ -127,3 +137,54 @@ def onset_lead(errors_ms: Float[AnyArray, 'E']) -> float:
     errors = np.asarray(errors_ms, np.float64)
     near = errors[np.abs(errors) < LEAD_COLLAR_MS]  # NaN is not
     return -float(np.median(near)) / 1000 if near.size else 0.0
+
+
+def calibrate_run(workdir: pathlib.Path) -> None:
+    """Moments and onset compensation of a run's student, measured on scenes of the training split.
+
+    They are kept in `calibration.json` of the run, and not measured again for the same student.
+
+    Args:
+        workdir: of a finished `experiments.distill`.
+
+    Raises:
+        FileNotFoundError: there is no such run, or it has no release yet.
+    """
+    run, release = finished_run(workdir)
+    config, begin = run['config'], time.monotonic()
+    settings = {name: config[name] for name in ('seed', 'calibration_scenes', 'eval_seconds')}
+    measured_for = settings | {'student': digest(release / STUDENT_NAME)}
+    path = pathlib.Path(workdir) / CALIBRATION
+    kept = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    if kept.get('measured_for') == measured_for:
+        moments = jax.tree.map(np.float32, kept['moments'], is_leaf=lambda x: isinstance(x, list))
+        save_params(release / MOMENTS_NAME, moments)
+        given = dataclasses.replace(ReleaseConfig.read(release), onset_lead_s=kept['onset_lead_s'])
+        given.write(release)
+        print_to_stderr(f'calibration is that of {path}')
+        return
+    source = scene_source(run['inputs']['recordings'], config['foley_weight'], 'train')
+    scenes = list(
+        make_scenes(config['seed'], source, config['calibration_scenes'], config['eval_seconds'])
+    )
+    # measured anew, not on top of an earlier calibration
+    dataclasses.replace(ReleaseConfig.read(release), onset_lead_s=0.0).write(release)
+    few = SamplerConfig('student', min(4, max(config['consistency']['segments'])))
+    counts = len(ReleaseConfig.read(release).student.steps) + 1  # and the teacher
+    with Progress((counts + 1) * len(scenes), 'calibration') as progress:
+        match_moments(release, scenes, config['seed'], progress.update)
+        lead = compensate_onsets(
+            release,
+            scenes,
+            few,
+            config['seed'],
+            lambda n: progress.update(counts * len(scenes) + n),
+        )
+    found = {
+        'measured_for': measured_for,
+        'onset_lead_s': lead,
+        'moments': jax.tree.map(np.ndarray.tolist, jax.device_get(load_moments(release))),
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(found), encoding='utf-8')
+    record_seconds(workdir, 'calibration', time.monotonic() - begin)

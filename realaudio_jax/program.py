@@ -49,7 +49,7 @@ from realaudio_jax.typing import (
     PyTree,
 )
 
-MOMENTS = 'student_moments'  # of the parameters, see `metrics.calibration.calibrate_moments`
+MOMENTS = 'student_moments'  # of the parameters, see `calibration.match_moments`
 SILENT_LUFS = -60.0  # loudness, before it is changed, below which a sound counts as silent
 MAX_PROGRAMS = 8  # kept by a `ProgramCache`; an executable for 10 s holds some 70 MiB
 FADE_IN_S = 0.001

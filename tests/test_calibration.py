@@ -36,18 +36,18 @@ def played(lead_s):
 
 
 def test_the_lead_is_measured_and_kept(own_release, scenes, monkeypatch):
-    monkeypatch.setattr(calibration, 'make_sounds', played(0.012))
+    monkeypatch.setattr(calibration, 'generate_scenes', played(0.012))
     before = ReleaseConfig.read(own_release)
-    assert calibration.calibrate_onsets(own_release, scenes, STUDENT) == pytest.approx(
+    assert calibration.compensate_onsets(own_release, scenes, STUDENT) == pytest.approx(
         0.012, abs=2e-3
     )
     after = ReleaseConfig.read(own_release)
     assert after.onset_lead_s == pytest.approx(0.012, abs=2e-3)
     assert after == dataclasses.replace(before, onset_lead_s=after.onset_lead_s)
-    again = calibration.calibrate_onsets(own_release, scenes, STUDENT)
+    again = calibration.compensate_onsets(own_release, scenes, STUDENT)
     assert again == pytest.approx(0.012, abs=2e-3)  # what is left is nothing
-    monkeypatch.setattr(calibration, 'make_sounds', played(-0.02))
-    assert calibration.calibrate_onsets(own_release, scenes, STUDENT) == 0
+    monkeypatch.setattr(calibration, 'generate_scenes', played(-0.02))
+    assert calibration.compensate_onsets(own_release, scenes, STUDENT) == 0
 
 
 def test_moments_take_the_mean_and_half_of_the_spread_of_the_teacher(
@@ -65,10 +65,10 @@ def test_moments_take_the_mean_and_half_of_the_spread_of_the_teacher(
         latents = (latents - latents.mean((0, 1))) / latents.std((0, 1))
         return GeneratedBatch([], mean + deviation * latents)
 
-    monkeypatch.setattr(calibration, 'make_sounds', make)
+    monkeypatch.setattr(calibration, 'generate_scenes', make)
     with np.errstate(all='raise'):
         for _ in range(2):
-            calibration.calibrate_moments(own_release, scenes)
+            calibration.match_moments(own_release, scenes)
     found = load_moments(own_release)
     assert set(found) == {'1', '2', '4', '8'}
     for steps in ('1', '2', '4', '8'):

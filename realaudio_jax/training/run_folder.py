@@ -35,6 +35,8 @@ from realaudio_jax.sound_files import find_sounds
 from realaudio_jax.training.loop import print_to_stderr
 
 RUN_NAME, LOCK_NAME = 'run.json', '.lock'
+# Left by a distillation: its student as a release, or alone where the teacher is a published model.
+RELEASE, STUDENT, SECONDS = 'release', 'student', 'seconds.json'
 FORMAT = 1
 # Settings that a run can go on with when they change: they say what is shown, not what is trained.
 FREE = ('config.log_every', 'config.save_every', 'config.eval_*', 'config.report_*')
@@ -93,6 +95,49 @@ def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
             'with the configuration given now'
         ) from error
     return run
+
+
+def finished_run(workdir: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:
+    """What `run.json` of a finished distillation says, and the folder of its student.
+
+    Raises:
+        FileNotFoundError: there is no such run, or it has no student yet.
+    """
+    workdir = pathlib.Path(workdir)
+    run = read_run(workdir)
+    if run is None or 'consistency' not in run['config']:
+        raise FileNotFoundError(
+            f'{workdir} is no run of experiments.distill: it has no {RUN_NAME} of one'
+        )
+    student = workdir / (STUDENT if run['config'].get('teacher') else RELEASE)
+    if not (student / 'config.json').is_file():
+        raise FileNotFoundError(
+            f'{workdir} has no finished student; give experiments.distill the same command again '
+            'and it goes on'
+        )
+    return run, student
+
+
+def record_seconds(workdir: pathlib.Path, step: str, seconds: float, add: bool = False) -> None:
+    """Keeps how long a step of a run took.
+
+    Args:
+        workdir: of the run.
+        step: 'training', 'calibration' or 'evaluation'.
+        seconds: wall time.
+        add: to what was kept, as for a training that goes on.
+    """
+    path = workdir / SECONDS
+    kept = read_seconds(workdir)
+    kept[step] = round(seconds + (kept.get(step, 0.0) if add else 0.0), 1)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(kept), encoding='utf-8')
+
+
+def read_seconds(workdir: pathlib.Path) -> dict[str, float]:
+    """How long each step of a run took, s; see `record_seconds`."""
+    path = workdir / SECONDS
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def run(experiment, monkeypatch):
             ]
         return rows
 
-    monkeypatch.setattr(module, 'evaluate', evaluate)
+    monkeypatch.setattr(module, 'evaluate_release', evaluate)
     monkeypatch.setattr(module, 'held_out_scenes', lambda r, n, *rest: ([None] * n, [None] * n))
     return module
 

@@ -51,7 +51,7 @@ def test_a_release_is_judged_beside_its_teacher(experiment, tower_release, monke
         )
         return []
 
-    monkeypatch.setattr(run, 'evaluate', evaluate)
+    monkeypatch.setattr(run, 'evaluate_release', evaluate)
     monkeypatch.setattr(run, 'latency_rows', lambda generator, scene, sampler: [sampler])
     rows = run.judge_release(str(tower_release), None, None, 2, 1.0, [2], 0, ['kad'], 3)
     assert rows == seen['samplers']  # the latency of each

@@ -1,18 +1,75 @@
-"""Latent similarity of a student's samples to its teacher's from the same noise."""
+"""Evaluates the student of a published model: latent cosine to its teacher from the same noise."""
 
-from collections.abc import Sequence
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from realaudio_jax.data.loader import batches
+from realaudio_jax.data.prepared import scene_source, teacher_scenes
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.metrics.similarity import step_coherence
 from realaudio_jax.noise import time_grid
 from realaudio_jax.random import random_key
+from realaudio_jax.report.tables import write_results
 from realaudio_jax.samplers import ddim
+from realaudio_jax.teachers import load_teacher
+from realaudio_jax.training.loop import Progress
+from realaudio_jax.training.run_folder import finished_run, record_seconds
 from realaudio_jax.typing import PyTree
+
+
+def evaluate_pretrained_run(
+    workdir: pathlib.Path, changes: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Latent cosines of a run's student to its teacher; writes `results.json` and `results.md`.
+
+    Args:
+        workdir: of a finished `experiments.distill` of a published model.
+        changes: of the run's settings for its evaluation: seed, eval_scenes.
+
+    Returns:
+        Rows of each model and step count, see `coherence_rows`.
+
+    Raises:
+        FileNotFoundError: there is no such run, or it has no student yet.
+    """
+    run, folder = finished_run(workdir)
+    config, begin = run['config'] | dict(changes or {}), time.monotonic()
+    teacher = load_teacher(config['teacher'], run['inputs']['teacher'])
+    student = teacher.load_student(folder)
+    source = scene_source(run['inputs']['recordings'], config['foley_weight'], 'held_out')
+    count, seed = config['eval_scenes'], config['seed']
+    with Progress(count, 'scenes, held_out') as progress:
+        scenes = teacher_scenes(
+            teacher,
+            source,
+            count,
+            config['scene_seconds'],
+            seed + 1,
+            workdir / 'latents',
+            lambda done, _: progress.update(done),
+        )
+    subject = teacher.subject()
+    counts = config['consistency']['segments']
+    with Progress(2 * len(counts) + 1, 'evaluation') as progress:
+        rows = coherence_rows(
+            subject,
+            student.params,
+            subject.to_batch(next(batches(scenes, count, seed))),
+            counts,
+            config['eval_teacher_steps'],
+            config['eval_guidance'],
+            seed,
+            progress.update,
+        )
+    write_results(workdir, rows, f'Student of {config["teacher"]} against its teacher')
+    record_seconds(workdir, 'evaluation', time.monotonic() - begin)
+    return rows
 
 
 def coherence_rows(
@@ -23,20 +80,22 @@ def coherence_rows(
     teacher_steps: int,
     guidance: float,
     seed: int,
+    progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Mean latent cosine to the guided teacher's DDIM, of the student and of the teacher itself.
 
     Args:
-      subject: teacher and student.
-      student_params: of the trained student.
-      batch: whose conditions are sampled; its latents give the shape alone.
-      counts: steps to sample with.
-      teacher_steps: of the reference.
-      guidance: scale of both.
-      seed: of the noise.
+        subject: teacher and student.
+        student_params: of the trained student.
+        batch: whose conditions are sampled; its latents give the shape alone.
+        counts: steps to sample with.
+        teacher_steps: of the reference.
+        guidance: scale of both.
+        seed: of the noise.
+        progress: called with the number of sample sets made, one and two of each count.
 
     Returns:
-      Rows for `report.tables.write_results`: one of each model and count.
+        Rows for `report.tables.write_results`: one of each model and count.
     """
     c = jax.tree.map(jnp.asarray, batch.conditioning)
     x = jax.random.normal(random_key(seed), batch.latents.shape)
@@ -59,6 +118,8 @@ def coherence_rows(
         return run(params, c, time_grid(steps))
 
     reference = latents('teacher', teacher_steps)
+    say = progress or (lambda _: None)
+    say(1)
     rows = []
     for model in models:
         for steps in counts:
@@ -75,4 +136,5 @@ def coherence_rows(
                     'seed': seed,
                 }
             )
+            say(len(rows) + 1)
     return rows

@@ -1,11 +1,9 @@
-"""Calibration and evaluation of a distillation run, each a function of its folder alone.
+"""Evaluates a distillation run from its folder: calibration, metrics, samples and the report page.
 
-`experiments.distill` calls `finish_run` after training; `experiments.evaluate --run=DIR` calls it
-again, without training. All it needs is in the folder: `run.json` with the config, and `release/`.
+`experiments.evaluate --run=DIR` does so after training, and again whenever it is called. All it
+needs is in the folder: `run.json` with the config, and the student.
 """
 
-import dataclasses
-import json
 import pathlib
 import shlex
 import time
@@ -17,13 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import audio as audio_lib
-from realaudio_jax.calibration import compensate_onsets, match_moments
-from realaudio_jax.components import MOMENTS_NAME, STUDENT_NAME, load_moments
-from realaudio_jax.data.prepared import scene_source
-from realaudio_jax.data.scenes import Scene, make_scenes
+from realaudio_jax.calibration import calibrate_run
+from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
-from realaudio_jax.integrity import digest
-from realaudio_jax.io import atomic_path, write_audio
+from realaudio_jax.io import write_audio
 from realaudio_jax.metrics.benchmarking import latency_row
 from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation.generate import (
@@ -32,21 +27,25 @@ from realaudio_jax.metrics.evaluation.generate import (
     SamplerConfig,
     equal_evaluations,
 )
+from realaudio_jax.metrics.evaluation.pretrained import evaluate_pretrained_run
 from realaudio_jax.metrics.evaluation.release import evaluate_release
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.rows import ENOUGH_CLIPS, FRECHET_DISTANCE
-from realaudio_jax.release import save_params
-from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.report.page import ReportClip, without_paths, write_report
 from realaudio_jax.report.summary import Summary, summarise
-from realaudio_jax.report.tables import write_results
+from realaudio_jax.report.tables import wide_table, write_results
 from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.training.loop import Progress, print_to_stderr, stop_says
-from realaudio_jax.training.run_folder import RUN_NAME, read_run
+from realaudio_jax.training.run_folder import (
+    RELEASE,
+    RUN_NAME,
+    STUDENT,
+    finished_run,
+    read_seconds,
+    record_seconds,
+)
 from realaudio_jax.typing import SAMPLE_RATE
 
-# In the folder of a run.
-RELEASE, SECONDS, CALIBRATION = 'release', 'seconds.json', 'calibration.json'
 PLAYED_LUFS = -23.0  # of the report's players: EBU R 128
 _MOST_DB = 40.0  # that a player is raised by: silence stays silent
 
@@ -55,10 +54,18 @@ def finish_run(
     workdir: pathlib.Path,
     embedder_weights: str | None = None,
     changes: Mapping[str, Any] | None = None,
-) -> Summary:
-    """What follows training: calibration, evaluation and the report; see the two functions below.
+) -> str:
+    """What follows training: calibration, evaluation and the report of a run.
 
-    A stop says what is kept, and how to go on.
+    The student of a published model has no release around it: of it the latent cosine to its
+    teacher is measured alone, see `pretrained.evaluate_pretrained_run`. A stop says what is kept,
+    and how to go on.
+
+    Args:
+        workdir, embedder_weights, changes: see `evaluate_run`.
+
+    Returns:
+        What came out, as text.
     """
     weights = f' --embedder_weights={shlex.quote(embedder_weights)}' if embedder_weights else ''
     run = f'{shlex.quote(str(workdir))}{weights}'
@@ -69,60 +76,16 @@ def finish_run(
         return f'stopped; {done} kept: go on with python -m experiments.evaluate --run={run}'
 
     with stop_says(kept):
+        if finished_run(workdir)[0]['config'].get('teacher'):
+            rows = evaluate_pretrained_run(workdir, changes)
+            return f'{wide_table(rows)}\ndone: the student is in {workdir / STUDENT}'
         calibrate_run(workdir)
         calibrated = True
-        return evaluate_run(workdir, embedder_weights, changes)
-
-
-def calibrate_run(workdir: pathlib.Path) -> None:
-    """Moments and onset compensation of a run's student, measured on scenes of the training split.
-
-    They are kept in `calibration.json` of the run, and not measured again for the same student.
-
-    Args:
-        workdir: of a finished `experiments.distill`.
-
-    Raises:
-        FileNotFoundError: there is no such run, or it has no release yet.
-    """
-    run, release = _finished(workdir)
-    config, begin = run['config'], time.monotonic()
-    settings = {name: config[name] for name in ('seed', 'calibration_scenes', 'eval_seconds')}
-    measured_for = settings | {'student': digest(release / STUDENT_NAME)}
-    path = pathlib.Path(workdir) / CALIBRATION
-    kept = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-    if kept.get('measured_for') == measured_for:
-        moments = jax.tree.map(np.float32, kept['moments'], is_leaf=lambda x: isinstance(x, list))
-        save_params(release / MOMENTS_NAME, moments)
-        given = dataclasses.replace(ReleaseConfig.read(release), onset_lead_s=kept['onset_lead_s'])
-        given.write(release)
-        print_to_stderr(f'calibration is that of {path}')
-        return
-    source = scene_source(run['inputs']['recordings'], config['foley_weight'], 'train')
-    scenes = list(
-        make_scenes(config['seed'], source, config['calibration_scenes'], config['eval_seconds'])
-    )
-    # measured anew, not on top of an earlier calibration
-    dataclasses.replace(ReleaseConfig.read(release), onset_lead_s=0.0).write(release)
-    few = SamplerConfig('student', min(4, max(config['consistency']['segments'])))
-    counts = len(ReleaseConfig.read(release).student.steps) + 1  # and the teacher
-    with Progress((counts + 1) * len(scenes), 'calibration') as progress:
-        match_moments(release, scenes, config['seed'], progress.update)
-        lead = compensate_onsets(
-            release,
-            scenes,
-            few,
-            config['seed'],
-            lambda n: progress.update(counts * len(scenes) + n),
+        summary = evaluate_run(workdir, embedder_weights, changes)
+        return (
+            f'{summary.markdown()}\ndone: open {workdir / "report.html"}; the student is in '
+            f'{workdir / RELEASE}'
         )
-    found = {
-        'measured_for': measured_for,
-        'onset_lead_s': lead,
-        'moments': jax.tree.map(np.ndarray.tolist, jax.device_get(load_moments(release))),
-    }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(found), encoding='utf-8')
-    record_seconds(workdir, 'calibration', time.monotonic() - begin)
 
 
 def evaluate_run(
@@ -145,7 +108,7 @@ def evaluate_run(
     Raises:
         FileNotFoundError: there is no such run, or it has no release yet.
     """
-    run, release = _finished(workdir)
+    run, release = finished_run(workdir)
     config, begin = run['config'] | dict(changes or {}), time.monotonic()
     seconds, seed = config['eval_seconds'], config['seed']
     recordings = run['inputs']['recordings']
@@ -211,43 +174,6 @@ def evaluate_run(
     return summary
 
 
-def record_seconds(workdir: pathlib.Path, step: str, seconds: float, add: bool = False) -> None:
-    """Keeps how long a step of a run took.
-
-    Args:
-        workdir: of the run.
-        step: 'training', 'calibration' or 'evaluation'.
-        seconds: wall time.
-        add: to what was kept, as for a training that goes on.
-    """
-    path = workdir / SECONDS
-    kept = _seconds(workdir)
-    kept[step] = round(seconds + (kept.get(step, 0.0) if add else 0.0), 1)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(kept), encoding='utf-8')
-
-
-def _seconds(workdir: pathlib.Path) -> dict[str, float]:
-    path = workdir / SECONDS
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-
-
-def _finished(workdir: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:
-    """What a run folder says of itself, and its release."""
-    workdir = pathlib.Path(workdir)
-    run = read_run(workdir)
-    if run is None or 'consistency' not in run['config']:
-        raise FileNotFoundError(
-            f'{workdir} is no run of experiments.distill: it has no {RUN_NAME} of one'
-        )
-    if not (workdir / RELEASE / 'config.json').is_file():
-        raise FileNotFoundError(
-            f'{workdir} has no finished student; give experiments.distill the same command again '
-            'and it goes on'
-        )
-    return run, workdir / RELEASE
-
-
 def _write_page(
     workdir: pathlib.Path,
     run: Mapping[str, Any],
@@ -272,7 +198,7 @@ def _write_page(
         workdir / 'spectrogram.png', shown[few][0], SAMPLE_RATE, scenes[0].events, scenes[0].caption
     )
     start = run['starts'][-1]
-    taken = ', '.join(f'{step} {seconds:.0f}' for step, seconds in _seconds(workdir).items())
+    taken = ', '.join(f'{step} {seconds:.0f}' for step, seconds in read_seconds(workdir).items())
     updates = {name: c['updates'] for name, c in config.items() if 'updates' in _dict(c)}
     facts = {
         'command': without_paths(start['command']),

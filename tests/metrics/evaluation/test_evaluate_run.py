@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from realaudio_jax import calibration
 from realaudio_jax.audio import loudness_lufs
+from realaudio_jax.calibration import calibrate_run
 from realaudio_jax.components import MOMENTS_NAME, load_moments
-from realaudio_jax.metrics.evaluation.run import PLAYED_LUFS, _played, calibrate_run, evaluate_run
+from realaudio_jax.metrics.evaluation import run as evaluation
+from realaudio_jax.metrics.evaluation.run import PLAYED_LUFS, _played, evaluate_run
 from realaudio_jax.release import save_params
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.run_folder import run_folder
@@ -56,12 +59,12 @@ def test_calibration_is_kept_and_not_made_twice(run, monkeypatch):
     def state():
         return load_moments(run / 'release'), ReleaseConfig.read(run / 'release').onset_lead_s
 
-    for name, measure in (('calibrate_moments', moments), ('calibrate_onsets', onsets)):
-        fake = create_autospec(getattr(run, name), side_effect=measure)
-        monkeypatch.setattr(run, name, fake)
-    monkeypatch.setattr(run, 'evaluate_run', stopped)
+    for name, measure in (('match_moments', moments), ('compensate_onsets', onsets)):
+        fake = create_autospec(getattr(calibration, name), side_effect=measure)
+        monkeypatch.setattr(calibration, name, fake)
+    monkeypatch.setattr(evaluation, 'evaluate_run', stopped)
     with pytest.raises(KeyboardInterrupt, match='student and its calibration are kept: go on with'):
-        run.finish_run(run)
+        evaluation.finish_run(run)
     measured = state()
     assert made == [2] and measured[1] == 0.007
 
@@ -77,6 +80,6 @@ def test_calibration_is_kept_and_not_made_twice(run, monkeypatch):
     shutil.copyfile(teacher, student)
     calibrate_run(run)
     assert made == [2, 2]  # another student is measured
-    monkeypatch.setattr(run, 'calibrate_run', stopped)
+    monkeypatch.setattr(evaluation, 'calibrate_run', stopped)
     with pytest.raises(KeyboardInterrupt, match='the student is kept: go on with .* --run='):
-        run.finish_run(run)
+        evaluation.finish_run(run)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from realaudio_jax.metrics.evaluation import run as evaluation
 from realaudio_jax.metrics.evaluation.release import evaluate_release
 from realaudio_jax.metrics.evaluation.run import evaluate_run
 from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION
@@ -237,9 +238,11 @@ def test_the_end_of_the_main_job_leaves_figures_sounds_and_a_page(
         options['progress']('sounds and differences', 5 * 5 + 2, 27)
         return list(rows)
 
-    monkeypatch.setattr(run, 'REFERENCE', teacher)
-    monkeypatch.setattr(run, 'Generator', lambda folder: generator)  # compiled already
-    monkeypatch.setattr(run, 'evaluate', create_autospec(evaluate_release, side_effect=evaluated))
+    monkeypatch.setattr(evaluation, 'REFERENCE', teacher)
+    monkeypatch.setattr(evaluation, 'Generator', lambda folder: generator)  # compiled already
+    monkeypatch.setattr(
+        evaluation, 'evaluate_release', create_autospec(evaluate_release, side_effect=evaluated)
+    )
     summary = evaluate_run(run, changes={'seed': 5})
     page = (run / 'report.html').read_text(encoding='utf-8')
     assert page.count('<audio') == 2 * 3 and html.escape(summary.sentences[0]) in page
