@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from realaudio_jax import integrity, low_rank
+from realaudio_jax import integrity, low_rank, weights
 from realaudio_jax.data.front_end import FrontEnd
 from realaudio_jax.io import atomic_path
 from realaudio_jax.models import text_encoder as text_lib
@@ -68,11 +68,14 @@ _REMEDY = f'get the release again, or remove {integrity.MANIFEST_NAME} if the ch
 
 
 def find_release(name: str | os.PathLike) -> pathlib.Path:
-    """The folder of a shipped release by name, or of one by path.
+    """The folder of a release: shipped, by path, or fetched by its name, see `weights`.
 
     Raises:
-      FileNotFoundError: neither; the message lists the shipped ones.
+      FileNotFoundError: none of these; the message lists the shipped ones.
+      ValueError, weights.FetchError: as `weights.fetch`.
     """
+    if weights.is_remote(name):
+        return weights.fetch(str(name))
     for folder in (pathlib.Path(name), RELEASES / str(name)):
         if (folder / 'config.json').is_file():
             return folder

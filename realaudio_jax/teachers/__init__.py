@@ -13,6 +13,7 @@ import numpy as np
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.teachers.distilling import Student
 from realaudio_jax.typing import Float
+from realaudio_jax.weights import find_pretrained
 
 DISTILLABLE = ('stable_audio_open', 'audioldm2', 'stable_audio_3')
 
@@ -46,7 +47,7 @@ def load_teacher(name: str, folder: str | os.PathLike) -> Distillable:
 
     Args:
       name: one of DISTILLABLE.
-      folder: in the layout of its authors.
+      folder: in the layout of its authors, or a name that `weights.find_pretrained` takes.
 
     Raises:
       ValueError: an unknown name, or the folder is not that model, in one line.
@@ -55,4 +56,4 @@ def load_teacher(name: str, folder: str | os.PathLike) -> Distillable:
     if name not in DISTILLABLE:
         raise ValueError(f'no teacher {name!r}; there are {", ".join(DISTILLABLE)}')
     module: Any = importlib.import_module(f'realaudio_jax.teachers.{name}.pipeline')
-    return module.load(folder)
+    return module.load(find_pretrained(folder))
