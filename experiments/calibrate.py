@@ -10,11 +10,11 @@ and changes the lead by what is left. `experiments.distill` does both at its end
 from absl import flags
 
 from experiments.common import run
-from realaudio_jax.components import find_release
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.metrics.calibration import calibrate_moments, calibrate_onsets
 from realaudio_jax.metrics.setting import Setting
+from realaudio_jax.release import find_release
 
 _RELEASE = flags.DEFINE_string('release', None, 'Folder of the release.', required=True)
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley.')

@@ -27,9 +27,9 @@ from experiments.common import (
     run,
     run_workdir,
 )
-from realaudio_jax import components, low_rank
-from realaudio_jax.components import STUDENT_NAME
+from realaudio_jax import low_rank
 from realaudio_jax.data.attribution import note_recordings, write_attribution
+from realaudio_jax.data.frozen_encoders import load_frozen_encoders
 from realaudio_jax.data.latent_cache import Latents, LatentScenes, RandomCrops, joined
 from realaudio_jax.data.loader import InTurn, batches
 from realaudio_jax.data.prepared import (
@@ -53,8 +53,9 @@ from realaudio_jax.metrics.coherence import coherence_rows
 from realaudio_jax.metrics.distilled import finish_run, record_seconds
 from realaudio_jax.metrics.results import wide_table, write_results
 from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
+from realaudio_jax.packing import save_params, save_release, starting_parts, weights_of
 from realaudio_jax.random import random_key
-from realaudio_jax.release import named_leaves, save_params
+from realaudio_jax.release import STUDENT_NAME, find_release, named_leaves
 from realaudio_jax.release_config import CONFIG_NAME, PretrainedStudentConfig, StudentConfig
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
@@ -113,11 +114,8 @@ def subject_of(
     params, bound = generator.params['teacher'], as_student(model)
     begin, adapter = params, None
     if student:
-        begin, adapter = components.starting_parts(student, STUDENT_NAME, params)
-    imitated = [
-        low_rank.whole(*components.starting_parts(expert, STUDENT_NAME, params))
-        for expert in experts
-    ]
+        begin, adapter = starting_parts(student, STUDENT_NAME, params)
+    imitated = [low_rank.whole(*starting_parts(expert, STUDENT_NAME, params)) for expert in experts]
     return Subject(
         teacher=as_teacher(model),
         student=lambda params, *told: bound(low_rank.merge(params), *told),
@@ -439,22 +437,22 @@ def main(argv):
 def train_release(config, workdir: pathlib.Path, takes_recordings: bool) -> bool:
     """Distils a release's teacher and saves the student as a release; False if stopped before."""
     began = time.monotonic()
-    generator = Generator(components.find_release(_RELEASE.value))
+    generator = Generator(find_release(_RELEASE.value))
     begun = [*filter(None, [_STUDENT.value]), *_EXPERTS.value]
-    starts = [components.weights_of(name, STUDENT_NAME) for name in begun]
+    starts = [weights_of(name, STUDENT_NAME) for name in begun]
     note_recordings(workdir, _RECORDINGS.value, starts)
-    front_end = components.load_front_end(_RELEASE.value)
+    encoders = load_frozen_encoders(_RELEASE.value)
     with Progress(config.scenes, 'scenes') as progress:
         source = scene_source(_RECORDINGS.value, config.foley_weight)
         scenes = latent_scenes(
-            front_end, source, config.scenes, config.scene_seconds, config.seed,
+            encoders, source, config.scenes, config.scene_seconds, config.seed,
             workdir / 'latents', lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
     recorded = None
     if takes_recordings:
         with Progress(config.energy.recordings, 'recordings') as progress:
             recorded = whole_latents(
-                front_end,
+                encoders,
                 _RECORDINGS.value,
                 config.energy.recordings,
                 config.scene_seconds,
@@ -473,7 +471,7 @@ def train_release(config, workdir: pathlib.Path, takes_recordings: bool) -> bool
         student=StudentConfig(tuple(config.consistency.segments), tuple(config.guidance_range)),
         onset_lead_s=0.0,
     )
-    components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
+    save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
     write_attribution(workdir / 'release', [workdir], generator.folder)
     return True
 

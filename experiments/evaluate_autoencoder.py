@@ -14,12 +14,6 @@ import numpy as np
 from absl import flags
 
 from experiments.common import run
-from realaudio_jax.components import (
-    AUTOENCODER_NAME,
-    autoencoder_template,
-    find_release,
-    read_release,
-)
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.io import resample
 from realaudio_jax.metrics.codec_judge import CodecJudge
@@ -30,7 +24,13 @@ from realaudio_jax.metrics.reconstruction import opus_level, opus_round_trip
 from realaudio_jax.metrics.results import tall_table, write_results
 from realaudio_jax.metrics.tower import has_tower, load_tower
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
-from realaudio_jax.release import load_params
+from realaudio_jax.release import (
+    AUTOENCODER_NAME,
+    autoencoder_template,
+    find_release,
+    load_params,
+    read_release,
+)
 from realaudio_jax.training.loop import Progress
 from realaudio_jax.typing import LATENT_RATE, MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, PyTree
 

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import base_autoencoder, base_teacher
-from realaudio_jax.components import autoencoder_template, denoiser_template
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator, load
 from realaudio_jax.io import resample
@@ -27,6 +26,7 @@ from realaudio_jax.metrics.evaluation import make_sounds
 from realaudio_jax.metrics.setting import Setting, bucket_of
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.release import autoencoder_template, denoiser_template
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
 

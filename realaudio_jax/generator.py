@@ -21,17 +21,6 @@ from jax.sharding import Mesh
 
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.cache import cache_dir
-from realaudio_jax.components import (
-    AUTOENCODER_NAME,
-    STUDENT_NAME,
-    TEACHER_NAME,
-    autoencoder_template,
-    denoiser_template,
-    find_release,
-    load_denoiser,
-    load_moments,
-    read_release,
-)
 from realaudio_jax.io import printable, write_audio
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
@@ -48,7 +37,18 @@ from realaudio_jax.program import (
     keep_weights,
 )
 from realaudio_jax.random import pinned_settings
-from realaudio_jax.release import load_params
+from realaudio_jax.release import (
+    AUTOENCODER_NAME,
+    STUDENT_NAME,
+    TEACHER_NAME,
+    autoencoder_template,
+    denoiser_template,
+    find_release,
+    load_denoiser,
+    load_moments,
+    load_params,
+    read_release,
+)
 from realaudio_jax.sound_files import as_float
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.training.sharding import make_mesh, param_sharding

@@ -16,7 +16,7 @@ from false_hub import COMMIT, REPOSITORY, serve
 from huggingface_hub import constants
 
 from realaudio_jax import weights
-from realaudio_jax.components import find_release
+from realaudio_jax.release import find_release
 
 HUB_NAME = f'hf://{REPOSITORY}@{COMMIT}'
 WEIGHTS = bytes(range(256)) * 20

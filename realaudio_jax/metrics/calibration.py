@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from realaudio_jax.components import MOMENTS_NAME
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.evaluation import make_sounds
 from realaudio_jax.metrics.events import onset_errors
 from realaudio_jax.metrics.setting import REFERENCE, Setting
 from realaudio_jax.metrics.timing import onset_lead
+from realaudio_jax.packing import save_params
 from realaudio_jax.program import MOMENTS
-from realaudio_jax.release import save_params
+from realaudio_jax.release import MOMENTS_NAME
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Float
 
 _MOST = 4.0  # ratio of two spreads; what is farther apart was not trained

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import audio as audio_lib
-from realaudio_jax.components import MOMENTS_NAME, STUDENT_NAME, load_moments
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.generator import Generator
@@ -31,7 +30,8 @@ from realaudio_jax.metrics.judges import held_out_scenes, load_judges
 from realaudio_jax.metrics.results import write_results
 from realaudio_jax.metrics.setting import REFERENCE, Setting, equal_evaluations
 from realaudio_jax.metrics.summary import Summary, summarise
-from realaudio_jax.release import save_params
+from realaudio_jax.packing import save_params
+from realaudio_jax.release import MOMENTS_NAME, STUDENT_NAME, load_moments
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.report import ReportClip, plot_spectrogram, without_paths, write_report
 from realaudio_jax.training.loop import Progress, print_to_stderr, stop_says

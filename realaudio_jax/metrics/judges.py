@@ -3,13 +3,13 @@
 import os
 from collections.abc import Sequence
 
-from realaudio_jax.components import find_release
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.metrics.embedders import Embedder
 from realaudio_jax.metrics.ports import PORTS, load_embedder
 from realaudio_jax.metrics.tower import Tower, has_tower, load_tower
 from realaudio_jax.metrics.yamnet import yamnet
+from realaudio_jax.release import find_release
 
 TOWER = 'tower'  # of the release
 EMBEDDERS = (TOWER, *PORTS)

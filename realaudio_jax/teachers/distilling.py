@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import integrity
-from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.distillation import recipe
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.noise import Denoise, NoisePath, time_grid
-from realaudio_jax.release import load_params
+from realaudio_jax.release import STUDENT_NAME, load_params
 from realaudio_jax.release_config import PretrainedStudentConfig
 from realaudio_jax.samplers import ddim
 from realaudio_jax.typing import Array, Bool, Float, Key, PyTree

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.components import denoiser_template, empty_conditioning
 from realaudio_jax.data import curves
 from realaudio_jax.data.latent_cache import FRAME_SAMPLES, SceneEncoder, crop_batch
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.release import denoiser_template, empty_conditioning
 from realaudio_jax.training.batches import Absence, to_batch, with_absence
 from realaudio_jax.training.warm_start import with_curves
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, TEXT_WIDTH

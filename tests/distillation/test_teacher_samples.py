@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.components import load_front_end
+from realaudio_jax.data.frozen_encoders import load_frozen_encoders
 from realaudio_jax.data.latent_cache import RandomCrops, crop_batch, joined
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
@@ -30,8 +30,8 @@ COUNT = 12
 @pytest.fixture(scope='module')
 def scenes(tiny_release, tmp_path_factory):
     folder = tmp_path_factory.mktemp('scenes')
-    front_end = load_front_end(tiny_release)
-    return latent_scenes(front_end, FoleySource(), COUNT, 1.0, 0, folder)
+    encoders = load_frozen_encoders(tiny_release)
+    return latent_scenes(encoders, FoleySource(), COUNT, 1.0, 0, folder)
 
 
 def telling(params, conditioning, guidance):

@@ -14,23 +14,25 @@ import pytest
 import soundfile
 
 from realaudio_jax import low_rank
-from realaudio_jax.components import (
-    MOMENTS_NAME,
-    autoencoder_template,
-    denoiser_template,
-    find_release,
-    load_front_end,
-    load_moments,
-    save_release,
-)
 from realaudio_jax.data import attribution
+from realaudio_jax.data.frozen_encoders import load_frozen_encoders
 from realaudio_jax.data.latent_cache import RandomCrops
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, named_leaves, read_tensors, save_params
+from realaudio_jax.packing import save_params, save_release
+from realaudio_jax.release import (
+    MOMENTS_NAME,
+    autoencoder_template,
+    denoiser_template,
+    find_release,
+    load_moments,
+    load_params,
+    named_leaves,
+    read_tensors,
+)
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.loop import NonFiniteLossError
 from realaudio_jax.training.writers import MetricWriter
@@ -245,9 +247,9 @@ def test_the_energy_stage_goes_part_of_the_way_and_leaves_alone_what_it_freezes(
     sets, ends = [], []
     monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
     monkeypatch.setattr(run, 'interpolate', lambda *a, go=run.interpolate: ends.append(a) or go(*a))
-    front_end = load_front_end(tiny_release)
+    encoders = load_frozen_encoders(tiny_release)
     scenes, recorded = (
-        latent_scenes(front_end, FoleySource(), 4, 1.0, seed, tmp_path) for seed in (0, 1)
+        latent_scenes(encoders, FoleySource(), 4, 1.0, seed, tmp_path) for seed in (0, 1)
     )
     subject = run.subject_of(Generator(tiny_release), config)
 
@@ -330,8 +332,8 @@ def test_an_adapter_of_the_student_is_all_that_is_trained(
     subject = run.subject_of(generator, config, None, experts)
     for of_release, of_file in jax.tree.leaves(subject.experts):
         np.testing.assert_array_equal(of_release, of_file)
-    front_end = load_front_end(tiny_release)
-    scenes = latent_scenes(front_end, FoleySource(), 4, 1.0, 0, tmp_path)
+    encoders = load_frozen_encoders(tiny_release)
+    scenes = latent_scenes(encoders, FoleySource(), 4, 1.0, 0, tmp_path)
     sets = []
     monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
     data = run.crops(config, subject, scenes, scenes, tmp_path)

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from realaudio_jax.components import load_moments
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import Generator
@@ -13,6 +12,7 @@ from realaudio_jax.metrics import calibration
 from realaudio_jax.metrics.evaluation import Made
 from realaudio_jax.metrics.setting import Setting
 from realaudio_jax.program import MOMENTS
+from realaudio_jax.release import load_moments
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS

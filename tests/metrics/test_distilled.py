@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from realaudio_jax.audio import loudness_lufs
-from realaudio_jax.components import MOMENTS_NAME, load_moments
 from realaudio_jax.metrics import distilled
 from realaudio_jax.metrics.distilled import PLAYED_LUFS, _played, calibrate_run, evaluate_run
-from realaudio_jax.release import save_params
+from realaudio_jax.packing import save_params
+from realaudio_jax.release import MOMENTS_NAME, load_moments
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE

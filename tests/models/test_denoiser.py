@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tiny
 
-from realaudio_jax.components import denoiser_template, empty_conditioning
 from realaudio_jax.models.denoiser import (
     PATH,
     Block,
@@ -24,6 +23,7 @@ from realaudio_jax.models.denoiser import (
     rotate,
 )
 from realaudio_jax.noise import convert
+from realaudio_jax.release import denoiser_template, empty_conditioning
 
 MODEL = Denoiser(width=24, depth=2, heads=2)
 B, L, T, E, W, C = 2, 20, 5, 3, 384, 64
