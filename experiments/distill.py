@@ -40,7 +40,7 @@ from realaudio_jax.data.prepared import (
     whole_latents,
 )
 from realaudio_jax.distillation import progressive, registry
-from realaudio_jax.distillation.recipe import Recipe
+from realaudio_jax.distillation.recipe import Recipe, Student, Teacher
 from realaudio_jax.distillation.subject import Subject
 from realaudio_jax.distillation.teacher_samples import (
     recordings_as_samples,
@@ -52,11 +52,12 @@ from realaudio_jax.integrity import write_manifest
 from realaudio_jax.metrics.coherence import coherence_rows
 from realaudio_jax.metrics.distilled import finish_run, record_seconds
 from realaudio_jax.metrics.results import wide_table, write_results
-from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
+from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
 from realaudio_jax.packing import save_params, save_release, starting_parts, weights_of
 from realaudio_jax.random import random_key
 from realaudio_jax.release import STUDENT_NAME, find_release, named_leaves
 from realaudio_jax.release_config import CONFIG_NAME, PretrainedStudentConfig, StudentConfig
+from realaudio_jax.samplers import classifier_free_guidance
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.batches import Absence, prepare, to_batch
 from realaudio_jax.training.checkpoints import Checkpointer
@@ -106,18 +107,31 @@ class Stage:
     recipe: Recipe | None = None
 
 
+def networks_of(model: Denoiser) -> tuple[Teacher, Student]:
+    """The denoiser as a recipe's guided teacher and as its student; see `recipe`."""
+
+    def teacher(params, conditioning, guidance_scale):
+        both = (conditioning, conditioning.unconditional())
+        return classifier_free_guidance(
+            *(as_denoiser(model, params, c) for c in both), guidance_scale
+        )
+
+    return teacher, functools.partial(as_denoiser, model)
+
+
 def subject_of(
     generator: Generator, config, student: str | None = None, experts: Sequence[str] = ()
 ) -> Subject:
     """The teacher of a release, and its student: as another run left it, or as the teacher."""
     model = generator.networks.denoiser.clone(dtype=config.dtype)
-    params, bound = generator.params['teacher'], as_student(model)
+    params = generator.params['teacher']
+    teacher, bound = networks_of(model)
     begin, adapter = params, None
     if student:
         begin, adapter = starting_parts(student, STUDENT_NAME, params)
     imitated = [low_rank.whole(*starting_parts(expert, STUDENT_NAME, params)) for expert in experts]
     return Subject(
-        teacher=as_teacher(model),
+        teacher=teacher,
         student=lambda params, *told: bound(low_rank.merge(params), *told),
         path=PATH,
         teacher_params=params,

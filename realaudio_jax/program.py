@@ -28,8 +28,7 @@ from realaudio_jax.models.denoiser import (
     PATH,
     Conditioning,
     Denoiser,
-    as_student,
-    as_teacher,
+    as_denoiser,
     frame_mask,
 )
 from realaudio_jax.models.text_encoder import TextEncoder, sentence_embedding
@@ -264,9 +263,9 @@ def sample_latents(
     """Runs the sampler from item noise (or noised init latents) to clean latents.
 
     Every item has its own strength, so the sampler runs in units of it: u from 1 to 0,
-    t = u strength. A student walks its own grid, is told the length of each step, and what it made
-    is then brought to `MOMENTS` of this count of steps, if there are any. Known latents replace
-    predicted ones at every step, so that what is made fits what is kept.
+    t = u strength. A student has its own time grid and is conditioned on the size of each step; its
+    latents are then matched to `MOMENTS` of this count of steps, if there are any. Known latents
+    replace predicted ones at every step, so that new parts fit those that are kept.
     """
     key_start, key_fresh = jax.random.split(random_key(0))
     start = item_noise(key_start, request.seed, bucket.length)
@@ -276,10 +275,16 @@ def sample_latents(
     power = dict(networks.grid_powers).get(bucket.steps, 1.0) if bucket.student else 1.0
 
     def denoise(x, u):
-        if not bucket.student:
-            return as_teacher(networks.denoiser)(params['teacher'], c, scale)(x, u * strength)
-        length = strength * noise.step_length(u, bucket.steps, power)
-        return as_student(networks.denoiser)(params['student'], c, scale, length)(x, u * strength)
+        if bucket.student:
+            step_size = strength * noise.step_size(u, bucket.steps, power)
+            at = as_denoiser(networks.denoiser, params['student'], c, scale, step_size)
+        else:
+            both = (
+                as_denoiser(networks.denoiser, params['teacher'], conditioning)
+                for conditioning in (c, c.unconditional())
+            )
+            at = samplers.classifier_free_guidance(*both, scale)
+        return at(x, u * strength)
 
     if bucket.init:
         denoise = samplers.impose(denoise, c.init, c.init_mask)
@@ -316,13 +321,13 @@ class StrengthPath:
     def sigma(self, u):
         return PATH.sigma(self._time(u))
 
-    def rates(self, u):
-        alpha, sigma = PATH.rates(self._time(u))
+    def derivatives(self, u):
+        alpha, sigma = PATH.derivatives(self._time(u))
         scale = self._time(jnp.ones_like(jnp.asarray(u)))
         return scale * alpha, scale * sigma
 
-    def time_at(self, log_snr):
-        return PATH.time_at(log_snr) / self.strength
+    def time_of_log_snr(self, log_snr):
+        return PATH.time_of_log_snr(log_snr) / self.strength
 
 
 def overlap_gains(request: Request) -> Float[Array, 'B E']:

@@ -19,7 +19,7 @@ from realaudio_jax import program as program_lib
 from realaudio_jax import samplers
 from realaudio_jax.audio import to_pcm16
 from realaudio_jax.models.autoencoder import Autoencoder
-from realaudio_jax.models.denoiser import PATH, Denoiser, as_student
+from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
 from realaudio_jax.models.text_encoder import TextEncoder, parameter_shapes
 from realaudio_jax.noise import ddim_step, diffuse, time_grid
 from realaudio_jax.program import (
@@ -281,8 +281,8 @@ def test_a_student_walks_the_grid_of_its_count_of_steps(networks, params):
     key_start = jax.random.split(jax.random.key(0))[0]
     x = item_noise(key_start, asked.seed, LENGTH)
     for t, s in ((1.0, 0.25), (0.25, 0.0)):
-        denoise = as_student(networks.denoiser)(
-            params['student'], c, asked.guidance_scale, jnp.full(2, t - s)
+        denoise = as_denoiser(
+            networks.denoiser, params['student'], c, asked.guidance_scale, jnp.full(2, t - s)
         )
         x = ddim_step(PATH, x, denoise(x, jnp.full(2, t)), t, s)
     np.testing.assert_allclose(got, x, atol=1e-4)
@@ -374,11 +374,11 @@ def test_strength_path_is_the_path_in_other_units():
     np.testing.assert_allclose(path.alpha(u), PATH.alpha(u * strength), rtol=1e-6)
     np.testing.assert_allclose(path.sigma(u), PATH.sigma(u * strength), rtol=1e-6)
     step = 1e-3
-    for rate, level in zip(path.rates(u), (path.alpha, path.sigma), strict=True):
+    for rate, level in zip(path.derivatives(u), (path.alpha, path.sigma), strict=True):
         slope = (level(u + step) - level(u - step)) / (2 * step)
         np.testing.assert_allclose(rate, slope, atol=1e-3)
     log_snr = 2 * jnp.log(path.alpha(u * 0.9) / path.sigma(u * 0.9))
-    np.testing.assert_allclose(path.time_at(log_snr), u * 0.9, rtol=1e-4)
+    np.testing.assert_allclose(path.time_of_log_snr(log_snr), u * 0.9, rtol=1e-4)
 
 
 @pytest.mark.parametrize('sampler', [samplers.ddim, samplers.dpm_solver_pp_2m])

@@ -22,8 +22,9 @@ from realaudio_jax.distillation.recipe import (
     Student,
     draw_guidance,
     noise_like,
+    snr_weighted_error,
 )
-from realaudio_jax.noise import NoisePath, ddim_step, weighted_error
+from realaudio_jax.noise import NoisePath, ddim_step
 from realaudio_jax.typing import Any, Array, Float, Key, PyTree
 
 Walks = tuple[tuple[int, int, int], ...]
@@ -82,5 +83,5 @@ class Imitation:
         x = jax.lax.fori_loop(0, steps - at, step, noise_like(key_noise, batch.latents))
         target, x = jax.lax.stop_gradient((expert(x, at), x))
         prediction = answer(student_params, x, at)
-        loss = weighted_error(prediction, target, self.path, at * length, batch.mask)
+        loss = snr_weighted_error(prediction, target, self.path, at * length, batch.mask)
         return loss, {'loss': jnp.mean(loss)}

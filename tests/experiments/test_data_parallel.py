@@ -9,7 +9,7 @@ import optax
 import tiny
 
 from realaudio_jax.distillation.progressive import Progressive
-from realaudio_jax.models.denoiser import PATH, Denoiser, as_student, as_teacher
+from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.random import random_key
 from realaudio_jax.release import denoiser_template
 from realaudio_jax.training.batches import Absence, prepare, to_batch
@@ -47,9 +47,8 @@ def test_a_distillation_step_on_four_devices_is_that_of_one(experiment):
     """With plain gradient descent the update is the gradient, so both are compared."""
     model = Denoiser(**tiny.CONFIG['denoiser'])
     teacher, student = (tiny.random_params(denoiser_template(model), seed) for seed in (1, 2))
-    recipe = Progressive(
-        jnp.int32(4), as_student(model), as_teacher(model), PATH, ratio=1, from_teacher=True
-    )
+    as_teacher, as_student = experiment('distill').networks_of(model)
+    recipe = Progressive(jnp.int32(4), as_student, as_teacher, PATH, ratio=1, from_teacher=True)
     tx = with_learning_rate(optax.sgd)
     step = jax.jit(
         functools.partial(
