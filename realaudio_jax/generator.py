@@ -19,9 +19,10 @@ import numpy as np
 import soundfile
 from jax.sharding import Mesh
 
-from realaudio_jax.audio import from_pcm16
+from realaudio_jax.audio import as_float, from_pcm16
 from realaudio_jax.cache import cache_dir
 from realaudio_jax.io import printable, write_audio
+from realaudio_jax.mesh import make_mesh, param_sharding
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Denoiser, latent_frames, octaves
@@ -49,9 +50,7 @@ from realaudio_jax.release import (
     load_params,
     read_release,
 )
-from realaudio_jax.sound_files import as_float
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.training.sharding import make_mesh, param_sharding
 from realaudio_jax.typing import (
     MAX_EVENT_TOKENS,
     MAX_SECONDS,

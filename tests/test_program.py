@@ -18,6 +18,7 @@ import tiny
 from realaudio_jax import program as program_lib
 from realaudio_jax import samplers
 from realaudio_jax.audio import to_pcm16
+from realaudio_jax.mesh import make_mesh
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
 from realaudio_jax.models.text_encoder import TextEncoder, parameter_shapes
@@ -36,7 +37,7 @@ from realaudio_jax.program import (
     sample_latents,
 )
 from realaudio_jax.release import autoencoder_template, denoiser_template
-from realaudio_jax.training.sharding import make_mesh, replicate
+from realaudio_jax.training.sharding import replicate
 from realaudio_jax.typing import LATENT_CHANNELS
 
 STEP = 1  # PCM steps

@@ -9,11 +9,12 @@ import optax
 import tiny
 
 from realaudio_jax.distillation.progressive import Progressive
+from realaudio_jax.mesh import make_mesh
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.random import random_key
 from realaudio_jax.release import denoiser_template
 from realaudio_jax.training.batches import Absence, prepare, to_batch
-from realaudio_jax.training.sharding import data_mesh, make_mesh, replicate, shard_batch
+from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import create_state, with_learning_rate
 from realaudio_jax.typing import LATENT_CHANNELS, MAX_EVENTS, MAX_TEXT_TOKENS, TEXT_WIDTH
 
