@@ -129,13 +129,16 @@ def subject_of(
     begin, adapter = params, None
     if student:
         begin, adapter = starting_parts(student, STUDENT_NAME, params)
-    imitated = [low_rank.whole(*starting_parts(expert, STUDENT_NAME, params)) for expert in experts]
+    imitated = [
+        low_rank.merge(low_rank.combine(*starting_parts(expert, STUDENT_NAME, params)))
+        for expert in experts
+    ]
     return Subject(
         teacher=teacher,
         student=lambda params, *told: bound(low_rank.merge(params), *told),
         path=PATH,
         teacher_params=params,
-        student_params=low_rank.to_train(random_key(config.seed), begin, adapter, config.rank),
+        student_params=low_rank.trainable(random_key(config.seed), begin, adapter, config.rank),
         to_batch=to_batch,
         prepare=functools.partial(
             prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight

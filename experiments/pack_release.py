@@ -82,7 +82,7 @@ def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dic
         stem = pathlib.Path(name).stem
         if stem in params:
             old, known = denoiser_parts(base, name, shapes)
-            adapter = low_rank.factorise(old, params.pop(stem), rank, known)
+            adapter = low_rank.extract(old, params.pop(stem), rank, known)
             params[pathlib.Path(adapter_name(name)).stem] = adapter
     return params
 

@@ -157,7 +157,7 @@ def warm_start(
         init, TEACHER_NAME, denoiser_template(model.clone(depth=depth, curves=curves))
     )
     if init_code or depth != model.depth or curves != model.curves:
-        params, adapter = low_rank.whole(params, adapter), None
+        params, adapter = low_rank.merge(low_rank.combine(params, adapter)), None
     if init_code:
         code = load_params(init_code, autoencoder_template(encoders.autoencoder))
         params = change_code(params, code, encoders.autoencoder_params)
@@ -287,7 +287,7 @@ def train(
     parts = warm_start(model, encoders, init, init_code) if init else (state.params, None)
     if init or config.rank:
         key = random_key(config.seed)
-        state = create_state(low_rank.to_train(key, *parts, config.rank), tx)
+        state = create_state(low_rank.trainable(key, *parts, config.rank), tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
     )

@@ -129,7 +129,7 @@ def with_adapter(tiny_release, folder):
     """A release whose student has an adapter, and the student's parameters."""
     shapes = denoiser_template(DENOISER)
     base = load_params(tiny_release / 'student.safetensors', shapes)
-    tree = low_rank.attach(jax.random.key(0), base, 1)
+    tree = low_rank.init(jax.random.key(0), base, 1)
     tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
     save_release(folder, tiny.CONFIG, {}, tiny_release)
     save_params(folder / 'student_adapter.safetensors', tree['adapter'])
@@ -148,7 +148,7 @@ def test_a_student_is_its_file_and_the_adapter_beside_it(tiny_release, tmp_path)
 
 def test_a_student_has_its_share_of_the_adapter_of_the_teacher(tiny_release, tmp_path):
     student = with_adapter(tiny_release, tmp_path)
-    tree = low_rank.attach(jax.random.key(1), Generator(tiny_release).params['teacher'], 2)
+    tree = low_rank.init(jax.random.key(1), Generator(tiny_release).params['teacher'], 2)
     adapter = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
     config = tiny.CONFIG | {'student': tiny.CONFIG['student'] | {'teacher_adapter': 0.5}}
     save_release(tmp_path, config, {}, tiny_release)
@@ -160,7 +160,7 @@ def test_a_student_has_its_share_of_the_adapter_of_the_teacher(tiny_release, tmp
     wanted = low_rank.add(student, half), low_rank.add(tree['base'], adapter)
     for name, whole in zip(('student', 'teacher'), wanted, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params[name], whole)
-    apart = low_rank.beside(*denoiser_parts(tmp_path, 'student.safetensors', student))
+    apart = low_rank.combine(*denoiser_parts(tmp_path, 'student.safetensors', student))
     assert set(apart) == {'base', 'adapter'}
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), low_rank.merge(apart), wanted[0]

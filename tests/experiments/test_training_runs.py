@@ -308,7 +308,7 @@ def test_an_adapter_of_the_teacher_is_all_that_is_trained(experiment, tiny_relea
     with pytest.raises(ValueError, match='muon would change the base of an adapter; use adam'):
         run.train(config, tmp_path, None, tiny_release, None, init)
 
-    folder, adapter = tmp_path / 'release', low_rank.factorise(before, after, 2)
+    folder, adapter = tmp_path / 'release', low_rank.extract(before, after, 2)
     save_release(folder, generator.config, {}, tiny_release)
     save_params(folder / 'teacher_adapter.safetensors', adapter)
     model = Denoiser(**config.model)
@@ -366,7 +366,7 @@ def test_networks_packed_as_adapters_are_what_they_were(
     run, before = experiment('pack_release'), Generator(tiny_release).params
     trained = {}
     for i, name in enumerate(('teacher', 'student')):
-        tree = low_rank.attach(jax.random.key(i), before[name], 2)
+        tree = low_rank.init(jax.random.key(i), before[name], 2)
         tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
         trained[name] = low_rank.merge(tree)
 
@@ -398,11 +398,11 @@ def test_networks_packed_as_adapters_are_what_they_were(
     packed = pack(tiny_release, 'one', trained)
     assert '| Ann | CC-BY-NC-3.0 |' in (tmp_path / 'one' / 'ATTRIBUTION.md').read_text()
     assert all(difference(packed[name], trained[name]) < rounding for name in trained)
-    gained = low_rank.factorise(before['teacher'], packed['teacher'], 2)
+    gained = low_rank.extract(before['teacher'], packed['teacher'], 2)
     wanted = low_rank.add(packed['student'], gained)
     shared = pack(tiny_release, 'two', trained, share=1.0)['student']
     assert difference(shared, wanted) < rounding < difference(shared, packed['student'])
-    own = low_rank.factorise(before['student'], packed['student'], 2)
+    own = low_rank.extract(before['student'], packed['student'], 2)
     further = {'student': low_rank.add(shared, own)}
     packed = pack(tmp_path / 'two', 'three', further)['student']
     assert difference(packed, further['student']) < 2 * rounding
