@@ -40,7 +40,7 @@ from realaudio_jax.release import (
     read_release,
     read_tensors,
 )
-from realaudio_jax.training.batches import Absence, prepare, to_batch, with_onset_weight
+from realaudio_jax.training.batches import ConditionDropout, prepare, to_batch, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.run_folder import run_folder
@@ -91,7 +91,7 @@ def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) ->
 def train_step(state, batch, key, learning_rate, *, model, tx, config):
     """One update. Returns (state, metrics)."""
     key_absence, key_loss = jax.random.split(key)
-    batch = prepare(batch, key_absence, Absence(**config.absence), config.onset_weight)
+    batch = prepare(batch, key_absence, ConditionDropout(**config.absence), config.onset_weight)
 
     def loss_fn(params):
         return jnp.mean(diffusion_loss(model, params, batch, key_loss))

@@ -61,7 +61,7 @@ class Recipe(Protocol):
 
 
 @flax.struct.dataclass
-class Sum:
+class WeightedSum:
     """Weighted sum of the losses of several recipes on one batch, as a `Recipe`.
 
     Attributes:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.metrics.agreement import step_coherence
 from realaudio_jax.noise import time_grid
 from realaudio_jax.random import random_key
@@ -16,7 +16,7 @@ from realaudio_jax.typing import PyTree
 
 
 def coherence_rows(
-    subject: Subject,
+    subject: DistillationSetup,
     student_params: PyTree,
     batch: Batch,
     counts: Sequence[int],

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.teachers.distilling import Student
 from realaudio_jax.typing import Float
 from realaudio_jax.weights import find_pretrained
@@ -35,7 +35,7 @@ class Distillable(Protocol):
     def fingerprint(self) -> str:
         """Hash of the weights that `encode_scenes` uses."""
 
-    def subject(self, **absence: float) -> Subject:
+    def subject(self, **absence: float) -> DistillationSetup:
         """The teacher and its initial student; `absence` sets the condition dropout."""
 
     def load_student(self, folder: str | os.PathLike) -> Student:

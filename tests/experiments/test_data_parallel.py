@@ -13,7 +13,7 @@ from realaudio_jax.mesh import make_mesh
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.random import random_key
 from realaudio_jax.release import denoiser_template
-from realaudio_jax.training.batches import Absence, prepare, to_batch
+from realaudio_jax.training.batches import ConditionDropout, prepare, to_batch
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import create_state, with_learning_rate
 from realaudio_jax.typing import LATENT_CHANNELS, MAX_EVENTS, MAX_TEXT_TOKENS, TEXT_WIDTH
@@ -55,7 +55,7 @@ def test_a_distillation_step_on_four_devices_is_that_of_one(experiment):
         functools.partial(
             experiment('distill').train_step,
             tx=tx,
-            prepare=functools.partial(prepare, absence=Absence(), onset_weight=4.0),
+            prepare=functools.partial(prepare, absence=ConditionDropout(), onset_weight=4.0),
             ema_decay=0.9,
         )
     )

@@ -325,12 +325,16 @@ def test_an_adapter_of_the_student_is_all_that_is_trained(
 ):
     run, config = experiment('distill'), config_of('foley_distill').unlock()
     for stage in (config.progressive, config.consistency, config.energy):
-        stage.updates = 0  # imitation alone is compiled
-    config.rank, config.imitation.updates, config.imitation.walks = 2, 2, ((1, 1, 1), (2, 1, 0))
+        stage.updates = 0  # one recipe alone is compiled
+    config.rank, config.multi_teacher.updates, config.multi_teacher.trajectories = (
+        2,
+        2,
+        ((1, 1, 1), (2, 1, 0)),
+    )
     generator = Generator(tiny_release)
-    experts = [str(tiny_release), str(tiny_release / 'student.safetensors')]
-    subject = run.subject_of(generator, config, None, experts)
-    for of_release, of_file in jax.tree.leaves(subject.experts):
+    sources = [str(tiny_release), str(tiny_release / 'student.safetensors')]
+    subject = run.subject_of(generator, config, None, sources)
+    for of_release, of_file in jax.tree.leaves(subject.teachers):
         np.testing.assert_array_equal(of_release, of_file)
     encoders = load_frozen_encoders(tiny_release)
     scenes = latent_scenes(encoders, FoleySource(), 4, 1.0, 0, tmp_path)
@@ -340,11 +344,11 @@ def test_an_adapter_of_the_student_is_all_that_is_trained(
     assert len(sets[-1].arrays['text']) == 8  # recordings stand beside the scenes
     after = run.distill(config, subject, data, tmp_path / 'run')
     assert set(rank_of(after, generator.params['teacher'], 'self_qkv')) == {2}
-    for walks in (((1, 1, 2),), ((2, -1, 0),)):
-        config.imitation.walks = walks
-        with pytest.raises(ValueError, match='--experts gives 2, counted from 0'):
+    for trajectories in (((1, 1, 2),), ((2, -1, 0),)):
+        config.multi_teacher.trajectories = trajectories
+        with pytest.raises(ValueError, match='--multi_teacher gives 2, counted from 0'):
             run.plan(config, subject)
-    config.imitation.walks, config.energy.updates = ((1, 0, 0),), 1
+    config.multi_teacher.trajectories, config.energy.updates = ((1, 0, 0),), 1
     with pytest.raises(ValueError, match='energy.share'):
         run.plan(config, subject)
 
