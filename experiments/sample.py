@@ -175,7 +175,7 @@ def main(argv):
         seconds=seconds,
         steps=steps,
         seed=seed,
-        guidance=_GUIDANCE.value,
+        guidance_scale=_GUIDANCE.value,
         model=_MODEL.value,
         sample_rate=_SAMPLE_RATE.value,
         init_audio=init_audio,

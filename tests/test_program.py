@@ -24,8 +24,8 @@ from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
 from realaudio_jax.models.text_encoder import TextEncoder, parameter_shapes
 from realaudio_jax.noise import ddim_step, diffuse, time_grid
 from realaudio_jax.program import (
+    CAPACITIES,
     MOMENTS,
-    SLOTS,
     Bucket,
     InitAudio,
     Networks,
@@ -121,16 +121,16 @@ def steps_between(a, b):
 
 @pytest.fixture(scope='module')
 def four(programs):
-    """PCM, health and latents of items 5, 6, 7, 8."""
+    """PCM, diagnostics and latents of items 5, 6, 7, 8."""
     return run(programs, bucket(4), (5, 6, 7, 8))
 
 
 def test_what_comes_out(four):
-    pcm, health, latents = four
+    pcm, diagnostics, latents = four
     assert pcm.shape == (4, LENGTH * 1920, 2) and pcm.dtype == np.int16
     assert latents.shape == (4, LENGTH, 64)
-    assert health.finite.all() and not health.silent.any()
-    np.testing.assert_allclose(health.peak, np.abs(pcm).max(axis=(1, 2)) / 32768, atol=1e-4)
+    assert diagnostics.finite.all() and not diagnostics.silent.any()
+    np.testing.assert_allclose(diagnostics.peak, np.abs(pcm).max(axis=(1, 2)) / 32768, atol=1e-4)
     assert steps_between(pcm[0], pcm[1]) > 100
 
 
@@ -147,7 +147,7 @@ def test_same_seed_same_sound_at_any_batch_and_position(programs, four):
 
 
 def test_room_that_is_not_used_changes_nothing(programs, four):
-    full, small = request(bucket(4), (5, 6, 7, 8)), bucket(4, slots=SLOTS[0])
+    full, small = request(bucket(4), (5, 6, 7, 8)), bucket(4, capacity=CAPACITIES[0])
 
     def cut(x, like):
         return x[tuple(slice(size) for size in like.shape)]
@@ -216,12 +216,12 @@ def test_a_sampler_that_does_not_exist(programs):
 
 
 def test_parameters_are_arguments_and_damaged_ones_are_noticed(programs, four, monkeypatch):
-    """The same executable with NaN in the student: health says so, and the sound is zero."""
+    """The same executable with NaN in the student: diagnostics says so, and the sound is zero."""
     count = len(programs)
     broken = jax.tree.map(lambda x: x * jnp.nan, programs.params['student'])
     monkeypatch.setattr(programs, 'params', {**programs.params, 'student': broken})
-    pcm, health, _ = run(programs, bucket(4), (5, 6, 7, 8))
-    assert not health.finite.any() and not pcm.any() and len(programs) == count
+    pcm, diagnostics, _ = run(programs, bucket(4), (5, 6, 7, 8))
+    assert not diagnostics.finite.any() and not pcm.any() and len(programs) == count
 
 
 def test_export_survives_serialisation(programs, params):
@@ -231,12 +231,12 @@ def test_export_survives_serialisation(programs, params):
     pcm, finite, peak, lufs, silent, latents = exported.call(
         *jax.tree.leaves(({k: params[k] for k in programs.weights_for(which)}, asked, None))
     )
-    want, health, want_latents = run(programs, which, (6,))
+    want, diagnostics, want_latents = run(programs, which, (6,))
     assert steps_between(pcm, want) <= STEP
     np.testing.assert_allclose(latents, want_latents, atol=1e-3)
     assert finite.all() and not silent.any()
-    np.testing.assert_allclose(peak, health.peak, atol=1e-4)
-    np.testing.assert_allclose(lufs, health.lufs, atol=1e-3)
+    np.testing.assert_allclose(peak, diagnostics.peak, atol=1e-4)
+    np.testing.assert_allclose(lufs, diagnostics.lufs, atol=1e-3)
 
 
 def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
@@ -246,7 +246,7 @@ def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
     audio = (0.1 * rng.normal(size=(4, LENGTH * 1920, 2))).astype(np.float32)
     keep = np.zeros((4, LENGTH * 1920), np.float32)
     keep[2, : 3 * 1920], keep[3] = 1.0, 1.0
-    pcm, health, latents = run(
+    pcm, diagnostics, latents = run(
         programs,
         which,
         (5, 6, 7, 8),
@@ -255,7 +255,7 @@ def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
     )
     encode = jax.jit(lambda p, x: networks.autoencoder.apply(p, x, 48_000, method='encode'))
     init = np.asarray(encode(params['autoencoder'], audio))
-    assert health.finite.all()
+    assert diagnostics.finite.all()
     assert steps_between(pcm[0], four[0][0]) <= STEP
     np.testing.assert_allclose(latents[1], init[1], atol=0.01)
     np.testing.assert_allclose(latents[2, :3], init[2, :3], atol=1e-4)
@@ -263,7 +263,7 @@ def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
     np.testing.assert_allclose(latents[3], init[3], atol=1e-4)
     given = to_pcm16(audio)
     assert steps_between(pcm[3], given[3]) <= STEP
-    assert health.peak[2] < 0.89 or steps_between(pcm[2, :1920], given[2, :1920]) <= STEP
+    assert diagnostics.peak[2] < 0.89 or steps_between(pcm[2, :1920], given[2, :1920]) <= STEP
 
 
 def latents_of(networks, params, which, init=None, mask=None, **changes):

@@ -123,8 +123,8 @@ def _single(generator, scene, setting):
     """Bucket, request and columns of one sound at batch 1."""
     columns = setting.columns(generator)
     timeline = Timeline(scene.events)
-    slots = generator.slots([scene.caption], [timeline])
-    bucket = bucket_of(setting, scene.seconds, 1, slots)
+    capacity = generator.capacity([scene.caption], [timeline])
+    bucket = bucket_of(setting, scene.seconds, 1, capacity)
     request = generator.request(
         [scene.caption],
         timeline,
@@ -132,7 +132,7 @@ def _single(generator, scene, setting):
         [0],
         columns['guidance'],
         bucket.length,
-        slots=slots,
+        capacity=capacity,
     )
     return bucket, request, columns
 

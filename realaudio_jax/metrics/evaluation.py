@@ -104,10 +104,10 @@ def make_texts(
             guidance,
             bucket.length,
         )
-        pcm, health, z = jax.device_get(generator.programs(bucket, request))
+        pcm, diagnostics, z = jax.device_get(generator.programs(bucket, request))
         count = min(batch, len(prompts) - first)
         for i in range(count):
-            if not health.finite[i]:
+            if not diagnostics.finite[i]:
                 raise FloatingPointError(
                     f'{setting.model} at {setting.steps} steps: the sound for '
                     f'{prompts[first + i]!r} is not finite; lower the guidance scale'

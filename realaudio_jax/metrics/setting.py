@@ -7,7 +7,7 @@ import numpy as np
 
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.denoiser import latent_frames
-from realaudio_jax.program import SLOTS, Bucket, Slots
+from realaudio_jax.program import CAPACITIES, Bucket, Capacity
 from realaudio_jax.typing import SAMPLE_RATE
 
 
@@ -39,7 +39,9 @@ class Setting:
 
     def columns(self, generator: Generator) -> dict:
         """The columns that name this setting in a table."""
-        guidance = generator.guidance(self.model) if self.guidance is None else self.guidance
+        guidance = (
+            generator.default_guidance_scale(self.model) if self.guidance is None else self.guidance
+        )
         return {
             'model': self.model,
             'steps': self.steps,
@@ -64,7 +66,9 @@ def equal_evaluations(students: Sequence[Setting]) -> list[tuple[Setting, Settin
     ]
 
 
-def bucket_of(setting: Setting, seconds: float, batch: int, slots: Slots = SLOTS[-1]) -> Bucket:
+def bucket_of(
+    setting: Setting, seconds: float, batch: int, capacity: Capacity = CAPACITIES[-1]
+) -> Bucket:
     """The program that makes `batch` sounds of a duration, with so much room, in this way."""
     return Bucket(
         batch=batch,
@@ -73,5 +77,5 @@ def bucket_of(setting: Setting, seconds: float, batch: int, slots: Slots = SLOTS
         sample_rate=SAMPLE_RATE,
         student=setting.model == 'student',
         sampler=setting.sampler,
-        slots=slots,
+        capacity=capacity,
     )
