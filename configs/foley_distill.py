@@ -55,12 +55,12 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.energy.answer_batch_size = 10
     config.energy.answer_recordings = False  # teacher samples for the captions of recordings, too
     config.energy.absence = ml_collections.ConfigDict(dict(text=0.08, timeline=0.25))
-    config.imitation = ml_collections.ConfigDict()
-    config.imitation.updates = 0  # updates; needs --experts
-    config.imitation.learning_rate = 1e-3
+    config.multi_teacher = ml_collections.ConfigDict()
+    config.multi_teacher.updates = 0  # updates; needs --multi_teacher
+    config.multi_teacher.learning_rate = 1e-3
     # (steps, network for t > 0.5, network below), one drawn per update.
-    config.imitation.walks = ((1, 0, 0), (2, 0, 0), (4, 0, 0), (8, 0, 0))
-    config.imitation.frozen = ''
+    config.multi_teacher.trajectories = ((1, 0, 0), (2, 0, 0), (4, 0, 0), (8, 0, 0))
+    config.multi_teacher.frozen = ''
     config.ema_decay = 0.98
     config.log_every = 10  # updates
     config.save_every = 100

@@ -11,10 +11,10 @@ from absl import flags
 
 from experiments.common import run
 from realaudio_jax.calibration import compensate_onsets, match_moments
-from realaudio_jax.components import find_release
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig
+from realaudio_jax.release import find_release
 
 _RELEASE = flags.DEFINE_string('release', None, 'Folder of the release.', required=True)
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley.')

@@ -16,12 +16,12 @@ from typing import Any, TextIO
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from realaudio_jax import __version__
 from realaudio_jax.cache import remove_damaged_program
 from realaudio_jax.generator import keep_freed_memory
 from realaudio_jax.io import printable
 from realaudio_jax.random import pin_process
 from realaudio_jax.training.loop import STOPPED, main_guard
-from realaudio_jax.version import __version__
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:

@@ -17,7 +17,7 @@ import pathlib
 from absl import flags
 
 from experiments.common import run
-from realaudio_jax import release
+from realaudio_jax import packing, release
 from realaudio_jax.io import atomic_path
 from realaudio_jax.models import text_encoder
 
@@ -73,7 +73,7 @@ def convert(source: pathlib.Path, out: pathlib.Path) -> None:
         )
     params = text_encoder.import_bert(release.read_tensors(weights))
     path = out / text_encoder.WEIGHTS_NAME
-    release.save_params(
+    packing.save_params(
         path,
         params,
         {'source': 'sentence-transformers/all-MiniLM-L6-v2', 'licence': 'Apache-2.0'},

@@ -1,5 +1,5 @@
 """Distils a teacher to a few steps: progressive stages, consistency across step counts, the energy
-score of the sound made; and imitation, which makes one student of several.
+score of the sound made; and multi-teacher distillation.
 
 python -m experiments.distill --config=configs/foley_distill.py --recordings=DIR --workdir=DIR
 python -m experiments.distill --config=configs/distill_stable_audio_open.py --teacher=DIR
@@ -27,9 +27,9 @@ from experiments.common import (
     run,
     run_workdir,
 )
-from realaudio_jax import components, low_rank
-from realaudio_jax.components import STUDENT_NAME
+from realaudio_jax import low_rank
 from realaudio_jax.data.attribution import note_recordings, write_attribution
+from realaudio_jax.data.frozen_encoders import load_frozen_encoders
 from realaudio_jax.data.latent_cache import Latents, LatentScenes, RandomCrops, joined
 from realaudio_jax.data.loader import InTurn, batches
 from realaudio_jax.data.prepared import (
@@ -40,8 +40,8 @@ from realaudio_jax.data.prepared import (
     whole_latents,
 )
 from realaudio_jax.distillation import progressive, registry
-from realaudio_jax.distillation.recipe import Recipe
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.recipe import Recipe, Student, Teacher
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.distillation.teacher_samples import (
     recordings_as_samples,
     sample_pretrained_teacher,
@@ -50,12 +50,14 @@ from realaudio_jax.distillation.teacher_samples import (
 from realaudio_jax.generator import Generator, enable_compilation_cache
 from realaudio_jax.integrity import write_manifest
 from realaudio_jax.metrics.evaluation.run import finish_run
-from realaudio_jax.models.denoiser import PATH, as_student, as_teacher
+from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
+from realaudio_jax.packing import save_params, save_release, starting_parts, weights_of
 from realaudio_jax.random import random_key
-from realaudio_jax.release import named_leaves, save_params
+from realaudio_jax.release import STUDENT_NAME, find_release, named_leaves
 from realaudio_jax.release_config import CONFIG_NAME, PretrainedStudentConfig, StudentConfig
+from realaudio_jax.samplers import classifier_free_guidance
 from realaudio_jax.teachers import load_teacher
-from realaudio_jax.training.batches import Absence, prepare, to_batch
+from realaudio_jax.training.batches import ConditionDropout, prepare, to_batch
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.run_folder import record_seconds, run_folder
@@ -81,8 +83,11 @@ _STUDENT = flags.DEFINE_string(
     'A student.safetensors to go on from, or a release, whose adapter is trained on if the config '
     'has a rank; none: the student begins as its teacher.',
 )  # fmt: skip
-_EXPERTS = flags.DEFINE_list(
-    'experts', [], 'Students (files, or releases) that config.imitation.walks counts from 0.'
+_MULTI_TEACHER = flags.DEFINE_list(
+    'multi_teacher',
+    [],
+    'Students (files, or releases) whose trajectories the recipe of this name '
+    'learns, counted from 0.',
 )
 _WORKERS = define_workers()
 
@@ -103,42 +108,55 @@ class Stage:
     recipe: Recipe | None = None
 
 
+def networks_of(model: Denoiser) -> tuple[Teacher, Student]:
+    """The denoiser as a recipe's guided teacher and as its student; see `recipe`."""
+
+    def teacher(params, conditioning, guidance_scale):
+        both = (conditioning, conditioning.unconditional())
+        return classifier_free_guidance(
+            *(as_denoiser(model, params, c) for c in both), guidance_scale
+        )
+
+    return teacher, functools.partial(as_denoiser, model)
+
+
 def subject_of(
-    generator: Generator, config, student: str | None = None, experts: Sequence[str] = ()
-) -> Subject:
+    generator: Generator, config, student: str | None = None, multi_teacher: Sequence[str] = ()
+) -> DistillationSetup:
     """The teacher of a release, and its student: as another run left it, or as the teacher."""
     model = generator.networks.denoiser.clone(dtype=config.dtype)
-    params, bound = generator.params['teacher'], as_student(model)
+    params = generator.params['teacher']
+    teacher, bound = networks_of(model)
     begin, adapter = params, None
     if student:
-        begin, adapter = components.starting_parts(student, STUDENT_NAME, params)
-    imitated = [
-        low_rank.whole(*components.starting_parts(expert, STUDENT_NAME, params))
-        for expert in experts
+        begin, adapter = starting_parts(student, STUDENT_NAME, params)
+    learnt = [
+        low_rank.merge(low_rank.combine(*starting_parts(source, STUDENT_NAME, params)))
+        for source in multi_teacher
     ]
-    return Subject(
-        teacher=as_teacher(model),
+    return DistillationSetup(
+        teacher=teacher,
         student=lambda params, *told: bound(low_rank.merge(params), *told),
         path=PATH,
         teacher_params=params,
-        student_params=low_rank.to_train(random_key(config.seed), begin, adapter, config.rank),
+        student_params=low_rank.trainable(random_key(config.seed), begin, adapter, config.rank),
         to_batch=to_batch,
         prepare=functools.partial(
-            prepare, absence=Absence(**config.absence), onset_weight=config.onset_weight
+            prepare, absence=ConditionDropout(**config.absence), onset_weight=config.onset_weight
         ),
         network=repr(model),
-        experts=jax.tree.map(lambda *leaves: jnp.stack(leaves), *imitated) if imitated else None,
+        teachers=jax.tree.map(lambda *leaves: jnp.stack(leaves), *learnt) if learnt else None,
     )
 
 
 def crops(
-    config, subject: Subject, scenes: LatentScenes, recorded: LatentScenes | None,
+    config, subject: DistillationSetup, scenes: LatentScenes, recorded: LatentScenes | None,
     workdir: pathlib.Path,
 ) -> RandomCrops | InTurn:  # fmt: skip
     """Crops of the scenes; for the energy score, of what the guided teacher makes of them.
 
     Beside those, if there are any, recordings as they are, and its answers to their captions. A run
-    that imitates and has no answers takes recordings beside the scenes.
+    of several teachers that has no answers takes recordings beside the scenes.
     """
     c = config.energy
     if not takes_samples(config) and recorded is not None:
@@ -147,18 +165,18 @@ def crops(
     if not takes_samples(config):
         return mixed
 
-    def sampled(scenes: LatentScenes, dropout: Absence) -> Latents:
+    def sampled(scenes: LatentScenes, dropout: ConditionDropout) -> Latents:
         with Progress(len(scenes), 'teacher samples') as progress:
             return sample_teacher(
                 scenes, subject, config.guidance_range, c.answer_steps, c.answer_batch_size,
                 dropout, config.seed, workdir / 'latents', progress.update,
             )  # fmt: skip
 
-    samples = [sampled(scenes, Absence(**c.absence))]
+    samples = [sampled(scenes, ConditionDropout(**c.absence))]
     if recorded is not None:
         samples.append(recordings_as_samples(recorded, config.guidance_range, config.seed))
         if c.answer_recordings:
-            samples.append(sampled(recorded, Absence(text=0.0)))
+            samples.append(sampled(recorded, ConditionDropout(text=0.0)))
     scored = RandomCrops(joined(*samples), c.batch_size, config.seed + 1, config.crop_seconds)
     return InTurn(mixed, updates_on_scenes(config), scored)
 
@@ -176,7 +194,7 @@ def updates_on_scenes(config) -> int:
 
 
 def settings_of(config) -> Sequence[Mapping[str, Any]]:
-    """`config.stages`, or the stages that its progressive, consistency, energy, imitation describe.
+    """`config.stages`, or what its progressive, consistency, energy, multi_teacher describe.
 
     Each stage is a dict:
 
@@ -223,12 +241,12 @@ def settings_of(config) -> Sequence[Mapping[str, Any]]:
             frozen=c.frozen,
         )
     )
-    c = config.get('imitation')
+    c = config.get('multi_teacher')
     if c and c.updates:
         stages.append(
             dict(
-                recipe='imitation',
-                walks=c.walks,
+                recipe='multi_teacher',
+                trajectories=c.trajectories,
                 data=SAMPLES if config.energy.updates else 'scenes',
                 updates=c.updates,
                 learning_rate=c.learning_rate,
@@ -238,14 +256,14 @@ def settings_of(config) -> Sequence[Mapping[str, Any]]:
     return stages
 
 
-def plan(config, subject: Subject) -> list[Stage]:
+def plan(config, subject: DistillationSetup) -> list[Stage]:
     """The stages of `settings_of` with their recipes."""
     available = dict(
         student=subject.student,
         teacher=subject.teacher,
         path=subject.path,
         guidance_range=config.guidance_range,
-        experts=subject.experts,
+        teachers=subject.teachers,
     )
     stages, data = [], 'scenes'
     for given in settings_of(config):
@@ -285,13 +303,6 @@ def stage_of(settings: dict[str, Any], available: Mapping[str, Any]) -> Stage:
         settings.pop('merge_weight', 1.0),
         settings.pop('frozen', ''),
     )
-    count = len(jax.tree.leaves(available['experts'])[0]) if available['experts'] else 0
-    walks = settings.get('walks', ())
-    if not all(0 <= expert < count for walk in walks for expert in walk[1:]):
-        raise ValueError(
-            f'walks {walks} ask for experts that are not there: --experts gives {count}, counted '
-            'from 0'
-        )
     if isinstance(recipe, str):
         made = registry.make(recipe, available, **settings)
     elif settings:
@@ -333,11 +344,11 @@ def optimizer(learning_rate) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate, b2=0.99))
 
 
-def distill(config, subject: Subject, data, workdir: pathlib.Path) -> PyTree | None:
+def distill(config, subject: DistillationSetup, data, workdir: pathlib.Path) -> PyTree | None:
     """All stages. Returns the averaged student, None if stopped."""
     sizes = [config.batch_size, *([config.energy.batch_size] if takes_samples(config) else [])]
     mesh = data_mesh(*sizes)
-    places = ('teacher_params', 'student_params', 'experts')
+    places = ('teacher_params', 'student_params', 'teachers')
     subject = dataclasses.replace(
         subject, **{name: replicate(mesh, getattr(subject, name)) for name in places}
     )
@@ -411,21 +422,21 @@ def main(argv):
     c = config.energy
     whole = require_data(_RECORDINGS.value, config.foley_weight, config.scene_seconds)
     if _TEACHER.value:
-        refuse_ignored('--teacher', _STUDENT, _EXPERTS, _RELEASE, _EMBEDDER_WEIGHTS, _WORKERS)
+        refuse_ignored('--teacher', _STUDENT, _MULTI_TEACHER, _RELEASE, _EMBEDDER_WEIGHTS, _WORKERS)
         inputs = {'teacher': _TEACHER.value, 'recordings': _RECORDINGS.value}
         with run_folder(workdir, config, inputs) as workdir:
             if distill_foreign(config, workdir, _TEACHER.value, _RECORDINGS.value):
                 print(finish_run(workdir))
         return
     trains_on_captions = takes_samples(config) or any(
-        s.get('recipe') == 'imitation' and s.get('updates') for s in settings_of(config)
+        s.get('recipe') == 'multi_teacher' and s.get('updates') for s in settings_of(config)
     )
     takes_recordings = bool(trains_on_captions and c.recordings and whole)
     inputs = {
         'release': _RELEASE.value,
         'recordings': _RECORDINGS.value,
         'student': _STUDENT.value,
-        'experts': list(_EXPERTS.value),
+        'multi_teacher': list(_MULTI_TEACHER.value),
     }
     with run_folder(workdir, config, inputs) as workdir:
         if not train_release(config, workdir, takes_recordings):
@@ -436,22 +447,22 @@ def main(argv):
 def train_release(config, workdir: pathlib.Path, takes_recordings: bool) -> bool:
     """Distils a release's teacher and saves the student as a release; False if stopped before."""
     began = time.monotonic()
-    generator = Generator(components.find_release(_RELEASE.value))
-    begun = [*filter(None, [_STUDENT.value]), *_EXPERTS.value]
-    starts = [components.weights_of(name, STUDENT_NAME) for name in begun]
+    generator = Generator(find_release(_RELEASE.value))
+    begun = [*filter(None, [_STUDENT.value]), *_MULTI_TEACHER.value]
+    starts = [weights_of(name, STUDENT_NAME) for name in begun]
     note_recordings(workdir, _RECORDINGS.value, starts)
-    front_end = components.load_front_end(_RELEASE.value)
+    encoders = load_frozen_encoders(_RELEASE.value)
     with Progress(config.scenes, 'scenes') as progress:
         source = scene_source(_RECORDINGS.value, config.foley_weight)
         scenes = latent_scenes(
-            front_end, source, config.scenes, config.scene_seconds, config.seed,
+            encoders, source, config.scenes, config.scene_seconds, config.seed,
             workdir / 'latents', lambda done, _: progress.update(done), _WORKERS.value,
         )  # fmt: skip
     recorded = None
     if takes_recordings:
         with Progress(config.energy.recordings, 'recordings') as progress:
             recorded = whole_latents(
-                front_end,
+                encoders,
                 _RECORDINGS.value,
                 config.energy.recordings,
                 config.scene_seconds,
@@ -459,7 +470,7 @@ def train_release(config, workdir: pathlib.Path, takes_recordings: bool) -> bool
                 workdir / 'latents',
                 lambda done, _: progress.update(done),
             )
-    subject = subject_of(generator, config, _STUDENT.value, _EXPERTS.value)
+    subject = subject_of(generator, config, _STUDENT.value, _MULTI_TEACHER.value)
     data = crops(config, subject, scenes, recorded, workdir)
     student = distill(config, subject, data, workdir)
     record_seconds(workdir, 'training', time.monotonic() - began, add=True)
@@ -470,7 +481,7 @@ def train_release(config, workdir: pathlib.Path, takes_recordings: bool) -> bool
         student=StudentConfig(tuple(config.consistency.segments), tuple(config.guidance_range)),
         onset_lead_s=0.0,
     )
-    components.save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
+    save_release(workdir / 'release', release, {'student': student}, _RELEASE.value)
     write_attribution(workdir / 'release', [workdir], generator.folder)
     return True
 

@@ -14,12 +14,6 @@ import numpy as np
 from absl import flags
 
 from experiments.common import run
-from realaudio_jax.components import (
-    AUTOENCODER_NAME,
-    autoencoder_template,
-    find_release,
-    read_release,
-)
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.io import resample
 from realaudio_jax.metrics.codec.evaluator import CodecEvaluator
@@ -29,7 +23,13 @@ from realaudio_jax.metrics.embedders.crepe import load_crepe
 from realaudio_jax.metrics.embedders.registry import embedders_in, load_embedder
 from realaudio_jax.metrics.embedders.tower import has_tower, load_tower
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
-from realaudio_jax.release import load_params
+from realaudio_jax.release import (
+    AUTOENCODER_NAME,
+    autoencoder_template,
+    find_release,
+    load_params,
+    read_release,
+)
 from realaudio_jax.report.tables import tall_table, write_results
 from realaudio_jax.training.loop import Progress
 from realaudio_jax.typing import LATENT_RATE, MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, PyTree

@@ -23,10 +23,17 @@ from absl import flags
 from configs import foley_audio_tower
 from experiments.common import run
 from realaudio_jax import low_rank
-from realaudio_jax.components import (
+from realaudio_jax.data import foley
+from realaudio_jax.data.attribution import write_attribution
+from realaudio_jax.data.sources import Recordings
+from realaudio_jax.metrics.embedders.tower import load_text_embedder, tower_template
+from realaudio_jax.models.audio_tower import AudioTower
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.packing import NETWORK_KEY, save_params, save_release
+from realaudio_jax.release import (
     AUTOENCODER_NAME,
     MOMENTS_NAME,
-    NETWORK_KEY,
     STUDENT_NAME,
     TEACHER_NAME,
     adapter_name,
@@ -36,17 +43,10 @@ from realaudio_jax.components import (
     find_release,
     load_denoiser,
     load_moments,
+    load_params,
+    read_metadata,
     read_release,
-    save_release,
 )
-from realaudio_jax.data import foley
-from realaudio_jax.data.attribution import write_attribution
-from realaudio_jax.data.sources import Recordings
-from realaudio_jax.metrics.embedders.tower import load_text_embedder, tower_template
-from realaudio_jax.models.audio_tower import AudioTower
-from realaudio_jax.models.autoencoder import Autoencoder
-from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, read_metadata, save_params
 from realaudio_jax.release_config import AudioTowerConfig, DenoiserConfig
 from realaudio_jax.typing import MAX_EVENT_TOKENS, PyTree
 from realaudio_jax.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
@@ -61,7 +61,7 @@ _RANK = flags.DEFINE_integer(
     'rank', 0, 'Of the adapter that a teacher or student is stored as; 0: whole.', lower_bound=0
 )
 _SHARE = flags.DEFINE_float(
-    'share', 0.0, "Of the teacher's adapter, for the student, see `components.load_denoiser`."
+    'share', 0.0, "Of the teacher's adapter, for the student, see `release.load_denoiser`."
 )
 _MERGE = flags.DEFINE_bool(
     'merge', False, 'Store the teacher and the student of the base whole, adapters in them.'
@@ -72,7 +72,7 @@ _LABELS = flags.DEFINE_string(
     'Recordings it was trained on: their labels, beside those of procedural '
     "sounds, become the release's vocabulary; none: that of the base.",
 )
-BLOCK = 64  # inputs that share a scale, see `release.quantise`
+BLOCK = 64  # inputs that share a scale, see `packing.quantise`
 
 
 def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dict:
@@ -82,7 +82,7 @@ def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dic
         stem = pathlib.Path(name).stem
         if stem in params:
             old, known = denoiser_parts(base, name, shapes)
-            adapter = low_rank.factorise(old, params.pop(stem), rank, known)
+            adapter = low_rank.extract(old, params.pop(stem), rank, known)
             params[pathlib.Path(adapter_name(name)).stem] = adapter
     return params
 

@@ -14,9 +14,9 @@ from absl import flags
 
 import realaudio_jax
 from experiments.common import default_name, run, say, unused, warn
-from realaudio_jax.components import find_release
 from realaudio_jax.generator import SAMPLE_RATES
 from realaudio_jax.io import WRITABLE, printable
+from realaudio_jax.release import find_release
 from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.timeline import Timeline
@@ -175,7 +175,7 @@ def main(argv):
         seconds=seconds,
         steps=steps,
         seed=seed,
-        guidance=_GUIDANCE.value,
+        guidance_scale=_GUIDANCE.value,
         model=_MODEL.value,
         sample_rate=_SAMPLE_RATE.value,
         init_audio=init_audio,

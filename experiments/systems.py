@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import base_autoencoder, base_teacher
-from realaudio_jax.components import autoencoder_template, denoiser_template
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator, load
 from realaudio_jax.io import resample
@@ -26,6 +25,7 @@ from realaudio_jax.metrics import benchmarking
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of, generate_scenes
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.release import autoencoder_template, denoiser_template
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
 

@@ -13,7 +13,6 @@ import optax
 from absl import flags
 
 from experiments.common import define_config, define_workdir, run, run_workdir
-from realaudio_jax.components import TOWER_NAME, find_release
 from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.mel_cache import mel_scenes
@@ -29,8 +28,9 @@ from realaudio_jax.models.audio_tower import (
     recall_at_1,
 )
 from realaudio_jax.models.text_encoder import TOKENIZER_NAME, WEIGHTS_NAME
+from realaudio_jax.packing import save_params
 from realaudio_jax.random import random_key
-from realaudio_jax.release import save_params
+from realaudio_jax.release import TOWER_NAME, find_release
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.run_folder import run_folder

@@ -32,8 +32,9 @@ from realaudio_jax.models.autoencoder import (
     samples_per_latent,
 )
 from realaudio_jax.models.discriminator import Discriminator
+from realaudio_jax.packing import save_params
 from realaudio_jax.random import random_key
-from realaudio_jax.release import load_params, save_params
+from realaudio_jax.release import load_params
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.run_folder import run_folder

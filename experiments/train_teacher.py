@@ -15,20 +15,9 @@ from absl import flags
 
 from experiments.common import define_config, define_workdir, define_workers, run, run_workdir
 from realaudio_jax import low_rank
-from realaudio_jax.components import (
-    NETWORK_KEY,
-    TEACHER_NAME,
-    autoencoder_template,
-    denoiser_template,
-    find_release,
-    load_front_end,
-    read_release,
-    starting_parts,
-    weights_of,
-)
 from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.fresh import FreshCrops
-from realaudio_jax.data.front_end import FrontEnd
+from realaudio_jax.data.frozen_encoders import FrozenEncoders, load_frozen_encoders
 from realaudio_jax.data.latent_cache import RandomCrops, joined
 from realaudio_jax.data.prepared import (
     fresh_crops,
@@ -40,9 +29,18 @@ from realaudio_jax.data.prepared import (
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
+from realaudio_jax.packing import NETWORK_KEY, save_params, starting_parts, weights_of
 from realaudio_jax.random import random_key
-from realaudio_jax.release import load_params, read_tensors, save_params
-from realaudio_jax.training.batches import Absence, prepare, to_batch, with_onset_weight
+from realaudio_jax.release import (
+    TEACHER_NAME,
+    autoencoder_template,
+    denoiser_template,
+    find_release,
+    load_params,
+    read_release,
+    read_tensors,
+)
+from realaudio_jax.training.batches import ConditionDropout, prepare, to_batch, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.run_folder import run_folder
@@ -93,7 +91,7 @@ def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) ->
 def train_step(state, batch, key, learning_rate, *, model, tx, config):
     """One update. Returns (state, metrics)."""
     key_absence, key_loss = jax.random.split(key)
-    batch = prepare(batch, key_absence, Absence(**config.absence), config.onset_weight)
+    batch = prepare(batch, key_absence, ConditionDropout(**config.absence), config.onset_weight)
 
     def loss_fn(params):
         return jnp.mean(diffusion_loss(model, params, batch, key_loss))
@@ -146,7 +144,7 @@ def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
 
 
 def warm_start(
-    model: Denoiser, front_end: FrontEnd, init, init_code
+    model: Denoiser, encoders: FrozenEncoders, init, init_code
 ) -> tuple[PyTree, PyTree | None]:
     """An earlier teacher, as deep as `model`, for today's latents and curves, and its adapter.
 
@@ -159,10 +157,10 @@ def warm_start(
         init, TEACHER_NAME, denoiser_template(model.clone(depth=depth, curves=curves))
     )
     if init_code or depth != model.depth or curves != model.curves:
-        params, adapter = low_rank.whole(params, adapter), None
+        params, adapter = low_rank.merge(low_rank.combine(params, adapter)), None
     if init_code:
-        code = load_params(init_code, autoencoder_template(front_end.autoencoder))
-        params = change_code(params, code, front_end.autoencoder_params)
+        code = load_params(init_code, autoencoder_template(encoders.autoencoder))
+        params = change_code(params, code, encoders.autoencoder_params)
     return with_curves(deepen(params, model.depth), model.curves), adapter
 
 
@@ -179,7 +177,7 @@ def network_of(config, init) -> dict:
 
 
 def training_crops(
-    front_end: FrontEnd,
+    encoders: FrozenEncoders,
     config,
     batch_size: int,
     recordings,
@@ -198,7 +196,7 @@ def training_crops(
                 'set config.data.whole'
             )
         return fresh_crops(
-            front_end,
+            encoders,
             source,
             config.scene_seconds,
             config.seed,
@@ -214,7 +212,7 @@ def training_crops(
         )
     with Progress(config.scenes, 'scenes') as progress:
         scenes = latent_scenes(
-            front_end,
+            encoders,
             source,
             config.scenes,
             config.scene_seconds,
@@ -227,7 +225,7 @@ def training_crops(
     if config.recordings and recordings:
         with Progress(config.recordings, 'recordings') as progress:
             recorded = whole_latents(
-                front_end,
+                encoders,
                 recordings,
                 config.recordings,
                 config.scene_seconds,
@@ -261,9 +259,9 @@ def train(
         )
     network = network_of(config, init)
     curves = tuple(network.get('curves') or ())
-    front_end = load_front_end(release, autoencoder)
+    encoders = load_frozen_encoders(release, autoencoder)
     held_out = latent_scenes(
-        front_end,
+        encoders,
         scene_source(recordings, config.foley_weight, 'held_out'),
         min(64, config.scenes),
         config.scene_seconds,
@@ -276,7 +274,7 @@ def train(
     batch_size = max(1, int(config.batch_seconds / config.scene_seconds))
     mesh = data_mesh(batch_size)
     data = training_crops(
-        front_end, config, batch_size, recordings, workdir / 'latents', workers, curves
+        encoders, config, batch_size, recordings, workdir / 'latents', workers, curves
     )
     model = Denoiser(**network)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -286,10 +284,10 @@ def train(
     tx = with_learning_rate(functools.partial(optimizer, name=config.optimizer))
     held_out_batch = to_batch(held_out.rows(np.arange(len(held_out))))
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
-    parts = warm_start(model, front_end, init, init_code) if init else (state.params, None)
+    parts = warm_start(model, encoders, init, init_code) if init else (state.params, None)
     if init or config.rank:
         key = random_key(config.seed)
-        state = create_state(low_rank.to_train(key, *parts, config.rank), tx)
+        state = create_state(low_rank.trainable(key, *parts, config.rank), tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
     )

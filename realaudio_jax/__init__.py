@@ -6,11 +6,10 @@ sound.save('dog.wav')
 """
 
 from realaudio_jax.cache import protect_caches
-
-protect_caches()  # before numba and matplotlib are imported
-
-from realaudio_jax.generator import Generator, Sound, load  # noqa: E402
-from realaudio_jax.timeline import Event, Timeline  # noqa: E402
-from realaudio_jax.version import __version__  # noqa: E402
+from realaudio_jax.generator import Generator, Sound, load
+from realaudio_jax.timeline import Event, Timeline
 
 __all__ = ['Event', 'Generator', 'Sound', 'Timeline', '__version__', 'load']
+__version__ = '0.2.0'
+
+protect_caches()  # before numba and matplotlib, which nothing above needs, are imported

@@ -1,4 +1,4 @@
-"""Signal arithmetic inside compiled programs: framing, STFT, mel, mid/side, level and limiting.
+"""Signal arithmetic inside compiled programs: framing, STFT, mid/side, level, limiting, PCM.
 
 Frames are aligned to the hop, not to sample zero: frame n of an STFT with hop R and window F = m R
 is centred on sample (n + 1/2) R, so S = N R samples have exactly N frames, and N depends on nothing
@@ -6,9 +6,10 @@ else. With F = rate / 25 and R = rate / 100 every bin is 25 Hz wide at every sam
 """
 
 import functools
+import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
-import librosa
 import numpy as np
 
 from realaudio_jax.typing import Array, Float
@@ -17,6 +18,8 @@ BIN_HZ = 25  # width of an STFT bin of the models, at every sample rate
 FRAME_RATE = 100  # STFT frames of the models per second
 _PEAK_ERROR_DB = 0.3  # of true peaks by four points a sample
 PCM_SCALE = 2**15  # of 16-bit integers, in every file that is written or read
+MAX_PEAK = 10.0  # of floating-point samples; sound lies in [-1, 1], 20 dB more is a loud mix
+PEAK_SCALED = 'peak above 1 scaled to 1'  # what a message says of samples beyond
 
 
 def stft_size(sample_rate: int) -> tuple[int, int]:
@@ -112,29 +115,6 @@ def istft(
 def magnitude(spectrum: Array, floor: float = 1e-7) -> Float[Array, '...']:
     """|X| with a gradient that stays finite at zero: sqrt(re^2 + im^2 + floor^2)."""
     return jnp.sqrt(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + floor**2)
-
-
-@functools.cache
-def mel_basis(sample_rate: int, n_fft: int, bands: int, high_hz: float | None = None) -> np.ndarray:
-    """Slaney mel filters with unit area (librosa); float32 [n_fft // 2 + 1, bands]."""
-    return librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=bands, fmax=high_hz).T
-
-
-def mel(
-    x: Float[Array, '*b S'], sample_rate: int, n_fft: int, hop: int, bands: int
-) -> Float[Array, '*b N M']:
-    """Mel bands of |X|."""
-    return magnitude(stft(x, n_fft, hop)) @ mel_basis(sample_rate, n_fft, bands)
-
-
-def log_mel(
-    x: Float[Array, '*b S'], sample_rate: int, n_fft: int, hop: int, bands: int, floor: float = 1e-3
-) -> Float[Array, '*b N M']:
-    """ln(max(mel |X|, floor)): bands are summed before the logarithm.
-
-    A logarithm per bin would pull noise to its median; a band's sum is close to its mean.
-    """
-    return jnp.log(jnp.maximum(mel(x, sample_rate, n_fft, hop, bands), floor))
 
 
 def mid_side(audio: Float[Array, '*b 2']) -> Float[Array, '*b 2']:
@@ -347,3 +327,40 @@ def to_pcm16(audio: Array | np.ndarray) -> Array | np.ndarray:
 def from_pcm16(pcm: Array | np.ndarray) -> Array | np.ndarray:
     """The inverse of `to_pcm16`: float32 in [-1, 1); numpy or JAX, as given."""
     return pcm.astype(np.float32) * np.float32(1 / PCM_SCALE)
+
+
+def as_float(
+    audio: np.ndarray, name: str = 'the sound', log: Callable[[str], None] | None = None
+) -> np.ndarray:
+    """Samples as float32 in [-1, 1]: integers are divided by the full scale of their type.
+
+    Args:
+        audio: of any shape; floating point, or 8- to 32-bit integers (unsigned ones around their
+            middle, as in WAV).
+        name: for messages.
+        log: called with one line where a peak above 1 was scaled to 1.
+
+    Raises:
+        ValueError: not numbers of such a type, not finite, or floats beyond `MAX_PEAK`.
+    """
+    audio = np.asarray(audio)
+    if np.issubdtype(audio.dtype, np.integer) and audio.dtype.itemsize <= 4:
+        scale = 2.0 ** (8 * audio.dtype.itemsize - 1)
+        middle = scale if np.issubdtype(audio.dtype, np.unsignedinteger) else 0.0
+        return ((audio - middle) / scale).astype(np.float32)
+    if not np.issubdtype(audio.dtype, np.floating):
+        raise ValueError(f'{name}: its type is {audio.dtype}; give floats in [-1, 1] or integers')
+    peak = float(np.abs(audio).max(initial=0.0))
+    if not math.isfinite(peak):
+        raise ValueError(f'{name}: it holds NaN or infinite samples; leave it out or repair it')
+    if peak > MAX_PEAK:
+        raise ValueError(
+            f'{name}: it holds samples up to {peak:.3g}, sound lies in [-1, 1]; divide it by its '
+            'full scale'
+        )
+    audio = audio.astype(np.float32)
+    if peak <= 1.0:
+        return audio
+    if log is not None:
+        log(f'{name}: converted {PEAK_SCALED}')
+    return audio / np.float32(peak)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from realaudio_jax.components import MOMENTS_NAME, STUDENT_NAME, load_moments
 from realaudio_jax.data.prepared import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.generator import Generator
@@ -18,8 +17,9 @@ from realaudio_jax.integrity import digest
 from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.evaluation.generate import REFERENCE, SamplerConfig, generate_scenes
 from realaudio_jax.metrics.onsets import onset_errors
+from realaudio_jax.packing import save_params
 from realaudio_jax.program import MOMENTS
-from realaudio_jax.release import save_params
+from realaudio_jax.release import MOMENTS_NAME, STUDENT_NAME, load_moments
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.loop import Progress, print_to_stderr
 from realaudio_jax.training.run_folder import finished_run, record_seconds

@@ -19,9 +19,26 @@ import numpy as np
 import soundfile
 from jax.sharding import Mesh
 
-from realaudio_jax.audio import from_pcm16
+from realaudio_jax.audio import as_float, from_pcm16
 from realaudio_jax.cache import cache_dir
-from realaudio_jax.components import (
+from realaudio_jax.io import printable, write_audio
+from realaudio_jax.mesh import make_mesh, param_sharding
+from realaudio_jax.models import text_encoder as text_lib
+from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
+from realaudio_jax.models.denoiser import Denoiser, latent_frames, octaves
+from realaudio_jax.program import (
+    CAPACITIES,
+    MOMENTS,
+    Bucket,
+    Capacity,
+    InitAudio,
+    Networks,
+    ProgramCache,
+    Request,
+    keep_weights,
+)
+from realaudio_jax.random import pinned_settings
+from realaudio_jax.release import (
     AUTOENCODER_NAME,
     STUDENT_NAME,
     TEACHER_NAME,
@@ -30,28 +47,10 @@ from realaudio_jax.components import (
     find_release,
     load_denoiser,
     load_moments,
+    load_params,
     read_release,
 )
-from realaudio_jax.io import printable, write_audio
-from realaudio_jax.models import text_encoder as text_lib
-from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
-from realaudio_jax.models.denoiser import Denoiser, latent_frames, octaves
-from realaudio_jax.program import (
-    MOMENTS,
-    SLOTS,
-    Bucket,
-    InitAudio,
-    Networks,
-    ProgramCache,
-    Request,
-    Slots,
-    keep_weights,
-)
-from realaudio_jax.random import pinned_settings
-from realaudio_jax.release import load_params
-from realaudio_jax.sound_files import as_float
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.training.sharding import make_mesh, param_sharding
 from realaudio_jax.typing import (
     MAX_EVENT_TOKENS,
     MAX_SECONDS,
@@ -164,8 +163,8 @@ class Generator:
         }
         self._hold(networks, params, make_mesh(model_parallel))
 
-    def guidance(self, model: str) -> float:
-        """Default guidance scale of a model: the student's own if the release has one."""
+    def default_guidance_scale(self, model: str) -> float:
+        """Default guidance scale of 'student' or 'teacher', as the release's config has it."""
         own = self.config.student.guidance if model == 'student' else None
         return self.config.guidance if own is None else own
 
@@ -210,7 +209,7 @@ class Generator:
         steps: int | float = 4,
         seed: int | float | Sequence[int | float] = 0,
         *,
-        guidance: float | None = None,
+        guidance_scale: float | None = None,
         model: str = 'student',
         sampler: str = 'ddim',
         sample_rate: int | float = SAMPLE_RATE,
@@ -231,7 +230,7 @@ class Generator:
           steps: denoiser steps; of the student's counts, or any for the teacher.
           seed: of the noise; for a batch, a list, or the first of consecutive seeds. One seed gives
             the same sound at any batch size, within one step of 16 bits.
-          guidance: scale; None is the release's own choice, see `guidance`.
+          guidance_scale: None: the release's, see `default_guidance_scale`.
           model: 'student' or 'teacher'.
           sampler: 'ddim', 'dpm_solver_pp_2m' or 'ping_pong'.
           sample_rate: Hz of the result, 48000 or 44100.
@@ -264,7 +263,7 @@ class Generator:
             seconds,
             steps,
             seed,
-            guidance,
+            guidance_scale,
             model,
             sampler,
             sample_rate,
@@ -332,7 +331,7 @@ class Generator:
         seconds: float = 10.0,
         steps: int | float = 4,
         seed: int | float | Sequence[int | float] = 0,
-        guidance: float | None = None,
+        guidance_scale: float | None = None,
         model: str = 'student',
         sampler: str = 'ddim',
         sample_rate: int | float = SAMPLE_RATE,
@@ -346,7 +345,7 @@ class Generator:
         """The checked arguments of `generate` as what its program takes."""
         prompts = _prompts(prompt)
         steps, sample_rate = whole_number('steps', steps), whole_number('sample_rate', sample_rate)
-        self._check(seconds, steps, model, sample_rate, strength, guidance, loudness)
+        self._check(seconds, steps, model, sample_rate, strength, guidance_scale, loudness)
         if init_audio is None and (strength != 1 or keep):
             raise ValueError('strength and keep need init_audio; give it, or leave them out')
         count = len(prompts)
@@ -377,18 +376,18 @@ class Generator:
             student=model == 'student',
             init=init_audio is not None,
             sampler=sampler,
-            slots=self.slots(prompts, timelines),
+            capacity=self.capacity(prompts, timelines),
         )
         request = self.request(
             [prompts[i] for i in rows],
             [timelines[i] for i in rows],
             seconds,
             [seeds[i] for i in rows],
-            self.guidance(model) if guidance is None else guidance,
+            self.default_guidance_scale(model) if guidance_scale is None else guidance_scale,
             bucket.length,
             strength,
             [np.nan if left[i] else level for i in rows],
-            bucket.slots,
+            bucket.capacity,
         )
         init, notes = None, []
         if init_audio is not None:
@@ -404,9 +403,9 @@ class Generator:
         bucket, count = call.bucket, len(call.prompts)
         filled = np.asarray([seeds[min(i, count - 1)] for i in range(bucket.batch)], np.int32)
         result = self.programs(bucket, call.request.replace(seed=filled), call.init)
-        pcm, health, latents = jax.device_get(result)
+        pcm, diagnostics, latents = jax.device_get(result)
         for i in range(count):
-            if not health.finite[i]:
+            if not diagnostics.finite[i]:
                 raise FloatingPointError(
                     f'the sound for {call.name(i)} is not finite; '
                     'try another seed or a lower guidance scale'
@@ -416,9 +415,9 @@ class Generator:
             Sound(
                 pcm=pcm[i, :samples],
                 sample_rate=bucket.sample_rate,
-                peak=float(health.peak[i]),
-                lufs=float(health.lufs[i]),
-                silent=bool(health.silent[i]),
+                peak=float(diagnostics.peak[i]),
+                lufs=float(diagnostics.lufs[i]),
+                silent=bool(diagnostics.silent[i]),
                 seed=seeds[i],
                 latents=latents[i, :frames],
             )
@@ -454,17 +453,17 @@ class Generator:
         embedding = np.asarray(_embed_text(self.params['text_encoder'], ids, mask))[0]
         return vocabulary.nearest(embedding, count)
 
-    def slots(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> Slots:
-        """The smallest padded capacity in `SLOTS` that holds these; longer texts are truncated."""
+    def capacity(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> Capacity:
+        """The smallest of `CAPACITIES` that holds these; longer texts are truncated."""
         events = [event.text for timeline in timelines for event in timeline.events]
         needed = (
             max(len(timeline.events) for timeline in timelines),
             self.tokenizer.encode(events, MAX_EVENT_TOKENS)[1].sum(axis=1).max(initial=0),
             self.tokenizer.encode(prompts, MAX_TEXT_TOKENS)[1].sum(axis=1).max(initial=0),
         )
-        rooms = (dataclasses.astuple(slots) for slots in SLOTS)
+        rooms = (dataclasses.astuple(capacity) for capacity in CAPACITIES)
         fits = [all(n <= m for n, m in zip(needed, room, strict=True)) for room in rooms]
-        return SLOTS[fits.index(True)]
+        return CAPACITIES[fits.index(True)]
 
     def request(
         self,
@@ -476,7 +475,7 @@ class Generator:
         length: int,
         strength: float = 1.0,
         target_lufs: float | Sequence[float] = np.nan,
-        slots: Slots = SLOTS[-1],
+        capacity: Capacity = CAPACITIES[-1],
     ) -> Request:
         """The arrays of a program's request; one timeline for all prompts, or one for each.
 
@@ -485,15 +484,15 @@ class Generator:
         batch = len(prompts)
         if isinstance(timelines, Timeline):
             timelines = [timelines] * batch
-        ids, mask = self.tokenizer.encode(list(prompts), slots.text_tokens)
+        ids, mask = self.tokenizer.encode(list(prompts), capacity.text_tokens)
         event_ids, event_mask = [], []
         for timeline in timelines:
             texts = [event.text for event in timeline.events]
-            texts += [''] * (slots.events - len(texts))
-            one_ids, one_mask = self.tokenizer.encode(texts, slots.event_tokens)
+            texts += [''] * (capacity.events - len(texts))
+            one_ids, one_mask = self.tokenizer.encode(texts, capacity.event_tokens)
             event_ids.append(one_ids)
             event_mask.append(one_mask)
-        arrays = [timeline.arrays(slots.events) for timeline in timelines]
+        arrays = [timeline.arrays(capacity.events) for timeline in timelines]
         joined = {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
         onset, middle = joined['onset_s'], (joined['onset_s'] + joined['offset_s']) / 2
         later = onset + np.float32(self.config.onset_lead_s)
@@ -545,7 +544,7 @@ class Generator:
                     f'{", ".join(("loudness_db", *known))}'
                 )
 
-    def _check(self, seconds, steps, model, sample_rate, strength, guidance, loudness):
+    def _check(self, seconds, steps, model, sample_rate, strength, guidance_scale, loudness):
         _require_number('seconds', seconds, MIN_SECONDS, MAX_SECONDS)
         if model not in ('student', 'teacher'):
             raise ValueError(f'model is {model!r}; choose student or teacher')
@@ -561,9 +560,11 @@ class Generator:
             raise ValueError('strength is 0; choose above 0')
         if loudness not in ('auto', None):
             _require_number('loudness', loudness, -70, 0)
-        if guidance is not None:  # a student was trained for its range
+        if guidance_scale is not None:  # a student was trained for its range
             trained = self.config.student.guidance_range
-            _require_number('guidance', guidance, *(trained if model == 'student' else (0, 100)))
+            _require_number(
+                'guidance_scale', guidance_scale, *(trained if model == 'student' else (0, 100))
+            )
 
 
 @jax.jit

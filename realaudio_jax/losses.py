@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import audio as audio_lib
+from realaudio_jax.mel import mel
 from realaudio_jax.typing import Array, Float, PyTree
 
 # (n_fft, mel bands); hop is n_fft / 4
@@ -50,8 +51,7 @@ def mel_loss(
     audio, target = _channels(audio), _channels(target)
     for n_fft, bands in MEL_RESOLUTIONS:
         x, y = (
-            audio_lib.mel(_fit(a, n_fft // 4), sample_rate, n_fft, n_fft // 4, bands)
-            for a in (audio, target)
+            mel(_fit(a, n_fft // 4), sample_rate, n_fft, n_fft // 4, bands) for a in (audio, target)
         )
         ratio = jnp.log(jnp.maximum(x, _FLOOR)) - jnp.log(jnp.maximum(y, _FLOOR))
         logarithmic += jnp.mean(jnp.abs(ratio), axis=(2, 3)) @ weight

@@ -62,10 +62,10 @@ class NoisePath(Protocol):
     def sigma(self, t: Time) -> Float[Array, '...']:
         """The scale of the noise at time t."""
 
-    def rates(self, t: Time) -> tuple[Float[Array, '...'], Float[Array, '...']]:
+    def derivatives(self, t: Time) -> tuple[Float[Array, '...'], Float[Array, '...']]:
         """The time derivatives (alpha', sigma')."""
 
-    def time_at(self, log_snr: Time) -> Float[Array, '...']:
+    def time_of_log_snr(self, log_snr: Time) -> Float[Array, '...']:
         """The time whose log-SNR (5) is `log_snr`; infinities give the ends."""
 
 
@@ -81,11 +81,11 @@ class CosinePath:
         """sin(pi t / 2)."""
         return jnp.sin(jnp.pi / 2 * jnp.asarray(t))
 
-    def rates(self, t: Time) -> tuple[Float[Array, '...'], Float[Array, '...']]:
+    def derivatives(self, t: Time) -> tuple[Float[Array, '...'], Float[Array, '...']]:
         """alpha' = -(pi / 2) sigma, sigma' = (pi / 2) alpha."""
         return -jnp.pi / 2 * self.sigma(t), jnp.pi / 2 * self.alpha(t)
 
-    def time_at(self, log_snr: Time) -> Float[Array, '...']:
+    def time_of_log_snr(self, log_snr: Time) -> Float[Array, '...']:
         """t = (2 / pi) atan(exp(-lambda / 2))."""
         return 2 / jnp.pi * jnp.arctan(jnp.exp(-jnp.asarray(log_snr) / 2))
 
@@ -102,11 +102,11 @@ class RectifiedFlowPath:
         """t."""
         return jnp.asarray(t)
 
-    def rates(self, t: Time) -> tuple[Float[Array, '...'], Float[Array, '...']]:
+    def derivatives(self, t: Time) -> tuple[Float[Array, '...'], Float[Array, '...']]:
         """alpha' = -1, sigma' = 1."""
         return -jnp.ones_like(jnp.asarray(t)), jnp.ones_like(jnp.asarray(t))
 
-    def time_at(self, log_snr: Time) -> Float[Array, '...']:
+    def time_of_log_snr(self, log_snr: Time) -> Float[Array, '...']:
         """t = 1 / (1 + exp(lambda / 2))."""
         return 1.0 / (1.0 + jnp.exp(jnp.asarray(log_snr) / 2))
 
@@ -156,13 +156,13 @@ class DiscreteDDPMPath:
         ratio, _ = self._ratio(t)
         return ratio / jnp.sqrt(1.0 + ratio**2)
 
-    def rates(self, t: Time) -> tuple[Float[Array, '...'], Float[Array, '...']]:
+    def derivatives(self, t: Time) -> tuple[Float[Array, '...'], Float[Array, '...']]:
         """alpha' = -rho rho' alpha^3, sigma' = rho' alpha^3; at a step, the slope to its right."""
         ratio, slope = self._ratio(t)
         cube = (1.0 + ratio**2) ** -1.5
         return -ratio * slope * cube, slope * cube
 
-    def time_at(self, log_snr: Time) -> Float[Array, '...']:
+    def time_of_log_snr(self, log_snr: Time) -> Float[Array, '...']:
         """The piecewise inverse; beyond the last step it stays at t = 1."""
         log_ratio = -jnp.asarray(log_snr) / 2
         table = jnp.asarray(self._log_ratios, log_ratio.dtype)
@@ -197,7 +197,7 @@ _COMBINATIONS = {
     'x0': lambda path, t: (jnp.ones_like(t), jnp.zeros_like(t)),
     'eps': lambda path, t: (jnp.zeros_like(t), jnp.ones_like(t)),
     'v': lambda path, t: (-path.sigma(t), path.alpha(t)),
-    'velocity': lambda path, t: path.rates(t),
+    'velocity': lambda path, t: path.derivatives(t),
 }
 PREDICTIONS = tuple(_COMBINATIONS)
 
@@ -262,7 +262,7 @@ def convert(
     return (from_x_t * x_t + from_value * value) / (alpha * q - sigma * p)
 
 
-def as_denoise(path: NoisePath, apply: Callable, prediction: str) -> Denoise:
+def x0_denoiser(path: NoisePath, apply: Callable, prediction: str) -> Denoise:
     """Wraps a network `apply(x_t, t) -> prediction` as the contract `denoise(x_t, t) -> x0`.
 
     Args:
@@ -316,8 +316,8 @@ def time_grid(
     return jnp.asarray(end + (start - end) * left, jnp.float32)
 
 
-def step_length(t: Time, steps: int, power: float = 1.0) -> Float[Array, '...']:
-    """Length of the step that begins at t on `time_grid(steps, power=power)`.
+def step_size(t: Time, steps: int, power: float = 1.0) -> Float[Array, '...']:
+    """Size of the step that begins at t on `time_grid(steps, power=power)`.
 
     t - (t^(1 / power) - 1 / steps)^power, and all of t where no whole step is left.
     """
@@ -359,25 +359,6 @@ def invert_ddim_step(
     t, s = per_item(t, x_t), per_item(s, x_t)
     ratio = _noise_ratio(path, t, s)
     return (x_s - ratio * x_t) / (path.alpha(s) - ratio * path.alpha(t))
-
-
-def weighted_error(
-    prediction: Float[Array, 'B L C'],
-    target: Float[Array, 'B L C'],
-    path: NoisePath,
-    t: Float[Array, 'B'],
-    mask: Float[Array, 'B L'],
-    largest: float = 10.0,
-) -> Float[Array, 'B']:
-    """SNR-weighted squared error: min(max(SNR, 1), largest) |x_0 - target|^2, mean over frames.
-
-    The truncated signal-to-noise weight of Salimans & Ho 2022 (arXiv 2202.00512, eq. 9), bounded
-    above because steps here may start close to t = 0.
-    """
-    snr = jnp.square(path.alpha(t) / jnp.maximum(path.sigma(t), 1e-4))
-    weight = jnp.clip(snr, 1.0, largest)
-    error = jnp.mean(jnp.square(prediction - target), axis=-1) * mask
-    return weight * jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1.0)
 
 
 def _noise_ratio(path: NoisePath, t: Array, s: Array) -> Array:

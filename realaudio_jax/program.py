@@ -1,4 +1,4 @@
-"""The one XLA program: token ids and a timeline in, 16-bit PCM and a health record out.
+"""The one XLA program: token ids and a timeline in, 16-bit PCM and diagnostics out.
 
 Text encoder, optional VAE encode, every denoiser step, VAE decode, and what makes a finished sound
 of it (gains of events, offset, fades, kept regions, loudness, limiter, PCM) are one function,
@@ -28,8 +28,7 @@ from realaudio_jax.models.denoiser import (
     PATH,
     Conditioning,
     Denoiser,
-    as_student,
-    as_teacher,
+    as_denoiser,
     frame_mask,
 )
 from realaudio_jax.models.text_encoder import TextEncoder, sentence_embedding
@@ -118,8 +117,8 @@ class InitAudio:
 
 
 @flax.struct.dataclass
-class Health:
-    """What the program saw of its own result.
+class Diagnostics:
+    """Diagnostics of a result, measured inside the program.
 
     Attributes:
       finite: every sample is a number.
@@ -136,13 +135,13 @@ class Health:
 
 
 @dataclasses.dataclass(frozen=True)
-class Slots:
-    """Room for what is asked: all of it passes through the text encoder, used or not.
+class Capacity:
+    """Padded capacity of a program: all of it passes through the text encoder, used or not.
 
     Attributes:
-      events: of a timeline.
-      event_tokens: of the text of one event.
-      text_tokens: of a prompt.
+        events: events of a timeline.
+        event_tokens: tokens of the text of one event.
+        text_tokens: tokens of a prompt.
     """
 
     events: int
@@ -150,10 +149,12 @@ class Slots:
     text_tokens: int
 
 
-# That are compiled: half the room is half the time of the text encoder.
-SLOTS = (
-    Slots(2, 8, 16), Slots(4, 8, 32), Slots(MAX_EVENTS, MAX_EVENT_TOKENS, MAX_TEXT_TOKENS),
-)  # fmt: skip
+# Those that programs have: half the capacity is half the time of the text encoder.
+CAPACITIES = (
+    Capacity(2, 8, 16),
+    Capacity(4, 8, 32),
+    Capacity(MAX_EVENTS, MAX_EVENT_TOKENS, MAX_TEXT_TOKENS),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Bucket:
       student: one evaluation a step, guidance inside; otherwise the teacher, guided, two.
       init: whether the program takes init audio.
       sampler: one of `SAMPLERS` of the model.
-      slots: room for prompt and timeline, one of `SLOTS`.
+      capacity: of prompt and timeline, one of `CAPACITIES`.
     """
 
     batch: int
@@ -178,7 +179,7 @@ class Bucket:
     student: bool = True
     init: bool = False
     sampler: str = 'ddim'
-    slots: Slots = SLOTS[-1]
+    capacity: Capacity = CAPACITIES[-1]
 
     def __post_init__(self):
         model = 'student' if self.student else 'teacher'
@@ -264,9 +265,9 @@ def sample_latents(
     """Runs the sampler from item noise (or noised init latents) to clean latents.
 
     Every item has its own strength, so the sampler runs in units of it: u from 1 to 0,
-    t = u strength. A student walks its own grid, is told the length of each step, and what it made
-    is then brought to `MOMENTS` of this count of steps, if there are any. Known latents replace
-    predicted ones at every step, so that what is made fits what is kept.
+    t = u strength. A student has its own time grid and is conditioned on the size of each step; its
+    latents are then matched to `MOMENTS` of this count of steps, if there are any. Known latents
+    replace predicted ones at every step, so that new parts fit those that are kept.
     """
     key_start, key_fresh = jax.random.split(random_key(0))
     start = item_noise(key_start, request.seed, bucket.length)
@@ -276,10 +277,16 @@ def sample_latents(
     power = dict(networks.grid_powers).get(bucket.steps, 1.0) if bucket.student else 1.0
 
     def denoise(x, u):
-        if not bucket.student:
-            return as_teacher(networks.denoiser)(params['teacher'], c, scale)(x, u * strength)
-        length = strength * noise.step_length(u, bucket.steps, power)
-        return as_student(networks.denoiser)(params['student'], c, scale, length)(x, u * strength)
+        if bucket.student:
+            step_size = strength * noise.step_size(u, bucket.steps, power)
+            at = as_denoiser(networks.denoiser, params['student'], c, scale, step_size)
+        else:
+            both = (
+                as_denoiser(networks.denoiser, params['teacher'], conditioning)
+                for conditioning in (c, c.unconditional())
+            )
+            at = samplers.classifier_free_guidance(*both, scale)
+        return at(x, u * strength)
 
     if bucket.init:
         denoise = samplers.impose(denoise, c.init, c.init_mask)
@@ -316,13 +323,13 @@ class StrengthPath:
     def sigma(self, u):
         return PATH.sigma(self._time(u))
 
-    def rates(self, u):
-        alpha, sigma = PATH.rates(self._time(u))
+    def derivatives(self, u):
+        alpha, sigma = PATH.derivatives(self._time(u))
         scale = self._time(jnp.ones_like(jnp.asarray(u)))
         return scale * alpha, scale * sigma
 
-    def time_at(self, log_snr):
-        return PATH.time_at(log_snr) / self.strength
+    def time_of_log_snr(self, log_snr):
+        return PATH.time_of_log_snr(log_snr) / self.strength
 
 
 def overlap_gains(request: Request) -> Float[Array, 'B E']:
@@ -383,7 +390,7 @@ def finish(
     request: Request,
     sample_rate: int,
     init: InitAudio | None = None,
-) -> tuple[Int16[Array, 'B S 2'], Health]:
+) -> tuple[Int16[Array, 'B S 2'], Diagnostics]:
     """Makes a finished sound of what was decoded; a sound that is not finite is zero.
 
     It is cut to its duration, events get their gains, an offset is taken away, and the ends are
@@ -418,7 +425,7 @@ def finish(
     audio = audio_lib.limit(audio * (10 ** (change / 20))[:, None, None], sample_rate)
     pcm = audio_lib.to_pcm16(audio)
     peak = jnp.max(jnp.abs(audio_lib.from_pcm16(pcm)), axis=(1, 2))
-    return pcm, Health(finite=finite, peak=peak, lufs=lufs, silent=silent)
+    return pcm, Diagnostics(finite=finite, peak=peak, lufs=lufs, silent=silent)
 
 
 def keep_weights(
@@ -451,7 +458,7 @@ def generate(
     *,
     networks: Networks,
     bucket: Bucket,
-) -> tuple[Int16[Array, 'B S 2'], Health, Float[Array, 'B L C']]:
+) -> tuple[Int16[Array, 'B S 2'], Diagnostics, Float[Array, 'B L C']]:
     """The whole program.
 
     Args:
@@ -463,7 +470,7 @@ def generate(
       bucket: the static shape.
 
     Returns:
-      PCM of `length * samples_per_latent` samples, its health, and the latents it came from.
+      PCM of `length * samples_per_latent` samples, its diagnostics, and the latents it came from.
     """
     autoencoder, weights = networks.autoencoder, params['autoencoder']
     known = jnp.zeros((bucket.batch, bucket.length, LATENT_CHANNELS), jnp.float32)
@@ -476,8 +483,8 @@ def generate(
     latents = sample_latents(networks, params, request, c, bucket)
     mask = frame_mask(request.seconds, bucket.length).astype(latents.dtype)
     audio = autoencoder.apply(weights, latents, bucket.sample_rate, mask, method='decode')
-    pcm, health = finish(audio, request, bucket.sample_rate, init)
-    return pcm, health, latents
+    pcm, diagnostics = finish(audio, request, bucket.sample_rate, init)
+    return pcm, diagnostics, latents
 
 
 def request_shapes(bucket: Bucket, curves: int = 0) -> tuple[Request, InitAudio | None]:
@@ -487,17 +494,17 @@ def request_shapes(bucket: Bucket, curves: int = 0) -> tuple[Request, InitAudio 
       bucket: see `Bucket`.
       curves: K, that the denoiser has besides loudness.
     """
-    b, length, slots = bucket.batch, bucket.length, bucket.slots
-    e = slots.events
+    b, length, capacity = bucket.batch, bucket.length, bucket.capacity
+    e = capacity.events
 
     def of(dtype, *shape):
         return jax.ShapeDtypeStruct((b, *shape), dtype)
 
     request = Request(
-        token_ids=of(np.int32, slots.text_tokens),
-        token_mask=of(np.bool_, slots.text_tokens),
-        event_ids=of(np.int32, e, slots.event_tokens),
-        event_token_mask=of(np.bool_, e, slots.event_tokens),
+        token_ids=of(np.int32, capacity.text_tokens),
+        token_mask=of(np.bool_, capacity.text_tokens),
+        event_ids=of(np.int32, e, capacity.event_tokens),
+        event_token_mask=of(np.bool_, e, capacity.event_tokens),
         onset_s=of(np.float32, e),
         offset_s=of(np.float32, e),
         gain_db=of(np.float32, e),
@@ -587,7 +594,7 @@ class ProgramCache:
         return jitted.lower(self.weights_for(bucket), request, init)
 
     def get(self, bucket: Bucket) -> Callable:
-        """The executable `(params, request, init) -> (pcm, health, latents)` of a bucket.
+        """The executable `(params, request, init) -> (pcm, diagnostics, latents)` of a bucket.
 
         Raises:
           RuntimeError: this process was forked from the one that holds the release.
@@ -608,7 +615,7 @@ class ProgramCache:
 
     def __call__(
         self, bucket: Bucket, request: Request, init: InitAudio | None = None
-    ) -> tuple[Array, Health, Array]:
+    ) -> tuple[Array, Diagnostics, Array]:
         """Runs a bucket's program, compiling it first if this is its first call."""
         program = self.get(bucket)
         request, init = jax.device_put((request, init), self.batch_sharding(bucket))
@@ -625,7 +632,7 @@ class ProgramCache:
         flat, tree = jax.tree.flatten((shapes, request, init))
 
         def on_leaves(*leaves):
-            pcm, health, latents = function(*jax.tree.unflatten(tree, leaves))
-            return pcm, *jax.tree.leaves(health), latents
+            pcm, diagnostics, latents = function(*jax.tree.unflatten(tree, leaves))
+            return pcm, *jax.tree.leaves(diagnostics), latents
 
         return bytes(jax.export.export(jax.jit(on_leaves))(*flat).serialize())

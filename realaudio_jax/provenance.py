@@ -10,7 +10,7 @@ import sys
 
 import jax
 
-from realaudio_jax.version import __version__
+from realaudio_jax import __version__
 
 
 def describe_run() -> dict[str, str]:

@@ -1,150 +1,227 @@
-"""Parameters as strict safetensors files, which hold no code.
+"""Reads a release: its files are found, checked against their digests, and loaded strictly.
 
-A parameter's name is its path in the tree joined by '/', as in `encoder/norm/bias`.
-Floats are stored as float32, float16, bfloat16, or as int8 with a float32 scale `<name>.scale`:
+A release is a folder:
 
-    q = round(w / s),  s = max |w| / 127  over all axes but the channel's,
+    config.json                 see `release_config.ReleaseConfig`
+    SHA256SUMS                  digests of the files that are read, see `integrity`
+    text_encoder.safetensors    tokenizer.json
+    autoencoder.safetensors     teacher.safetensors     student.safetensors
+    audio_tower.safetensors     optional: the release's own embedder for metrics
+    teacher_adapter.safetensors student_adapter.safetensors     optional: low-rank adapters
+    student_moments.safetensors optional: moment matching of the student, by count of steps
+    vocabulary.safetensors      optional: labels of its training sounds, see `vocabulary`
+    README.md                   the model card
 
-so that |w - s q| <= s / 2. The channel is the last axis (Flax kernels), the row of an embedding. A
-kernel's channel may be cut into blocks of inputs with a scale each: one large weight then coarsens
-its block alone. Each axis of a scale divides the same axis of its parameter.
+Parameters are safetensors files, which hold no code. A parameter's name is its path in the tree
+joined by '/', as in `encoder/norm/bias`. Floats are stored as float32, float16, bfloat16, or as
+int8 with a float32 scale `<name>.scale`, see `packing`, which writes these files.
 """
 
-import json
+import functools
 import os
 import pathlib
+import warnings
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import safetensors
-import safetensors.numpy
+from flax.traverse_util import unflatten_dict
 
-from realaudio_jax.integrity import update_manifest
-from realaudio_jax.io import atomic_path
-from realaudio_jax.release_config import CONFIG_NAME, FORMAT_VERSION, REMEDY
-from realaudio_jax.typing import PyTree
+from realaudio_jax import integrity, low_rank, weights
+from realaudio_jax.models import text_encoder as text_lib
+from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
+from realaudio_jax.models.denoiser import Conditioning, Denoiser
+from realaudio_jax.random import random_key
+from realaudio_jax.release_config import CONFIG_NAME, REMEDY, ReleaseConfig
+from realaudio_jax.typing import (
+    LATENT_CHANNELS,
+    LATENT_RATE,
+    MAX_EVENTS,
+    MAX_TEXT_TOKENS,
+    SAMPLE_RATE,
+    TEXT_WIDTH,
+    PyTree,
+)
 
+RELEASES = pathlib.Path(__file__).parent / 'releases'
+AUTOENCODER_NAME = 'autoencoder.safetensors'
+STUDENT_NAME = 'student.safetensors'
+TEACHER_NAME = 'teacher.safetensors'
+MOMENTS_NAME = 'student_moments.safetensors'
+TOWER_NAME = 'audio_tower.safetensors'
+VOCABULARY_NAME = 'vocabulary.safetensors'
 SCALE_SUFFIX = '.scale'  # no parameter's own name may end so
-STORAGE_DTYPES = {
-    'float32': np.dtype(np.float32),
-    'float16': np.dtype(np.float16),
-    'bfloat16': np.dtype(ml_dtypes.bfloat16),
-    'int8': np.dtype(np.int8),
-}
 _LISTED = 10  # problems that a message lists; it counts the others
+VERIFY_REMEDY = f'get the release again, or remove {integrity.MANIFEST_NAME} if the change is yours'
 
 
-def quantise(
-    values: np.ndarray, channel_axis: int = -1, block: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 with one scale per channel: q = round(w / s), s = max |w| / 127.
-
-    Args:
-      values: floats of at least two axes.
-      channel_axis: the axis that keeps a scale of its own.
-      block: how many inputs (the last axis but one) share a scale, where that divides them; all
-        of them where it is None. Only where the channel is the last axis.
-
-    Returns:
-      int8 of the same shape, in [-127, 127], and float32 scales whose axes divide those of
-      `values`: whole along the channel, 1 elsewhere, or the number of blocks.
-    """
-    values = np.asarray(values, np.float32)
-    others = tuple(i for i in range(values.ndim) if i != channel_axis % values.ndim)
-    size = values.shape[-2]
-    if block and channel_axis == -1 and size % block == 0:
-        cut = values.reshape(*values.shape[:-2], size // block, block, values.shape[-1])
-        # All axes but the blocks' and the channel's; the blocks' then stands where inputs did.
-        others = (*range(values.ndim - 2), values.ndim - 1)
-        peak = np.max(np.abs(cut), axis=others, keepdims=True).squeeze(values.ndim - 1)
-    else:
-        peak = np.max(np.abs(values), axis=others, keepdims=True, initial=0.0)
-    scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)  # 1 for a channel of zeros
-    steps = np.round(values / _expand(scale, values.shape))
-    return np.clip(steps, -127, 127).astype(np.int8), scale
-
-
-def save_params(
-    path: str | os.PathLike,
-    params: PyTree,
-    metadata: Mapping[str, str] | None = None,
-    dtype: str | None = None,
-    block: int | None = None,
-) -> None:
-    """Writes a tree of arrays as one safetensors file, whole or not at all.
-
-    Equal arrays and strings give equal bytes. A folder with a manifest lists the file anew.
-
-    Args:
-      path: the file; its folder is made if it is missing.
-      params: nested dicts of arrays: floats, integers or booleans.
-      metadata: extra strings for the file's header.
-      dtype: storage of the floats: a key of STORAGE_DTYPES, or None to keep each as it is. With
-        'int8', vectors and scalars, which are small, stay float32. Integers are kept as they are.
-      block: of `quantise`, for the kernels stored as int8.
+def find_release(name: str | os.PathLike) -> pathlib.Path:
+    """The folder of a release: shipped, by path, or fetched by its name, see `weights`.
 
     Raises:
-      ValueError: an unknown dtype, a reserved or repeated name, or a value that is not finite or
-        too large for `dtype`.
-      OSError: the disk is full or the folder cannot be written.
+        FileNotFoundError: none of these; the message lists the shipped ones.
+        ValueError, weights.FetchError: as `weights.fetch`.
     """
-    if dtype is not None and dtype not in STORAGE_DTYPES:
-        raise ValueError(f'cannot store as {dtype!r}: choose one of {", ".join(STORAGE_DTYPES)}')
-    tensors = {}
-    for name, leaf in named_leaves(params):
-        if name in tensors or name.endswith(SCALE_SUFFIX):
-            raise ValueError(f'cannot save {path}: rename {name!r}, a repeated or reserved name')
-        # Linen trees may hold transposed views; safetensors wants rows in order.
-        array = np.array(leaf, order='C')
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            tensors[name] = array
-            continue
-        kind = array.dtype if dtype is None else STORAGE_DTYPES[dtype]
-        if dtype == 'int8' and array.ndim < 2:
-            kind = np.dtype(np.float32)
-        with np.errstate(over='ignore'):  # reported just below, with the name
-            finite = np.isfinite(array if kind == np.int8 else array.astype(kind)).all()
-        if not finite:
-            raise ValueError(
-                f'cannot save {path}: {name} is not finite as {kind}; '
-                'keep the last good parameters or choose a wider dtype'
-            )
-        if kind == np.int8:
-            axis = 0 if name.split('/')[-1] == 'embedding' else -1
-            tensors[name], tensors[name + SCALE_SUFFIX] = quantise(array, axis, block)
-        else:
-            tensors[name] = array.astype(kind)
-    header = dict(metadata or {}) | {
-        'format_version': str(FORMAT_VERSION),
-        'crc32': _checksum(tensors),
-    }
-    encoded = _sorted_header(safetensors.numpy.save(tensors, header))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded)
-    update_manifest(pathlib.Path(path).parent, pathlib.Path(path).name)
+    if weights.is_remote(name):
+        return weights.fetch(str(name))
+    for folder in (pathlib.Path(name), RELEASES / str(name)):
+        if (folder / 'config.json').is_file():
+            return folder
+    shipped = sorted(p.parent.name for p in RELEASES.glob('*/config.json'))
+    raise FileNotFoundError(
+        f'no release {str(name)!r}: neither a folder with a config.json nor one of the shipped '
+        f'({", ".join(shipped) or "none"})'
+    )
+
+
+def adapter_name(name: str) -> str:
+    """The file beside a network's own that holds its adapter, if it has one."""
+    return name.replace('.safetensors', '_adapter.safetensors')
+
+
+GENERATOR_FILES = (
+    text_lib.WEIGHTS_NAME,
+    text_lib.TOKENIZER_NAME,
+    AUTOENCODER_NAME,
+    *(TEACHER_NAME, STUDENT_NAME, adapter_name(TEACHER_NAME), adapter_name(STUDENT_NAME)),
+    MOMENTS_NAME,
+    VOCABULARY_NAME,
+)
+
+
+def read_release(folder: str | os.PathLike, *names: str) -> ReleaseConfig:
+    """The config of a release, whose files were found to be what its manifest lists.
+
+    A release without a manifest is taken as it is, with a warning.
+
+    Args:
+            folder: of the release.
+            names: the files that will be read besides its config; none: those of a `Generator`.
+
+    Raises:
+            FileNotFoundError: there is no such release.
+            ValueError: a file is damaged, missing, another one or not listed; a bad config.
+    """
+    if not integrity.verify(folder, {CONFIG_NAME, *(names or GENERATOR_FILES)}, VERIFY_REMEDY):
+        warnings.warn(
+            f'{folder} has no {integrity.MANIFEST_NAME}: damage to its files may go unnoticed',
+            stacklevel=2,
+        )
+    return ReleaseConfig.read(folder)
+
+
+def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
+    """A release's teacher or student, with its adapter where there is one; see `denoiser_parts`."""
+    return low_rank.merge(low_rank.combine(*denoiser_parts(folder, name, shapes)))
+
+
+def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyTree, PyTree | None]:
+    """A release's teacher or student without its adapter, and that adapter or None.
+
+    A student may have its teacher's adapter besides, times `student.teacher_adapter` of
+    config.json: what the teacher has learnt since the student was made is added to the student as
+    it is (task arithmetic, Ilharco et al. 2022, arXiv 2212.04089).
+
+    Args:
+        folder: of the release.
+        name: TEACHER_NAME or STUDENT_NAME.
+        shapes: see `denoiser_template`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_params`, and for an adapter that does not fit.
+    """
+    params, own = load_params(folder / name, shapes), folder / adapter_name(name)
+    share = ReleaseConfig.read(folder).student.teacher_adapter if name == STUDENT_NAME else None
+    if share:
+        shared = _read_adapter(folder / adapter_name(TEACHER_NAME), params)
+        params = low_rank.add(params, shared, share)
+    return params, _read_adapter(own, params) if own.is_file() else None
+
+
+def load_moments(folder: pathlib.Path) -> PyTree:
+    """Moment-matching gains and shifts of a release's student: {steps: {'gain', 'shift': [C]}}.
+
+    Empty where the release has none; else there are some for each of the student's counts.
+
+    Raises:
+        ValueError: as `load_params`.
+    """
+    if not (folder / MOMENTS_NAME).is_file():
+        return {}
+    channel = jax.ShapeDtypeStruct((LATENT_CHANNELS,), np.float32)
+    counts = ReleaseConfig.read(folder).student.steps
+    shapes = {str(steps): {'gain': channel, 'shift': channel} for steps in counts}
+    return load_params(folder / MOMENTS_NAME, shapes)
+
+
+def _read_adapter(path: pathlib.Path, params: PyTree) -> PyTree:
+    """An adapter that fits these parameters."""
+    adapter = jax.tree.map(jnp.asarray, unflatten_dict(read_tensors(path), sep='/'))
+    try:
+        jax.eval_shape(low_rank.add, params, adapter)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    return adapter
+
+
+def template(model, *args, **kwargs) -> PyTree:
+    """Parameter shapes of a module, for strict loading; nothing is computed."""
+    return jax.eval_shape(functools.partial(model.init, **kwargs), random_key(0), *args)
+
+
+def autoencoder_template(model: Autoencoder) -> PyTree:
+    """Parameter shapes of an autoencoder."""
+    audio = jax.ShapeDtypeStruct((1, 2 * samples_per_latent(SAMPLE_RATE), 2), np.float32)
+    noise = jax.ShapeDtypeStruct((1, 2, model.channels), np.float32)
+    return template(model, audio, noise, sample_rate=SAMPLE_RATE)
+
+
+def empty_conditioning(batch: int, length: int) -> Conditioning:
+    """Empty conditioning of `length` latent frames."""
+    text, events = (batch, MAX_TEXT_TOKENS), (batch, MAX_EVENTS)
+    return Conditioning(
+        text=np.zeros((*text, TEXT_WIDTH), np.float32),
+        text_mask=np.zeros(text, bool),
+        event_text=np.zeros((*events, TEXT_WIDTH), np.float32),
+        onset_s=np.zeros(events, np.float32),
+        offset_s=np.zeros(events, np.float32),
+        gain_db=np.zeros(events, np.float32),
+        event_mask=np.zeros(events, bool),
+        loudness_db=np.zeros((batch, length), np.float32),
+        loudness_mask=np.zeros(batch, bool),
+        seconds=np.full(batch, length / LATENT_RATE, np.float32),
+        init=np.zeros((batch, length, LATENT_CHANNELS), np.float32),
+        init_mask=np.zeros((batch, length), np.float32),
+    )
+
+
+def denoiser_template(model: Denoiser) -> PyTree:
+    """Parameter shapes of a denoiser."""
+    one = np.ones(1, np.float32)
+    c = empty_conditioning(1, 2)
+    return template(model, c.init, one, c, one, one)
 
 
 def load_params(path: str | os.PathLike, template: PyTree) -> PyTree:
     """Reads a file written by `save_params` into the structure of `template`, strictly.
 
     Args:
-      path: the safetensors file.
-      template: a tree of arrays or `jax.ShapeDtypeStruct`, as `jax.eval_shape` gives it. Floats
-        come back in the template's dtype, whatever float or int8 they were stored as; integers
-        and booleans must have been stored in exactly the template's dtype.
+        path: the safetensors file.
+        template: a tree of arrays or `jax.ShapeDtypeStruct`, as `jax.eval_shape` gives it. Floats
+            come back in the template's dtype, whatever float or int8 they were stored as; integers
+            and booleans must have been stored in exactly the template's dtype.
 
     Returns:
-      The template's tree, filled with jax arrays.
+        The template's tree, filled with jax arrays.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is damaged, or does not fit; the message lists every missing and
-        unexpected name and every wrong shape and dtype, up to ten.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or does not fit; the message lists every missing and
+            unexpected name and every wrong shape and dtype, up to ten.
     """
     tensors = read_tensors(path)
     wanted = named_leaves(template)
@@ -174,11 +251,11 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads every array of a safetensors file by name; int8 with a scale comes back as float32.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is truncated or damaged.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated or damaged.
     """
     tensors, metadata = _open(path)
-    if metadata.get('crc32', _checksum(tensors)) != _checksum(tensors):
+    if metadata.get('crc32', checksum(tensors)) != checksum(tensors):
         raise ValueError(f'{path} is damaged (its checksum differs); {REMEDY}')
     for name in [n for n in tensors if n.endswith(SCALE_SUFFIX)]:
         owner = name.removesuffix(SCALE_SUFFIX)
@@ -189,7 +266,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
             not s or v % s for s, v in zip(scale.shape, values.shape, strict=True)
         ):
             raise ValueError(f'{path}: {name} does not fit {owner} {values.shape}; {REMEDY}')
-        tensors[owner] = values.astype(np.float32) * _expand(tensors.pop(name), values.shape)
+        tensors[owner] = values.astype(np.float32) * expand_scale(tensors.pop(name), values.shape)
     return tensors
 
 
@@ -197,8 +274,8 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     """Reads the strings in a safetensors file's header.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is truncated or damaged.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated or damaged.
     """
     return _open(path, names=())[1]
 
@@ -209,7 +286,15 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(p, simple=True, separator='/'), leaf) for p, leaf in leaves]
 
 
-def _expand(scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def checksum(tensors: Mapping[str, np.ndarray]) -> str:
+    """CRC-32 of the arrays' bytes in the order of their names: safetensors itself has none."""
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8), crc)
+    return f'{crc:08x}'
+
+
+def expand_scale(scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Repeats each scale over its block, to a shape that broadcasts to `shape`."""
     for axis, (count, size) in enumerate(zip(scale.shape, shape, strict=True)):
         if 1 < count < size:
@@ -228,24 +313,3 @@ def _open(path, names=None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             return {key: file.get_tensor(key) for key in keys}, dict(file.metadata() or {})
     except safetensors.SafetensorError as error:
         raise ValueError(f'{path} is truncated or damaged ({error}); {REMEDY}') from error
-
-
-def _sorted_header(encoded: bytes) -> bytes:
-    """The same file with the strings of its header in the order of their names.
-
-    The safetensors library writes them in another order in every process.
-    """
-    size = 8 + int.from_bytes(encoded[:8], 'little')
-    header = json.loads(encoded[8:size])
-    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
-    text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
-    text += b' ' * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
-    return len(text).to_bytes(8, 'little') + text + encoded[size:]
-
-
-def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
-    """CRC-32 of the arrays' bytes in the order of their names: safetensors itself has none."""
-    crc = 0
-    for name in sorted(tensors):
-        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8), crc)
-    return f'{crc:08x}'

@@ -187,7 +187,7 @@ class StudentConfig(_Section):
         steps: counts of sampler steps.
         guidance_range: least and greatest guidance scale.
         guidance: the scale where none is asked for; None: that of the release.
-        teacher_adapter: how much of its teacher's adapter it has, see `components.denoiser_parts`.
+        teacher_adapter: how much of its teacher's adapter it has, see `release.denoiser_parts`.
         grid_powers: (steps, power) of time grids that are not even, see `noise.time_grid`; in
             JSON a mapping.
     """

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import soundfile
 
+from realaudio_jax.audio import MAX_PEAK, PEAK_SCALED
 from realaudio_jax.io import printable, resample
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
@@ -43,9 +44,7 @@ UNREADABLE_SUFFIXES = (  # sound, but not for libsndfile
 RATES = (8_000, 384_000)  # Hz
 MAX_CHANNELS = 64
 MAX_FRAMES = 600 * SAMPLE_RATE  # ten minutes at 48 kHz; the rest of a longer file is left out
-MAX_PEAK = 10.0  # of floating-point samples; sound lies in [-1, 1], 20 dB more is a loud mix
 
-_SCALED = 'peak above 1 scaled to 1'
 _FLAC_TAIL = 1 << 18  # bytes; several frames of most files
 _BLOCK = 1 << 17  # samples decoded at a time, over all channels
 _UNKNOWN_FRAMES = 1 << 60  # libsndfile's count of frames where a header leaves it open
@@ -131,7 +130,7 @@ def read_sound(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> Sound
             'full scale'
         )
     if peak > 1.0:
-        changes.append(_SCALED)
+        changes.append(PEAK_SCALED)
     if rate != sample_rate:
         changes.append(f'{rate} Hz to {sample_rate} Hz')
         count = len(audio)
@@ -166,43 +165,6 @@ def read_audio(
     if changes and log is not None:
         log(f'{printable(pathlib.Path(path).name)}: converted {", ".join(changes)}')
     return np.ascontiguousarray(audio, np.float32)
-
-
-def as_float(
-    audio: np.ndarray, name: str = 'the sound', log: Callable[[str], None] | None = None
-) -> np.ndarray:
-    """Samples as float32 in [-1, 1]: integers are divided by the full scale of their type.
-
-    Args:
-        audio: of any shape; floating point, or 8- to 32-bit integers (unsigned ones around their
-            middle, as in WAV).
-        name: for messages.
-        log: called with one line where a peak above 1 was scaled to 1.
-
-    Raises:
-        ValueError: not numbers of such a type, not finite, or floats beyond `MAX_PEAK`.
-    """
-    audio = np.asarray(audio)
-    if np.issubdtype(audio.dtype, np.integer) and audio.dtype.itemsize <= 4:
-        scale = 2.0 ** (8 * audio.dtype.itemsize - 1)
-        middle = scale if np.issubdtype(audio.dtype, np.unsignedinteger) else 0.0
-        return ((audio - middle) / scale).astype(np.float32)
-    if not np.issubdtype(audio.dtype, np.floating):
-        raise ValueError(f'{name}: its type is {audio.dtype}; give floats in [-1, 1] or integers')
-    peak = float(np.abs(audio).max(initial=0.0))
-    if not math.isfinite(peak):
-        raise ValueError(f'{name}: it holds NaN or infinite samples; leave it out or repair it')
-    if peak > MAX_PEAK:
-        raise ValueError(
-            f'{name}: it holds samples up to {peak:.3g}, sound lies in [-1, 1]; divide it by its '
-            'full scale'
-        )
-    audio = audio.astype(np.float32)
-    if peak <= 1.0:
-        return audio
-    if log is not None:
-        log(f'{name}: converted {_SCALED}')
-    return audio / np.float32(peak)
 
 
 def reason(path: str | os.PathLike, error: Exception) -> str:

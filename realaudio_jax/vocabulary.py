@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from realaudio_jax.release import read_metadata, read_tensors, save_params
+from realaudio_jax.packing import save_params
+from realaudio_jax.release import read_metadata, read_tensors
 from realaudio_jax.typing import Float
 
 VOCABULARY_NAME = 'vocabulary.safetensors'

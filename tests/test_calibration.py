@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from realaudio_jax import calibration
-from realaudio_jax.components import load_moments
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.evaluation.generate import GeneratedBatch, SamplerConfig
 from realaudio_jax.program import MOMENTS
+from realaudio_jax.release import load_moments
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS

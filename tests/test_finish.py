@@ -37,8 +37,8 @@ def noise(seconds=1.0, level=0.1, seed=0):
 
 
 def run(audio, asked, init=None):
-    pcm, health = jax.device_get(_finish(jnp.asarray(audio), asked, RATE, init))
-    return audio_lib.from_pcm16(pcm), health
+    pcm, diagnostics = jax.device_get(_finish(jnp.asarray(audio), asked, RATE, init))
+    return audio_lib.from_pcm16(pcm), diagnostics
 
 
 def db(x):
@@ -51,14 +51,14 @@ def test_items_are_cut_and_judged_apart():
     audio[2] *= 1e-4
     audio[3] *= 50
     audio[0, 24_100] = np.nan  # what lies beyond the end is not part of the sound
-    out, health = run(audio, request([0.5, 0.6, 0.6, 0.6]))
+    out, diagnostics = run(audio, request([0.5, 0.6, 0.6, 0.6]))
     assert out[0, 20_000:23_000].any() and not out[0, 24_000:].any() and not out[1].any()
-    np.testing.assert_array_equal(health.finite, [True, False, True, True])
-    np.testing.assert_array_equal(health.silent, [False, True, True, False])
-    np.testing.assert_allclose(health.peak, np.abs(out).max(axis=(1, 2)), atol=5e-5)
-    assert 0.8 < health.peak[3] < 10 ** (-1 / 20)
+    np.testing.assert_array_equal(diagnostics.finite, [True, False, True, True])
+    np.testing.assert_array_equal(diagnostics.silent, [False, True, True, False])
+    np.testing.assert_allclose(diagnostics.peak, np.abs(out).max(axis=(1, 2)), atol=5e-5)
+    assert 0.8 < diagnostics.peak[3] < 10 ** (-1 / 20)
     alone = audio_lib.loudness_lufs(jnp.asarray(audio[:1, :24_000]), RATE)
-    np.testing.assert_allclose(health.lufs[0], alone[0], atol=0.3)  # padding does not count
+    np.testing.assert_allclose(diagnostics.lufs[0], alone[0], atol=0.3)  # padding does not count
 
 
 def test_a_sound_is_brought_to_its_loudness_by_one_gain_and_silence_is_not():
@@ -66,13 +66,15 @@ def test_a_sound_is_brought_to_its_loudness_by_one_gain_and_silence_is_not():
     loud = 0.2 * part * noise(level=1)
     audio = np.concatenate([0.1 * loud, loud, noise() / 1e4])
     for target in (-23.0, -40.0):
-        out, health = run(audio, request([1.0] * 3, lufs=target))
+        out, diagnostics = run(audio, request([1.0] * 3, lufs=target))
         reached = np.asarray(audio_lib.loudness_lufs(jnp.asarray(out[:2]), RATE))
         np.testing.assert_allclose(reached, target, atol=0.1)
-        np.testing.assert_array_equal(health.silent, [False, False, True])
+        np.testing.assert_array_equal(diagnostics.silent, [False, False, True])
         np.testing.assert_allclose(out[2], audio[2], atol=4e-5)
         np.testing.assert_allclose(db(out[0, :29_000]) - db(out[0, 32_000:47_000]), 10.46, atol=0.1)
-    np.testing.assert_allclose(health.lufs[1] - health.lufs[0], 20, atol=0.1)  # before any gain
+    np.testing.assert_allclose(
+        diagnostics.lufs[1] - diagnostics.lufs[0], 20, atol=0.1
+    )  # before any gain
     kept, _ = run(audio, request([1.0] * 3))
     np.testing.assert_allclose(db(kept[0, :20_000]), db(audio[0, :20_000]), atol=0.1)
 

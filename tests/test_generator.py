@@ -19,7 +19,7 @@ import soundfile
 from realaudio_jax import generator as generator_lib
 from realaudio_jax.generator import Generator, _prompts, _spans, load
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig
-from realaudio_jax.program import SLOTS, Bucket, Health, request_shapes
+from realaudio_jax.program import CAPACITIES, Bucket, Diagnostics, request_shapes
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.timeline import Event, Timeline
 
@@ -66,12 +66,15 @@ def test_the_student_may_have_a_scale_of_its_own(generator, dog):
     own = generator.with_networks(generator.networks, generator.params)
     student = dataclasses.replace(own.config.student, guidance=3.0)
     own.config = dataclasses.replace(own.config, student=student)
-    assert (own.guidance('student'), own.guidance('teacher')) == (3.0, 2.0)
+    assert (own.default_guidance_scale('student'), own.default_guidance_scale('teacher')) == (
+        3.0,
+        2.0,
+    )
     assert SamplerConfig('student').columns(own)['guidance'] == 3.0
     assert SamplerConfig('teacher').columns(own)['guidance'] == 2.0
     assert SamplerConfig('student', guidance=1.5).columns(own)['guidance'] == 1.5
     said, asked = (
-        maker.generate('dog', seed=3, guidance=scale, **SHORT).latents
+        maker.generate('dog', seed=3, guidance_scale=scale, **SHORT).latents
         for maker, scale in ((own, None), (generator, 3.0))
     )
     np.testing.assert_array_equal(said, asked)
@@ -94,7 +97,7 @@ def test_a_release_names_the_grid_of_its_student(own_release, dog):
         {'prompt': 'rain'},
         {'prompt': ''},
         {'events': 'bark@0.1-0.3'},
-        {'guidance': 4.0},
+        {'guidance_scale': 4.0},
         {'seconds': 0.6},
         {'loudness_db': np.full(12, -30.0)},
     ],
@@ -123,8 +126,8 @@ class FakePrograms:
         pcm += request.seed[:, None, None].astype(np.int16)
         levels = np.full(bucket.batch, 0.5, np.float32)
         silent = np.isin(request.seed, self.silent)
-        health = Health(finite=levels > 0, peak=levels, lufs=-60 * levels, silent=silent)
-        return pcm, health, np.zeros((bucket.batch, bucket.length, 64), np.float32)
+        diagnostics = Diagnostics(finite=levels > 0, peak=levels, lufs=-60 * levels, silent=silent)
+        return pcm, diagnostics, np.zeros((bucket.batch, bucket.length, 64), np.float32)
 
 
 @pytest.fixture
@@ -143,7 +146,7 @@ def test_a_batch_has_a_seed_and_a_sound_for_each(generator, fake):
         sounds = generator.generate(['dog', 'rain', 'sea'], seed=seed, **SHORT)
         assert [sound.pcm.max() for sound in sounds] == [sound.seed for sound in sounds] == want
         assert all(sound.pcm.shape == (24_000, 2) for sound in sounds)
-    wanted = Bucket(batch=4, length=26, steps=2, sample_rate=48_000, slots=SLOTS[0])
+    wanted = Bucket(batch=4, length=26, steps=2, sample_rate=48_000, capacity=CAPACITIES[0])
     assert {bucket for bucket, _, _ in calls} == {wanted}  # filled up to a power of two
     assert len(generator.generate(['dog'], **SHORT)) == 1 and calls[-1][0].batch == 1
     for seconds in (1.3, 1.9, 2.0):
@@ -276,16 +279,16 @@ def test_room_is_as_small_as_the_request_allows(generator):
     def timeline(count, text='bark'):
         return Timeline(tuple(Event(text, 0.1 * i, 1.0) for i in range(count)))
 
-    small, middle, large = SLOTS
-    assert generator.slots(['dog'], [timeline(0)]) == small
-    assert generator.slots(['dog ' * 14, 'dog'], [timeline(2)]) == small
-    assert generator.slots(['dog ' * 15], [timeline(0)]) == middle
-    assert generator.slots(['dog'], [timeline(3)]) == middle
-    assert generator.slots(['dog ' * 30, 'dog'], [timeline(4)]) == middle
-    assert generator.slots(['dog', 'dog ' * 31], [timeline(4)]) == large
-    assert generator.slots(['dog ' * 500], [timeline(0)]) == large
-    assert generator.slots(['dog'], [timeline(1), timeline(5)]) == large
-    assert generator.slots(['dog'], [timeline(1, 'dog ' * 7)]) == large
+    small, middle, large = CAPACITIES
+    assert generator.capacity(['dog'], [timeline(0)]) == small
+    assert generator.capacity(['dog ' * 14, 'dog'], [timeline(2)]) == small
+    assert generator.capacity(['dog ' * 15], [timeline(0)]) == middle
+    assert generator.capacity(['dog'], [timeline(3)]) == middle
+    assert generator.capacity(['dog ' * 30, 'dog'], [timeline(4)]) == middle
+    assert generator.capacity(['dog', 'dog ' * 31], [timeline(4)]) == large
+    assert generator.capacity(['dog ' * 500], [timeline(0)]) == large
+    assert generator.capacity(['dog'], [timeline(1), timeline(5)]) == large
+    assert generator.capacity(['dog'], [timeline(1, 'dog ' * 7)]) == large
 
 
 @pytest.mark.parametrize(
@@ -305,14 +308,17 @@ def test_room_is_as_small_as_the_request_allows(generator):
         ({'strength': 1.5}, 'strength is 1.5; choose 0 to 1'),
         ({'strength': 0.5}, 'init_audio'),
         ({'keep': [(0.0, 0.2)]}, 'init_audio'),
-        ({'guidance': 5.0}, '1 to 4'),
-        ({'guidance': float('nan')}, '1 to 4'),
+        ({'guidance_scale': 5.0}, '1 to 4'),
+        ({'guidance_scale': float('nan')}, '1 to 4'),
         ({'seed': [1, 2]}, '2 seeds for 1'),
         ({'seed': 5.7}, 'seed is 5.7; give a whole number'),
         ({'steps': 2.5}, 'steps is 2.5; give a whole number'),
         ({'sampler': 'dpm_solver_pp_2m'}, "student is not sampled with 'dpm_solver_pp_2m'; choose"),
         ({'model': 'teacher', 'sampler': 'ping_pong'}, "teacher is not sampled with 'ping_pong'"),
-        ({'model': 'teacher', 'guidance': float('nan')}, 'guidance is nan; choose 0 to 100'),
+        (
+            {'model': 'teacher', 'guidance_scale': float('nan')},
+            'guidance_scale is nan; choose 0 to 100',
+        ),
         ({'prompt': 'x' * 20_000}, 'a prompt has 20,000 characters'),
         ({'seed': -1}, '2^31'),
         ({'seed': 2**31}, '2^31'),

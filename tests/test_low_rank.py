@@ -28,7 +28,7 @@ def apply(params, x):
 
 def test_an_attached_network_begins_as_it_was():
     params = network()
-    tree = low_rank.attach(jax.random.key(0), params, 2)
+    tree = low_rank.init(jax.random.key(0), params, 2)
     assert set(tree['adapter']['params']) == {'wide'}  # the other has a side of twice the rank
     jax.tree.map(np.testing.assert_array_equal, low_rank.merge(tree), params)
     assert low_rank.merge(params) is params
@@ -36,7 +36,7 @@ def test_an_attached_network_begins_as_it_was():
 
 def test_training_moves_the_adapter_alone_and_by_its_rank_alone():
     x, wanted = jnp.asarray(RNG.normal(size=(64, 12))), jnp.asarray(RNG.normal(size=(64, 20)))
-    tree = low_rank.attach(jax.random.key(0), network(), 2)
+    tree = low_rank.init(jax.random.key(0), network(), 2)
     tx = optax.adam(1e-2)
     state, loss_fn = tx.init(tree), lambda t: jnp.mean((apply(low_rank.merge(t), x) - wanted) ** 2)
     before, base = loss_fn(tree), tree['base']
@@ -52,12 +52,12 @@ def test_training_moves_the_adapter_alone_and_by_its_rank_alone():
 
 def test_the_adapter_is_found_again_in_a_difference_and_the_nearest_where_the_rank_is_less():
     base = network()
-    tree = low_rank.attach(jax.random.key(0), base, 2)
+    tree = low_rank.init(jax.random.key(0), base, 2)
     tree['adapter']['params']['wide']['kernel']['up'] = jnp.asarray(RNG.normal(size=(2, 20)))
     whole = low_rank.merge(tree)
-    found = low_rank.add(base, low_rank.factorise(base, whole, 2))
+    found = low_rank.add(base, low_rank.extract(base, whole, 2))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, whole)
-    one = low_rank.add(base, low_rank.factorise(base, whole, 1))
+    one = low_rank.add(base, low_rank.extract(base, whole, 1))
     kernel = lambda p: np.asarray(p['params']['wide']['kernel'])  # noqa: E731
     second = np.linalg.svd(kernel(whole) - kernel(base), compute_uv=False)[1]
     np.testing.assert_allclose(np.linalg.norm(kernel(whole) - kernel(one)), second, rtol=1e-4)
@@ -67,15 +67,13 @@ def test_factors_stay_to_the_bit_where_nothing_was_learnt():
     base, known = network(), {'params': {}}
     base['params']['other'] = network(1)['params']['wide']
     for i, name in enumerate(('wide', 'other')):
-        known['params'][name] = low_rank.attach(jax.random.key(i), base, 2)['adapter']['params'][
-            name
-        ]
+        known['params'][name] = low_rank.init(jax.random.key(i), base, 2)['adapter']['params'][name]
         known['params'][name]['kernel']['up'] = jnp.asarray(RNG.normal(size=(2, 20)))
     after = low_rank.add(base, known)
     kernel = after['params']['other']['kernel']
     after['params']['wide']['kernel'] = after['params']['wide']['kernel'].astype('float16')
     after['params']['other']['kernel'] = kernel + 0.01 * jnp.ones(12)[:, None]
-    found = low_rank.factorise(base, after, 3, known)
+    found = low_rank.extract(base, after, 3, known)
     jax.tree.map(np.testing.assert_array_equal, found['params']['wide'], known['params']['wide'])
     assert found['params']['other']['kernel']['up'].shape == (3, 20)
     np.testing.assert_allclose(
@@ -85,13 +83,13 @@ def test_factors_stay_to_the_bit_where_nothing_was_learnt():
 
 def test_a_run_trains_the_whole_network_or_the_adapter_there_is_or_a_new_one():
     params, key = network(), jax.random.key(0)
-    adapter = low_rank.attach(key, params, 3)['adapter']
+    adapter = low_rank.init(key, params, 3)['adapter']
     adapter['params']['wide']['kernel']['up'] = jnp.ones((3, 20))
-    assert low_rank.to_train(key, params, None, 0) is params
-    assert low_rank.to_train(key, params, adapter, 2) == low_rank.beside(params, adapter)
-    new = low_rank.to_train(key, params, None, 2)['adapter']
+    assert low_rank.trainable(key, params, None, 0) is params
+    assert low_rank.trainable(key, params, adapter, 2) == low_rank.combine(params, adapter)
+    new = low_rank.trainable(key, params, None, 2)['adapter']
     assert new['params']['wide']['kernel']['down'].shape == (12, 2)
-    whole, wanted = low_rank.to_train(key, params, adapter, 0), low_rank.add(params, adapter)
+    whole, wanted = low_rank.trainable(key, params, adapter, 0), low_rank.add(params, adapter)
     jax.tree.map(np.testing.assert_array_equal, whole, wanted)
 
 
@@ -99,14 +97,14 @@ def test_what_an_adapter_cannot_hold_is_named():
     base, other = network(0), network(0)
     other['params']['wide']['bias'] = other['params']['wide']['bias'] + 1
     with pytest.raises(ValueError, match='params/wide/bias; save it whole'):
-        low_rank.factorise(base, other, 2)
+        low_rank.extract(base, other, 2)
     for rank in (0, 6):
         with pytest.raises(ValueError, match=f'rank {rank}'):
-            low_rank.attach(jax.random.key(0), base, rank)
+            low_rank.init(jax.random.key(0), base, rank)
 
 
 def test_an_adapter_of_another_network_is_named_by_every_misfit():
-    adapter = low_rank.attach(jax.random.key(0), network(), 2)['adapter']
+    adapter = low_rank.init(jax.random.key(0), network(), 2)['adapter']
     adapter['params']['gone'] = adapter['params']['wide']
     adapter['params']['wide'] = {'kernel': {'down': np.ones((12, 2)), 'up': np.ones((3, 20))}}
     with pytest.raises(ValueError) as caught:

@@ -90,7 +90,7 @@ def test_conversions_are_exact_at_both_ends_where_defined(path):
     t = np.array([0.0, 1.0], np.float32)
     wide = t[:, None, None]
     alpha, sigma = np.asarray(path.alpha(wide)), np.asarray(path.sigma(wide))
-    slope = [np.asarray(rate) for rate in path.rates(wide)]
+    slope = [np.asarray(rate) for rate in path.derivatives(wide)]
     v, velocity = alpha * eps - sigma * x0, slope[0] * x0 + slope[1] * eps
     values = {'x0': x0, 'eps': eps, 'v': v, 'velocity': velocity}
     undefined = {0: 'x0', 1: 'eps' if alpha[1] == 0 else None}
@@ -116,7 +116,7 @@ def test_ends_monotony_and_inverse(path):
     @jax.jit
     def levels(t):
         log_snr = noise.log_snr(path, t)
-        return path.alpha(t), path.sigma(t), log_snr, path.time_at(log_snr)
+        return path.alpha(t), path.sigma(t), log_snr, path.time_of_log_snr(log_snr)
 
     t = np.linspace(0.0, 1.0, 513, dtype=np.float32)
     alpha, sigma, log_snr, again = map(np.asarray, levels(t))
@@ -129,17 +129,17 @@ def test_ends_monotony_and_inverse(path):
 
 
 @each_path
-def test_rates_are_the_derivatives(path):
+def test_derivatives_are_slopes(path):
     @jax.jit
     def slopes(t):
         ones = jnp.ones_like(t)
         return [jax.jvp(level, (t,), (ones,))[1] for level in (path.alpha, path.sigma)]
 
     t = np.linspace(0.0, 0.99, 40, dtype=np.float32)[1:] + 3e-4  # off the steps of the table
-    rates = jax.jit(path.rates)
-    for slope, rate in zip(slopes(t), rates(t), strict=True):
+    derivatives = jax.jit(path.derivatives)
+    for slope, rate in zip(slopes(t), derivatives(t), strict=True):
         np.testing.assert_allclose(slope, rate, rtol=1e-3, atol=1e-4)
-    assert np.isfinite(rates(np.linspace(0.0, 1.0, 40, dtype=np.float32))).all()
+    assert np.isfinite(derivatives(np.linspace(0.0, 1.0, 40, dtype=np.float32))).all()
 
 
 def test_ddpm_steps_return_the_table_and_time_zero_the_data():
@@ -166,7 +166,7 @@ def test_as_denoise_finds_the_data_from_any_prediction(path):
     x_t, values = _predictions(path, TIMES['item'])
     for prediction in noise.PREDICTIONS:
         value = jnp.float32(values[prediction])
-        denoise = noise.as_denoise(path, lambda x, t, value=value: value, prediction)
+        denoise = noise.x0_denoiser(path, lambda x, t, value=value: value, prediction)
         got = jax.jit(denoise)(jnp.float32(x_t), TIMES['item'])
         np.testing.assert_allclose(got, values['x0'], rtol=1e-3, atol=1e-3)
 
@@ -174,7 +174,7 @@ def test_as_denoise_finds_the_data_from_any_prediction(path):
 def test_unknown_predictions_are_named():
     x = jnp.zeros(SHAPE)
     with pytest.raises(ValueError, match="unknown prediction 'epsilon'.*velocity"):
-        noise.as_denoise(PATHS['cosine'], lambda x, t: x, 'epsilon')
+        noise.x0_denoiser(PATHS['cosine'], lambda x, t: x, 'epsilon')
     with pytest.raises(ValueError, match="unknown prediction 'x'"):
         noise.convert(x, x, 0.5, PATHS['cosine'], 'v', 'x')
 
@@ -200,9 +200,9 @@ def test_a_grid_of_uneven_steps_and_their_lengths(steps, power):
     left = (np.arange(steps, -1, -1) / steps) ** power
     np.testing.assert_allclose(grid, 0.3 + 0.6 * left, atol=1e-6)
     grid = noise.time_grid(steps, power=power)
-    lengths = noise.step_length(grid[:-1], steps, power)
+    lengths = noise.step_size(grid[:-1], steps, power)
     np.testing.assert_allclose(lengths, -np.diff(grid), atol=1e-6)
-    assert noise.step_length(grid[-2] / 2, steps, power) > 0  # less than a step is left
+    assert noise.step_size(grid[-2] / 2, steps, power) > 0  # less than a step is left
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,14 @@ import tiny
 from realaudio_jax import program as program_lib
 from realaudio_jax import samplers
 from realaudio_jax.audio import to_pcm16
-from realaudio_jax.components import autoencoder_template, denoiser_template
+from realaudio_jax.mesh import make_mesh
 from realaudio_jax.models.autoencoder import Autoencoder
-from realaudio_jax.models.denoiser import PATH, Denoiser, as_student
+from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
 from realaudio_jax.models.text_encoder import TextEncoder, parameter_shapes
 from realaudio_jax.noise import ddim_step, diffuse, time_grid
 from realaudio_jax.program import (
+    CAPACITIES,
     MOMENTS,
-    SLOTS,
     Bucket,
     InitAudio,
     Networks,
@@ -36,7 +36,8 @@ from realaudio_jax.program import (
     request_shapes,
     sample_latents,
 )
-from realaudio_jax.training.sharding import make_mesh, replicate
+from realaudio_jax.release import autoencoder_template, denoiser_template
+from realaudio_jax.training.sharding import replicate
 from realaudio_jax.typing import LATENT_CHANNELS
 
 STEP = 1  # PCM steps
@@ -120,16 +121,16 @@ def steps_between(a, b):
 
 @pytest.fixture(scope='module')
 def four(programs):
-    """PCM, health and latents of items 5, 6, 7, 8."""
+    """PCM, diagnostics and latents of items 5, 6, 7, 8."""
     return run(programs, bucket(4), (5, 6, 7, 8))
 
 
 def test_what_comes_out(four):
-    pcm, health, latents = four
+    pcm, diagnostics, latents = four
     assert pcm.shape == (4, LENGTH * 1920, 2) and pcm.dtype == np.int16
     assert latents.shape == (4, LENGTH, 64)
-    assert health.finite.all() and not health.silent.any()
-    np.testing.assert_allclose(health.peak, np.abs(pcm).max(axis=(1, 2)) / 32768, atol=1e-4)
+    assert diagnostics.finite.all() and not diagnostics.silent.any()
+    np.testing.assert_allclose(diagnostics.peak, np.abs(pcm).max(axis=(1, 2)) / 32768, atol=1e-4)
     assert steps_between(pcm[0], pcm[1]) > 100
 
 
@@ -146,7 +147,7 @@ def test_same_seed_same_sound_at_any_batch_and_position(programs, four):
 
 
 def test_room_that_is_not_used_changes_nothing(programs, four):
-    full, small = request(bucket(4), (5, 6, 7, 8)), bucket(4, slots=SLOTS[0])
+    full, small = request(bucket(4), (5, 6, 7, 8)), bucket(4, capacity=CAPACITIES[0])
 
     def cut(x, like):
         return x[tuple(slice(size) for size in like.shape)]
@@ -215,12 +216,12 @@ def test_a_sampler_that_does_not_exist(programs):
 
 
 def test_parameters_are_arguments_and_damaged_ones_are_noticed(programs, four, monkeypatch):
-    """The same executable with NaN in the student: health says so, and the sound is zero."""
+    """The same executable with NaN in the student: diagnostics says so, and the sound is zero."""
     count = len(programs)
     broken = jax.tree.map(lambda x: x * jnp.nan, programs.params['student'])
     monkeypatch.setattr(programs, 'params', {**programs.params, 'student': broken})
-    pcm, health, _ = run(programs, bucket(4), (5, 6, 7, 8))
-    assert not health.finite.any() and not pcm.any() and len(programs) == count
+    pcm, diagnostics, _ = run(programs, bucket(4), (5, 6, 7, 8))
+    assert not diagnostics.finite.any() and not pcm.any() and len(programs) == count
 
 
 def test_export_survives_serialisation(programs, params):
@@ -230,12 +231,12 @@ def test_export_survives_serialisation(programs, params):
     pcm, finite, peak, lufs, silent, latents = exported.call(
         *jax.tree.leaves(({k: params[k] for k in programs.weights_for(which)}, asked, None))
     )
-    want, health, want_latents = run(programs, which, (6,))
+    want, diagnostics, want_latents = run(programs, which, (6,))
     assert steps_between(pcm, want) <= STEP
     np.testing.assert_allclose(latents, want_latents, atol=1e-3)
     assert finite.all() and not silent.any()
-    np.testing.assert_allclose(peak, health.peak, atol=1e-4)
-    np.testing.assert_allclose(lufs, health.lufs, atol=1e-3)
+    np.testing.assert_allclose(peak, diagnostics.peak, atol=1e-4)
+    np.testing.assert_allclose(lufs, diagnostics.lufs, atol=1e-3)
 
 
 def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
@@ -245,7 +246,7 @@ def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
     audio = (0.1 * rng.normal(size=(4, LENGTH * 1920, 2))).astype(np.float32)
     keep = np.zeros((4, LENGTH * 1920), np.float32)
     keep[2, : 3 * 1920], keep[3] = 1.0, 1.0
-    pcm, health, latents = run(
+    pcm, diagnostics, latents = run(
         programs,
         which,
         (5, 6, 7, 8),
@@ -254,7 +255,7 @@ def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
     )
     encode = jax.jit(lambda p, x: networks.autoencoder.apply(p, x, 48_000, method='encode'))
     init = np.asarray(encode(params['autoencoder'], audio))
-    assert health.finite.all()
+    assert diagnostics.finite.all()
     assert steps_between(pcm[0], four[0][0]) <= STEP
     np.testing.assert_allclose(latents[1], init[1], atol=0.01)
     np.testing.assert_allclose(latents[2, :3], init[2, :3], atol=1e-4)
@@ -262,7 +263,7 @@ def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
     np.testing.assert_allclose(latents[3], init[3], atol=1e-4)
     given = to_pcm16(audio)
     assert steps_between(pcm[3], given[3]) <= STEP
-    assert health.peak[2] < 0.89 or steps_between(pcm[2, :1920], given[2, :1920]) <= STEP
+    assert diagnostics.peak[2] < 0.89 or steps_between(pcm[2, :1920], given[2, :1920]) <= STEP
 
 
 def latents_of(networks, params, which, init=None, mask=None, **changes):
@@ -281,8 +282,8 @@ def test_a_student_walks_the_grid_of_its_count_of_steps(networks, params):
     key_start = jax.random.split(jax.random.key(0))[0]
     x = item_noise(key_start, asked.seed, LENGTH)
     for t, s in ((1.0, 0.25), (0.25, 0.0)):
-        denoise = as_student(networks.denoiser)(
-            params['student'], c, asked.guidance_scale, jnp.full(2, t - s)
+        denoise = as_denoiser(
+            networks.denoiser, params['student'], c, asked.guidance_scale, jnp.full(2, t - s)
         )
         x = ddim_step(PATH, x, denoise(x, jnp.full(2, t)), t, s)
     np.testing.assert_allclose(got, x, atol=1e-4)
@@ -374,11 +375,11 @@ def test_strength_path_is_the_path_in_other_units():
     np.testing.assert_allclose(path.alpha(u), PATH.alpha(u * strength), rtol=1e-6)
     np.testing.assert_allclose(path.sigma(u), PATH.sigma(u * strength), rtol=1e-6)
     step = 1e-3
-    for rate, level in zip(path.rates(u), (path.alpha, path.sigma), strict=True):
+    for rate, level in zip(path.derivatives(u), (path.alpha, path.sigma), strict=True):
         slope = (level(u + step) - level(u - step)) / (2 * step)
         np.testing.assert_allclose(rate, slope, atol=1e-3)
     log_snr = 2 * jnp.log(path.alpha(u * 0.9) / path.sigma(u * 0.9))
-    np.testing.assert_allclose(path.time_at(log_snr), u * 0.9, rtol=1e-4)
+    np.testing.assert_allclose(path.time_of_log_snr(log_snr), u * 0.9, rtol=1e-4)
 
 
 @pytest.mark.parametrize('sampler', [samplers.ddim, samplers.dpm_solver_pp_2m])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from realaudio_jax import release
+from realaudio_jax import packing, release
 
 
 def example_params():
@@ -40,7 +40,7 @@ def shapes(tree):
 @pytest.mark.parametrize('dtype', [None, 'float32', 'float16', 'bfloat16'])
 def test_floats_return_exactly_as_stored(tmp_path, params, dtype):
     path = tmp_path / 'new' / 'p.safetensors'
-    release.save_params(path, params, {'made': 'here'}, dtype=dtype)
+    packing.save_params(path, params, {'made': 'here'}, dtype=dtype)
     loaded = release.load_params(path, shapes(params))
 
     def expected(x):
@@ -57,7 +57,7 @@ def test_floats_return_exactly_as_stored(tmp_path, params, dtype):
 
 def test_bfloat16_template_from_float32_file(tmp_path, params):
     path = tmp_path / 'p.safetensors'
-    release.save_params(path, {'kernel': params['block']['kernel']})
+    packing.save_params(path, {'kernel': params['block']['kernel']})
     template = {'kernel': jax.ShapeDtypeStruct((7, 5), jnp.bfloat16)}
     loaded = release.load_params(path, template)['kernel']
     np.testing.assert_array_equal(loaded, params['block']['kernel'].astype(jnp.bfloat16))
@@ -65,14 +65,14 @@ def test_bfloat16_template_from_float32_file(tmp_path, params):
 
 def test_transposed_views_keep_their_values(tmp_path):
     kernel = np.arange(15.0, dtype=np.float32).reshape(5, 3).T
-    release.save_params(tmp_path / 'p.safetensors', {'kernel': kernel})
+    packing.save_params(tmp_path / 'p.safetensors', {'kernel': kernel})
     loaded = release.load_params(tmp_path / 'p.safetensors', {'kernel': kernel})
     np.testing.assert_array_equal(loaded['kernel'], kernel)
 
 
 def test_int8_error_is_half_a_step_of_its_own_channel(tmp_path, params):
     path = tmp_path / 'p.safetensors'
-    release.save_params(path, params, dtype='int8')
+    packing.save_params(path, params, dtype='int8')
     loaded = release.load_params(path, shapes(params))
     for name, axes in {'block/kernel': 0, 'table/embedding': 1, 'conv/kernel': (0, 1)}.items():
         module, leaf = name.split('/')
@@ -100,7 +100,7 @@ def test_int8_blocks_of_inputs(tmp_path):
         'table': {'embedding': rng.normal(size=(8, 3)).astype(np.float32)},
     }
     params['dense']['kernel'][5, 2] = 1000.0
-    release.save_params(path, params, dtype='int8', block=4)
+    packing.save_params(path, params, dtype='int8', block=4)
     stored = safetensors.numpy.load_file(path)
     assert stored['dense/kernel.scale'].shape == (3, 5)
     assert stored['conv/kernel.scale'].shape == (1, 2, 3)
@@ -117,7 +117,7 @@ def test_int8_blocks_of_inputs(tmp_path):
 
 
 def test_int8_of_zeros_is_zeros(tmp_path):
-    release.save_params(tmp_path / 'p.safetensors', {'kernel': np.zeros((2, 3))}, dtype='int8')
+    packing.save_params(tmp_path / 'p.safetensors', {'kernel': np.zeros((2, 3))}, dtype='int8')
     np.testing.assert_array_equal(
         release.read_tensors(tmp_path / 'p.safetensors')['kernel'], np.zeros((2, 3))
     )
@@ -125,7 +125,7 @@ def test_int8_of_zeros_is_zeros(tmp_path):
 
 def test_every_mismatch_is_in_one_error(tmp_path, params):
     path = tmp_path / 'p.safetensors'
-    release.save_params(path, params, dtype='int8')
+    packing.save_params(path, params, dtype='int8')
     template = shapes(params)
     del template['scale'], template['table']
     template['block']['kernel'] = jax.ShapeDtypeStruct((5, 7), jnp.float32)
@@ -148,7 +148,7 @@ def test_every_mismatch_is_in_one_error(tmp_path, params):
 
 def test_integers_are_never_taken_for_floats_or_cut(tmp_path):
     path = tmp_path / 'p.safetensors'
-    release.save_params(path, {'n': np.zeros(3, np.int8)})
+    packing.save_params(path, {'n': np.zeros(3, np.int8)})
     for dtype in (jnp.float32, jnp.int32):
         with pytest.raises(ValueError, match='n has dtype int8'):
             release.load_params(path, {'n': jax.ShapeDtypeStruct((3,), dtype)})
@@ -164,7 +164,7 @@ def test_orphan_scale_is_unexpected(tmp_path):
 @pytest.mark.parametrize('damage', ['truncate', 'empty', 'text', 'pickle', 'flip'])
 def test_damaged_file_is_named_with_the_remedy(tmp_path, params, damage):
     path = tmp_path / 'p.safetensors'
-    release.save_params(path, params)
+    packing.save_params(path, params)
     whole = path.read_bytes()
     path.write_bytes(
         {
@@ -193,24 +193,24 @@ def test_not_finite_is_never_saved(tmp_path, value, dtype):
     kernel = np.ones((2, 3), np.float32)
     kernel[1, 2] = value
     with pytest.raises(ValueError, match='a/kernel is not finite'):
-        release.save_params(tmp_path / 'p.safetensors', {'a': {'kernel': kernel}}, dtype=dtype)
+        packing.save_params(tmp_path / 'p.safetensors', {'a': {'kernel': kernel}}, dtype=dtype)
     assert not list(tmp_path.iterdir())
 
 
 def test_bad_arguments_to_save(tmp_path):
     with pytest.raises(ValueError, match="'int4'.*choose one of float32"):
-        release.save_params(tmp_path / 'p.safetensors', {}, dtype='int4')
+        packing.save_params(tmp_path / 'p.safetensors', {}, dtype='int4')
     with pytest.raises(ValueError, match="rename 'kernel.scale'"):
-        release.save_params(tmp_path / 'p.safetensors', {'kernel.scale': np.ones(2)})
+        packing.save_params(tmp_path / 'p.safetensors', {'kernel.scale': np.ones(2)})
 
 
 FULL_DISK = """
 import pathlib, resource, sys
 import numpy as np
-from realaudio_jax import release
+from realaudio_jax import packing, release
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    release.save_params(sys.argv[1], {'kernel': np.ones((99, 99), np.float32)})
+    packing.save_params(sys.argv[1], {'kernel': np.ones((99, 99), np.float32)})
 except OSError as error:
     print(error)
 """
@@ -219,7 +219,7 @@ except OSError as error:
 def test_full_disk_leaves_the_old_file(tmp_path):
     """A file-size limit stands in for the full disk: the write fails half way."""
     path = tmp_path / 'p.safetensors'
-    release.save_params(path, {'kernel': np.ones((2, 3), np.float32)})
+    packing.save_params(path, {'kernel': np.ones((2, 3), np.float32)})
     before = path.read_bytes()
     done = subprocess.run(
         [sys.executable, '-c', FULL_DISK, str(path)], capture_output=True, text=True, check=True
@@ -232,9 +232,9 @@ def test_full_disk_leaves_the_old_file(tmp_path):
 SAME_BYTES = """
 import sys
 import numpy as np
-from realaudio_jax import release
+from realaudio_jax import packing, release
 metadata = {name: name.upper() for name in 'qwertyuiop'}
-release.save_params(sys.argv[1], {'a': np.arange(7.0), 'b': np.ones((3, 2), np.int8)}, metadata)
+packing.save_params(sys.argv[1], {'a': np.arange(7.0), 'b': np.ones((3, 2), np.int8)}, metadata)
 """
 
 
@@ -255,7 +255,7 @@ def test_equal_weights_are_equal_files(tmp_path):
 
 def test_a_hundred_mismatches_are_ten_and_a_count(tmp_path):
     path = tmp_path / 'p.safetensors'
-    release.save_params(path, {f'w{i:03}': np.ones(2) for i in range(100)})
+    packing.save_params(path, {f'w{i:03}': np.ones(2) for i in range(100)})
     with pytest.raises(ValueError, match='unexpected w009; and 90 more; load') as caught:
         release.load_params(path, {})
     assert len(str(caught.value)) < 500

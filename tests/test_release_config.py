@@ -6,11 +6,11 @@ import json
 import pytest
 import tiny
 
-from realaudio_jax.components import RELEASES
 from realaudio_jax.integrity import verify, write_manifest
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.models.autoencoder import Autoencoder, Decoder
 from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.release import RELEASES
 from realaudio_jax.release_config import (
     AudioTowerConfig,
     AutoencoderConfig,

@@ -9,7 +9,7 @@ import soundfile
 from test_io import one_line, tone
 
 from realaudio_jax import sound_files
-from realaudio_jax.sound_files import as_float, find_sounds, read_audio, read_sound, reason
+from realaudio_jax.sound_files import find_sounds, read_audio, read_sound, reason
 
 KINDS = [
     ('wav', {'subtype': 'FLOAT'}),
@@ -102,23 +102,6 @@ def test_floats_above_one_are_scaled_and_what_is_no_sound_is_refused(tmp_path):
         audio[100] = value
         soundfile.write(path, audio, 48_000, subtype='FLOAT')
         refused(path, 'hot.wav', part)
-
-
-def test_arrays_are_scaled_by_their_type():
-    for dtype in (np.int8, np.int16, np.int32):
-        low = np.iinfo(dtype).min
-        got = as_float(np.array([low, 0, -(low // 2)], dtype))
-        np.testing.assert_allclose(got, [-1.0, 0.0, 0.5])
-        assert got.dtype == np.float32
-    np.testing.assert_allclose(as_float(np.array([0, 128, 255], np.uint8)), [-1, 0, 0.992], 1e-2)
-    np.testing.assert_allclose(as_float(np.array([2.0, -0.5])), [1.0, -0.25])
-    for audio, part in (
-        (np.array([1e6, 0.1]), '1e\\+06'),
-        (np.array([np.nan]), 'NaN'),
-        (np.array(['a']), 'type'),
-    ):
-        with pytest.raises(ValueError, match=part):
-            as_float(audio)
 
 
 def patched(data: bytes, at: int, layout: str, value: int) -> bytes:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.components import RELEASES, read_release
 from realaudio_jax.generator import Generator
+from realaudio_jax.release import RELEASES, read_release
 from realaudio_jax.vocabulary import (
     FAR,
     VOCABULARY_NAME,

@@ -6,14 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.components import (
-    RELEASES,
-    autoencoder_template,
-    denoiser_template,
-    save_release,
-)
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.packing import save_release
+from realaudio_jax.release import RELEASES, autoencoder_template, denoiser_template
 
 CONFIG = {
     'name': 'tiny',

@@ -7,10 +7,10 @@ import shutil
 import jax
 import tiny
 
-from realaudio_jax.components import TOWER_NAME
 from realaudio_jax.metrics.embedders.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
-from realaudio_jax.release import save_params
+from realaudio_jax.packing import save_params
+from realaudio_jax.release import TOWER_NAME
 from realaudio_jax.release_config import AudioTowerConfig, ReleaseConfig
 
 TOWER = dict(width=12, blocks=1, deep_width=20, deep_blocks=1, head_width=16)

@@ -21,7 +21,7 @@ from realaudio_jax.data import curves as curve_extraction
 from realaudio_jax.data import whole as unmixed
 from realaudio_jax.data.array_cache import cache_key, code_digest
 from realaudio_jax.data.fresh import ENCODED_AT_ONCE, FRESH_SCENES, FreshCrops, SceneMaker
-from realaudio_jax.data.front_end import FrontEnd
+from realaudio_jax.data.frozen_encoders import FrozenEncoders
 from realaudio_jax.data.latent_cache import LatentScenes, SceneEncoder, build_latent_scenes
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.scenes import make_scenes
@@ -113,7 +113,7 @@ def _code() -> str:
 
 
 def latent_scenes(
-    front_end: FrontEnd,
+    encoders: FrozenEncoders,
     source: Source,
     count: int,
     seconds: float,
@@ -126,7 +126,7 @@ def latent_scenes(
     """Mixes and encodes `count` scenes, or opens what an earlier run with the same arguments left.
 
     Args:
-      front_end: the frozen networks.
+      encoders: the frozen networks.
       source: of sounds.
       count, seconds, seed: of the scenes.
       folder: where caches lie.
@@ -136,12 +136,12 @@ def latent_scenes(
     """
     mixed = make_scenes(seed, source, count, seconds, workers=workers)
     kind = ' '.join(('mixed', *curves))
-    key = scenes_key(kind, source, count, seconds, seed, front_end.fingerprint())
-    return _encoded(front_end, mixed, count, seconds, folder / key, progress, curves)
+    key = scenes_key(kind, source, count, seconds, seed, encoders.fingerprint())
+    return _encoded(encoders, mixed, count, seconds, folder / key, progress, curves)
 
 
 def fresh_crops(
-    front_end: FrontEnd,
+    encoders: FrozenEncoders,
     source: Source,
     seconds: float,
     seed: int,
@@ -159,7 +159,7 @@ def fresh_crops(
     """Batches of crops of scenes that are mixed anew all along and augmented; see `data.fresh`.
 
     Args:
-      front_end: the frozen networks.
+      encoders: the frozen networks.
       source: of sounds.
       seconds, seed: of the scenes.
       batch_size, min_seconds, pool, uses, workers, progress: see `fresh.FreshCrops`.
@@ -178,14 +178,12 @@ def fresh_crops(
         whole=whole,
         scenes=str(config),
         curves=curves,
-        networks=front_end.fingerprint(),
+        networks=encoders.fingerprint(),
         code=_code(),
     )
     return FreshCrops(
         SceneMaker(seed, source, seconds, config, whole),
-        SceneEncoder(
-            front_end.encode_audio, front_end.encode_text, seconds, ENCODED_AT_ONCE, curves
-        ),
+        SceneEncoder(encoders.encode_audio, encoders.encode_text, seconds, ENCODED_AT_ONCE, curves),
         seconds,
         batch_size,
         seed,
@@ -199,7 +197,7 @@ def fresh_crops(
 
 
 def whole_latents(
-    front_end: FrontEnd,
+    encoders: FrozenEncoders,
     recordings: str,
     count: int,
     seconds: float,
@@ -212,25 +210,25 @@ def whole_latents(
 
     Args:
       recordings: folder with metadata.csv.
-      front_end, count, seconds, seed, folder, progress, curves: see `latent_scenes`.
+      encoders, count, seconds, seed, folder, progress, curves: see `latent_scenes`.
 
     Raises:
       ValueError: no recording is of such a length.
     """
     source = Recordings(recordings)
     kind = ' '.join(('unmixed', *curves))
-    key = scenes_key(kind, source, count, seconds, seed, front_end.fingerprint())
+    key = scenes_key(kind, source, count, seconds, seed, encoders.fingerprint())
     whole = whole_recordings(seed, source, count, seconds)
-    return _encoded(front_end, whole, count, seconds, folder / key, progress, curves)
+    return _encoded(encoders, whole, count, seconds, folder / key, progress, curves)
 
 
-def _encoded(front_end, made, count, seconds, folder, progress, curves=()) -> LatentScenes:
+def _encoded(encoders, made, count, seconds, folder, progress, curves=()) -> LatentScenes:
     return build_latent_scenes(
         made,
         count,
         seconds,
-        front_end.encode_audio,
-        front_end.encode_text,
+        encoders.encode_audio,
+        encoders.encode_text,
         folder,
         progress=progress,
         curves=curves,

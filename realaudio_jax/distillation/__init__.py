@@ -1,21 +1,30 @@
-"""Distillation recipes behind one signature, see `recipe`; by name: `registry.make`."""
+"""Distillation recipes behind one signature, see `recipe`; by name: `registry.make`.
 
-from realaudio_jax.distillation.consistency import Consistency
-from realaudio_jax.distillation.ctm import ConsistencyTrajectory
-from realaudio_jax.distillation.energy import Energy
-from realaudio_jax.distillation.imitation import Imitation
-from realaudio_jax.distillation.mean_flow import MeanFlow
-from realaudio_jax.distillation.progressive import Progressive
-from realaudio_jax.distillation.scm import ContinuousConsistency
-from realaudio_jax.distillation.shortcut import Shortcut
+The classes of RECIPES can be imported from here, such as `from realaudio_jax.distillation import
+Consistency`; each is loaded when it is asked for.
+"""
 
-__all__ = [
-    'Consistency',
-    'ConsistencyTrajectory',
-    'ContinuousConsistency',
-    'Energy',
-    'Imitation',
-    'MeanFlow',
-    'Progressive',
-    'Shortcut',
-]
+from typing import Any
+
+from realaudio_jax import by_name
+
+_HERE = 'realaudio_jax.distillation'
+RECIPES = {
+    'consistency': f'{_HERE}.consistency:Consistency',
+    'ctm': f'{_HERE}.ctm:ConsistencyTrajectory',
+    'energy': f'{_HERE}.energy:Energy',
+    'mean_flow': f'{_HERE}.mean_flow:MeanFlow',
+    'multi_teacher': f'{_HERE}.multi_teacher:MultiTeacher',
+    'progressive': f'{_HERE}.progressive:Progressive',
+    'scm': f'{_HERE}.scm:ContinuousConsistency',
+    'shortcut': f'{_HERE}.shortcut:Shortcut',
+}
+_CLASSES = {place.rpartition(':')[2]: place for place in RECIPES.values()}
+__all__ = ['RECIPES', *_CLASSES]
+
+
+def __getattr__(name: str) -> Any:
+    """The class of a recipe."""
+    if name in _CLASSES:
+        return by_name.find(name, _CLASSES)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

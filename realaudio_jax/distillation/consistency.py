@@ -30,14 +30,9 @@ from realaudio_jax.distillation.recipe import (
     Teacher,
     draw_guidance,
     noise_like,
+    snr_weighted_error,
 )
-from realaudio_jax.noise import (
-    NoisePath,
-    ddim_step,
-    diffuse,
-    invert_ddim_step,
-    weighted_error,
-)
+from realaudio_jax.noise import NoisePath, ddim_step, diffuse, invert_ddim_step
 from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 
 
@@ -84,7 +79,7 @@ class Consistency:
         target = jax.lax.stop_gradient(invert_ddim_step(self.path, x_t, x_bound, t, bound))
 
         prediction = self.student(student_params, c, guidance, step_size)(x_t, t)
-        loss = weighted_error(prediction, target, self.path, t, batch.mask)
+        loss = snr_weighted_error(prediction, target, self.path, t, batch.mask)
         metrics = {'loss': jnp.mean(loss)}
         for count in self.segments:
             mine = (s == count).astype(loss.dtype)

@@ -29,8 +29,9 @@ from realaudio_jax.distillation.recipe import (
     Teacher,
     draw_guidance,
     noise_like,
+    snr_weighted_error,
 )
-from realaudio_jax.noise import NoisePath, ddim_step, diffuse, weighted_error
+from realaudio_jax.noise import NoisePath, ddim_step, diffuse
 from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 
 
@@ -98,7 +99,7 @@ class ConsistencyTrajectory:
         trajectory = jnp.sum(square, axis=-1) / frames
         prediction = bound(student_params, jnp.zeros(size))(x_t, t)
         wanted = jax.lax.stop_gradient(teacher_x0)
-        denoising = weighted_error(prediction, wanted, self.path, t, batch.mask)
+        denoising = snr_weighted_error(prediction, wanted, self.path, t, batch.mask)
         loss = trajectory + self.denoising_weight * denoising
         metrics = {
             'loss': jnp.mean(loss),

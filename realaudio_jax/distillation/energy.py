@@ -17,7 +17,7 @@ is averaged over windows of several lengths, with all channels and with groups o
 
 The number of sampler steps is drawn for each update. The gradient passes the last two steps, so a
 sampler of two steps also learns its intermediate point. Earlier steps are trained by
-`Consistency`, which is added to this loss by `Sum`. `Batch.guidance`
+`Consistency`, which is added to this loss by `WeightedSum`. `Batch.guidance`
 is the scale with which a guided teacher made x; for a recording it is drawn from the range, since a
 recording fits its caption at every scale.
 """
@@ -44,14 +44,14 @@ class Energy:
       student: see `recipe`.
       path: the noise path.
       segments: counts of steps to serve; one is drawn per update, for all items.
-      through: how many of the last steps the gradient passes; 1 or more.
+      backprop_steps: how many of the last steps the gradient passes; 1 or more.
       windows: (latent frames, channels) of the windows, None for all channels.
     """
 
     student: Student = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
     segments: tuple[int, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4))
-    through: int = flax.struct.field(pytree_node=False, default=2)
+    backprop_steps: int = flax.struct.field(pytree_node=False, default=2)
     windows: tuple[tuple[int, int | None], ...] = flax.struct.field(
         pytree_node=False, default=WINDOWS
     )
@@ -89,8 +89,10 @@ class Energy:
             return ddim_step(self.path, x, denoise(x, t), t, s).astype(x.dtype)
 
         frozen = jax.lax.stop_gradient(params)
-        x = jax.lax.fori_loop(0, steps - self.through, lambda i, x: step(frozen, x, steps - i), x)
-        for to_go in range(self.through, 0, -1):
+        x = jax.lax.fori_loop(
+            0, steps - self.backprop_steps, lambda i, x: step(frozen, x, steps - i), x
+        )
+        for to_go in range(self.backprop_steps, 0, -1):
             x = jax.lax.cond(to_go <= steps, lambda x, i=to_go: step(params, x, i), lambda x: x, x)
         return x
 

@@ -92,5 +92,5 @@ def flow_map_derivative(
 
 def teacher_rate(path: NoisePath, t: Float[Array, 'B']) -> Float[Array, 'B']:
     """c = alpha'_t - alpha_t sigma'_t / sigma_t of equation 3: how dx_t/dt depends on D_T."""
-    alpha_rate, sigma_rate = path.rates(t)
+    alpha_rate, sigma_rate = path.derivatives(t)
     return alpha_rate - path.alpha(t) * sigma_rate / path.sigma(t)

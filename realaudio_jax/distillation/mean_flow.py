@@ -36,8 +36,9 @@ from realaudio_jax.distillation.recipe import (
     Teacher,
     draw_guidance,
     noise_like,
+    snr_weighted_error,
 )
-from realaudio_jax.noise import NoisePath, diffuse, per_item, weighted_error
+from realaudio_jax.noise import NoisePath, diffuse, per_item
 from realaudio_jax.typing import Array, Float, Key, PyTree
 
 
@@ -98,6 +99,6 @@ class MeanFlow:
         target = jax.lax.stop_gradient(x0 + change / per_item(teacher_rate(self.path, t), x0))
 
         prediction = predict(student_params, x_t, t)
-        error = weighted_error(prediction, target, self.path, t, batch.mask)
+        error = snr_weighted_error(prediction, target, self.path, t, batch.mask)
         loss = error * jax.lax.stop_gradient(error + 1e-3) ** -self.adaptive_power
         return loss, {'loss': jnp.mean(loss), 'error': jnp.mean(error)}

@@ -28,14 +28,9 @@ from realaudio_jax.distillation.recipe import (
     Teacher,
     draw_guidance,
     noise_like,
+    snr_weighted_error,
 )
-from realaudio_jax.noise import (
-    NoisePath,
-    ddim_step,
-    diffuse,
-    invert_ddim_step,
-    weighted_error,
-)
+from realaudio_jax.noise import NoisePath, ddim_step, diffuse, invert_ddim_step
 from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 
 
@@ -93,7 +88,7 @@ class Progressive:
 
         step_size = jnp.full((size,), 1.0) / steps
         prediction = self.student(student_params, c, guidance, step_size)(x_t, t)
-        loss = weighted_error(prediction, target, self.path, t, batch.mask)
+        loss = snr_weighted_error(prediction, target, self.path, t, batch.mask)
         return loss, {'loss': jnp.mean(loss)}
 
 

@@ -20,7 +20,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from realaudio_jax.noise import Denoise
+from realaudio_jax.noise import Denoise, NoisePath
 from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 
 Student = Callable[[PyTree, Any, Float[Array, 'B'], Float[Array, 'B']], Denoise]
@@ -61,7 +61,7 @@ class Recipe(Protocol):
 
 
 @flax.struct.dataclass
-class Sum:
+class WeightedSum:
     """Weighted sum of the losses of several recipes on one batch, as a `Recipe`.
 
     Attributes:
@@ -109,3 +109,22 @@ def draw_guidance(
 def noise_like(key: Key[Array, ''], x: Float[Array, 'B L C']) -> Float[Array, 'B L C']:
     """Standard normal noise in the shape of x."""
     return jax.random.normal(key, x.shape, x.dtype)
+
+
+def snr_weighted_error(
+    prediction: Float[Array, 'B L C'],
+    target: Float[Array, 'B L C'],
+    path: NoisePath,
+    t: Float[Array, 'B'],
+    mask: Float[Array, 'B L'],
+    largest: float = 10.0,
+) -> Float[Array, 'B']:
+    """SNR-weighted squared error: min(max(SNR, 1), largest) |x_0 - target|^2, mean over frames.
+
+    The truncated signal-to-noise weight of Salimans & Ho 2022 (arXiv 2202.00512, eq. 9), bounded
+    above because steps here may start close to t = 0.
+    """
+    snr = jnp.square(path.alpha(t) / jnp.maximum(path.sigma(t), 1e-4))
+    weight = jnp.clip(snr, 1.0, largest)
+    error = jnp.mean(jnp.square(prediction - target), axis=-1) * mask
+    return weight * jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1.0)

@@ -1,50 +1,35 @@
-"""Recipes by name: a module of this package, or the dotted path of a class anywhere else.
+"""Recipes by name, a name of `distillation.RECIPES` or the dotted path of a class anywhere else.
 
     make('scm', available, segments=(1, 4))
     make('my_package.my_recipe.MyRecipe', available)
 
-A recipe's settings are the fields of its dataclass. A name is that of the module which holds the
-recipe, so a new file is a new name and there is no list to extend.
+A recipe's settings are the fields of its dataclass.
 """
 
 import dataclasses
 import difflib
-import importlib
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 
-from realaudio_jax.distillation.recipe import Recipe, Sum
+from realaudio_jax import by_name
+from realaudio_jax.distillation import RECIPES
+from realaudio_jax.distillation.recipe import Recipe, WeightedSum
 from realaudio_jax.typing import Any
 
 
 def recipe_class(name: str) -> type:
-    """The class of a recipe.
-
-    Args:
-        name: module of this package, such as 'scm', or 'package.module.Class'.
+    """The class of a recipe; see `by_name.find`.
 
     Raises:
         ValueError: there is no such recipe.
     """
-    module, _, attribute = name.rpartition('.')
-    target = module if attribute and module else f'{__package__}.{name}'
-    try:
-        found = importlib.import_module(target)
-    except ModuleNotFoundError as error:
-        if not f'{target}.'.startswith(f'{error.name}.'):
-            raise  # the recipe is there, and imports what is not
-        raise ValueError(f'no recipe {name!r}: {_remedy(name)}') from None
-    if module:
-        recipe = getattr(found, attribute, None)
-        if not _is_recipe(recipe):
-            raise ValueError(f'no recipe {name!r}: {module} has no such class with a method `loss`')
-        return recipe
-    own = [value for value in vars(found).values() if _is_recipe(value)]
-    own = [value for value in own if value.__module__ == target]
-    if len(own) != 1:
-        raise ValueError(f'no recipe {name!r}: {_remedy(name)}')
-    return own[0]
+    recipe = by_name.find(name, RECIPES, 'recipe')
+    if not (isinstance(recipe, type) and dataclasses.is_dataclass(recipe)) or not hasattr(
+        recipe, 'loss'
+    ):
+        raise ValueError(f'no recipe {name!r}: it is no dataclass with a method `loss`')
+    return recipe
 
 
 def make(name: str, available: Mapping[str, Any] | None = None, **settings: Any) -> Recipe:
@@ -53,12 +38,13 @@ def make(name: str, available: Mapping[str, Any] | None = None, **settings: Any)
     Args:
         name: see `recipe_class`.
         available: what any recipe may need, such as student, teacher, path, guidance_range and
-            experts; a recipe gets those that are fields of its own and not in `settings`.
+            teachers; a recipe gets those that are fields of its own and not in `settings`.
         settings: fields of the recipe. Lists become tuples. Numbers of fields that are leaves of
             the pytree become arrays: arguments of a compiled step.
 
     Raises:
-        ValueError: no such recipe, a setting that it does not have, or one that it lacks.
+        ValueError: no such recipe, a setting that it does not have, or one that it lacks; or what
+            the recipe's own `require(**values)` refuses, if it has one.
     """
     recipe = recipe_class(name)
     fields = {field.name: field for field in dataclasses.fields(recipe)}
@@ -72,10 +58,12 @@ def make(name: str, available: Mapping[str, Any] | None = None, **settings: Any)
     missing = [key for key in required if key not in values]
     if missing:
         raise ValueError(f'recipe {name!r} needs {", ".join(missing)}')
+    if hasattr(recipe, 'require'):
+        recipe.require(**values)
     return recipe(**{key: _as_field(fields[key], value) for key, value in values.items()})
 
 
-def make_sum(parts: Mapping[str, Mapping[str, Any]], available: Mapping[str, Any]) -> Sum:
+def make_sum(parts: Mapping[str, Mapping[str, Any]], available: Mapping[str, Any]) -> WeightedSum:
     """A weighted sum of recipes.
 
     Args:
@@ -90,11 +78,7 @@ def make_sum(parts: Mapping[str, Mapping[str, Any]], available: Mapping[str, Any
         name: make(name, available, **{k: v for k, v in part.items() if k != 'weight'})
         for name, part in parts.items()
     }
-    return Sum(weights, recipes)
-
-
-def _is_recipe(value: Any) -> bool:
-    return isinstance(value, type) and dataclasses.is_dataclass(value) and hasattr(value, 'loss')
+    return WeightedSum(weights, recipes)
 
 
 def _as_field(field: dataclasses.Field, value: Any) -> Any:
@@ -106,12 +90,3 @@ def _as_field(field: dataclasses.Field, value: Any) -> Any:
 
 def _as_tuple(value: Any) -> Any:
     return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
-
-
-def _remedy(name: str) -> str:
-    """What to write instead."""
-    if '.' in name:
-        return 'its module cannot be found; run from its folder, or set PYTHONPATH'
-    package = importlib.import_module(__package__)
-    names = [getattr(package, export).__module__.rpartition('.')[2] for export in package.__all__]
-    return f'use one of {", ".join(sorted(names))}, or a dotted path to a class'

@@ -34,8 +34,9 @@ from realaudio_jax.distillation.recipe import (
     Teacher,
     draw_guidance,
     noise_like,
+    snr_weighted_error,
 )
-from realaudio_jax.noise import NoisePath, diffuse, per_item, weighted_error
+from realaudio_jax.noise import NoisePath, diffuse, per_item
 from realaudio_jax.typing import Array, Float, Key, PyTree
 
 
@@ -91,5 +92,5 @@ class ContinuousConsistency:
         target = jax.lax.stop_gradient(x0 - tangent)
 
         prediction = predict(student_params)(x_t, t)
-        loss = weighted_error(prediction, target, self.path, t, batch.mask)
+        loss = snr_weighted_error(prediction, target, self.path, t, batch.mask)
         return loss, {'loss': jnp.mean(loss), 'tangent': jnp.mean(norm)}

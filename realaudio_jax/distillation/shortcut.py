@@ -28,8 +28,9 @@ from realaudio_jax.distillation.recipe import (
     Teacher,
     draw_guidance,
     noise_like,
+    snr_weighted_error,
 )
-from realaudio_jax.noise import NoisePath, diffuse, invert_ddim_step, weighted_error
+from realaudio_jax.noise import NoisePath, diffuse, invert_ddim_step
 from realaudio_jax.typing import Array, Float, Key, PyTree
 
 
@@ -92,5 +93,5 @@ class Shortcut:
 
         target = jax.lax.stop_gradient(jax.lax.cond(instant, teacher, two_steps))
         prediction = self.student(student_params, c, guidance, length)(x_t, t)
-        loss = weighted_error(prediction, target, self.path, t, batch.mask)
+        loss = snr_weighted_error(prediction, target, self.path, t, batch.mask)
         return loss, {'loss': jnp.mean(loss)}

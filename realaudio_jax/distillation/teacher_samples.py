@@ -18,11 +18,11 @@ from realaudio_jax.data import array_cache
 from realaudio_jax.data.latent_cache import Latents, LatentScenes
 from realaudio_jax.data.teacher_cache import TeacherScenes
 from realaudio_jax.distillation.recipe import draw_guidance
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.models.denoiser import PATCH
 from realaudio_jax.noise import time_grid
 from realaudio_jax.random import random_key
-from realaudio_jax.training.batches import Absence, to_batch
+from realaudio_jax.training.batches import ConditionDropout, to_batch
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.typing import Any, Float
 
@@ -33,11 +33,11 @@ _STREAM = 7  # of the seed: apart from that of the scenes
 
 def sample_teacher(
     scenes: LatentScenes,
-    subject: Subject,
+    subject: DistillationSetup,
     guidance_range: tuple[float, float],
     steps: int,
     batch_size: int,
-    dropout: Absence,
+    dropout: ConditionDropout,
     seed: int,
     folder: str | Path,
     progress: Progress | None = None,
@@ -100,7 +100,7 @@ def sample_teacher(
 
 def sample_pretrained_teacher(
     scenes: TeacherScenes,
-    subject: Subject,
+    subject: DistillationSetup,
     guidance_range: tuple[float, float],
     steps: int,
     batch_size: int,
@@ -166,7 +166,7 @@ def recordings_as_samples(
 
 
 def _samples(
-    subject: Subject,
+    subject: DistillationSetup,
     conditioning: Callable[[np.ndarray], Any],
     guidance: Float[np.ndarray, ' N'],
     shape: tuple[int, ...],
@@ -197,7 +197,7 @@ def _samples(
 
 def _cached(
     scenes: LatentScenes | TeacherScenes,
-    subject: Subject,
+    subject: DistillationSetup,
     settings: tuple,
     parts: dict[str, Any],
     folder: str | Path,

@@ -232,8 +232,8 @@ def _single(generator, scene, sampler):
     """Bucket, request and columns of one sound at batch 1."""
     columns = sampler.columns(generator)
     timeline = Timeline(scene.events)
-    slots = generator.slots([scene.caption], [timeline])
-    bucket = bucket_of(sampler, scene.seconds, 1, slots)
+    capacity = generator.capacity([scene.caption], [timeline])
+    bucket = bucket_of(sampler, scene.seconds, 1, capacity)
     request = generator.request(
         [scene.caption],
         timeline,
@@ -241,7 +241,7 @@ def _single(generator, scene, sampler):
         [0],
         columns['guidance'],
         bucket.length,
-        slots=slots,
+        capacity=capacity,
     )
     return bucket, request, columns
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from realaudio_jax import audio as audio_lib
+from realaudio_jax.mel import log_mel
 from realaudio_jax.models.layers import ConvBlock, RMSNorm
 from realaudio_jax.typing import TEXT_WIDTH, Array, Bool, Float
 
@@ -29,7 +29,7 @@ def tower_log_mel(audio: Float[Array, '*b S']) -> Float[Array, '*b N 64']:
       audio: in [-1, 1]; S is cut to whole frames of 160 samples.
     """
     whole = audio.shape[-1] // HOP * HOP
-    return audio_lib.log_mel(audio[..., :whole], TOWER_RATE, N_FFT, HOP, BANDS, FLOOR)
+    return log_mel(audio[..., :whole], TOWER_RATE, N_FFT, HOP, BANDS, FLOOR)
 
 
 def cut_windows(

@@ -6,9 +6,9 @@ duration, guidance scale and step size modulate it (adaLN-single, PixArt-alpha, 
 sec. 2.3).
 
 Time is in seconds everywhere. A rotary embedding (arXiv 2104.09864) turns queries by the time of
-their token and event keys by the onset of their event, so a query finds the events near it; a
-raster of signed distances to the nearest onset and offset adds what lies below the length of a
-frame.
+their token and event keys by the onset of their event, so a query finds the events near it. Each
+frame also gets its signed distances to the nearest onset and offset, which are exact below the
+length of a frame (`event_features`).
 
 The network has no convolution over time and masks tokens beyond the duration, so padding a batch to
 a longer length changes nothing.
@@ -16,7 +16,6 @@ a longer length changes nothing.
 
 import functools
 import math
-from collections.abc import Callable
 
 import flax.linen as nn
 import flax.struct
@@ -24,14 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.models.layers import RMSNorm, softmax_product
-from realaudio_jax.noise import CosinePath, Denoise, as_denoise
-from realaudio_jax.samplers import classifier_free_guidance
+from realaudio_jax.noise import CosinePath, Denoise, x0_denoiser
 from realaudio_jax.typing import LATENT_CHANNELS, LATENT_RATE, Array, Bool, Float, Leaf, PyTree
 
 PATCH = 2  # latent frames per token
 PATH = CosinePath()  # the noise path this network is trained on, with v-prediction
-_RASTER_SCALES_S = (0.02, 0.08, 0.32, 1.28)
-_RASTER_TEXT = 64  # channels of the events' own text in the raster
+_DISTANCE_SCALES_S = (0.02, 0.08, 0.32, 1.28)
+_EVENT_CHANNELS = 64  # of the events' text among the features of a frame
 
 
 @flax.struct.dataclass
@@ -44,7 +42,7 @@ class Conditioning:
       onset_s, offset_s: seconds from the start; gain_db: relative level.
       loudness_db: requested level per latent frame, dBFS; loudness_mask: whether it is requested.
       seconds: duration of the sound; frames beyond it are padding.
-      init: latents given in advance; init_mask: 1 where they are given (inpainting, continuation).
+      init: known latents; init_mask: 1 where they are known (inpainting, continuation).
       curves: further curves per latent frame, of the K that the denoiser has, in octaves above
         1 kHz; curve_mask: where they are requested. None requests nothing.
     """
@@ -77,7 +75,7 @@ class Conditioning:
     def unconditional(self) -> 'Conditioning':
         """The unconditional input of classifier-free guidance: text and timeline masked.
 
-        Duration and given latents stay: they are facts of the sound, not wishes.
+        Duration and known latents stay: they are facts of the sound, not wishes.
         """
         everyone = jnp.ones_like(self.loudness_mask)
         return self.without(everyone, everyone)
@@ -109,9 +107,9 @@ def octaves(hertz: Float[np.ndarray, '*b']) -> Float[np.ndarray, '*b']:
 def curve_features(curve: Float[Array, 'B L'], mask: Bool[Array, 'B L']) -> Float[Array, 'B L F']:
     """One curve as the input of a token: its value coarse and fine, and whether it is requested."""
     waves = fourier_features(curve, 4, 8.0)
-    asked = mask[..., None].astype(curve.dtype)
-    parts = [curve[..., None] / 4.0, waves, jnp.ones_like(asked)]
-    return jnp.concatenate(parts, axis=-1) * asked
+    requested = mask[..., None].astype(curve.dtype)
+    parts = [curve[..., None] / 4.0, waves, jnp.ones_like(requested)]
+    return jnp.concatenate(parts, axis=-1) * requested
 
 
 def rotate(x: Float[Array, 'B N H F'], seconds: Float[Array, 'B N']) -> Float[Array, 'B N H F']:
@@ -244,7 +242,7 @@ class Block(nn.Module):
         return x + (1 + gate_3) * y
 
 
-def event_raster(
+def event_features(
     c: Conditioning, event_channels: Float[Array, 'B E R'], length: int
 ) -> Float[Array, 'B L F']:
     """Frame-level event features: active events, signed distances to onset and offset.
@@ -272,9 +270,9 @@ def event_raster(
         found = jnp.take_along_axis(distance, index, axis=-1)
         return jnp.where(jnp.any(mask, axis=-1, keepdims=True), found, -20.0)
 
-    scales = jnp.asarray(_RASTER_SCALES_S)[None, None]
+    scales = jnp.asarray(_DISTANCE_SCALES_S)[None, None]
     loud = jnp.where(c.loudness_mask[:, None], (c.loudness_db + 40.0) / 20.0, 0.0)
-    asked = jnp.broadcast_to(c.loudness_mask[:, None], loud.shape).astype(loud.dtype)
+    requested = jnp.broadcast_to(c.loudness_mask[:, None], loud.shape).astype(loud.dtype)
     parts = [
         active @ event_channels,
         jnp.max(active, axis=-1, keepdims=True),
@@ -282,7 +280,7 @@ def event_raster(
         jnp.tanh(nearest(since_onset) / scales),
         jnp.tanh(nearest(since_offset) / scales),
         loud[..., None],
-        asked[..., None],
+        requested[..., None],
     ]
     return jnp.concatenate(parts, axis=-1)
 
@@ -350,18 +348,18 @@ class Denoiser(nn.Module):
         c = conditioning
         batch, length, _ = x_t.shape
         tokens = length // PATCH
-        event_channels = nn.Dense(_RASTER_TEXT, name='raster_text')(c.event_text)
-        raster = event_raster(c, event_channels, length)
-        given = c.init_mask[..., None]
-        x = jnp.concatenate([x_t, raster, given * c.init, given], axis=-1)
+        event_channels = nn.Dense(_EVENT_CHANNELS, name='raster_text')(c.event_text)
+        events = event_features(c, event_channels, length)
+        known = c.init_mask[..., None]
+        x = jnp.concatenate([x_t, events, known * c.init, known], axis=-1)
         embed = nn.Dense(self.width, dtype=self.dtype, name='embed')
         x = embed(x.reshape(batch, tokens, -1))
         for i, name in enumerate(self.curves):
-            values, asked = c.curves, c.curve_mask
+            values, requested = c.curves, c.curve_mask
             if values is None:
                 values = jnp.zeros((batch, length, len(self.curves)))
-                asked = jnp.zeros(values.shape, bool)
-            told = curve_features(values[..., i], asked[..., i]).reshape(batch, tokens, -1)
+                requested = jnp.zeros(values.shape, bool)
+            features = curve_features(values[..., i], requested[..., i])
             follow = nn.Dense(
                 self.width,
                 use_bias=False,
@@ -369,7 +367,7 @@ class Denoiser(nn.Module):
                 dtype=self.dtype,
                 name=f'curve_{name}',
             )
-            x = x + follow(told)
+            x = x + follow(features.reshape(batch, tokens, -1))
 
         per_token = t[:, None] if t.ndim == 1 else t[:, ::PATCH]
         level = jnp.concatenate(
@@ -399,46 +397,27 @@ class Denoiser(nn.Module):
         return x.reshape(batch, length, LATENT_CHANNELS)
 
 
-def bind(
+def as_denoiser(
     model: Denoiser,
     params: PyTree,
     conditioning: Conditioning,
     guidance_scale: Float[Array, 'B'] | None = None,
     step_size: Float[Array, 'B'] | None = None,
 ) -> Denoise:
-    """The network as `denoise(x_t, t) -> x_0`, parameters and conditioning bound.
+    """The network as `denoise(x_t, t) -> x_0`, with its parameters and conditioning.
 
     Args:
-      model: the network.
-      params: its parameters.
-      conditioning: what to make.
-      guidance_scale: embedded scale of a student; None for a teacher.
-      step_size: of a student, in [0, 1]; None for a teacher.
+        model: the network.
+        params: its parameters.
+        conditioning: what to generate.
+        guidance_scale: embedded scale of a student; None for a teacher.
+        step_size: of a student, in [0, 1]; None for a teacher.
     """
     batch = conditioning.seconds.shape
     guidance_scale = jnp.ones(batch) if guidance_scale is None else guidance_scale
     step_size = jnp.zeros(batch) if step_size is None else step_size
-    return as_denoise(
+    return x0_denoiser(
         PATH,
         lambda x_t, t: model.apply(params, x_t, t, conditioning, guidance_scale, step_size),
         'v',
     )
-
-
-def as_student(model: Denoiser) -> Callable[..., Denoise]:
-    """The network as a recipe's `student(params, conditioning, guidance_scale, step_size)`."""
-    return functools.partial(bind, model)
-
-
-def as_teacher(model: Denoiser) -> Callable[..., Denoise]:
-    """The network as a recipe's `teacher(params, conditioning, guidance_scale)`, guided.
-
-    Classifier-free guidance away from `Conditioning.unconditional`: two evaluations a call.
-    """
-
-    def teacher(params, conditioning, guidance_scale):
-        conditional = bind(model, params, conditioning)
-        unconditional = bind(model, params, conditioning.unconditional())
-        return classifier_free_guidance(conditional, unconditional, guidance_scale)
-
-    return teacher

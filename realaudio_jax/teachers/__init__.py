@@ -10,9 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.teachers.distilling import Student
 from realaudio_jax.typing import Float
+from realaudio_jax.weights import find_pretrained
 
 DISTILLABLE = ('stable_audio_open', 'audioldm2', 'stable_audio_3')
 
@@ -34,7 +35,7 @@ class Distillable(Protocol):
     def fingerprint(self) -> str:
         """Hash of the weights that `encode_scenes` uses."""
 
-    def subject(self, **absence: float) -> Subject:
+    def subject(self, **absence: float) -> DistillationSetup:
         """The teacher and its initial student; `absence` sets the condition dropout."""
 
     def load_student(self, folder: str | os.PathLike) -> Student:
@@ -46,7 +47,7 @@ def load_teacher(name: str, folder: str | os.PathLike) -> Distillable:
 
     Args:
       name: one of DISTILLABLE.
-      folder: in the layout of its authors.
+      folder: in the layout of its authors, or a name that `weights.find_pretrained` takes.
 
     Raises:
       ValueError: an unknown name, or the folder is not that model, in one line.
@@ -55,4 +56,4 @@ def load_teacher(name: str, folder: str | os.PathLike) -> Distillable:
     if name not in DISTILLABLE:
         raise ValueError(f'no teacher {name!r}; there are {", ".join(DISTILLABLE)}')
     module: Any = importlib.import_module(f'realaudio_jax.teachers.{name}.pipeline')
-    return module.load(folder)
+    return module.load(find_pretrained(folder))

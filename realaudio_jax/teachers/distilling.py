@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import integrity
-from realaudio_jax.components import STUDENT_NAME
 from realaudio_jax.distillation import recipe
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.noise import Denoise, NoisePath, time_grid
-from realaudio_jax.release import load_params
+from realaudio_jax.release import STUDENT_NAME, load_params
 from realaudio_jax.release_config import PretrainedStudentConfig
 from realaudio_jax.samplers import ddim
 from realaudio_jax.typing import Array, Bool, Float, Key, PyTree
@@ -209,18 +208,18 @@ def make_subject(
     to_batch: Callable[[dict[str, np.ndarray]], Batch],
     text: float,
     network: str,
-) -> Subject:
+) -> DistillationSetup:
     """Builds the teacher and its initial student for `experiments/distill`.
 
     Args:
-      teacher, student, path: see `Subject`.
+      teacher, student, path: see `DistillationSetup`.
       params: of the teacher's predicting networks.
       shapes: of the student's parameters.
       to_batch: from what the teacher's `encode_scenes` gives, everything asked for.
       text: probability that an item of a batch is asked for nothing.
-      network: see `Subject`.
+      network: see `DistillationSetup`.
     """
-    return Subject(
+    return DistillationSetup(
         teacher=teacher,
         student=student,
         path=path,

@@ -13,7 +13,7 @@ _NEAR_ONSET_S = 0.06  # the frame of an onset, and one on each side
 
 
 @flax.struct.dataclass
-class Absence:
+class ConditionDropout:
     """How often a training item lacks a condition, or is given a part of the answer.
 
     Attributes:
@@ -63,7 +63,7 @@ def to_batch(arrays: dict[str, Array]) -> Batch:
     return Batch(latents, mask, conditioning, arrays.get('guidance'))
 
 
-def with_absence(batch: Batch, key: Key[Array, ''], absence: Absence) -> Batch:
+def with_absence(batch: Batch, key: Key[Array, ''], absence: ConditionDropout) -> Batch:
     """Drops conditions and gives regions at random, per item; pure, for use inside a step.
 
     Where a teacher made the latents, what it was not told was decided then, and stays so.
@@ -124,6 +124,8 @@ def with_onset_weight(batch: Batch, weight: float) -> Batch:
     return batch.replace(mask=batch.mask * jnp.where(near, weight, 1.0))
 
 
-def prepare(batch: Batch, key: Key[Array, ''], absence: Absence, onset_weight: float) -> Batch:
+def prepare(
+    batch: Batch, key: Key[Array, ''], absence: ConditionDropout, onset_weight: float
+) -> Batch:
     """What training and distilling do to every batch: `with_absence`, then `with_onset_weight`."""
     return with_onset_weight(with_absence(batch, key, absence), onset_weight)

@@ -70,13 +70,13 @@ def change_code(params: PyTree, old_code: PyTree, new_code: PyTree) -> PyTree:
     to_new, _ = _between(old_code, new_code)
     tree = dict(params['params'])
 
-    # Rows of one latent frame: x_t, raster, given latents, whether they are given.
+    # Rows of one latent frame: x_t, event features, known latents, their mask.
     rows = tree['embed']['kernel'].reshape(PATCH, -1, tree['embed']['kernel'].shape[-1])
-    noisy, raster = rows[:, :LATENT_CHANNELS], rows[:, LATENT_CHANNELS : -LATENT_CHANNELS - 1]
+    noisy, events = rows[:, :LATENT_CHANNELS], rows[:, LATENT_CHANNELS : -LATENT_CHANNELS - 1]
     given, flag = rows[:, -LATENT_CHANNELS - 1 : -1], rows[:, -1:]
     flag = flag + jnp.einsum('c,pcd->pd', old_shift, given)[:, None]
     noisy, given = (jnp.einsum('nc,pcd->pnd', to_old, x) for x in (noisy, given))
-    kernel = jnp.concatenate([noisy, raster, given, flag], axis=1)
+    kernel = jnp.concatenate([noisy, events, given, flag], axis=1)
     tree['embed'] = tree['embed'] | {'kernel': kernel.reshape(-1, kernel.shape[-1])}
 
     kernel, bias = tree['out']['kernel'], tree['out']['bias']

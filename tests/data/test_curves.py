@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.components import denoiser_template, empty_conditioning
 from realaudio_jax.data import curves
 from realaudio_jax.data.latent_cache import FRAME_SAMPLES, SceneEncoder, crop_batch
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.training.batches import Absence, to_batch, with_absence
+from realaudio_jax.release import denoiser_template, empty_conditioning
+from realaudio_jax.training.batches import ConditionDropout, to_batch, with_absence
 from realaudio_jax.training.warm_start import with_curves
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, TEXT_WIDTH
 
@@ -138,7 +138,7 @@ def test_a_scene_s_curves_are_cut_with_it_and_reach_the_conditioning():
 def test_curves_are_kept_at_random_each_by_itself_and_dropped_for_guidance():
     rows = {n: jnp.asarray(np.repeat(a[:1], 64, axis=0)) for n, a in encoded().items()}
     batch = to_batch(rows)
-    out = with_absence(batch, jax.random.key(1), Absence(timeline=1.0, curves=0.5))
+    out = with_absence(batch, jax.random.key(1), ConditionDropout(timeline=1.0, curves=0.5))
     kept = np.asarray(out.conditioning.curve_mask.any(axis=1))
     assert 0.3 < kept[:, 0].mean() < 0.7 and 0.3 < kept[:, 1].mean() < 0.7
     assert 0.1 < (kept[:, 0] & kept[:, 1]).mean() < 0.45

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from realaudio_jax.components import load_front_end
+from realaudio_jax.data.frozen_encoders import load_frozen_encoders
 from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.prepared import (
     latent_scenes,
@@ -37,12 +37,12 @@ def recordings(tmp_path, monkeypatch):
 
 
 def test_scenes_are_encoded_once(tiny_release, tmp_path):
-    front_end = load_front_end(tiny_release)
+    encoders = load_frozen_encoders(tiny_release)
     calls = []
 
     def make(seed):
         return latent_scenes(
-            front_end,
+            encoders,
             FoleySource(),
             2,
             1.0,
@@ -135,11 +135,11 @@ def test_whole_recordings_are_of_the_training_split(tiny_release, tmp_path, monk
         lines.append(f'{name},sound {i}')
     (folder / 'metadata.csv').write_text('\n'.join(lines))
     held_out = {clip.label for clip in Recordings(folder, 'held_out').clips}
-    front_end = load_front_end(tiny_release)
-    got = whole_latents(front_end, str(folder), 40, 5.0, 0, tmp_path)
+    encoders = load_frozen_encoders(tiny_release)
+    got = whole_latents(encoders, str(folder), 40, 5.0, 0, tmp_path)
     assert len(got) == 40 and got.frames == 125 and not got.arrays['event_mask'].any()
     np.testing.assert_allclose(got.arrays['seconds'], 4.1)
     heard = ' '.join(got.captions).lower()
     assert held_out and not any(f'{label} ' in f'{heard} ' for label in held_out)
-    again = whole_latents(front_end, str(folder), 40, 5.0, 0, tmp_path)
+    again = whole_latents(encoders, str(folder), 40, 5.0, 0, tmp_path)
     assert again.folder == got.folder

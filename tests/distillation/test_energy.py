@@ -8,7 +8,7 @@ import toys
 
 from realaudio_jax.distillation.consistency import Consistency
 from realaudio_jax.distillation.energy import WINDOWS, Energy, cut, energy_score
-from realaudio_jax.distillation.recipe import Sum
+from realaudio_jax.distillation.recipe import WeightedSum
 
 MASK = jnp.ones((2, 7)).at[1, -2:].set(0.0).at[0, 0].set(4.0)
 
@@ -84,8 +84,10 @@ def test_the_score_is_lowest_where_samples_spread_as_the_data_do():
     assert scores[0] > 1.2 * scores[2] and scores[4] > 1.1 * scores[2]
 
 
-@pytest.mark.parametrize('steps, through', [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2), (4, 3)])
-def test_samples_are_the_students_own_and_the_gradient_that_of_the_last_steps(steps, through):
+@pytest.mark.parametrize('steps, backprop_steps', [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2), (4, 3)])
+def test_samples_are_the_students_own_and_the_gradient_that_of_the_last_steps(
+    steps, backprop_steps
+):
     """With networks params * x, sample and gradient of each count are known."""
     batch = toys.batch().replace(guidance=jnp.full(toys.B, 2.5))
     told = []
@@ -102,7 +104,7 @@ def test_samples_are_the_students_own_and_the_gradient_that_of_the_last_steps(st
             student=student,
             path=toys.PATH,
             segments=(steps,),
-            through=through,
+            backprop_steps=backprop_steps,
             windows=((1, None),),
         )
         return recipe.loss(p, None, None, batch, jax.random.key(5))[0]
@@ -119,7 +121,7 @@ def test_samples_are_the_students_own_and_the_gradient_that_of_the_last_steps(st
     def sample(x, p):
         for i in range(steps, 0, -1):
             t, s = np.full(toys.B, i / steps), np.full(toys.B, (i - 1) / steps)
-            x = toys.ddim(x, (p if i <= through else 0.3) * x, t, s)
+            x = toys.ddim(x, (p if i <= backprop_steps else 0.3) * x, t, s)
         return x
 
     @jax.jit
@@ -153,7 +155,7 @@ def test_a_sum_is_the_weighted_sum_of_its_recipes():
     consistency = Consistency(
         0.02, student=toys.linear_student, teacher=toys.gaussian_teacher, path=toys.PATH
     )
-    both = Sum({'a': 2.0, 'b': 3.0}, {'a': energy, 'b': consistency})
+    both = WeightedSum({'a': 2.0, 'b': 3.0}, {'a': energy, 'b': consistency})
     batch = toys.batch()
     total, metrics = both.loss(0.4, 0.5, 0.9, batch, jax.random.key(1))
     keys = jax.random.split(jax.random.key(1), 2)

@@ -52,7 +52,7 @@ def test_a_stage_by_dotted_path_is_the_recipe_with_its_settings(tmp_path, monkey
         teacher=toys.gaussian_teacher,
         path=toys.PATH,
         guidance_range=(1.0, 4.0),
-        experts=None,
+        teachers=None,
     )
     for stage in (first, second):
         kept = {k: v for k, v in stage.items() if k not in ('updates', 'learning_rate', 'target')}

@@ -15,7 +15,7 @@ AVAILABLE = dict(
     teacher=toys.gaussian_teacher,
     path=toys.PATH,
     guidance_range=(1.0, 4.0),
-    experts=None,
+    teachers=None,
 )
 
 
@@ -24,9 +24,11 @@ def test_every_recipe_of_the_package_has_a_name_and_is_exported():
     named = {}
     for file in folder.glob('*.py'):
         if '    def loss(' in file.read_text() and file.stem != 'recipe':
-            named[registry.recipe_class(file.stem).__name__] = file.stem
-    assert sorted(named) == sorted(distillation.__all__) and len(named) >= 8
-    assert named['ContinuousConsistency'] == 'scm'
+            named[file.stem] = registry.recipe_class(file.stem)
+    assert sorted(named) == sorted(distillation.RECIPES) and len(named) >= 8
+    for recipe in named.values():
+        assert getattr(distillation, recipe.__name__) is recipe
+        assert recipe.__name__ in distillation.__all__
 
 
 def test_settings_become_fields_in_the_form_that_steps_take():
@@ -55,10 +57,10 @@ def test_a_dotted_path_and_a_weighted_sum_are_what_they_name():
 @pytest.mark.parametrize(
     'name, settings, part',
     [
-        ('scn', {}, "no recipe 'scn': use one of consistency, ctm, .*scm"),
-        ('subject', {}, "no recipe 'subject': use one of"),
-        ('nowhere.Recipe', {}, 'cannot be found'),
-        ('realaudio_jax.noise.CosinePath', {}, 'no such class with a method `loss`'),
+        ('scn', {}, "no recipe 'scn': did you mean 'scm'"),
+        ('distillation', {}, "no recipe 'distillation': use one of consistency, ctm, .*scm"),
+        ('realaudio_jax.noise.CosinePath', {}, 'no dataclass with a method `loss`'),
+        ('multi_teacher', {'trajectories': ((1, 0, 0),)}, '--multi_teacher gives 0'),
         ('scm', {'segment': (1,)}, "has no setting 'segment': did you mean 'segments'"),
         ('ctm', {}, "recipe 'ctm' needs teacher_step"),
     ],

@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.components import load_front_end
+from realaudio_jax.data.frozen_encoders import load_frozen_encoders
 from realaudio_jax.data.latent_cache import RandomCrops, crop_batch, joined
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.data.teacher_cache import build_teacher_scenes
 from realaudio_jax.distillation import teacher_samples
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.distillation.teacher_samples import (
     recordings_as_samples,
     sample_pretrained_teacher,
@@ -22,7 +22,7 @@ from realaudio_jax.distillation.teacher_samples import (
 from realaudio_jax.models.denoiser import PATH
 from realaudio_jax.noise import RectifiedFlowPath
 from realaudio_jax.teachers.distilling import whole_batch, with_absence
-from realaudio_jax.training.batches import Absence, prepare, to_batch
+from realaudio_jax.training.batches import ConditionDropout, prepare, to_batch
 
 COUNT = 12
 
@@ -30,8 +30,8 @@ COUNT = 12
 @pytest.fixture(scope='module')
 def scenes(tiny_release, tmp_path_factory):
     folder = tmp_path_factory.mktemp('scenes')
-    front_end = load_front_end(tiny_release)
-    return latent_scenes(front_end, FoleySource(), COUNT, 1.0, 0, folder)
+    encoders = load_frozen_encoders(tiny_release)
+    return latent_scenes(encoders, FoleySource(), COUNT, 1.0, 0, folder)
 
 
 def telling(params, conditioning, guidance):
@@ -42,10 +42,17 @@ def telling(params, conditioning, guidance):
     return lambda x, t: jnp.zeros_like(x).at[..., :4].set(told[:, None])
 
 
-def ask(scenes, folder, seed=0, teacher=telling, absence=Absence(text=0.3, timeline=0.4), **other):  # noqa: B008
+def ask(
+    scenes,
+    folder,
+    seed=0,
+    teacher=telling,
+    absence=ConditionDropout(text=0.3, timeline=0.4),  # noqa: B008
+    **other,
+):
     settings = {'guidance_range': (1.0, 4.0), 'steps': 3, 'network': 'float32'} | other
     unused = (lambda *_: None,) * 2
-    subject = Subject(
+    subject = DistillationSetup(
         teacher, unused[0], PATH, jnp.float32(1.0), None, *unused, settings['network']
     )
     return sample_teacher(
@@ -80,7 +87,7 @@ def test_answers_are_of_what_is_kept_beside_them(scenes, tmp_path):
 
 def test_a_crop_without_an_event_loses_the_caption_that_names_it(scenes, tmp_path):
     """Also where the teacher was not told the timeline: its events are still in the caption."""
-    answers = ask(scenes, tmp_path, absence=Absence(text=0.0, timeline=1.0))
+    answers = ask(scenes, tmp_path, absence=ConditionDropout(text=0.0, timeline=1.0))
     rows = {name: jnp.asarray(array) for name, array in answers.arrays.items()}
     starts, lengths = jnp.zeros(COUNT, int), jnp.full(COUNT, 2)
     cropped = crop_batch(rows, starts, lengths, 2)
@@ -109,7 +116,7 @@ def test_answers_are_made_once_for_the_same_question(scenes, tmp_path):
         ask(scenes, tmp_path, steps=2),
         ask(scenes, tmp_path, network='bfloat16'),
         ask(scenes, tmp_path, guidance_range=(2.0, 2.0)),
-        ask(scenes, tmp_path, absence=Absence(text=0.0, timeline=0.0)),
+        ask(scenes, tmp_path, absence=ConditionDropout(text=0.0, timeline=0.0)),
     ]
     assert len(list(tmp_path.iterdir())) == 1 + len(others)
     kept = {path.stem for path in next(tmp_path.iterdir()).glob('*.npy')}
@@ -120,10 +127,10 @@ def test_answers_are_made_once_for_the_same_question(scenes, tmp_path):
 
 
 def test_a_batch_of_answers_knows_its_scale_and_loses_no_more(scenes, tmp_path):
-    """Absence was decided when they were made; only given regions are drawn anew."""
-    answers = ask(scenes, tmp_path, absence=Absence(text=0.0, timeline=0.0))
+    """ConditionDropout was decided when they were made; only given regions are drawn anew."""
+    answers = ask(scenes, tmp_path, absence=ConditionDropout(text=0.0, timeline=0.0))
     batch = to_batch(next(RandomCrops(answers, 8, 0, 1.0)))
-    every = Absence(text=1.0, timeline=1.0, loudness=1.0, init=1.0)
+    every = ConditionDropout(text=1.0, timeline=1.0, loudness=1.0, init=1.0)
     got = prepare(batch, jax.random.key(0), every, 1.0)
     np.testing.assert_array_equal(got.conditioning.text_mask, batch.conditioning.text_mask)
     np.testing.assert_array_equal(got.conditioning.event_mask, batch.conditioning.event_mask)
@@ -155,7 +162,7 @@ def foreign():
         return whole_batch(arrays, jnp.asarray(arrays['caption']))
 
     path, unused = RectifiedFlowPath(), lambda *_: None
-    return Subject(teacher, unused, path, jnp.float32(2.0), None, to_batch, unused)
+    return DistillationSetup(teacher, unused, path, jnp.float32(2.0), None, to_batch, unused)
 
 
 def test_a_foreign_teacher_answers_to_each_caption(tmp_path):

@@ -254,8 +254,8 @@ def test_flags_that_cannot_be_served(benchmark, tmp_path, monkeypatch):
 def test_the_model_at_paper_size_is_timed_as_a_release_is(benchmark):
     systems = benchmark.systems
     system = systems.paper_size('foley', 1.0, 'bfloat16', 4, variant='test')
-    pcm, health, latents = system.run()
-    assert pcm.shape[1] >= 48_000 and health.finite.all() and latents.shape[1:] == (26, 64)
+    pcm, diagnostics, latents = system.run()
+    assert pcm.shape[1] >= 48_000 and diagnostics.finite.all() and latents.shape[1:] == (26, 64)
     chained = system.decode(system.sample(system.text(), 4))
     np.testing.assert_allclose(
         chained[0].astype(int), pcm[0][: len(chained[0])].astype(int), atol=400

@@ -90,7 +90,7 @@ def test_the_version_is_one(parse, capsys):
     root = pathlib.Path(realaudio_jax.__file__).parents[1]
     changes = re.findall(r'^## (\S+)', (root / 'CHANGELOG.md').read_text(), re.MULTILINE)
     assert changes[0] == realaudio_jax.__version__
-    assert 'version = attr: realaudio_jax.version.__version__' in (root / 'setup.cfg').read_text()
+    assert 'version = attr: realaudio_jax.__version__' in (root / 'setup.cfg').read_text()
     citation = re.search(r'^version: *(\S+)', (root / 'CITATION.cff').read_text(), re.MULTILINE)
     assert citation is None or citation[1].strip('\'"') == realaudio_jax.__version__
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.components import RELEASES
 from realaudio_jax.io import write_audio
+from realaudio_jax.release import RELEASES
 
 
 @pytest.fixture

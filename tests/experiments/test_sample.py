@@ -126,8 +126,8 @@ def test_silence_is_an_error_or_a_warning(sample, generator, monkeypatch):
     real = generator.programs
 
     def silent(bucket, request, init=None):
-        pcm, health, latents = real(bucket, request, init)
-        return 0 * pcm, health.replace(silent=jnp.ones(1, bool)), latents
+        pcm, diagnostics, latents = real(bucket, request, init)
+        return 0 * pcm, diagnostics.replace(silent=jnp.ones(1, bool)), latents
 
     silent.get, silent.params = real.get, real.params
     monkeypatch.setattr(generator, 'programs', silent)
@@ -155,7 +155,7 @@ def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
     ('values', 'line'),
     [
         (dict(events='bang@0.4-0.9'), "event 1 ('bang') is outside the clip of 0.5 s"),
-        (dict(model='teacher', guidance=float('nan')), 'guidance is nan; choose 0 to 100'),
+        (dict(model='teacher', guidance=float('nan')), 'guidance_scale is nan; choose 0 to 100'),
         (dict(loudness='loud'), "--loudness is 'loud'; give LUFS such as -23, or off"),
         (dict(loudness='3'), 'loudness is 3; choose -70 to 0'),
         (dict(steps=3), 'the student has no 3 steps; choose one of 1, 2, 4, 8'),

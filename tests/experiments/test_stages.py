@@ -9,11 +9,11 @@ import pytest
 
 from configs import foley_distill
 from realaudio_jax.distillation import Consistency, ContinuousConsistency, Energy, Progressive
-from realaudio_jax.distillation.recipe import Sum
+from realaudio_jax.distillation.recipe import WeightedSum
 from realaudio_jax.noise import CosinePath
 
 SUBJECT = types.SimpleNamespace(
-    student=lambda *given: None, teacher=lambda *given: None, path=CosinePath(), experts=None
+    student=lambda *given: None, teacher=lambda *given: None, path=CosinePath(), teachers=None
 )
 
 
@@ -41,7 +41,7 @@ def test_fields_of_the_config_are_the_stages_built_by_hand(experiment, config):
         'progressive 4': Progressive(jnp.int32(4), ratio=1, from_teacher=True, **shared),
         'progressive 2': Progressive(jnp.int32(2), ratio=2, from_teacher=False, **shared),
         'consistency': consistency,
-        'energy': Sum(
+        'energy': WeightedSum(
             {'energy': jnp.float32(1.0), 'consistency': jnp.float32(1.0)},
             {'energy': score, 'consistency': consistency.replace(segments=(4, 8))},
         ),

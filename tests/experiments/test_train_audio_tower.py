@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from configs.foley_audio_tower import get_config
-from realaudio_jax.components import TOWER_NAME
 from realaudio_jax.metrics.embedders.tower import tower_template
 from realaudio_jax.models.audio_tower import AudioTower
-from realaudio_jax.release import load_params
+from realaudio_jax.release import TOWER_NAME, load_params
 
 
 def test_training_resumes_exactly_and_leaves_loadable_weights(

@@ -14,23 +14,25 @@ import pytest
 import soundfile
 
 from realaudio_jax import low_rank
-from realaudio_jax.components import (
-    MOMENTS_NAME,
-    autoencoder_template,
-    denoiser_template,
-    find_release,
-    load_front_end,
-    load_moments,
-    save_release,
-)
 from realaudio_jax.data import attribution
+from realaudio_jax.data.frozen_encoders import load_frozen_encoders
 from realaudio_jax.data.latent_cache import RandomCrops
 from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.prepared import latent_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, named_leaves, read_tensors, save_params
+from realaudio_jax.packing import save_params, save_release
+from realaudio_jax.release import (
+    MOMENTS_NAME,
+    autoencoder_template,
+    denoiser_template,
+    find_release,
+    load_moments,
+    load_params,
+    named_leaves,
+    read_tensors,
+)
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.loop import NonFiniteLossError
 from realaudio_jax.training.writers import MetricWriter
@@ -245,9 +247,9 @@ def test_the_energy_stage_goes_part_of_the_way_and_leaves_alone_what_it_freezes(
     sets, ends = [], []
     monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
     monkeypatch.setattr(run, 'interpolate', lambda *a, go=run.interpolate: ends.append(a) or go(*a))
-    front_end = load_front_end(tiny_release)
+    encoders = load_frozen_encoders(tiny_release)
     scenes, recorded = (
-        latent_scenes(front_end, FoleySource(), 4, 1.0, seed, tmp_path) for seed in (0, 1)
+        latent_scenes(encoders, FoleySource(), 4, 1.0, seed, tmp_path) for seed in (0, 1)
     )
     subject = run.subject_of(Generator(tiny_release), config)
 
@@ -306,7 +308,7 @@ def test_an_adapter_of_the_teacher_is_all_that_is_trained(experiment, tiny_relea
     with pytest.raises(ValueError, match='muon would change the base of an adapter; use adam'):
         run.train(config, tmp_path, None, tiny_release, None, init)
 
-    folder, adapter = tmp_path / 'release', low_rank.factorise(before, after, 2)
+    folder, adapter = tmp_path / 'release', low_rank.extract(before, after, 2)
     save_release(folder, generator.config, {}, tiny_release)
     save_params(folder / 'teacher_adapter.safetensors', adapter)
     model = Denoiser(**config.model)
@@ -323,26 +325,30 @@ def test_an_adapter_of_the_student_is_all_that_is_trained(
 ):
     run, config = experiment('distill'), config_of('foley_distill').unlock()
     for stage in (config.progressive, config.consistency, config.energy):
-        stage.updates = 0  # imitation alone is compiled
-    config.rank, config.imitation.updates, config.imitation.walks = 2, 2, ((1, 1, 1), (2, 1, 0))
+        stage.updates = 0  # one recipe alone is compiled
+    config.rank, config.multi_teacher.updates, config.multi_teacher.trajectories = (
+        2,
+        2,
+        ((1, 1, 1), (2, 1, 0)),
+    )
     generator = Generator(tiny_release)
-    experts = [str(tiny_release), str(tiny_release / 'student.safetensors')]
-    subject = run.subject_of(generator, config, None, experts)
-    for of_release, of_file in jax.tree.leaves(subject.experts):
+    sources = [str(tiny_release), str(tiny_release / 'student.safetensors')]
+    subject = run.subject_of(generator, config, None, sources)
+    for of_release, of_file in jax.tree.leaves(subject.teachers):
         np.testing.assert_array_equal(of_release, of_file)
-    front_end = load_front_end(tiny_release)
-    scenes = latent_scenes(front_end, FoleySource(), 4, 1.0, 0, tmp_path)
+    encoders = load_frozen_encoders(tiny_release)
+    scenes = latent_scenes(encoders, FoleySource(), 4, 1.0, 0, tmp_path)
     sets = []
     monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
     data = run.crops(config, subject, scenes, scenes, tmp_path)
     assert len(sets[-1].arrays['text']) == 8  # recordings stand beside the scenes
     after = run.distill(config, subject, data, tmp_path / 'run')
     assert set(rank_of(after, generator.params['teacher'], 'self_qkv')) == {2}
-    for walks in (((1, 1, 2),), ((2, -1, 0),)):
-        config.imitation.walks = walks
-        with pytest.raises(ValueError, match='--experts gives 2, counted from 0'):
+    for trajectories in (((1, 1, 2),), ((2, -1, 0),)):
+        config.multi_teacher.trajectories = trajectories
+        with pytest.raises(ValueError, match='--multi_teacher gives 2, counted from 0'):
             run.plan(config, subject)
-    config.imitation.walks, config.energy.updates = ((1, 0, 0),), 1
+    config.multi_teacher.trajectories, config.energy.updates = ((1, 0, 0),), 1
     with pytest.raises(ValueError, match='energy.share'):
         run.plan(config, subject)
 
@@ -364,7 +370,7 @@ def test_networks_packed_as_adapters_are_what_they_were(
     run, before = experiment('pack_release'), Generator(tiny_release).params
     trained = {}
     for i, name in enumerate(('teacher', 'student')):
-        tree = low_rank.attach(jax.random.key(i), before[name], 2)
+        tree = low_rank.init(jax.random.key(i), before[name], 2)
         tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
         trained[name] = low_rank.merge(tree)
 
@@ -396,11 +402,11 @@ def test_networks_packed_as_adapters_are_what_they_were(
     packed = pack(tiny_release, 'one', trained)
     assert '| Ann | CC-BY-NC-3.0 |' in (tmp_path / 'one' / 'ATTRIBUTION.md').read_text()
     assert all(difference(packed[name], trained[name]) < rounding for name in trained)
-    gained = low_rank.factorise(before['teacher'], packed['teacher'], 2)
+    gained = low_rank.extract(before['teacher'], packed['teacher'], 2)
     wanted = low_rank.add(packed['student'], gained)
     shared = pack(tiny_release, 'two', trained, share=1.0)['student']
     assert difference(shared, wanted) < rounding < difference(shared, packed['student'])
-    own = low_rank.factorise(before['student'], packed['student'], 2)
+    own = low_rank.extract(before['student'], packed['student'], 2)
     further = {'student': low_rank.add(shared, own)}
     packed = pack(tmp_path / 'two', 'three', further)['student']
     assert difference(packed, further['student']) < 2 * rounding

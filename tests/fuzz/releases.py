@@ -15,12 +15,11 @@ import warnings
 
 import numpy as np
 
-from realaudio_jax.components import RELEASES, load_moments, read_release
 from realaudio_jax.integrity import MANIFEST_NAME
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.models.text_encoder import TOKENIZER_NAME, Tokenizer
-from realaudio_jax.release import read_tensors
+from realaudio_jax.release import RELEASES, load_moments, read_release, read_tensors
 from realaudio_jax.release_config import CONFIG_NAME
 from realaudio_jax.vocabulary import load_vocabulary
 

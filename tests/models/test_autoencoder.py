@@ -7,7 +7,6 @@ import pytest
 import scipy.stats
 import tiny
 
-from realaudio_jax.components import autoencoder_template
 from realaudio_jax.models.autoencoder import (
     BANDS,
     LEVELS,
@@ -20,6 +19,7 @@ from realaudio_jax.models.autoencoder import (
     samples_per_latent,
     synthesize,
 )
+from realaudio_jax.release import autoencoder_template
 from realaudio_jax.typing import LATENT_RATE
 
 MODEL = Autoencoder(**tiny.CONFIG['autoencoder'])

@@ -1,4 +1,4 @@
-"""What may and may not influence the denoiser, and its raster against plain loops."""
+"""What may and may not influence the denoiser, and its event features against plain loops."""
 
 import functools
 import math
@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 import tiny
 
-from realaudio_jax.components import denoiser_template, empty_conditioning
 from realaudio_jax.models.denoiser import (
     PATH,
     Block,
     Conditioning,
     Denoiser,
+    as_denoiser,
     attend,
     attention_scores,
-    bind,
-    event_raster,
+    event_features,
     frame_mask,
     latent_frames,
     rotate,
 )
 from realaudio_jax.noise import convert
+from realaudio_jax.release import denoiser_template, empty_conditioning
 
 MODEL = Denoiser(width=24, depth=2, heads=2)
 B, L, T, E, W, C = 2, 20, 5, 3, 384, 64
@@ -189,11 +189,11 @@ def test_bind_turns_the_prediction_into_data(params, apply):
     x, c = rand(B, L, C), conditioning()
     v = apply(params, x, TIME, c, ONES, ZEROS)
     want = convert(jnp.asarray(v), x, TIME, PATH, 'v', 'x0')
-    got = jax.jit(lambda p, x, t: bind(MODEL, p, c)(x, t))(params, x, TIME)
+    got = jax.jit(lambda p, x, t: as_denoiser(MODEL, p, c)(x, t))(params, x, TIME)
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-def slow_raster(c, channels, length):
+def slow_event_features(c, channels, length):
     """Per frame and item, in float64, from the words of the docstring."""
     c = jax.tree.map(lambda x: np.asarray(x, np.float64), c)
     rows = []
@@ -230,7 +230,7 @@ def slow_raster(c, channels, length):
 
 
 @pytest.mark.parametrize('events', ['some', 'short', 'none'])
-def test_raster_is_its_definition(events):
+def test_event_features_are_their_definition(events):
     c = conditioning(length=9, seed=4)
     c = c.replace(onset_s=c.onset_s * 0.5)
     if events == 'short':  # within one frame, of 40 ms
@@ -238,8 +238,8 @@ def test_raster_is_its_definition(events):
     if events == 'none':
         c = c.replace(event_mask=jnp.zeros((B, E), bool))
     channels = rand(B, E, 4)
-    want = slow_raster(c, np.float64(channels), 9)
-    np.testing.assert_allclose(event_raster(c, channels, 9), want, atol=2e-5)
+    want = slow_event_features(c, np.float64(channels), 9)
+    np.testing.assert_allclose(event_features(c, channels, 9), want, atol=2e-5)
 
 
 def test_rotary_products_depend_on_the_difference_of_times():
@@ -334,7 +334,7 @@ def test_forward_derivative_is_that_of_finite_differences(params, monkeypatch):
         @jax.jit
         def both(h):
             def predict(x, t, step_size):
-                return bind(MODEL, wide, c, jnp.array([1.5, 3.0]), step_size)(x, t)
+                return as_denoiser(MODEL, wide, c, jnp.array([1.5, 3.0]), step_size)(x, t)
 
             def moved(by):
                 return predict(*(a + by * b for a, b in zip(at, along, strict=True)))

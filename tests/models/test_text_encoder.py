@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 
 import realaudio_jax
-from realaudio_jax import release
+from realaudio_jax import packing, release
 from realaudio_jax.models import text_encoder
 from realaudio_jax.models.text_encoder import TextEncoder, Tokenizer
 
@@ -145,7 +145,7 @@ def test_too_many_tokens_is_an_error():
 
 def test_int8_states_stay_within_a_bound(tiny_params, batch, tmp_path):
     path = tmp_path / 'p.safetensors'
-    release.save_params(path, tiny_params, dtype='int8', block=2)
+    packing.save_params(path, tiny_params, dtype='int8', block=2)
     loaded = release.load_params(path, text_encoder.parameter_shapes(TINY))
     for old, new in zip(jax.tree.leaves(tiny_params), jax.tree.leaves(loaded), strict=True):
         assert np.abs(old - new).max() <= 0.5001 * np.abs(old).max() / 127

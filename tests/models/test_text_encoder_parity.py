@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import realaudio_jax
-from realaudio_jax import release
+from realaudio_jax import packing, release
 from realaudio_jax.models import text_encoder
 from realaudio_jax.typing import MAX_TEXT_TOKENS
 
@@ -153,7 +153,7 @@ def test_int8_release_is_close_to_the_original(original, reference, tmp_path, fo
     cosine = np.sum(sentence * reference['sentence'], axis=-1)
     assert cosine.min() > 0.999
     # The shipped file is the original, quantised: not some other weights.
-    release.save_params(
+    packing.save_params(
         tmp_path / 'p.safetensors', import_original(original), dtype='int8', block=64
     )
     again = release.read_tensors(tmp_path / 'p.safetensors')

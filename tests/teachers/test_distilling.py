@@ -10,9 +10,9 @@ import tiny_audioldm2
 import tiny_stable_audio_3
 import tiny_teacher
 
-from realaudio_jax import release
-from realaudio_jax.components import STUDENT_NAME
+from realaudio_jax import packing
 from realaudio_jax.noise import CosinePath
+from realaudio_jax.release import STUDENT_NAME
 from realaudio_jax.teachers import DISTILLABLE, Distillable, distilling, load_teacher
 from realaudio_jax.teachers.audioldm2 import distilling as audioldm2
 
@@ -126,7 +126,7 @@ def test_folders_that_hold_no_student_of_the_model(named, tmp_path):
         ({'teacher': name, 'student': facts}, 'missing'),
     ):
         (tmp_path / 'config.json').write_text(json.dumps(config | {'format_version': 1}))
-        release.save_params(tmp_path / STUDENT_NAME, model.subject().teacher_params)
+        packing.save_params(tmp_path / STUDENT_NAME, model.subject().teacher_params)
         with pytest.raises(ValueError, match=says) as error:
             model.load_student(tmp_path)
         assert '\n' not in str(error.value)

@@ -4,10 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from realaudio_jax.training.batches import Absence, to_batch, with_absence, with_onset_weight
+from realaudio_jax.training.batches import (
+    ConditionDropout,
+    to_batch,
+    with_absence,
+    with_onset_weight,
+)
 
 B, L, T, E, W, C = 3, 8, 4, 5, 6, 7
-NEVER = Absence(text=0.0, timeline=0.0, loudness=0.0, init=0.0)
+NEVER = ConditionDropout(text=0.0, timeline=0.0, loudness=0.0, init=0.0)
 
 
 def arrays(batch=B):
@@ -82,7 +87,9 @@ def test_given_regions_hold_the_latents_and_never_padding():
 
 def test_rates_are_those_asked_for_and_independent():
     """Of 2000 items, within 4 standard deviations (0.045)."""
-    c = draw(Absence(text=0.3, timeline=0.4, loudness=0.5, init=0.0), batch=2000)[1].conditioning
+    c = draw(ConditionDropout(text=0.3, timeline=0.4, loudness=0.5, init=0.0), batch=2000)[
+        1
+    ].conditioning
     no_text, no_events = ~np.asarray(c.text_mask)[:, 0], ~np.asarray(c.event_mask)[:, 0]
     loud = np.asarray(c.loudness_mask)
     for got, want in (
@@ -95,7 +102,7 @@ def test_rates_are_those_asked_for_and_independent():
 
 
 def test_pure_under_jit_and_a_function_of_the_key():
-    absence = Absence(0.5, 0.5, 0.5, 0.5)
+    absence = ConditionDropout(0.5, 0.5, 0.5, 0.5)
     start, want = draw(absence, seed=1, batch=2000)
     got = jax.jit(lambda batch, key: with_absence(batch, key, absence))(start, jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, got, want)

@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from realaudio_jax.mesh import make_mesh
 from realaudio_jax.training import checkpoints
 from realaudio_jax.training.checkpoints import Checkpointer, _require_match
-from realaudio_jax.training.sharding import make_mesh
 from realaudio_jax.training.state import apply_gradients, create_state
 
 

@@ -4,25 +4,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from realaudio_jax.training.sharding import (
-    data_mesh,
-    make_mesh,
-    param_sharding,
-    replicate,
-    shard_batch,
-)
-
-
-def test_mesh_shape():
-    assert dict(make_mesh().shape) == {'data': 4, 'model': 1}
-    assert dict(make_mesh(model_parallel=2).shape) == {'data': 2, 'model': 2}
-    assert dict(make_mesh(devices=jax.devices()[:3]).shape) == {'data': 3, 'model': 1}
-
-
-@pytest.mark.parametrize('parallel', [0, 3])
-def test_model_parallel_must_divide_the_devices(parallel):
-    with pytest.raises(ValueError, match='choose a divisor'):
-        make_mesh(model_parallel=parallel)
+from realaudio_jax.mesh import make_mesh, param_sharding
+from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 
 
 @pytest.mark.parametrize('kind', [np.asarray, jnp.asarray])
@@ -40,31 +23,6 @@ def test_batch_is_split_over_data_and_keeps_its_values(kind):
 def test_batch_that_cannot_be_split_is_named(leaf):
     with pytest.raises(ValueError, match=r"batch\['latents'\] of shape .* 4 data-parallel"):
         shard_batch(make_mesh(), {'latents': leaf})
-
-
-def test_large_parameters_split_their_largest_divisible_axis():
-    mesh = make_mesh(model_parallel=2)
-    shapes = {
-        'wide': jax.ShapeDtypeStruct((128, 512), jnp.float32),
-        'tall': jax.ShapeDtypeStruct((512, 128), jnp.float32),
-        'square': jax.ShapeDtypeStruct((256, 256), jnp.float32),
-        'odd_long': jax.ShapeDtypeStruct((513, 64), jnp.float32),
-        'indivisible': jax.ShapeDtypeStruct((513, 65), jnp.float32),
-        'bias': jax.ShapeDtypeStruct((512,), jnp.float32),
-        'step': jax.ShapeDtypeStruct((), jnp.int32),
-    }
-    specs = {name: sharding.spec for name, sharding in param_sharding(mesh, shapes).items()}
-    assert specs == {
-        'wide': P(None, 'model'),
-        'tall': P('model'),
-        'square': P(None, 'model'),
-        'odd_long': P(None, 'model'),
-        'indivisible': P(),
-        'bias': P(),
-        'step': P(),
-    }
-    alone = param_sharding(make_mesh(), shapes)
-    assert {sharding.spec for sharding in alone.values()} == {P()}
 
 
 def test_sharded_step_equals_one_device():

@@ -4,7 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from realaudio_jax.training.sharding import make_mesh, replicate
+from realaudio_jax.mesh import make_mesh
+from realaudio_jax.training.sharding import replicate
 from realaudio_jax.training.state import (
     apply_gradients,
     create_state,

@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from realaudio_jax.components import (
-    autoencoder_template,
-    denoiser_template,
-    empty_conditioning,
-)
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.release import autoencoder_template, denoiser_template, empty_conditioning
 from realaudio_jax.training.warm_start import change_code, deepen
 
 MODEL = Denoiser(width=24, depth=2, heads=2)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from realaudio_jax.audio import as_float
 from realaudio_jax.io import printable, resample
-from realaudio_jax.sound_files import as_float, read_audio
+from realaudio_jax.sound_files import read_audio
 from realaudio_jax.typing import Array, Float
 
 

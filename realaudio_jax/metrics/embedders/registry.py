@@ -5,10 +5,10 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from realaudio_jax.components import find_release
 from realaudio_jax.metrics.embedders import clap, crepe, gpvad, openl3, panns, vggish, yamnet
 from realaudio_jax.metrics.embedders.base import Embedder
 from realaudio_jax.metrics.embedders.tower import Tower, has_tower, load_tower
+from realaudio_jax.release import find_release
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.components import TOWER_NAME, read_release
 from realaudio_jax.metrics.embedders.base import Embedder
 from realaudio_jax.metrics.similarity import clap_score
 from realaudio_jax.models import text_encoder as text_lib
@@ -26,7 +25,7 @@ from realaudio_jax.models.audio_tower import (
     tower_log_mel,
 )
 from realaudio_jax.random import random_key
-from realaudio_jax.release import load_params
+from realaudio_jax.release import TOWER_NAME, load_params, read_release
 from realaudio_jax.release_config import AudioTowerConfig
 from realaudio_jax.typing import MAX_TEXT_TOKENS, Float, PyTree
 

@@ -14,7 +14,7 @@ from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames
-from realaudio_jax.program import SLOTS, Bucket, Slots
+from realaudio_jax.program import CAPACITIES, Bucket, Capacity
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Float, Int16
 
@@ -49,7 +49,9 @@ class SamplerConfig:
 
     def columns(self, generator: Generator) -> dict:
         """The columns of a table that name this config."""
-        guidance = generator.guidance(self.model) if self.guidance is None else self.guidance
+        guidance = (
+            generator.default_guidance_scale(self.model) if self.guidance is None else self.guidance
+        )
         return {
             'model': self.model,
             'steps': self.steps,
@@ -77,7 +79,7 @@ def equal_evaluations(
 
 
 def bucket_of(
-    sampler: SamplerConfig, seconds: float, batch: int, slots: Slots = SLOTS[-1]
+    sampler: SamplerConfig, seconds: float, batch: int, capacity: Capacity = CAPACITIES[-1]
 ) -> Bucket:
     """The program that makes `batch` sounds of a duration, with so much room, in this way."""
     return Bucket(
@@ -87,7 +89,7 @@ def bucket_of(
         sample_rate=SAMPLE_RATE,
         student=sampler.model == 'student',
         sampler=sampler.method,
-        slots=slots,
+        capacity=capacity,
     )
 
 
@@ -166,10 +168,10 @@ def generate_prompts(
             guidance,
             bucket.length,
         )
-        pcm, health, z = jax.device_get(generator.programs(bucket, request))
+        pcm, diagnostics, z = jax.device_get(generator.programs(bucket, request))
         count = min(batch, len(prompts) - first)
         for i in range(count):
-            if not health.finite[i]:
+            if not diagnostics.finite[i]:
                 raise FloatingPointError(
                     f'{sampler.model} at {sampler.steps} steps: the sound for '
                     f'{prompts[first + i]!r} is not finite; lower the guidance scale'

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.prepared import scene_source, teacher_scenes
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.metrics.similarity import step_coherence
 from realaudio_jax.noise import time_grid
 from realaudio_jax.random import random_key
@@ -73,7 +73,7 @@ def evaluate_pretrained_run(
 
 
 def coherence_rows(
-    subject: Subject,
+    subject: DistillationSetup,
     student_params: PyTree,
     batch: Batch,
     counts: Sequence[int],

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.teachers import distilling
 from realaudio_jax.teachers.audioldm2.model import (
     Conditioning,
@@ -44,7 +44,7 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
     return whole_batch(arrays, conditioning)
 
 
-def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:
+def subject(networks: Networks, params: PyTree, text: float = 0.0) -> DistillationSetup:
     """`make_subject` of a teacher's networks and the U-Net's parameters."""
     return make_subject(
         as_teacher(networks),

@@ -7,6 +7,7 @@ many frames as hops; magnitudes, Slaney's bands from 0 Hz up to half the sample 
 import jax.numpy as jnp
 
 from realaudio_jax import audio
+from realaudio_jax.mel import mel_basis
 from realaudio_jax.typing import Array, Float
 
 WINDOW, FLOOR = 1024, 1e-5  # samples; magnitude
@@ -29,5 +30,5 @@ def log_mel_frames(
     sound = jnp.pad(sound, [(0, 0), (extra * hop, extra * hop)], mode='reflect')
     frames = audio.frame(sound, reach * hop, hop)[:, extra:-extra, cut : cut + WINDOW]
     spectrum = jnp.fft.rfft(frames * audio.hann(WINDOW)[None, None])
-    mel = jnp.abs(spectrum) @ audio.mel_basis(sample_rate, WINDOW, bands)
+    mel = jnp.abs(spectrum) @ mel_basis(sample_rate, WINDOW, bands)
     return jnp.log(jnp.maximum(mel, FLOOR))

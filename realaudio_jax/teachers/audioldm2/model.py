@@ -22,7 +22,7 @@ import numpy as np
 
 from realaudio_jax import samplers
 from realaudio_jax.models.roberta import ClapText
-from realaudio_jax.noise import Denoise, as_denoise
+from realaudio_jax.noise import Denoise, x0_denoiser
 from realaudio_jax.random import random_key
 from realaudio_jax.teachers.audioldm2.language_model import LanguageModel, generate
 from realaudio_jax.teachers.audioldm2.mel import log_mel_frames
@@ -266,7 +266,7 @@ def bind(
     """
     schedule = networks.schedule
     apply = network(networks, params, conditioning.prompt, guidance_scale, step_size)
-    return as_denoise(schedule.path, apply, schedule.prediction)
+    return x0_denoiser(schedule.path, apply, schedule.prediction)
 
 
 def as_teacher(networks: Networks) -> Callable[..., Denoise]:
@@ -285,7 +285,7 @@ def as_teacher(networks: Networks) -> Callable[..., Denoise]:
         def guided(x_t, t):
             return samplers.guide(*jnp.split(predict(x_t, t), 2), guidance_scale)
 
-        return as_denoise(schedule.path, guided, schedule.prediction)
+        return x0_denoiser(schedule.path, guided, schedule.prediction)
 
     return teacher
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.data.array_cache import cache_key, weights_digest
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.models import roberta
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys, item_noise
@@ -156,7 +156,7 @@ class AudioLDM2:
         """Loads a distilled student; see `teachers.distilling.load_student`."""
         return load_student(folder, 'audioldm2', distilling.student_shapes(self.networks))
 
-    def subject(self, text: float = 0.0) -> Subject:
+    def subject(self, text: float = 0.0) -> DistillationSetup:
         """The U-Net as teacher and its initial student; see `distilling.subject`."""
         params = {name: self.params[name] for name in PREDICTORS}
         return distilling.subject(self.networks, params, text)

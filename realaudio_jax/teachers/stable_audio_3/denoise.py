@@ -10,7 +10,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from realaudio_jax.noise import Denoise, RectifiedFlowPath, as_denoise
+from realaudio_jax.noise import Denoise, RectifiedFlowPath, x0_denoiser
 from realaudio_jax.samplers import classifier_free_guidance, item_noise, multistep_consistency
 from realaudio_jax.teachers.stable_audio_3.conditioners import Conditioning, Duration
 from realaudio_jax.teachers.stable_audio_3.transformer import Transformer
@@ -67,7 +67,7 @@ def bind(
         )
         return velocity.astype(x_t.dtype)
 
-    return as_denoise(PATH, predict, 'velocity')
+    return x0_denoiser(PATH, predict, 'velocity')
 
 
 def guided(

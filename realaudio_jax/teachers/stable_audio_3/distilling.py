@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.teachers import distilling
 from realaudio_jax.teachers.distilling import guided_teacher, make_subject, whole_batch
 from realaudio_jax.teachers.stable_audio_3 import conditioners, transformer
@@ -34,7 +34,7 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
     return whole_batch(arrays, conditioning)
 
 
-def subject(networks: Networks, params: PyTree, text: float = 0.0) -> Subject:
+def subject(networks: Networks, params: PyTree, text: float = 0.0) -> DistillationSetup:
     """`make_subject` of a teacher's networks and their parameters."""
     return make_subject(
         guided_teacher(guided, networks),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.data.array_cache import cache_key, weights_digest
-from realaudio_jax.distillation.subject import Subject
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
@@ -147,7 +147,7 @@ class StableAudio3:
         """Loads a distilled student; see `teachers.distilling.load_student`."""
         return load_student(folder, 'stable_audio_3', distilling.student_shapes(self.networks))
 
-    def subject(self, text: float = 0.0) -> Subject:
+    def subject(self, text: float = 0.0) -> DistillationSetup:
         """Transformer and duration embedder as teacher, and a student; see `distilling.subject`."""
         params = {name: self.params[name] for name in PREDICTORS}
         return distilling.subject(self.networks, params, text)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.noise import CosinePath, Denoise, as_denoise
+from realaudio_jax.noise import CosinePath, Denoise, x0_denoiser
 from realaudio_jax.samplers import dpm_solver_pp_2m_sde, item_noise, side_by_side_guidance
 from realaudio_jax.teachers.layers import tile_like
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, Projection
@@ -62,7 +62,7 @@ def bind(
         )
         return v.astype(x_t.dtype)
 
-    return as_denoise(PATH, predict, 'v')
+    return x0_denoiser(PATH, predict, 'v')
 
 
 def guided(

@@ -10,10 +10,10 @@ import pytest
 from realaudio_jax import calibration
 from realaudio_jax.audio import loudness_lufs
 from realaudio_jax.calibration import calibrate_run
-from realaudio_jax.components import MOMENTS_NAME, load_moments
 from realaudio_jax.metrics.evaluation import run as evaluation
 from realaudio_jax.metrics.evaluation.run import PLAYED_LUFS, _played, evaluate_run
-from realaudio_jax.release import save_params
+from realaudio_jax.packing import save_params
+from realaudio_jax.release import MOMENTS_NAME, load_moments
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE

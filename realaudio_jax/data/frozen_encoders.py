@@ -1,4 +1,7 @@
-"""Frozen encoders: audio to latents, text to states."""
+"""The frozen networks that prepare training data: audio to latents, text to states."""
+
+import os
+import pathlib
 
 import jax
 import numpy as np
@@ -6,20 +9,30 @@ import numpy as np
 from realaudio_jax.data.array_cache import cache_key, weights_digest
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.text_encoder import (
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
     TextEncoder,
     Tokenizer,
+    parameter_shapes,
     sentence_embedding,
+)
+from realaudio_jax.release import (
+    AUTOENCODER_NAME,
+    autoencoder_template,
+    find_release,
+    load_params,
+    read_release,
 )
 from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
 
 
-class FrontEnd:
+class FrozenEncoders:
     """Frozen autoencoder and text encoder, compiled once for each shape.
 
     Args:
-      autoencoder, autoencoder_params: as a release holds them.
-      text_encoder, text_params: likewise.
-      tokenizer: of the text encoder.
+        autoencoder, autoencoder_params: as a release holds them.
+        text_encoder, text_params: likewise.
+        tokenizer: of the text encoder.
     """
 
     def __init__(
@@ -60,8 +73,30 @@ class FrontEnd:
     def fingerprint(self) -> str:
         """Hash of the weights of both networks."""
         return cache_key(
-            'front end',
+            'front end',  # in the keys of caches that exist
             networks=[repr(self.autoencoder), repr(self._text_encoder)],
             weights=weights_digest((self.autoencoder_params, self._text_params)),
             tokenizer=self.tokenizer.digest,
         )
+
+
+def load_frozen_encoders(
+    release: str | os.PathLike, autoencoder: str | os.PathLike | None = None
+) -> FrozenEncoders:
+    """The text encoder and autoencoder of a release, for preparing training data.
+
+    Args:
+        release: name or folder; only its frozen networks are read.
+        autoencoder: a safetensors file to use instead of the release's.
+    """
+    folder = find_release(release)
+    config = read_release(folder, AUTOENCODER_NAME, WEIGHTS_NAME, TOKENIZER_NAME)
+    model = Autoencoder(**config.autoencoder.to_dict())
+    path = pathlib.Path(autoencoder) if autoencoder else folder / AUTOENCODER_NAME
+    return FrozenEncoders(
+        model,
+        load_params(path, autoencoder_template(model)),
+        TextEncoder(),
+        load_params(folder / WEIGHTS_NAME, parameter_shapes()),
+        Tokenizer(folder / TOKENIZER_NAME),
+    )

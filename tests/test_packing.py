@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import tiny
 
-from realaudio_jax import components, low_rank
-from realaudio_jax.components import (
+from realaudio_jax import low_rank, packing, release
+from realaudio_jax.data.frozen_encoders import load_frozen_encoders
+from realaudio_jax.generator import Generator
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.packing import save_params, save_release
+from realaudio_jax.release import (
     RELEASES,
     autoencoder_template,
     denoiser_parts,
     denoiser_template,
     empty_conditioning,
     find_release,
-    load_front_end,
-    save_release,
+    load_params,
 )
-from realaudio_jax.generator import Generator
-from realaudio_jax.models.autoencoder import Autoencoder
-from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.release import load_params, save_params
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.typing import LATENT_CHANNELS, MAX_EVENTS, MAX_TEXT_TOKENS
 
@@ -69,8 +69,8 @@ def test_moments_are_copied_with_the_networks_they_are_of(tiny_release, tmp_path
     base, ones = tmp_path / 'base', np.ones(LATENT_CHANNELS, np.float32)
     shutil.copytree(tiny_release, base)
     found = {str(n): {'gain': n * ones, 'shift': -n * ones} for n in (1, 2, 4, 8)}
-    save_params(base / components.MOMENTS_NAME, found)
-    jax.tree.map(np.testing.assert_array_equal, components.load_moments(base), found)
+    save_params(base / release.MOMENTS_NAME, found)
+    jax.tree.map(np.testing.assert_array_equal, release.load_moments(base), found)
     params = {
         'student': tiny.random_params(denoiser_template(DENOISER), 9),
         'teacher': tiny.random_params(denoiser_template(DENOISER), 8),
@@ -80,15 +80,15 @@ def test_moments_are_copied_with_the_networks_they_are_of(tiny_release, tmp_path
     }
     for name, kept in (('autoencoder', True), ('student', False), ('teacher', False)):
         save_release(tmp_path / name, tiny.CONFIG, {name: params[name]}, base)
-        assert bool(components.load_moments(tmp_path / name)) is kept
+        assert bool(release.load_moments(tmp_path / name)) is kept
     save_release(base, tiny.CONFIG, {'student': params['student']}, base)
-    assert not components.load_moments(base)
+    assert not release.load_moments(base)
 
 
 def test_moments_are_of_every_count_of_steps(tiny_release, tmp_path):
     shutil.copytree(tiny_release, tmp_path / 'new')
     ones = np.ones(LATENT_CHANNELS, np.float32)
-    save_params(tmp_path / 'new' / components.MOMENTS_NAME, {'4': {'gain': ones, 'shift': ones}})
+    save_params(tmp_path / 'new' / release.MOMENTS_NAME, {'4': {'gain': ones, 'shift': ones}})
     with pytest.raises(ValueError, match='missing 1/gain'):
         Generator(tmp_path / 'new')
 
@@ -105,7 +105,7 @@ def test_a_full_disk_names_the_file(tiny_release, tmp_path, monkeypatch):
         target.write_bytes(b'half')
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(components.shutil, 'copyfile', full)
+    monkeypatch.setattr(packing.shutil, 'copyfile', full)
     with pytest.raises(OSError, match='cannot write .*: No space left on device; free some space'):
         save_release(tmp_path / 'new', tiny.CONFIG, {}, tiny_release)
     assert not list((tmp_path / 'new').iterdir())
@@ -117,19 +117,19 @@ def test_a_front_end_may_take_another_autoencoder(tiny_release, tmp_path):
     save_release(tmp_path, tiny.CONFIG, {'autoencoder': other}, tiny_release)
     path = tmp_path / 'autoencoder.safetensors'
     prints = {
-        load_front_end(tiny_release).fingerprint(),
-        load_front_end(tiny_release, path).fingerprint(),
+        load_frozen_encoders(tiny_release).fingerprint(),
+        load_frozen_encoders(tiny_release, path).fingerprint(),
     }
-    assert len(prints) == 2 and load_front_end(tmp_path).fingerprint() in prints
+    assert len(prints) == 2 and load_frozen_encoders(tmp_path).fingerprint() in prints
     with pytest.raises(FileNotFoundError, match='gone'):
-        load_front_end(tiny_release, tmp_path / 'gone.safetensors')
+        load_frozen_encoders(tiny_release, tmp_path / 'gone.safetensors')
 
 
 def with_adapter(tiny_release, folder):
     """A release whose student has an adapter, and the student's parameters."""
     shapes = denoiser_template(DENOISER)
     base = load_params(tiny_release / 'student.safetensors', shapes)
-    tree = low_rank.attach(jax.random.key(0), base, 1)
+    tree = low_rank.init(jax.random.key(0), base, 1)
     tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
     save_release(folder, tiny.CONFIG, {}, tiny_release)
     save_params(folder / 'student_adapter.safetensors', tree['adapter'])
@@ -148,7 +148,7 @@ def test_a_student_is_its_file_and_the_adapter_beside_it(tiny_release, tmp_path)
 
 def test_a_student_has_its_share_of_the_adapter_of_the_teacher(tiny_release, tmp_path):
     student = with_adapter(tiny_release, tmp_path)
-    tree = low_rank.attach(jax.random.key(1), Generator(tiny_release).params['teacher'], 2)
+    tree = low_rank.init(jax.random.key(1), Generator(tiny_release).params['teacher'], 2)
     adapter = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
     config = tiny.CONFIG | {'student': tiny.CONFIG['student'] | {'teacher_adapter': 0.5}}
     save_release(tmp_path, config, {}, tiny_release)
@@ -160,7 +160,7 @@ def test_a_student_has_its_share_of_the_adapter_of_the_teacher(tiny_release, tmp
     wanted = low_rank.add(student, half), low_rank.add(tree['base'], adapter)
     for name, whole in zip(('student', 'teacher'), wanted, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params[name], whole)
-    apart = low_rank.beside(*denoiser_parts(tmp_path, 'student.safetensors', student))
+    apart = low_rank.combine(*denoiser_parts(tmp_path, 'student.safetensors', student))
     assert set(apart) == {'base', 'adapter'}
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), low_rank.merge(apart), wanted[0]
@@ -220,8 +220,8 @@ def test_a_release_of_other_files_is_one_line(tiny_release, tmp_path, damage, li
     with_adapter(tiny_release, tmp_path)
     ones = np.ones(LATENT_CHANNELS, np.float32)
     moments = {str(n): {'gain': ones, 'shift': 0 * ones} for n in (1, 2, 4, 8)}
-    save_params(tmp_path / components.MOMENTS_NAME, moments)
-    components.read_release(tmp_path)
+    save_params(tmp_path / release.MOMENTS_NAME, moments)
+    release.read_release(tmp_path)
     damage(tmp_path)
     with pytest.raises(ValueError, match=line) as caught:
         Generator(tmp_path)
@@ -231,12 +231,12 @@ def test_a_release_of_other_files_is_one_line(tiny_release, tmp_path, damage, li
 def test_a_release_without_a_manifest_loads_with_a_note(own_release):
     (own_release / 'SHA256SUMS').unlink()
     with pytest.warns(UserWarning, match='has no SHA256SUMS: damage') as caught:
-        components.read_release(own_release)
+        release.read_release(own_release)
     assert len(caught) == 1
-    components.find_release('foley')
+    release.find_release('foley')
 
 
 def test_the_shipped_release_is_what_its_manifest_lists(recwarn):
-    components.read_release(RELEASES / 'foley')
-    components.read_release(RELEASES / 'foley', components.TOWER_NAME)
+    release.read_release(RELEASES / 'foley')
+    release.read_release(RELEASES / 'foley', release.TOWER_NAME)
     assert not recwarn.list

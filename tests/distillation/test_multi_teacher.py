@@ -1,21 +1,21 @@
-"""A student is asked what the expert of each noise level answers, where the experts lead."""
+"""The student learns what the teacher of each noise level predicts on the teachers' trajectory."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import toys
 
-from realaudio_jax.distillation.imitation import Imitation
+from realaudio_jax.distillation.multi_teacher import MultiTeacher
 from realaudio_jax.distillation.recipe import noise_like
 
-EXPERTS, STUDENT = (0.9, 0.4, 0.1, 0.25), 0.7  # each multiplies x
-WALKS = ((1, 3, 0), (2, 0, 1), (4, 2, 1), (5, 1, 0))
+TEACHERS, STUDENT = (0.9, 0.4, 0.1, 0.25), 0.7  # each multiplies x
+TRAJECTORIES = ((1, 3, 0), (2, 0, 1), (4, 2, 1), (5, 1, 0))
 
 
-def losses(walks, student=toys.linear_student, experts=EXPERTS, **given):
-    """A function of the key: (loss [B], the noise that the walk begins with)."""
+def losses(trajectories, student=toys.linear_student, teachers=TEACHERS, **given):
+    """A function of the key: (loss [B], the noise that the trajectory begins with)."""
     batch = toys.batch().replace(**given)
-    recipe = Imitation(jnp.float32(experts), student, toys.PATH, walks)
+    recipe = MultiTeacher(jnp.float32(teachers), student, toys.PATH, trajectories)
     run = jax.jit(lambda key: recipe.loss(jnp.float32(STUDENT), None, None, batch, key)[0])
 
     def both(key):
@@ -25,12 +25,12 @@ def losses(walks, student=toys.linear_student, experts=EXPERTS, **given):
     return both
 
 
-def expected(noise, walk, at):
+def expected(noise, trajectory, at):
     """The loss at `at` steps to go, made again in float64."""
-    steps, above, below = walk
+    steps, above, below = trajectory
 
     def answer(x, k):
-        return EXPERTS[above if k / steps > 0.5 else below] * x
+        return TEACHERS[above if k / steps > 0.5 else below] * x
 
     def time(k):
         return np.full(toys.B, k / steps)
@@ -41,30 +41,30 @@ def expected(noise, walk, at):
     return toys.error(STUDENT * x, answer(x, at), time(at), toys.batch().mask)
 
 
-def test_each_expert_leads_and_answers_on_its_side_of_the_middle():
-    run, seen = losses(WALKS), set()
+def test_each_teacher_serves_its_side_of_the_middle():
+    run, seen = losses(TRAJECTORIES), set()
     for seed in range(100):
         got, noise = run(jax.random.key(seed))
         found = [
-            (walk[0], at)
-            for walk in WALKS
-            for at in range(1, walk[0] + 1)
-            if np.allclose(got, expected(noise, walk, at), rtol=1e-3)
+            (trajectory[0], at)
+            for trajectory in TRAJECTORIES
+            for at in range(1, trajectory[0] + 1)
+            if np.allclose(got, expected(noise, trajectory, at), rtol=1e-3)
         ]
         assert len(found) == 1
         seen |= set(found)
-    assert seen == {(steps, at) for steps, *_ in WALKS for at in range(1, steps + 1)}
+    assert seen == {(steps, at) for steps, *_ in TRAJECTORIES for at in range(1, steps + 1)}
 
 
-def test_who_answers_as_the_experts_has_no_loss_and_experts_do_not_learn():
-    same, _ = losses(WALKS, experts=(STUDENT,) * 4)(jax.random.key(0))
+def test_the_teachers_prediction_has_no_loss_and_teachers_do_not_learn():
+    same, _ = losses(TRAJECTORIES, teachers=(STUDENT,) * 4)(jax.random.key(0))
     np.testing.assert_allclose(same, 0, atol=1e-9)
 
-    def loss(experts, student):
-        recipe = Imitation(experts, toys.linear_student, toys.PATH, ((4, 0, 1),))
+    def loss(teachers, student):
+        recipe = MultiTeacher(teachers, toys.linear_student, toys.PATH, ((4, 0, 1),))
         return jnp.sum(recipe.loss(student, None, None, toys.batch(), jax.random.key(0))[0])
 
-    towards = jax.grad(loss, (0, 1))(jnp.float32(EXPERTS), jnp.float32(STUDENT))
+    towards = jax.grad(loss, (0, 1))(jnp.float32(TEACHERS), jnp.float32(STUDENT))
     np.testing.assert_array_equal(towards[0], 0)
     assert abs(towards[1]) > 1e-3
 

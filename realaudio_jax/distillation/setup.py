@@ -1,0 +1,37 @@
+"""The setup of a distillation run: teacher, initial student, and how batches are prepared."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from realaudio_jax.distillation.recipe import Batch, Student, Teacher
+from realaudio_jax.noise import NoisePath
+from realaudio_jax.typing import Array, Key, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationSetup:
+    """Everything `experiments/distill` needs of the networks.
+
+    Attributes:
+        teacher, student: as `recipe` describes them.
+        path: the noise path of both.
+        teacher_params: frozen.
+        student_params: initial student parameters, with the same predictions as the teacher.
+        to_batch: converts stacked items of the data to a recipe's batch.
+        prepare: condition dropout and frame weights of each batch; pure, for use in a step.
+        network: settings of the teacher's networks, number formats included; with the digest of the
+            weights it names the teacher in the keys of caches.
+        teachers: stacked parameters of several students, see `multi_teacher`; None without them.
+    """
+
+    teacher: Teacher
+    student: Student
+    path: NoisePath
+    teacher_params: PyTree
+    student_params: PyTree
+    to_batch: Callable[[dict[str, np.ndarray]], Batch]
+    prepare: Callable[[Batch, Key[Array, '']], Batch]
+    network: str = ''
+    teachers: PyTree | None = None

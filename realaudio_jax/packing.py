@@ -1,0 +1,246 @@
+"""Writes releases: parameters as strict safetensors files, and a whole release from its parts.
+
+`release` reads them. Floats may be stored as int8 with a float32 scale `<name>.scale`:
+
+    q = round(w / s),  s = max |w| / 127  over all axes but the channel's,
+
+so that |w - s q| <= s / 2. The channel is the last axis (Flax kernels), the row of an embedding. A
+kernel's channel may be cut into blocks of inputs with a scale each: one large weight then coarsens
+its block alone. Each axis of a scale divides the same axis of its parameter.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+
+from realaudio_jax import integrity
+from realaudio_jax.io import atomic_path
+from realaudio_jax.models import text_encoder as text_lib
+from realaudio_jax.release import (
+    AUTOENCODER_NAME,
+    GENERATOR_FILES,
+    MOMENTS_NAME,
+    SCALE_SUFFIX,
+    STUDENT_NAME,
+    TEACHER_NAME,
+    TOWER_NAME,
+    VERIFY_REMEDY,
+    VOCABULARY_NAME,
+    adapter_name,
+    checksum,
+    denoiser_parts,
+    expand_scale,
+    find_release,
+    load_params,
+    named_leaves,
+    read_release,
+)
+from realaudio_jax.release_config import CONFIG_NAME, FORMAT_VERSION, ReleaseConfig
+from realaudio_jax.typing import PyTree
+
+NETWORK_KEY = 'denoiser'  # of a trained teacher's metadata: the module's arguments as JSON
+STORAGE_DTYPES = {
+    'float32': np.dtype(np.float32),
+    'float16': np.dtype(np.float16),
+    'bfloat16': np.dtype(ml_dtypes.bfloat16),
+    'int8': np.dtype(np.int8),
+}
+
+# Files that a new release takes over from an older one where it is not given others.
+FROZEN = (
+    text_lib.WEIGHTS_NAME,
+    text_lib.TOKENIZER_NAME,
+    'NOTICE-text-encoder.txt',
+    VOCABULARY_NAME,
+)
+
+
+def save_release(
+    folder: str | os.PathLike,
+    config: ReleaseConfig | Mapping[str, Any],
+    params: Mapping[str, PyTree],
+    base: str | os.PathLike,
+    dtype: str = 'float16',
+    block: int | None = None,
+) -> None:
+    """Writes a release: the networks given, and the other files of an older one beside them.
+
+    Args:
+        folder: where; made if it is missing.
+        config: or what its JSON holds; an audio tower is copied if this describes one.
+        params: by file stem: 'autoencoder', 'teacher', 'student', 'student_adapter' and the like.
+            One that is not given is copied; moments are, if the student and the teacher are.
+        base: name or folder of the release that gives the rest.
+        dtype, block: how the networks given are stored, see `save_params`.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+        ValueError: a bad config, or a base that is damaged.
+    """
+    folder, base, config = pathlib.Path(folder), find_release(base), ReleaseConfig.of(config)
+    integrity.verify(base, remedy=VERIFY_REMEDY)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / integrity.MANIFEST_NAME).unlink(missing_ok=True)  # true again at the end
+    given = {f'{stem}.safetensors' for stem in params}
+    given |= {adapter_name(name) for name in given}
+    tower = (TOWER_NAME,) if config.audio_tower else ()
+    networks = (TEACHER_NAME, STUDENT_NAME)
+    copied = [*FROZEN, *tower, AUTOENCODER_NAME, *networks, *map(adapter_name, networks)]
+    if given & {*networks, *map(adapter_name, networks)}:
+        (folder / MOMENTS_NAME).unlink(missing_ok=True)
+    else:
+        copied.append(MOMENTS_NAME)
+    for name in copied:
+        if name not in given and (base / name).is_file() and base != folder:
+            with atomic_path(folder / name) as temporary:
+                shutil.copyfile(base / name, temporary)
+    for stem, tree in params.items():
+        (folder / adapter_name(f'{stem}.safetensors')).unlink(missing_ok=True)
+        save_params(folder / f'{stem}.safetensors', tree, dtype=dtype, block=block)
+    config.write(folder)
+    read = (CONFIG_NAME, *GENERATOR_FILES, *tower)
+    integrity.write_manifest(folder, [name for name in read if (folder / name).exists()])
+
+
+def weights_of(source: str | os.PathLike, name: str) -> pathlib.Path:
+    """Path of a run's initial weights: `source` itself, or the file in that release.
+
+    Args:
+        source: a .safetensors file, or the name or folder of a release.
+        name: TEACHER_NAME or STUDENT_NAME.
+
+    Raises:
+        FileNotFoundError: as `find_release`.
+    """
+    path = pathlib.Path(source)
+    return path if path.suffix == '.safetensors' else find_release(source) / name
+
+
+def starting_parts(
+    source: str | os.PathLike, name: str, shapes: PyTree
+) -> tuple[PyTree, PyTree | None]:
+    """Initial weights of a run and, separately, an adapter or None.
+
+    Args:
+        source: see `weights_of`; a file has no adapter.
+        name, shapes: see `denoiser_parts`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find_release` and `denoiser_parts`.
+    """
+    path = weights_of(source, name)
+    if path == pathlib.Path(source):
+        return load_params(path, shapes), None
+    read_release(path.parent)
+    return denoiser_parts(path.parent, name, shapes)
+
+
+def save_params(
+    path: str | os.PathLike,
+    params: PyTree,
+    metadata: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+    block: int | None = None,
+) -> None:
+    """Writes a tree of arrays as one safetensors file, whole or not at all.
+
+    Equal arrays and strings give equal bytes. A folder with a manifest lists the file anew.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        params: nested dicts of arrays: floats, integers or booleans.
+        metadata: extra strings for the file's header.
+        dtype: storage of the floats: a key of STORAGE_DTYPES, or None to keep each as it is. With
+            'int8', vectors and scalars, which are small, stay float32. Integers stay as they are.
+        block: of `quantise`, for the kernels stored as int8.
+
+    Raises:
+        ValueError: an unknown dtype, a reserved or repeated name, or a value that is not finite or
+            too large for `dtype`.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    if dtype is not None and dtype not in STORAGE_DTYPES:
+        raise ValueError(f'cannot store as {dtype!r}: choose one of {", ".join(STORAGE_DTYPES)}')
+    tensors = {}
+    for name, leaf in named_leaves(params):
+        if name in tensors or name.endswith(SCALE_SUFFIX):
+            raise ValueError(f'cannot save {path}: rename {name!r}, a repeated or reserved name')
+        # Linen trees may hold transposed views; safetensors wants rows in order.
+        array = np.array(leaf, order='C')
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            tensors[name] = array
+            continue
+        kind = array.dtype if dtype is None else STORAGE_DTYPES[dtype]
+        if dtype == 'int8' and array.ndim < 2:
+            kind = np.dtype(np.float32)
+        with np.errstate(over='ignore'):  # reported just below, with the name
+            finite = np.isfinite(array if kind == np.int8 else array.astype(kind)).all()
+        if not finite:
+            raise ValueError(
+                f'cannot save {path}: {name} is not finite as {kind}; '
+                'keep the last good parameters or choose a wider dtype'
+            )
+        if kind == np.int8:
+            axis = 0 if name.split('/')[-1] == 'embedding' else -1
+            tensors[name], tensors[name + SCALE_SUFFIX] = quantise(array, axis, block)
+        else:
+            tensors[name] = array.astype(kind)
+    header = dict(metadata or {}) | {
+        'format_version': str(FORMAT_VERSION),
+        'crc32': checksum(tensors),
+    }
+    encoded = _sorted_header(safetensors.numpy.save(tensors, header))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded)
+    integrity.update_manifest(pathlib.Path(path).parent, pathlib.Path(path).name)
+
+
+def quantise(
+    values: np.ndarray, channel_axis: int = -1, block: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric int8 with one scale per channel: q = round(w / s), s = max |w| / 127.
+
+    Args:
+        values: floats of at least two axes.
+        channel_axis: the axis that keeps a scale of its own.
+        block: how many inputs (the last axis but one) share a scale, where that divides them; all
+            of them where it is None. Only where the channel is the last axis.
+
+    Returns:
+        int8 of the same shape, in [-127, 127], and float32 scales whose axes divide those of
+        `values`: whole along the channel, 1 elsewhere, or the number of blocks.
+    """
+    values = np.asarray(values, np.float32)
+    others = tuple(i for i in range(values.ndim) if i != channel_axis % values.ndim)
+    size = values.shape[-2]
+    if block and channel_axis == -1 and size % block == 0:
+        cut = values.reshape(*values.shape[:-2], size // block, block, values.shape[-1])
+        # All axes but the blocks' and the channel's; the blocks' then stands where inputs did.
+        others = (*range(values.ndim - 2), values.ndim - 1)
+        peak = np.max(np.abs(cut), axis=others, keepdims=True).squeeze(values.ndim - 1)
+    else:
+        peak = np.max(np.abs(values), axis=others, keepdims=True, initial=0.0)
+    scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)  # 1 for a channel of zeros
+    steps = np.round(values / expand_scale(scale, values.shape))
+    return np.clip(steps, -127, 127).astype(np.int8), scale
+
+
+def _sorted_header(encoded: bytes) -> bytes:
+    """The same file with the strings of its header in the order of their names.
+
+    The safetensors library writes them in another order in every process.
+    """
+    size = 8 + int.from_bytes(encoded[:8], 'little')
+    header = json.loads(encoded[8:size])
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+    text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+    text += b' ' * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, 'little') + text + encoded[size:]
