@@ -131,15 +131,16 @@ def subject_of(
     if student:
         begin, adapter = starting_parts(student, STUDENT_NAME, params)
     learnt = [
-        low_rank.merge(low_rank.combine(*starting_parts(source, STUDENT_NAME, params)))
-        for source in multi_teacher
+        low_rank.merge(*starting_parts(source, STUDENT_NAME, params)) for source in multi_teacher
     ]
+    base, trainable = low_rank.trainable(random_key(config.seed), begin, adapter, config.rank)
     return DistillationSetup(
         teacher=teacher,
-        student=lambda params, *told: bound(low_rank.merge(params), *told),
+        student=bound,
         path=PATH,
         teacher_params=params,
-        student_params=low_rank.trainable(random_key(config.seed), begin, adapter, config.rank),
+        student_params=trainable,
+        base=base,
         to_batch=to_batch,
         prepare=functools.partial(
             prepare, absence=ConditionDropout(**config.absence), onset_weight=config.onset_weight
@@ -313,30 +314,32 @@ def stage_of(settings: dict[str, Any], available: Mapping[str, Any]) -> Stage:
 
 
 def train_step(
-    state, previous, teacher_params, recipe, batch, key, learning_rate, free, *, tx, prepare,
-    ema_decay,
+    state, previous, base, teacher_params, recipe, batch, key, learning_rate, mask, *, tx,
+    prepare, ema_decay,
 ):  # fmt: skip
     """One update of the student. `previous` is the target where it is not the average.
 
-    Gradients are multiplied by `free`, see `trained`: 0 leaves a parameter as it is.
+    The student's parameters are what is trained joined with `base`. Gradients are multiplied by
+    `mask`, see `trainable_mask`.
     """
     key_batch, key_loss = jax.random.split(key)
     batch = prepare(batch, key_batch)
-    target = state.ema_params if previous is None else previous
+    target = low_rank.join(base, state.ema_params if previous is None else previous)
 
-    def loss_fn(params):
+    def loss_fn(trained):
+        params = low_rank.join(base, trained)
         loss, metrics = recipe.loss(params, target, teacher_params, batch, key_loss)
         return jnp.mean(loss), metrics
 
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
-    grads = jax.tree.map(jnp.multiply, grads, free)
+    grads = jax.tree.map(jnp.multiply, grads, mask)
     return apply_gradients(state, grads, tx, ema_decay, learning_rate), metrics
 
 
-def trained(params: PyTree, frozen: str) -> PyTree:
+def trainable_mask(params: PyTree, frozen: str) -> PyTree:
     """1 for each parameter that a stage trains, 0 for those whose name has `frozen` in it."""
-    free = [not (frozen and re.search(frozen, name)) for name, _ in named_leaves(params)]
-    return jax.tree.unflatten(jax.tree.structure(params), map(jnp.float32, free))
+    mask = [not (frozen and re.search(frozen, name)) for name, _ in named_leaves(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), map(jnp.float32, mask))
 
 
 def optimizer(learning_rate) -> optax.GradientTransformation:
@@ -348,7 +351,7 @@ def distill(config, subject: DistillationSetup, data, workdir: pathlib.Path) -> 
     """All stages. Returns the averaged student, None if stopped."""
     sizes = [config.batch_size, *([config.energy.batch_size] if takes_samples(config) else [])]
     mesh = data_mesh(*sizes)
-    places = ('teacher_params', 'student_params', 'teachers')
+    places = ('teacher_params', 'student_params', 'base', 'teachers')
     subject = dataclasses.replace(
         subject, **{name: replicate(mesh, getattr(subject, name)) for name in places}
     )
@@ -371,7 +374,7 @@ def distill(config, subject: DistillationSetup, data, workdir: pathlib.Path) -> 
         begin = 0
         for stage in stages:
             end = begin + stage.updates
-            free = trained(subject.student_params, stage.frozen)
+            mask = trainable_mask(subject.student_params, stage.frozen)
             with Progress(total, stage.name, int(state['step'])) as progress:
                 for step in range(max(begin, int(state['step'])), end):
                     if step == begin:  # the student so far becomes the teacher of this stage
@@ -381,9 +384,16 @@ def distill(config, subject: DistillationSetup, data, workdir: pathlib.Path) -> 
                     rate = stage.learning_rate * min(1.0, (end - step) / (0.5 * stage.updates))
                     batch = shard_batch(mesh, subject.to_batch(next(data)))
                     student, metrics = step_fn(
-                        state['student'], previous, subject.teacher_params, stage.recipe, batch,
-                        jax.random.fold_in(key, step), rate, free,
-                    )  # fmt: skip
+                        state['student'],
+                        previous,
+                        subject.base,
+                        subject.teacher_params,
+                        stage.recipe,
+                        batch,
+                        jax.random.fold_in(key, step),
+                        rate,
+                        mask,
+                    )
                     done = step + 1
                     state = {**state, 'student': student, 'step': jnp.int32(done)}
                     if done % config.log_every == 0:
@@ -396,7 +406,9 @@ def distill(config, subject: DistillationSetup, data, workdir: pathlib.Path) -> 
                     if stop.requested:
                         return None
             begin = end
-    before, after = (low_rank.merge(p) for p in (state['previous'], state['student'].ema_params))
+    before, after = (
+        low_rank.join(subject.base, p) for p in (state['previous'], state['student'].ema_params)
+    )
     return interpolate(before, after, stages[-1])
 
 

@@ -82,18 +82,19 @@ def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) ->
     eps = jax.random.normal(key_noise, batch.latents.shape)
     x_t = diffuse(PATH, batch.latents, eps, t)
     v = PATH.alpha(t)[:, None, None] * eps - PATH.sigma(t)[:, None, None] * batch.latents
-    whole, ones = low_rank.merge(params), jnp.ones(size)
-    prediction = model.apply(whole, x_t, t, batch.conditioning, ones, jnp.zeros(size))
+    ones = jnp.ones(size)
+    prediction = model.apply(params, x_t, t, batch.conditioning, ones, jnp.zeros(size))
     error = jnp.mean(jnp.square(prediction - v), axis=-1) * batch.mask
     return jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1.0)
 
 
-def train_step(state, batch, key, learning_rate, *, model, tx, config):
-    """One update. Returns (state, metrics)."""
+def train_step(state, base, batch, key, learning_rate, *, model, tx, config):
+    """One update of what is trained of a network, see `low_rank.trainable`; (state, metrics)."""
     key_absence, key_loss = jax.random.split(key)
     batch = prepare(batch, key_absence, ConditionDropout(**config.absence), config.onset_weight)
 
-    def loss_fn(params):
+    def loss_fn(trained):
+        params = low_rank.join(base, trained)
         return jnp.mean(diffusion_loss(model, params, batch, key_loss))
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
@@ -157,7 +158,7 @@ def warm_start(
         init, TEACHER_NAME, denoiser_template(model.clone(depth=depth, curves=curves))
     )
     if init_code or depth != model.depth or curves != model.curves:
-        params, adapter = low_rank.merge(low_rank.combine(params, adapter)), None
+        params, adapter = low_rank.merge(params, adapter), None
     if init_code:
         code = load_params(init_code, autoencoder_template(encoders.autoencoder))
         params = change_code(params, code, encoders.autoencoder_params)
@@ -284,15 +285,19 @@ def train(
     tx = with_learning_rate(functools.partial(optimizer, name=config.optimizer))
     held_out_batch = to_batch(held_out.rows(np.arange(len(held_out))))
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
-    parts = warm_start(model, encoders, init, init_code) if init else (state.params, None)
+    base, parts = None, (state.params, None)
+    if init:
+        parts = warm_start(model, encoders, init, init_code)
     if init or config.rank:
-        key = random_key(config.seed)
-        state = create_state(low_rank.trainable(key, *parts, config.rank), tx)
+        base, trained = low_rank.trainable(random_key(config.seed), *parts, config.rank)
+        state = create_state(trained, tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
     )
     evaluate = jax.jit(
-        lambda params, batch: jnp.mean(diffusion_loss(model, params, batch, random_key(0)))
+        lambda base, trained, batch: jnp.mean(
+            diffusion_loss(model, low_rank.join(base, trained), batch, random_key(0))
+        )
     )
     held_out_onsets = with_onset_weight(held_out_batch, 1e3)  # hardly anything else counts
 
@@ -302,13 +307,15 @@ def train(
         Checkpointer(workdir / 'checkpoints') as checkpointer,
         StopRequest() as stop,
     ):
-        state = replicate(mesh, state)
+        state, base = replicate(mesh, state), replicate(mesh, base)
         state = checkpointer.restore(state, data) or state
         start = int(state.step)
         with Progress(config.steps, 'teacher', start) as progress:
             for step in range(start, config.steps):
                 batch = shard_batch(mesh, to_batch(next(data)))
-                state, metrics = step_fn(state, batch, jax.random.fold_in(key, step), rates[step])
+                state, metrics = step_fn(
+                    state, base, batch, jax.random.fold_in(key, step), rates[step]
+                )
                 done = step + 1
                 if done % config.log_every == 0:
                     require_finite(metrics['loss'], step, checkpointer)
@@ -316,8 +323,10 @@ def train(
                 progress.update(done, metrics['loss'])
                 if done % config.eval_every == 0:
                     losses = {
-                        'held_out_loss': evaluate(state.ema_params, held_out_batch),
-                        'held_out_loss_at_onsets': evaluate(state.ema_params, held_out_onsets),
+                        'held_out_loss': evaluate(base, state.ema_params, held_out_batch),
+                        'held_out_loss_at_onsets': evaluate(
+                            base, state.ema_params, held_out_onsets
+                        ),
                     }
                     writer.write(done, losses, 'teacher')
                     figures = (f'{name} {float(loss):.4f}' for name, loss in losses.items())
@@ -329,7 +338,7 @@ def train(
                     break
     if int(state.step) < config.steps:
         return None
-    params = low_rank.merge(state.ema_params)
+    params = low_rank.join(base, state.ema_params)
     network.pop('dtype', None)  # of this run's products, not of the network
     save_params(workdir / 'teacher.safetensors', params, {NETWORK_KEY: json.dumps(network)})
     return params

@@ -15,7 +15,6 @@ import numpy as np
 
 from realaudio_jax.typing import Any, Array, Key, PyTree
 
-BASE, ADAPTER = 'base', 'adapter'  # keys of a combined tree
 A, B = 'down', 'up'  # names of the two matrices in an adapter and in its file
 _ROUNDING = 1e-4  # relative error that weight averaging leaves in untrained parameters
 
@@ -26,14 +25,15 @@ def adapts(name: tuple[str, ...], leaf, rank: int) -> bool:
 
 
 def init(key: Key[Array, ''], params: PyTree, rank: int) -> PyTree:
-    """A network with a new adapter: {'base': params, 'adapter': A and B of each kernel}.
-
-    `merge` stops the gradient of the base, so an optimizer without weight decay leaves it as it is.
+    """A new adapter of a network, which leaves its function unchanged: A random, B zero.
 
     Args:
-        key: of A, normal with variance 1 / in; B is zero.
+        key: of A, normal with variance 1 / in.
         params: nested dicts.
         rank: r, 1 or more.
+
+    Returns:
+        {'down': A, 'up': B} in place of each kernel that gets one, and nothing else.
 
     Raises:
         ValueError: no kernel is large enough.
@@ -46,37 +46,39 @@ def init(key: Key[Array, ''], params: PyTree, rank: int) -> PyTree:
         size, width = kernel.shape
         a = jax.random.normal(jax.random.fold_in(key, i), (size, rank)) / jnp.sqrt(size)
         adapter[name + (A,)], adapter[name + (B,)] = a, jnp.zeros((rank, width))
-    return combine(params, flax.traverse_util.unflatten_dict(adapter))
+    return flax.traverse_util.unflatten_dict(adapter)
 
 
-def combine(params: PyTree, adapter: PyTree | None) -> PyTree:
-    """A network and its adapter as one tree, as `init` gives it; without one, the network."""
-    return params if adapter is None else {BASE: params, ADAPTER: adapter}
+def merge(params: PyTree, adapter: PyTree | None) -> PyTree:
+    """A network with its adapter in its kernels; None is no adapter. Raises as `add`."""
+    return params if adapter is None else add(params, adapter)
 
 
-def trainable(key: Key[Array, ''], params: PyTree, adapter: PyTree | None, rank: int) -> PyTree:
-    """The tree to train: the whole network, or with a rank the network and an adapter.
+def trainable(
+    key: Key[Array, ''], params: PyTree, adapter: PyTree | None, rank: int
+) -> tuple[PyTree | None, PyTree]:
+    """What a run keeps as it is and what it trains; `join` makes the network of the two.
 
     Args:
         key: of a new adapter.
         params: nested dicts.
-        adapter: an existing one of any rank, to be trained further; None begins a new one.
-        rank: of a new one; 0: none, and an existing one becomes part of the network.
+        adapter: one that there is already, to go on with, of any rank; None begins a new one.
+        rank: of a new one; 0: none, and the one there is becomes part of the network.
+
+    Returns:
+        (params, adapter), or (None, the whole network) with rank 0.
 
     Raises:
         ValueError: as `init` and `add`.
     """
-    if adapter is None and rank:
-        return init(key, params, rank)
-    combined = combine(params, adapter)
-    return combined if rank else merge(combined)
+    if not rank:
+        return None, merge(params, adapter)
+    return params, init(key, params, rank) if adapter is None else adapter
 
 
-def merge(params: PyTree) -> PyTree:
-    """Plain parameters of a combined tree, W + A B; other trees are returned unchanged."""
-    if set(params) != {BASE, ADAPTER}:
-        return params
-    return add(jax.lax.stop_gradient(params[BASE]), params[ADAPTER])
+def join(base: PyTree | None, trained: PyTree) -> PyTree:
+    """The network of both results of `trainable`, in which only the second is differentiated."""
+    return trained if base is None else add(jax.lax.stop_gradient(base), trained)
 
 
 def add(base: PyTree, adapter: Mapping, scale: float = 1.0) -> PyTree:
@@ -84,7 +86,7 @@ def add(base: PyTree, adapter: Mapping, scale: float = 1.0) -> PyTree:
 
     Args:
         base: nested dicts.
-        adapter: the same dicts, {'down': A, 'up': B} in place of some kernels and nothing else.
+        adapter: the same dicts, with {'down': A, 'up': B} in place of some kernels, no more.
         scale: of what is added.
 
     Raises:
@@ -112,21 +114,21 @@ def add(base: PyTree, adapter: Mapping, scale: float = 1.0) -> PyTree:
 
 
 def extract(base: PyTree, params: PyTree, rank: int, known: PyTree | None = None) -> PyTree:
-    """Extracts an adapter from `params` - `base` by a truncated SVD of each difference.
+    """An adapter that gives `params` - `base`, by a truncated SVD of each difference.
 
     Exact where the difference comes from adapters of this rank in all.
 
     Args:
         base, params: the same nested dicts.
         rank: of the adapter.
-        known: an earlier adapter of `base`. Its matrices stay, to the bit, where `params` is still
-            W + A B as near as half precision can tell: a run may not have trained them.
+        known: an earlier adapter of `base`. Its factors stay, to the bit, where `params` is still
+            what they give, as near as half precision can tell: a run may have left them alone.
 
     Raises:
         ValueError: parameters that have no adapter differ; they are named.
     """
     old, new = _flat(base), _flat(params)
-    before, known = _flat(merge(combine(base, known))), _flat(known or {})
+    before, known = _flat(merge(base, known)), _flat(known or {})
     adapter, others = {}, []
     for name, leaf in old.items():
         factors = [name + (side,) for side in (A, B)]

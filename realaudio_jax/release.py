@@ -116,7 +116,7 @@ def read_release(folder: str | os.PathLike, *names: str) -> ReleaseConfig:
 
 def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
     """A release's teacher or student, with its adapter where there is one; see `denoiser_parts`."""
-    return low_rank.merge(low_rank.combine(*denoiser_parts(folder, name, shapes)))
+    return low_rank.merge(*denoiser_parts(folder, name, shapes))
 
 
 def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyTree, PyTree | None]:

@@ -18,7 +18,10 @@ class DistillationSetup:
         teacher, student: as `recipe` describes them.
         path: the noise path of both.
         teacher_params: frozen.
-        student_params: initial student parameters, with the same predictions as the teacher.
+        student_params: what is trained of the initial student, whose predictions are those of the
+            teacher: all its parameters, or an adapter.
+        base: where that is an adapter, the student's other parameters, frozen; else None. The
+            student's parameters are `low_rank.join(base, student_params)`.
         to_batch: converts stacked items of the data to a recipe's batch.
         prepare: condition dropout and frame weights of each batch; pure, for use in a step.
         network: settings of the teacher's networks, number formats included; with the digest of the
@@ -33,5 +36,6 @@ class DistillationSetup:
     student_params: PyTree
     to_batch: Callable[[dict[str, np.ndarray]], Batch]
     prepare: Callable[[Batch, Key[Array, '']], Batch]
+    base: PyTree = None
     network: str = ''
     teachers: PyTree | None = None

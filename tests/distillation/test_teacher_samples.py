@@ -53,7 +53,7 @@ def ask(
     settings = {'guidance_range': (1.0, 4.0), 'steps': 3, 'network': 'float32'} | other
     unused = (lambda *_: None,) * 2
     subject = DistillationSetup(
-        teacher, unused[0], PATH, jnp.float32(1.0), None, *unused, settings['network']
+        teacher, unused[0], PATH, jnp.float32(1.0), None, *unused, network=settings['network']
     )
     return sample_teacher(
         scenes,

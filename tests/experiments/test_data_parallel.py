@@ -59,17 +59,17 @@ def test_a_distillation_step_on_four_devices_is_that_of_one(experiment):
             ema_decay=0.9,
         )
     )
-    free = jax.tree.map(lambda leaf: jnp.ones(()), student)
+    mask = jax.tree.map(lambda leaf: jnp.ones(()), student)
     meshes = {1: make_mesh(devices=jax.devices()[:1]), 4: data_mesh(SIZE)}
     results, work = {}, {}
     for count, mesh in meshes.items():
         params = replicate(mesh, student)
         split = shard_batch(mesh, batch())
         assert {s.data.shape[0] for s in split.latents.addressable_shards} == {SIZE // count}
-        given = create_state(params, tx), None, replicate(mesh, teacher), recipe, split
-        compiled = step.lower(*given, random_key(3), 1.0, free).compile()
+        given = create_state(params, tx), None, None, replicate(mesh, teacher), recipe, split
+        compiled = step.lower(*given, random_key(3), 1.0, mask).compile()
         work[count] = compiled.cost_analysis()['flops']
-        results[count] = compiled(*given, random_key(3), 1.0, free)
+        results[count] = compiled(*given, random_key(3), 1.0, mask)
     assert 0.2 < work[4] / work[1] < 0.35  # of one device
     (one, metrics_1), (four, metrics_4) = results[1], results[4]
     for name, value in metrics_1.items():

@@ -353,15 +353,18 @@ def test_an_adapter_of_the_student_is_all_that_is_trained(
         run.plan(config, subject)
 
     folder = tmp_path / 'release'
-    adapter = jax.tree.map(lambda x: x + 0.1, subject.student_params['adapter'])
+    adapter = jax.tree.map(lambda x: x + 0.1, subject.student_params)
     save_release(folder, generator.config, {}, tiny_release)
     save_params(folder / 'student_adapter.safetensors', adapter)
-    gone_on = run.subject_of(generator, config, str(folder)).student_params
-    for name, values in (('base', generator.params['student']), ('adapter', adapter)):
-        jax.tree.map(np.testing.assert_array_equal, gone_on[name], values)
+    gone_on = run.subject_of(generator, config, str(folder))
+    for found, values in (
+        (gone_on.base, generator.params['student']),
+        (gone_on.student_params, adapter),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, found, values)
     config.rank = 0
     whole = run.subject_of(generator, config, str(folder)).student_params
-    jax.tree.map(np.testing.assert_array_equal, whole, low_rank.merge(gone_on))
+    jax.tree.map(np.testing.assert_array_equal, whole, low_rank.add(gone_on.base, adapter))
 
 
 def test_networks_packed_as_adapters_are_what_they_were(
@@ -370,9 +373,9 @@ def test_networks_packed_as_adapters_are_what_they_were(
     run, before = experiment('pack_release'), Generator(tiny_release).params
     trained = {}
     for i, name in enumerate(('teacher', 'student')):
-        tree = low_rank.init(jax.random.key(i), before[name], 2)
-        tree['adapter'] = jax.tree.map(lambda x: x + 0.1, tree['adapter'])
-        trained[name] = low_rank.merge(tree)
+        adapter = low_rank.init(jax.random.key(i), before[name], 2)
+        adapter = jax.tree.map(lambda x: x + 0.1, adapter)
+        trained[name] = low_rank.merge(before[name], adapter)
 
     def flag(value):
         return type('Flag', (), {'value': value})
