@@ -93,7 +93,7 @@ class OpenNetworks:
         """Latent frames: of the window it was trained on, or no more than `seconds` take.
 
         Raises:
-          ValueError: longer than the window.
+            ValueError: longer than the window.
         """
         most, one = self.predictors.transformer.frames, self.autoencoder.samples_per_latent
         needed = -(-round(seconds * self.autoencoder.sample_rate) // one)
@@ -116,9 +116,9 @@ def stable_audio_open_system(
     """Stable Audio Open from its folder, or with random weights.
 
     Args:
-      folder, seconds, dtype, steps, networks: as above.
-      whole: makes its whole window, as published, of which `seconds` are kept; otherwise only as
-        many latent frames as these take, which is faster and not what it was trained for.
+        folder, seconds, dtype, steps, networks: as above.
+        whole: makes its whole window, as published, of which `seconds` are kept; otherwise only as
+          many latent frames as these take, which is faster and not what it was trained for.
     """
     loaded = None
     if folder:
@@ -184,7 +184,7 @@ class SmallNetworks:
         """Latent frames of a sound.
 
         Raises:
-          ValueError: longer than the model makes.
+            ValueError: longer than the model makes.
         """
         longest = min(stable_audio_3.MAX_SECONDS, self.predictors.duration.high)
         if not 0 < seconds <= longest:

@@ -97,11 +97,11 @@ def measure_system(
     """Measures one system; returns rows for `report.tables.write_results`.
 
     Args:
-      system: what is measured.
-      seconds: asked for.
-      evaluations: measured where all would take longer than `limit_s`; 0 for all.
-      limit_s: seconds of a whole sampler.
-      repeats: calls of each part that is not slow.
+        system: what is measured.
+        seconds: asked for.
+        evaluations: measured where all would take longer than `limit_s`; 0 for all.
+        limit_s: seconds of a whole sampler.
+        repeats: calls of each part that is not slow.
     """
     split = {}
     conditioning, split['text'] = timed(system.text, repeats)
@@ -232,7 +232,7 @@ def measure_row(system_name: str, runtime: str, workdir: pathlib.Path) -> list[d
     """Measures a row in its own process; reports a row that does not fit into memory.
 
     Raises:
-      ValueError: what the process complained about.
+        ValueError: what the process complained about.
     """
     out = workdir / 'row.json'
     out.unlink(missing_ok=True)

@@ -38,21 +38,21 @@ class System:
     """A model with its separately callable stages.
 
     Attributes:
-      name: in the table.
-      weights: where from.
-      steps: of the whole sampler.
-      guided: whether each step takes two evaluations.
-      parameters: of the networks that a sound takes.
-      sample_rate: Hz; channels: of the sound; made_s: seconds made, which may exceed those asked.
-      text: () -> conditioning.
-      sample: (conditioning, steps) -> latents after so many steps, each as long as any.
-      decode: latents -> sound.
-      encode: () -> latents of a sound of the same length.
-      whole: () -> sound in one program; None chains the parts.
-      sounds: (scenes, seed) -> float [S 2] at 48 kHz for each; None with random weights.
-      flag: that names the folder of its weights; empty where there are none to be had.
-      device: what computes it; None is JAX's.
-      peak: () -> bytes of that device that it has used at most, where JAX does not know.
+        name: in the table.
+        weights: where from.
+        steps: of the whole sampler.
+        guided: whether each step takes two evaluations.
+        parameters: of the networks that a sound takes.
+        sample_rate: Hz; channels: of the sound; made_s: seconds made, which may exceed those asked.
+        text: () -> conditioning.
+        sample: (conditioning, steps) -> latents after so many steps, each as long as any.
+        decode: latents -> sound.
+        encode: () -> latents of a sound of the same length.
+        whole: () -> sound in one program; None chains the parts.
+        sounds: (scenes, seed) -> float [S 2] at 48 kHz for each; None with random weights.
+        flag: that names the folder of its weights; empty where there are none to be had.
+        device: what computes it; None is JAX's.
+        peak: () -> bytes of that device that it has used at most, where JAX does not know.
     """
 
     name: str
@@ -101,11 +101,11 @@ def paper_size(release: str, seconds: float, dtype: str, steps: int, variant: st
     """A student of configs/base_teacher.py and base_autoencoder.py with random weights.
 
     Args:
-      release: gives the text encoder.
-      seconds: of sound.
-      dtype: of the weights, and of the denoiser's products.
-      steps: of the sampler.
-      variant: of the two configs.
+        release: gives the text encoder.
+        seconds: of sound.
+        dtype: of the weights, and of the denoiser's products.
+        steps: of the sampler.
+        variant: of the two configs.
     """
     generator = load(release)
     networks = dataclasses.replace(

@@ -31,8 +31,8 @@ def audioldm2_system(
     """AudioLDM 2 of diffusers.
 
     Args:
-      folder, seconds, dtype, steps, networks: as in `baselines.audioldm2_system`.
-      compiled: by torch.compile.
+        folder, seconds, dtype, steps, networks: as in `baselines.audioldm2_system`.
+        compiled: by torch.compile.
     """
     networks = networks or audioldm2.Networks()
     if folder:
@@ -99,8 +99,8 @@ def stable_audio_open_system(
     """Stable Audio Open of diffusers.
 
     Args:
-      folder, seconds, dtype, steps, whole, networks: as in `baselines.stable_audio_open_system`.
-      compiled: by torch.compile.
+        folder, seconds, dtype, steps, whole, networks: as in `baselines.stable_audio_open_system`.
+        compiled: by torch.compile.
     """
     torch_random.import_scheduling()
     networks = networks or baselines.OpenNetworks()
@@ -161,8 +161,8 @@ def stable_audio_3_system(
     """Stable Audio 3 small of diffusers.
 
     Args:
-      folder, seconds, dtype, steps, networks: as in `baselines.stable_audio_3_system`.
-      compiled: by torch.compile.
+        folder, seconds, dtype, steps, networks: as in `baselines.stable_audio_3_system`.
+        compiled: by torch.compile.
     """
     networks = networks or baselines.SmallNetworks()
     if folder:

@@ -75,10 +75,10 @@ def evaluate(embed, params, held_out, among: int = RECALL_AMONG) -> dict[str, fl
     """Held-out recall@1 among groups of `among`, and the cosine to the own caption.
 
     Args:
-      embed: (params, log_mel) to embeddings, compiled by the caller once for all evaluations.
-      params: of the tower.
-      held_out: see `MelScenes`.
-      among: sounds of a group.
+        embed: (params, log_mel) to embeddings, compiled by the caller once for all evaluations.
+        params: of the tower.
+        held_out: see `MelScenes`.
+        among: sounds of a group.
     """
     among = min(among, len(held_out))
     recalls, cosines = [], []

@@ -26,12 +26,12 @@ def quality_and_time(quality: list[dict], speed: list[dict]) -> list[dict]:
     """One row for each model and step count that was judged.
 
     Args:
-      quality: rows of `experiments.evaluate`; the distances of YAMNet are used.
-      speed: rows of `experiments.benchmark`, of systems 'student' and 'teacher'.
+        quality: rows of `experiments.evaluate`; the distances of YAMNet are used.
+        speed: rows of `experiments.benchmark`, of systems 'student' and 'teacher'.
 
     Returns:
-      Rows with model, steps, evaluations, distance, low, high, time (s) and whether the time of
-      this count was measured.
+        Rows with model, steps, evaluations, distance, low, high, time (s) and whether the time of
+        this count was measured.
     """
     times = {}
     for row in speed:
