@@ -72,12 +72,6 @@ def ablate(
     students = [sampler for sampler in samplers if sampler.model == 'student']
     pairs = [pair for pair in equal_evaluations(students) if pair[1] in samplers]
     with Progress(count * (len(samplers) + 2) + len(pairs), 'steps') as progress:
-        finished = {}
-
-        def say(label, done, total):
-            finished[label] = done
-            progress.update(sum(finished.values()))
-
         rows = evaluate_release(
             generator,
             scenes,
@@ -89,7 +83,7 @@ def ablate(
             seed,
             distances=('kad', 'fad') if enough else ('kad',),
             comparisons=pairs,
-            progress=say,
+            progress=progress.update_part,
         )
     common = {'release': generator.config.name or release, 'seed': seed, 'seconds': seconds}
     common['sounds'] = 'foley' if recordings is None else 'held-out recordings'
@@ -116,7 +110,7 @@ def plot(wide: list[dict], path: pathlib.Path, note: str = '') -> None:
     """Each distance against time and against evaluations, with floor and ceiling.
 
     Args:
-        wide: of `results.pivot`. Frechet distances are drawn where there are any, else kernel
+        wide: of `report.tables.pivot`. Frechet distances are drawn where there are any, else kernel
             distances, and without either the latent error.
         path: of the PNG.
         note: under the drawing.

@@ -36,7 +36,7 @@ from realaudio_jax.metrics.benchmarking import LatencyStats, measure, peak_memor
 from realaudio_jax.metrics.embedders.clap import load_clap
 from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation.scenes import SceneEvaluator, held_out_scenes
-from realaudio_jax.metrics.rows import mean_row
+from realaudio_jax.metrics.rows import CLAP_SCORE, FRECHET_DISTANCE, mean_row
 from realaudio_jax.release import find_release
 from realaudio_jax.typing import SAMPLE_RATE
 
@@ -169,7 +169,7 @@ def quality_rows(
     asked, _ = held_out_scenes(recordings, scenes, seconds, seed)
     evaluator = SceneEvaluator(asked, tower, embedders, seed=seed)
     sounds = list(system.sounds(asked, seed))
-    names = {'Frechet distance': 'FAD', 'prompt agreement': 'CLAP score'}
+    names = {FRECHET_DISTANCE: 'FAD', CLAP_SCORE: CLAP_SCORE}
     rows = [
         row | {'name': names[row['name']]}
         for row in evaluator.rows(evaluator.measure(sounds), {})
@@ -177,7 +177,7 @@ def quality_rows(
     ]
     if checkpoint:
         scores = checkpoint.scores(sounds, [scene.caption for scene in asked], SAMPLE_RATE)
-        found = mean_row('CLAP score', scores, seed=seed)
+        found = mean_row(CLAP_SCORE, scores, seed=seed)
         rows.append(found | {'embedder': checkpoint.embedder.name})
     return rows
 

@@ -33,8 +33,8 @@ from realaudio_jax.training.loop import Progress
 _RUN = flags.DEFINE_string(
     'run', None, 'Folder of a distillation run: its figures and report are made again.'
 )
-_GENERATED = flags.DEFINE_string('generated', None, 'Folder of sounds to judge.')
-_REFERENCE = flags.DEFINE_string('reference', None, 'Folder of sounds to judge them against.')
+_GENERATED = flags.DEFINE_string('generated', None, 'Folder of sounds to evaluate.')
+_REFERENCE = flags.DEFINE_string('reference', None, 'Folder of sounds to compare them with.')
 _METRICS = flags.DEFINE_list('metrics', list(DISTANCES), f'Distances: {", ".join(DISTANCES)}.')
 _EMBEDDER = flags.DEFINE_list('embedder', [], f'Of {", ".join(NAMES)}; none: all that are at hand.')
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, "Folder of the embedder's weights.")
@@ -60,7 +60,7 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise, halves and intervals.
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate', 'Where results.json and results.md go.')
 
 
-def judge_folders(
+def evaluate_folders(
     generated, reference, embedder_names, release, embedder_weights, metrics, seed, workdir
 ) -> list[dict]:
     """Distances of the sounds in one folder to those in another, with the floor."""
@@ -79,7 +79,7 @@ def judge_folders(
         )
 
 
-def judge_release(
+def evaluate_held_out(
     release,
     recordings,
     embedder_weights,
@@ -112,12 +112,7 @@ def judge_release(
     total += len(samplers) * probe_clips * (len(probe.classes) if probe else 0)
     total += len(equal) + len(samplers)  # differences, times
     with Progress(total, 'evaluate') as progress:
-        finished = {}
-
-        def say(label, done, total):
-            finished[label] = done
-            progress.update(sum(finished.values()))
-
+        say = progress.update_part
         rows = evaluate_release(
             generator,
             scenes,
@@ -144,7 +139,7 @@ def judge_release(
     return rows
 
 
-def judge_run() -> None:
+def evaluate_run_folder() -> None:
     """Calibration, where it is not yet done, and evaluation of a run folder, without training."""
     for flag in (_GENERATED, _REFERENCE, _RECORDINGS, _RELEASE, _WORKDIR, _STEPS):
         if flag.present:
@@ -159,12 +154,12 @@ def judge_run() -> None:
 def main(argv):
     del argv
     if _RUN.value:
-        judge_run()
+        evaluate_run_folder()
         return
     if (_GENERATED.value is None) != (_REFERENCE.value is None):
         raise ValueError('--generated and --reference go together; give both')
     if _GENERATED.value:
-        rows = judge_folders(
+        rows = evaluate_folders(
             _GENERATED.value,
             _REFERENCE.value,
             _EMBEDDER.value,
@@ -175,7 +170,7 @@ def main(argv):
             _WORKDIR.value,
         )
     else:
-        rows = judge_release(
+        rows = evaluate_held_out(
             _RELEASE.value,
             _RECORDINGS.value,
             _WEIGHTS.value,

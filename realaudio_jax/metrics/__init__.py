@@ -1,1 +1,1 @@
-"""Figures: distances between sets, agreement, onset error, reconstruction, latency."""
+"""Metrics: distances between sets, prompt similarity, onset accuracy, codecs, time and memory."""

@@ -146,7 +146,7 @@ def named_classes(prompt: str, class_names: Sequence[str]) -> list[int]:
     return found
 
 
-def class_agreement(
+def class_scores(
     scores: Sequence[Float[AnyArray, '_ K']], prompts: Sequence[str], class_names: Sequence[str]
 ) -> Float[np.ndarray, 'N']:
     """For each sound the mean, over the classes its prompt names, of the class's highest score.

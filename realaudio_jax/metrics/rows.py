@@ -12,6 +12,7 @@ REAL = 'real against real'
 RECONSTRUCTION = 'reconstruction against real'
 # Names of metrics that others ask for by name.
 FRECHET_DISTANCE, KERNEL_DISTANCE = 'Frechet distance', 'kernel distance'
+CLAP_SCORE, CLASS_SCORE = 'CLAP score', 'class score'
 CLASS_FOUND, LATENT_ERROR = 'class found', 'latent error'
 ONSET_MEDIAN, ONSETS_NEAR = 'onset error, median', 'onsets within 50 ms'
 # Fewer clips than this and a metric tells more of which clips they are than of what is measured.

@@ -74,6 +74,7 @@ class Progress:
             )
         self._shown_at = -math.inf
         self._shown_step: int | None = None
+        self._parts: dict[str, int] = {}
 
     def update(self, step: int, loss: Any = None) -> None:
         """Say that `step` updates are done.
@@ -95,6 +96,18 @@ class Progress:
             return
         left = self._time_left(step, now)
         self._print(f'{self.stage} {step}/{self.total}{shown_loss} left {left}')
+
+    def update_part(self, part: str, done: int, total: int | None = None) -> None:
+        """Say that one of several parts has come to `done`; their sum is shown.
+
+        Args:
+            part: its name.
+            done: of this part alone.
+            total: of this part; what takes it is a plain callback of (part, done, total).
+        """
+        del total
+        self._parts[part] = done
+        self.update(sum(self._parts.values()))
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bar; nothing when silent."""

@@ -21,7 +21,7 @@ def test_a_folder_is_nearer_to_its_own_kind(experiment, tower_release, tmp_path)
     near, far = sounds(tmp_path / 'near', 0.1, 1), sounds(tmp_path / 'far', 0.01, 2)
     value = {}
     for folder in (near, far):
-        rows = run.judge_folders(
+        rows = run.evaluate_folders(
             folder, real, [], str(tower_release), None, ['fad'], 0, tmp_path / 'work'
         )
         assert rows[0]['model'] == REAL and 'audio tower' in rows[0]['embedder']
@@ -30,7 +30,7 @@ def test_a_folder_is_nearer_to_its_own_kind(experiment, tower_release, tmp_path)
     assert len(list((tmp_path / 'work' / 'embeddings').rglob('*.npz'))) == 12
 
 
-def test_judges_are_named(experiment, tiny_release, tower_release, tmp_path):
+def test_embedders_are_named(experiment, tiny_release, tower_release, tmp_path):
     experiment('evaluate')
     assert load_embedders(['tower'], str(tower_release))[0].dimension == 256
     with pytest.raises(ValueError, match='name --embedder_weights'):
@@ -41,7 +41,7 @@ def test_judges_are_named(experiment, tiny_release, tower_release, tmp_path):
         load_embedders(['vggish2'], str(tiny_release))
 
 
-def test_a_release_is_judged_beside_its_teacher(experiment, tower_release, monkeypatch):
+def test_a_release_is_evaluated_beside_its_teacher(experiment, tower_release, monkeypatch):
     run = experiment('evaluate')
     seen = {}
 
@@ -53,7 +53,7 @@ def test_a_release_is_judged_beside_its_teacher(experiment, tower_release, monke
 
     monkeypatch.setattr(run, 'evaluate_release', evaluate)
     monkeypatch.setattr(run, 'latency_rows', lambda generator, scene, sampler: [sampler])
-    rows = run.judge_release(str(tower_release), None, None, 2, 1.0, [2], 0, ['kad'], 3)
+    rows = run.evaluate_held_out(str(tower_release), None, None, 2, 1.0, [2], 0, ['kad'], 3)
     assert rows == seen['samplers']  # the latency of each
     assert seen['samplers'] == [
         SamplerConfig('student', 2),

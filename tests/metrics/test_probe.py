@@ -6,7 +6,7 @@ from toy_embedder import toy
 
 from realaudio_jax.io import write_audio
 from realaudio_jax.metrics.probe import (
-    class_agreement,
+    class_scores,
     fit_probe,
     named_classes,
     probe_of_recordings,
@@ -87,7 +87,7 @@ def test_prompts_name_classes():
     assert named('a train passes') == []
 
 
-def test_class_agreement_is_the_mean_over_named_classes_of_the_highest_score():
+def test_a_class_score_is_the_mean_over_named_classes_of_the_highest_score():
     scores = [np.array([[0.1, 0.2, 0, 0.9, 0, 0], [0.5, 0.0, 0, 0.1, 0, 0]])] * 2
-    found = class_agreement(scores, ['dog barks', 'a quiet room'], NAMES)
+    found = class_scores(scores, ['dog barks', 'a quiet room'], NAMES)
     assert found[0] == pytest.approx((0.5 + 0.2) / 2) and np.isnan(found[1])

@@ -9,7 +9,7 @@ import pytest
 from realaudio_jax.metrics import similarity
 
 
-def test_prompt_agreement_is_the_cosine_of_each_pair():
+def test_clap_score_is_the_cosine_of_each_pair():
     a, b = np.random.default_rng(0).normal(size=(2, 3, 5))
     expected = [x @ y / np.sqrt((x @ x) * (y @ y)) for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(similarity.clap_score(a * 7, b * 0.1), expected)

@@ -50,6 +50,15 @@ def test_plain_lines_now_and_then_and_at_the_end():
     assert said == 'saved'
 
 
+def test_parts_add_up():
+    stream = io.StringIO()
+    progress = Progress(5, 'evaluation', stream=stream, every_s=0.0)
+    for part, done in (('a', 1), ('b', 1), ('a', 3), ('b', 2)):
+        progress.update_part(part, done, 3)
+    shown = [line.split()[1] for line in stream.getvalue().splitlines()]
+    assert shown == ['1/5', '2/5', '4/5', '5/5']
+
+
 def test_time_left_counts_only_the_steps_of_this_run(monkeypatch):
     now = [100.0]
     monkeypatch.setattr('time.monotonic', lambda: now[0])

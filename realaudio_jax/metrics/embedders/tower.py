@@ -46,7 +46,7 @@ class Tower:
     pool: Callable[[Sequence[np.ndarray]], Float[np.ndarray, 'N 384']]
     embed_text: Callable[[Sequence[str]], Float[np.ndarray, 'N 384']]
 
-    def agreement(
+    def clap_scores(
         self, windows: Sequence[Float[np.ndarray, '_ 256']], texts: Sequence[str]
     ) -> Float[np.ndarray, 'N']:
         """Cosine of each sound, given as the embedder's vectors, with its own text.

@@ -57,7 +57,7 @@ def evaluate_release(
         generator: the release.
         scenes: what is asked for, with the real sound; all of one duration, and two or more.
         samplers: rows, in the order of the table.
-        tower: the release's audio tower, for distances and prompt agreement.
+        tower: the release's audio tower, for distances and the CLAP score.
         embedders: further networks, for distances.
         others: other scenes of the same distribution, for 'real against real'; without them it
             compares two halves of `scenes`, and few clips make a distance larger.

@@ -135,12 +135,7 @@ def evaluate_run(
         'report; programs are compiled on the way'
     )
     with Progress(sounds + len(comparisons) + len(timed) + 1, 'evaluation') as progress:
-        finished: dict[str, int] = {}
-
-        def say(label: str, done: int, total: int) -> None:
-            finished[label] = done
-            progress.update(sum(finished.values()))
-
+        say = progress.update_part
         rows = evaluate_release(
             generator,
             scenes,

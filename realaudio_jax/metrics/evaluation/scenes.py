@@ -21,9 +21,11 @@ from realaudio_jax.metrics.onsets import (
     onset_accuracy,
     summarise_onsets,
 )
-from realaudio_jax.metrics.probe import class_agreement
+from realaudio_jax.metrics.probe import class_scores
 from realaudio_jax.metrics.rows import (
+    CLAP_SCORE,
     CLASS_FOUND,
+    CLASS_SCORE,
     KERNEL_DISTANCE,
     LATENT_ERROR,
     ONSET_MEDIAN,
@@ -77,7 +79,7 @@ class SceneEvaluator:
 
     Args:
         scenes: what was asked for, with the real sound.
-        tower: for distances and agreement with the caption; None leaves them out.
+        tower: for distances and the CLAP score; None leaves them out.
         embedders: further networks, for distances.
         distances: names in `distances.DISTANCES`.
         seed: of the bootstrap.
@@ -131,7 +133,7 @@ class SceneEvaluator:
             rows += self._distances(a, b, embedder, False)
         rows += self._of_each(self.real)
         rows = [row | columns for row in rows]
-        wrong = self._agreement(windows, self.captions[1:] + self.captions[:1])
+        wrong = self._prompt_similarity(windows, self.captions[1:] + self.captions[:1])
         return rows + [row | {'model': 'real, caption of another scene'} for row in wrong]
 
     def rows(self, measured: SceneMeasurements, columns: dict, paired: bool = False) -> list[dict]:
@@ -226,7 +228,7 @@ class SceneEvaluator:
 
     def _of_each(self, measured: SceneMeasurements) -> list[dict]:
         """Figures that need no reference set."""
-        rows = self._agreement(measured.windows, self.captions)
+        rows = self._prompt_similarity(measured.windows, self.captions)
         if measured.class_hits is not None:
             row = mean_row(CLASS_FOUND, measured.class_hits, '%', self.seed)
             rows.append(row | {'embedder': self.tower.embedder.name})
@@ -234,21 +236,21 @@ class SceneEvaluator:
             rows.append(mean_row(LATENT_ERROR, measured.latent_error, seed=self.seed))
         return rows + self._timing(measured.timing)
 
-    def _agreement(self, windows, texts):
+    def _prompt_similarity(self, windows, texts):
         """Rows of prompt similarity, by the audio tower and by classes of tagging embedders."""
         rows = []
         if self.tower:
-            agreement = self.tower.agreement(windows[0], texts)
-            row = mean_row('prompt agreement', agreement, seed=self.seed)
+            found_scores = self.tower.clap_scores(windows[0], texts)
+            row = mean_row(CLAP_SCORE, found_scores, seed=self.seed)
             rows.append(row | {'embedder': self.tower.embedder.name})
         for embedder, found in zip(self.embedders, windows, strict=True):
             if embedder.class_scores is None or not embedder.class_names:
                 continue
             scores = [embedder.class_scores(vectors) for vectors in found]
-            agreement = class_agreement(scores, texts, embedder.class_names)
-            agreement = agreement[~np.isnan(agreement)]  # prompts that name no class
-            if agreement.size:
-                row = mean_row('class agreement', agreement, seed=self.seed)
+            found_scores = class_scores(scores, texts, embedder.class_names)
+            found_scores = found_scores[~np.isnan(found_scores)]  # prompts that name no class
+            if found_scores.size:
+                row = mean_row(CLASS_SCORE, found_scores, seed=self.seed)
                 rows.append(row | {'embedder': embedder.name})
         return rows
 

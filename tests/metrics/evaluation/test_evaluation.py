@@ -34,7 +34,7 @@ def test_every_figure_stands_beside_its_floor_and_ceiling(rows):
         distance = pick(rows, 'Frechet distance', model)
         assert distance['low'] <= distance['value'] <= distance['high']
         assert 'audio tower' in distance['embedder']
-        assert -1 <= pick(rows, 'prompt agreement', model)['value'] <= 1
+        assert -1 <= pick(rows, 'CLAP score', model)['value'] <= 1
         assert 'audio tower' in pick(rows, 'kernel distance', model)['embedder']
         for name in ('onsets missed', 'offsets within 250 ms', 'onset F1, 200 ms'):
             figure = pick(rows, name, model)
