@@ -18,8 +18,8 @@ from ml_collections import config_flags
 
 from realaudio_jax import __version__
 from realaudio_jax.cache import remove_damaged_program
-from realaudio_jax.generator import keep_freed_memory
 from realaudio_jax.io import printable
+from realaudio_jax.memory import keep_freed_memory
 from realaudio_jax.random import pin_process
 from realaudio_jax.training.loop import STOPPED, main_guard
 

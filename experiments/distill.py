@@ -28,6 +28,7 @@ from experiments.common import (
     run_workdir,
 )
 from realaudio_jax import low_rank
+from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.data.attribution import note_recordings, write_attribution
 from realaudio_jax.data.frozen_encoders import load_frozen_encoders
 from realaudio_jax.data.latent_cache import Latents, LatentScenes, RandomCrops, joined
@@ -47,7 +48,7 @@ from realaudio_jax.distillation.teacher_samples import (
     sample_pretrained_teacher,
     sample_teacher,
 )
-from realaudio_jax.generator import Generator, enable_compilation_cache
+from realaudio_jax.generator import Generator
 from realaudio_jax.integrity import write_manifest
 from realaudio_jax.metrics.evaluation.run import finish_run
 from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser

@@ -16,7 +16,8 @@ import pathlib
 from absl import flags
 
 from experiments.common import run
-from realaudio_jax.generator import enable_compilation_cache, load
+from realaudio_jax.cache import enable_compilation_cache
+from realaudio_jax.generator import load
 from realaudio_jax.metrics.benchmarking import latency_rows
 from realaudio_jax.metrics.distances import DISTANCES, compare_folders, sound_files
 from realaudio_jax.metrics.embedders.registry import NAMES, load_embedders, load_evaluators

@@ -14,14 +14,13 @@ from absl import flags
 
 import realaudio_jax
 from experiments.common import default_name, run, say, unused, warn
-from realaudio_jax.generator import SAMPLE_RATES
 from realaudio_jax.io import WRITABLE, printable
 from realaudio_jax.release import find_release
+from realaudio_jax.requests import SAMPLE_RATES
 from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
-from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE
-from realaudio_jax.vocabulary import FAR, load_vocabulary
+from realaudio_jax.vocabulary import FAR, load_vocabulary, nearest_labels
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
 _PROMPT = flags.DEFINE_string('prompt', '', 'What is heard, in English.')
@@ -134,7 +133,7 @@ def list_labels(release: str) -> None:
 def warn_of_far_texts(generator: realaudio_jax.Generator, texts: Iterable[str]) -> None:
     """A line for each text that is like nothing the release was trained on."""
     for text in dict.fromkeys(filter(str.strip, texts)):
-        nearest = generator.nearest_labels(text)
+        nearest = nearest_labels(generator, text)
         if nearest and nearest[0][1] < FAR:
             labels = ', '.join(label for label, _ in nearest)
             warn(
@@ -158,7 +157,6 @@ def main(argv):
     generator = realaudio_jax.load(_RELEASE.value)
     if _SAMPLE_RATE.value not in SAMPLE_RATES:
         raise ValueError(f'--sample_rate is {_SAMPLE_RATE.value}; choose 48000 or 44100')
-    timeline = Timeline.parse(_EVENTS.value, seconds)
     steps = _STEPS.value
     if steps is None:
         steps = 4 if _MODEL.value == 'student' else generator.config.teacher.steps
@@ -169,9 +167,9 @@ def main(argv):
         name = default_name(*words, seed=seed, steps=steps, seconds=seconds, **changes)
         out = unused(pathlib.Path(f'{name}.wav'))
     replaced = ', in place of an older one' if out.exists() else ''
-    arguments = dict(
+    prepared = generator.prepare(
         prompt=prompt,
-        events=timeline,
+        events=_EVENTS.value,
         seconds=seconds,
         steps=steps,
         seed=seed,
@@ -183,11 +181,11 @@ def main(argv):
         keep=keep,
         loudness=loudness,
     )
-    generator.warmup(**arguments)
     ready = time.perf_counter() - begin
-    sound = generator.generate(**arguments)
+    sound = generator.run(prepared)
     made = time.perf_counter() - begin - ready
     sound.save(out)
+    (timeline,) = prepared.call.timelines
     if drawing:
         title = f'{prompt} ({_MODEL.value}, {steps} steps, seed {seed})'
         plot_spectrogram(drawing, sound.audio, sound.sample_rate, timeline.events, title)

@@ -46,6 +46,13 @@ def protect_caches() -> None:
             os.environ[variable] = str(_chosen()[0] / name)
 
 
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that a second process starts without compiling."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'xla'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
 @contextlib.contextmanager
 def damaged_programs_removed() -> Iterator[None]:
     """Removes compiled programs on disk that turn out to be damaged while something is compiled.

@@ -1,12 +1,9 @@
-"""The public face: load a release and make sound with it."""
+"""Load a release and make sound with it: `load` and `Generator.generate`."""
 
 import base64
 import copy
-import ctypes
 import dataclasses
 import io
-import math
-import numbers
 import os
 import pathlib
 import sys
@@ -19,24 +16,15 @@ import numpy as np
 import soundfile
 from jax.sharding import Mesh
 
-from realaudio_jax.audio import as_float, from_pcm16
-from realaudio_jax.cache import cache_dir
-from realaudio_jax.io import printable, write_audio
+from realaudio_jax import requests
+from realaudio_jax.audio import from_pcm16
+from realaudio_jax.cache import enable_compilation_cache
+from realaudio_jax.io import write_audio
 from realaudio_jax.mesh import make_mesh, param_sharding
 from realaudio_jax.models import text_encoder as text_lib
-from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
-from realaudio_jax.models.denoiser import Denoiser, latent_frames, octaves
-from realaudio_jax.program import (
-    CAPACITIES,
-    MOMENTS,
-    Bucket,
-    Capacity,
-    InitAudio,
-    Networks,
-    ProgramCache,
-    Request,
-    keep_weights,
-)
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.denoiser import Denoiser, latent_frames
+from realaudio_jax.program import CAPACITIES, MOMENTS, Capacity, Networks, ProgramCache, Request
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.release import (
     AUTOENCODER_NAME,
@@ -50,24 +38,11 @@ from realaudio_jax.release import (
     load_params,
     read_release,
 )
+from realaudio_jax.requests import Call, Prepared
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import (
-    MAX_EVENT_TOKENS,
-    MAX_SECONDS,
-    MAX_TEXT_TOKENS,
-    MIN_SECONDS,
-    SAMPLE_RATE,
-    Float,
-    PyTree,
-)
-from realaudio_jax.vocabulary import load_vocabulary
+from realaudio_jax.typing import SAMPLE_RATE, PyTree
 
-_MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
-SAMPLE_RATES = (48_000, 44_100)
-MAX_CHARACTERS = 10_000  # of a prompt
-LOUDNESS_LUFS = -23.0  # of a sound by default (EBU R 128)
-BUCKET_SECONDS = (1.0, 2.0, 5.0, 10.0)  # a shorter sound is made in the next of these and cut
-RETRIES = 4  # of a silent sound, each with a seed derived from the one asked for
+RETRIES = 4  # of a silent sound, each with a seed derived from the requested one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,13 +98,18 @@ class Sound:
 
 
 class Generator:
-    """A loaded release.
+    """A loaded release: makes sound from text and a timeline.
 
     Args:
-      folder: the release.
-      model_parallel: devices among which one copy of the parameters is split.
-      log: called with one line for each program that is compiled, or loaded from disk; by default
-        it goes to the standard error output.
+        folder: the release.
+        model_parallel: devices among which one copy of the parameters is split.
+        log: called with one line for each program that is compiled, or loaded from disk; by default
+            it goes to the standard error output.
+
+    Attributes:
+        config: the release's settings.
+        networks, params: modules and parameters of text encoder, autoencoder, student and teacher.
+        programs: the compiled programs, `program.ProgramCache`.
     """
 
     @pinned_settings()
@@ -161,25 +141,20 @@ class Generator:
             'teacher': load_denoiser(folder, TEACHER_NAME, denoiser),
             MOMENTS: load_moments(folder),
         }
-        self._hold(networks, params, make_mesh(model_parallel))
-
-    def default_guidance_scale(self, model: str) -> float:
-        """Default guidance scale of 'student' or 'teacher', as the release's config has it."""
-        own = self.config.student.guidance if model == 'student' else None
-        return self.config.guidance if own is None else own
+        self._set_networks(networks, params, make_mesh(model_parallel))
 
     def with_networks(self, networks: Networks, params: PyTree) -> 'Generator':
         """A copy of this generator with other networks, such as random ones of another size.
 
         Args:
-          networks: the modules.
-          params: as `params` gives them; 'student' and 'teacher' only where they are used.
+            networks: the modules.
+            params: as `params` gives them; 'student' and 'teacher' only where they are used.
         """
         other = copy.copy(self)
-        other._hold(networks, params, self.programs.mesh)
+        other._set_networks(networks, params, self.programs.mesh)
         return other
 
-    def _hold(self, networks: Networks, params: PyTree, mesh: Mesh) -> None:
+    def _set_networks(self, networks: Networks, params: PyTree, mesh: Mesh) -> None:
         self.networks = networks
         params = jax.device_put(params, param_sharding(mesh, params))
         self.programs = ProgramCache(networks, params, mesh, lambda line: self.log(line))
@@ -198,17 +173,23 @@ class Generator:
 
     @property
     def student_steps(self) -> tuple[int, ...]:
-        """Step counts the student was trained for."""
+        """Step counts that the student was trained for."""
         return self.config.student.steps
+
+    def default_guidance_scale(self, model: str) -> float:
+        """Guidance scale of 'student' or 'teacher' where none is given."""
+        return self.config.default_guidance_scale(model)
 
     def generate(
         self,
         prompt: str | Sequence[str],
-        events=None,
+        events: Any = None,
         seconds: float = 10.0,
         steps: int | float = 4,
         seed: int | float | Sequence[int | float] = 0,
         *,
+        num_variations: int | float = 1,
+        negative_prompt: str | None = None,
         guidance_scale: float | None = None,
         model: str = 'student',
         sampler: str = 'ddim',
@@ -223,188 +204,165 @@ class Generator:
         """Makes sound from text and a timeline in one compiled program.
 
         Args:
-          prompt: what is heard; '' for nothing said. A list makes a batch.
-          events: the timeline in any form `Timeline.parse` takes; for a batch of prompts, one for
-            all, or a list with one for each.
-          seconds: duration, 0.5 to 10.
-          steps: denoiser steps; of the student's counts, or any for the teacher.
-          seed: of the noise; for a batch, a list, or the first of consecutive seeds. One seed gives
-            the same sound at any batch size, within one step of 16 bits.
-          guidance_scale: None: the release's, see `default_guidance_scale`.
-          model: 'student' or 'teacher'.
-          sampler: 'ddim', 'dpm_solver_pp_2m' or 'ping_pong'.
-          sample_rate: Hz of the result, 48000 or 44100.
-          init_audio: [S, 2] at `sample_rate`, floats in [-1, 1] or integers, to vary (`strength`)
-            or to keep parts of (`keep`). It is scaled to a peak of 1, padded or cut where needed.
-          strength: noise level to start from, (0, 1]; small values stay close to init audio.
-          keep: (start, end) in seconds of the regions of init audio that stay.
-          loudness_db: requested level in dBFS, one value per latent frame (25 a second).
-          loudness: integrated loudness that the result is brought to, LUFS (ITU-R BS.1770), by one
-            gain for the whole sound before the limiter; a sound that comes out silent is made again
-            with a seed derived from its own. None leaves the level as it was made, silence
-            included. 'auto' is -23, and None where init audio or `loudness_db` state a level.
-          curves: requested 'brightness' or 'pitch' in Hz, one value per latent frame, None where it
-            is free; only what the release has.
+            prompt: what is heard, in English; '' for no text. A list makes a batch.
+            events: the timeline in any form that `Timeline.parse` takes; for a batch of prompts,
+                one for all, or a list with one for each.
+            seconds: duration, 0.5 to 10.
+            steps: denoiser steps; one of the student's counts, or any for the teacher.
+            seed: of the noise; for several sounds, a list, or the first of consecutive seeds. One
+                seed gives the same sound at any batch size, within one step of 16 bits.
+            num_variations: sounds for each prompt, one after another, each with its own seed.
+            negative_prompt: what is not heard: guidance leads away from it rather than from no
+                text. The teacher alone takes one; a student has learnt its guidance, away from no
+                text, and evaluates its network once a step.
+            guidance_scale: None: the release's own, see `default_guidance_scale`.
+            model: 'student' or 'teacher'.
+            sampler: 'ddim', 'dpm_solver_pp_2m' (teacher) or 'ping_pong' (student).
+            sample_rate: Hz of the result, 48000 or 44100.
+            init_audio: [S, 2] at `sample_rate`, floats in [-1, 1] or integers, to vary (`strength`)
+                or to keep parts of (`keep`). Scaled to a peak of 1, padded or cut where needed.
+            strength: noise level to start from, (0, 1]; small values stay close to init audio.
+            keep: (start, end) in seconds of the regions of init audio that stay.
+            loudness_db: requested level in dBFS, one value per latent frame (25 a second).
+            loudness: integrated loudness of the result, LUFS (ITU-R BS.1770), reached by one gain
+                for the whole sound before the limiter; a silent sound is generated again with a
+                seed derived from its own. None leaves the level as generated, silence included.
+                'auto' is -23, and None where init audio or `loudness_db` set a level.
+            curves: requested 'brightness' or 'pitch' in Hz, one value per latent frame, None where
+                it is free; those that the release follows.
 
         Returns:
-          A `Sound`, or a list of them where `prompt` is a list.
+            A `Sound`; a list of them where `prompt` is a list or there are several variations.
 
         Raises:
-          ValueError: an argument out of range, named with its remedy; or the sound stays silent.
-          UserWarning: words that cannot be read, a text that is cut (see `text_notes`), init audio
-            that is scaled, cut or too short, a sound that came out silent and is made again, or one
-            that is silent and left so.
-          FloatingPointError: the program's result is not finite.
-          RuntimeError: this process is a fork of the one that loaded the release.
+            ValueError: an argument out of range, named with its remedy; or the sound stays silent.
+            UserWarning: words that cannot be read, a text that is cut, init audio that is scaled,
+                cut or too short, a silent sound that is generated again or left so.
+            FloatingPointError: the program's result is not finite.
+            RuntimeError: this process is a fork of the one that loaded the release.
         """
-        call = self._call(
-            prompt,
-            events,
-            seconds,
-            steps,
-            seed,
-            guidance_scale,
-            model,
-            sampler,
-            sample_rate,
-            init_audio,
-            strength,
-            keep,
-            loudness_db,
-            loudness,
-            curves,
+        call = Call(
+            prompt=prompt,
+            events=events,
+            seconds=seconds,
+            steps=steps,
+            seed=seed,
+            num_variations=num_variations,
+            negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale,
+            model=model,
+            sampler=sampler,
+            sample_rate=sample_rate,
+            init_audio=init_audio,
+            strength=strength,
+            keep=keep,
+            loudness_db=loudness_db,
+            loudness=loudness,
+            curves=curves,
         )
-        for line in call.notes + self.text_notes(call.prompts, call.timelines):
-            warnings.warn(line, stacklevel=2)
-        sounds = self._run(call, call.seeds)
+        return self._generate(self._prepare(call))
+
+    def prepare(self, prompt: str | Sequence[str] = '', *args: Any, **kwargs: Any) -> Prepared:
+        """Checks the arguments of `generate` and compiles the program that it runs for them.
+
+        Another program is compiled for another padded capacity of texts and events, duration,
+        count of steps, batch or sampler; not for other seeds, gains, times or words.
+
+        Args:
+            prompt, args, kwargs: as for `generate`.
+
+        Returns:
+            What `run` takes; nothing is generated.
+
+        Raises:
+            ValueError: an argument out of range, named with its remedy.
+        """
+        prepared = self._prepare(Call(prompt, *args, **kwargs))
+        self.programs.get(prepared.bucket)
+        return prepared
+
+    def run(self, prepared: Prepared) -> Sound | list[Sound]:
+        """Generates what was prepared: `run(prepare(...))` is `generate(...)`."""
+        return self._generate(prepared)
+
+    def request(
+        self,
+        prompts: Sequence[str],
+        timelines: Timeline | Sequence[Timeline],
+        seconds: float,
+        seeds: Sequence[int],
+        guidance_scale: float,
+        length: int,
+        capacity: Capacity | None = CAPACITIES[-1],
+    ) -> Request:
+        """A program's request at the level that was generated, as metrics need it.
+
+        Args:
+            prompts: of each sound.
+            timelines: one for all, or one for each prompt.
+            seconds, seeds, guidance_scale, length: see `requests.build_request`.
+            capacity: of the program; None: the smallest that holds the texts.
+        """
+        if isinstance(timelines, Timeline):
+            timelines = [timelines] * len(prompts)
+        texts = requests.tokenise(self.tokenizer, prompts, timelines)
+        return requests.build_request(
+            texts,
+            timelines,
+            seconds,
+            seeds,
+            guidance_scale,
+            length,
+            capacity or texts.capacity,
+            self.config.onset_lead_s,
+            self.networks.denoiser.curves,
+        )
+
+    def _prepare(self, call: Call) -> Prepared:
+        return requests.prepare(call, self.config, self.tokenizer, self.networks.denoiser.curves)
+
+    def _generate(self, prepared: Prepared) -> Sound | list[Sound]:
+        """Runs the program, and again for silent sounds that have a loudness to reach."""
+        call = prepared.call
+        for line in prepared.notes:
+            _warn(line)
+        sounds = self._run(prepared, call.seeds)
+        levelled = ~np.isnan(call.target_lufs)
         for attempt in range(1, RETRIES + 1):
-            silent = [i for i in range(len(sounds)) if sounds[i].silent and call.levelled[i]]
+            silent = [i for i in range(len(sounds)) if sounds[i].silent and levelled[i]]
             if not silent:
                 break
             seeds = list(call.seeds)
             for i in silent:
                 seeds[i] = derived_seed(call.seeds[i], attempt)
-                warnings.warn(
+                _warn(
                     f'{call.name(i)} came out silent with seed {sounds[i].seed}; '
-                    f'made again with seed {seeds[i]}',
-                    stacklevel=2,
+                    f'made again with seed {seeds[i]}'
                 )
-            again = self._run(call, seeds)
+            again = self._run(prepared, seeds)
             sounds = [again[i] if i in silent else sounds[i] for i in range(len(sounds))]
         for i, sound in enumerate(sounds):
-            if sound.silent and call.levelled[i]:
+            if sound.silent and levelled[i]:
                 raise ValueError(
                     f'{call.name(i)} stays silent with {RETRIES + 1} seeds; say it in other words, '
                     'or pass loudness=None to have it as it is'
                 )
             if sound.silent:
-                if loudness is None:
+                if call.loudness is None:
                     remedy = 'with loudness on, silence is made again'
-                elif init_audio is not None:
+                elif call.init_audio is not None:
                     remedy = 'give louder init audio or more strength, or ask for a loudness'
                 else:
                     remedy = 'raise its loudness curve, or ask for a loudness'
-                warnings.warn(
-                    f'{call.name(i)} is silent ({sound.lufs:.0f} LUFS); {remedy}', stacklevel=2
-                )
-        return sounds[0] if isinstance(prompt, str) else sounds
+                _warn(f'{call.name(i)} is silent ({sound.lufs:.0f} LUFS); {remedy}')
+        return sounds[0] if call.is_single else sounds
 
-    def warmup(self, prompt: str | Sequence[str] = '', *args, **kwargs) -> None:
-        """Compiles the program that `generate` runs for the same arguments, and runs nothing.
-
-        How long texts are, how many events there are, which duration, steps, batch and sampler:
-        only what belongs to another program is compiled anew. Seeds, gains, times and words do not.
-
-        Args:
-          prompt: as for `generate`.
-          args, kwargs: as for `generate`.
-
-        Raises:
-          ValueError: an argument out of range, named with its remedy.
-        """
-        self.programs.get(self._call(prompt, *args, **kwargs).bucket)
-
-    def _call(
-        self,
-        prompt: str | Sequence[str],
-        events: Any = None,
-        seconds: float = 10.0,
-        steps: int | float = 4,
-        seed: int | float | Sequence[int | float] = 0,
-        guidance_scale: float | None = None,
-        model: str = 'student',
-        sampler: str = 'ddim',
-        sample_rate: int | float = SAMPLE_RATE,
-        init_audio: np.ndarray | None = None,
-        strength: float = 1.0,
-        keep: Sequence[tuple[float, float]] = (),
-        loudness_db: np.ndarray | None = None,
-        loudness: float | None | Literal['auto'] = 'auto',
-        curves: Mapping[str, Sequence[float | None]] | None = None,
-    ) -> '_Call':
-        """The checked arguments of `generate` as what its program takes."""
-        prompts = _prompts(prompt)
-        steps, sample_rate = whole_number('steps', steps), whole_number('sample_rate', sample_rate)
-        self._check(seconds, steps, model, sample_rate, strength, guidance_scale, loudness)
-        if init_audio is None and (strength != 1 or keep):
-            raise ValueError('strength and keep need init_audio; give it, or leave them out')
-        count = len(prompts)
-        seeds = [whole_number('seed', s) for s in (seed if np.ndim(seed) else [seed])]
-        seeds = seeds if np.ndim(seed) else [seeds[0] + i for i in range(count)]
-        if len(seeds) != count:
-            raise ValueError(f'{len(seeds)} seeds for {count} prompts; give one for each')
-        if not all(0 <= s < 2**31 for s in seeds):
-            raise ValueError(
-                f'seeds {seeds[0]} to {seeds[-1]}: choose whole numbers from 0 to 2^31 - 1'
-            )
-        specs = [events] * count if isinstance(prompt, str) else _one_for_each(events, count)
-        timelines = [
-            Timeline.parse(spec, seconds, loudness_db=loudness_db, curves=curves) for spec in specs
-        ]
-        for timeline in timelines:
-            self._check_curves(timeline)
-        level = LOUDNESS_LUFS if loudness == 'auto' else loudness
-        stated = [init_audio is not None or t.loudness_db is not None for t in timelines]
-        left = [level is None or (loudness == 'auto' and is_stated) for is_stated in stated]
-        # Programs are for a power of two of sounds: the last is made as often as fills it up.
-        rows = [min(i, count - 1) for i in range(2 ** math.ceil(math.log2(count)))]
-        bucket = Bucket(
-            batch=len(rows),
-            length=latent_frames(next(s for s in BUCKET_SECONDS if s >= seconds)),
-            steps=steps,
-            sample_rate=sample_rate,
-            student=model == 'student',
-            init=init_audio is not None,
-            sampler=sampler,
-            capacity=self.capacity(prompts, timelines),
-        )
-        request = self.request(
-            [prompts[i] for i in rows],
-            [timelines[i] for i in rows],
-            seconds,
-            [seeds[i] for i in rows],
-            self.default_guidance_scale(model) if guidance_scale is None else guidance_scale,
-            bucket.length,
-            strength,
-            [np.nan if left[i] else level for i in rows],
-            bucket.capacity,
-        )
-        init, notes = None, []
-        if init_audio is not None:
-            init_audio = _check_init(init_audio, sample_rate, seconds, notes.append)
-            if strength == 1 and not keep:
-                notes.append('init audio counts for nothing at strength 1 without keep; try 0.6')
-            init = _fit_init(init_audio, keep, seconds, bucket)
-        levelled = [not x for x in left]
-        return _Call(prompts, timelines, seconds, seeds, levelled, bucket, request, init, notes)
-
-    def _run(self, call: '_Call', seeds: Sequence[int]) -> list[Sound]:
-        """One run of the program; a sound for each prompt."""
-        bucket, count = call.bucket, len(call.prompts)
-        filled = np.asarray([seeds[min(i, count - 1)] for i in range(bucket.batch)], np.int32)
-        result = self.programs(bucket, call.request.replace(seed=filled), call.init)
+    def _run(self, prepared: Prepared, seeds: Sequence[int]) -> list[Sound]:
+        """One run of the program; a sound for each seed."""
+        call, bucket = prepared.call, prepared.bucket
+        result = self.programs(bucket, prepared.with_seeds(seeds), prepared.init)
         pcm, diagnostics, latents = jax.device_get(result)
-        for i in range(count):
+        for i in range(len(seeds)):
             if not diagnostics.finite[i]:
                 raise FloatingPointError(
                     f'the sound for {call.name(i)} is not finite; '
@@ -421,196 +379,32 @@ class Generator:
                 seed=seeds[i],
                 latents=latents[i, :frames],
             )
-            for i in range(count)
+            for i in range(len(seeds))
         ]
 
-    def text_notes(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> list[str]:
-        """Lines on words that have no token and on texts that are cut, of prompts and events."""
-        notes, longest = [], max(map(len, prompts), default=0)
-        if longest > MAX_CHARACTERS:
-            raise ValueError(
-                f'a prompt has {longest:,} characters; of {MAX_TEXT_TOKENS} tokens it can have '
-                f'{MAX_CHARACTERS:,} at most'
-            )
-        events = [event.text for timeline in timelines for event in timeline.events]
-        self.tokenizer.encode(prompts, MAX_TEXT_TOKENS, log=notes.append)
-        self.tokenizer.encode(events, MAX_EVENT_TOKENS, log=notes.append)
-        return list(dict.fromkeys(notes))
 
-    def nearest_labels(self, text: str, count: int = 3) -> list[tuple[str, float]]:
-        """The labels of the release's training sounds that are nearest to a text.
+def load(
+    name: str | os.PathLike = 'foley',
+    model_parallel: int = 1,
+    log: Callable[[str], None] | None = None,
+    compilation_cache: bool = True,
+) -> Generator:
+    """Loads a release, shipped or from a folder.
 
-        The first call compiles the text encoder by itself.
+    Args:
+        name: 'foley', a folder, or a name that `weights.fetch` takes.
+        model_parallel: devices among which one copy of the parameters is split.
+        log: see `Generator`.
+        compilation_cache: keep compiled programs on disk, so that a second process starts without
+            compiling. It is JAX's own cache, for all that this process compiles, in the folder of
+            `cache.cache_dir`; one that is already set stays. False changes no setting.
 
-        Returns:
-          (label, similarity) pairs, the nearest first; below `vocabulary.FAR` nothing like it was
-          trained on. Empty where the release has no vocabulary.
-        """
-        vocabulary = load_vocabulary(self.folder)
-        if vocabulary is None:
-            return []
-        ids, mask = self.tokenizer.encode([text], MAX_TEXT_TOKENS)
-        embedding = np.asarray(_embed_text(self.params['text_encoder'], ids, mask))[0]
-        return vocabulary.nearest(embedding, count)
-
-    def capacity(self, prompts: Sequence[str], timelines: Sequence[Timeline]) -> Capacity:
-        """The smallest of `CAPACITIES` that holds these; longer texts are truncated."""
-        events = [event.text for timeline in timelines for event in timeline.events]
-        needed = (
-            max(len(timeline.events) for timeline in timelines),
-            self.tokenizer.encode(events, MAX_EVENT_TOKENS)[1].sum(axis=1).max(initial=0),
-            self.tokenizer.encode(prompts, MAX_TEXT_TOKENS)[1].sum(axis=1).max(initial=0),
-        )
-        rooms = (dataclasses.astuple(capacity) for capacity in CAPACITIES)
-        fits = [all(n <= m for n, m in zip(needed, room, strict=True)) for room in rooms]
-        return CAPACITIES[fits.index(True)]
-
-    def request(
-        self,
-        prompts: Sequence[str],
-        timelines: Timeline | Sequence[Timeline],
-        seconds: float,
-        seeds: Sequence[int],
-        guidance: float,
-        length: int,
-        strength: float = 1.0,
-        target_lufs: float | Sequence[float] = np.nan,
-        capacity: Capacity = CAPACITIES[-1],
-    ) -> Request:
-        """The arrays of a program's request; one timeline for all prompts, or one for each.
-
-        Without `target_lufs` a sound keeps the level it was made at, as figures need it.
-        """
-        batch = len(prompts)
-        if isinstance(timelines, Timeline):
-            timelines = [timelines] * batch
-        ids, mask = self.tokenizer.encode(list(prompts), capacity.text_tokens)
-        event_ids, event_mask = [], []
-        for timeline in timelines:
-            texts = [event.text for event in timeline.events]
-            texts += [''] * (capacity.events - len(texts))
-            one_ids, one_mask = self.tokenizer.encode(texts, capacity.event_tokens)
-            event_ids.append(one_ids)
-            event_mask.append(one_mask)
-        arrays = [timeline.arrays(capacity.events) for timeline in timelines]
-        joined = {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
-        onset, middle = joined['onset_s'], (joined['onset_s'] + joined['offset_s']) / 2
-        later = onset + np.float32(self.config.onset_lead_s)
-        joined['onset_s'] = np.minimum(later, middle)  # a short event keeps half of its time
-        loudness = np.zeros((batch, length), np.float32)
-        for row, timeline in zip(loudness, timelines, strict=True):
-            if timeline.loudness_db is not None:
-                curve = timeline.loudness_db[:length]
-                row[: len(curve)], row[len(curve) :] = curve, curve[-1]
-
-        def full(value):
-            return np.full(batch, value, np.float32)
-
-        names = self.networks.denoiser.curves
-        hertz = np.full((batch, length, len(names)), np.nan, np.float32)
-        for row, timeline in zip(hertz, timelines, strict=True):
-            for i, name in enumerate(names):
-                curve = timeline.curves.get(name, ())[:length]
-                row[: len(curve), i] = curve
-        asked = ~np.isnan(hertz)
-        return Request(
-            token_ids=ids,
-            # An empty prompt asks for nothing: dropped text, as in training.
-            token_mask=mask & np.array([bool(p.strip()) for p in prompts])[:, None],
-            event_ids=np.stack(event_ids),
-            event_token_mask=np.stack(event_mask),
-            onset_s=joined['onset_s'],
-            offset_s=joined['offset_s'],
-            gain_db=joined['gain_db'],
-            event_mask=joined['mask'],
-            loudness_db=loudness,
-            loudness_mask=np.array([t.loudness_db is not None for t in timelines]),
-            seconds=full(seconds),
-            seed=np.asarray(seeds, np.int32),
-            guidance_scale=full(guidance),
-            strength=full(strength),
-            target_lufs=full(target_lufs),
-            curves=octaves(np.where(asked, hertz, 1000.0)) if names else None,
-            curve_mask=asked if names else None,
-        )
-
-    def _check_curves(self, timeline: Timeline) -> None:
-        """Refuses a curve that the release was not trained on."""
-        known = self.networks.denoiser.curves
-        for name in timeline.curves:
-            if name not in known:
-                raise ValueError(
-                    f'the release {self.folder.name} has no curve {name!r}: it follows '
-                    f'{", ".join(("loudness_db", *known))}'
-                )
-
-    def _check(self, seconds, steps, model, sample_rate, strength, guidance_scale, loudness):
-        _require_number('seconds', seconds, MIN_SECONDS, MAX_SECONDS)
-        if model not in ('student', 'teacher'):
-            raise ValueError(f'model is {model!r}; choose student or teacher')
-        if model == 'student' and steps not in self.student_steps:
-            counts = ', '.join(map(str, self.student_steps))
-            raise ValueError(f'the student has no {steps} steps; choose one of {counts}')
-        if not 1 <= steps <= 1000:
-            raise ValueError(f'steps is {steps}; choose 1 to 1000')
-        if sample_rate not in SAMPLE_RATES:
-            raise ValueError(f'sample_rate is {sample_rate}; choose 48000 or 44100')
-        _require_number('strength', strength, 0, 1)
-        if strength == 0:
-            raise ValueError('strength is 0; choose above 0')
-        if loudness not in ('auto', None):
-            _require_number('loudness', loudness, -70, 0)
-        if guidance_scale is not None:  # a student was trained for its range
-            trained = self.config.student.guidance_range
-            _require_number(
-                'guidance_scale', guidance_scale, *(trained if model == 'student' else (0, 100))
-            )
-
-
-@jax.jit
-def _embed_text(params, ids, mask):
-    return text_lib.sentence_embedding(text_lib.encode_tokens(params, ids, mask), mask)
-
-
-def whole_number(name: str, value: Any) -> int:
-    """A whole number, also one that is written 4.0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value == value // 1:
-        raise ValueError(f'{name} is {value!r}; give a whole number')
-    return int(value)
-
-
-def _require_number(name: str, value: Any, low: float | int, high: float | int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
-        shown = f'{value:g}' if isinstance(value, float) else repr(value)
-        raise ValueError(f'{name} is {shown}; choose {low:g} to {high:g}')
-
-
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """The checked arguments of one `generate`.
-
-    Attributes:
-      prompts, timelines, seeds: of each sound.
-      seconds: duration.
-      levelled: whether the loudness of each is changed.
-      bucket, request, init: what the program takes; filled up to the batch of the bucket.
-      notes: lines on init audio that is changed or does not fit.
+    Raises:
+        FileNotFoundError: no such release. ValueError: a damaged one.
     """
-
-    prompts: list[str]
-    timelines: list[Timeline]
-    seconds: float
-    seeds: list[int]
-    levelled: list[bool]
-    bucket: Bucket
-    request: Request
-    init: InitAudio | None
-    notes: list[str]
-
-    def name(self, i: int) -> str:
-        """How messages name a sound: by its prompt, or the texts of its events."""
-        events = self.timelines[i].events
-        return repr(self.prompts[i].strip() or '; '.join(event.text for event in events))
+    if compilation_cache:
+        enable_compilation_cache()
+    return Generator(find_release(name), model_parallel, log)
 
 
 def derived_seed(seed: int, attempt: int) -> int:
@@ -618,129 +412,10 @@ def derived_seed(seed: int, attempt: int) -> int:
     return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0] >> 1)
 
 
+def _warn(line: str) -> None:
+    """A warning at the line that called `Generator.generate` or `run`."""
+    warnings.warn(line, stacklevel=4)
+
+
 def _print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _prompts(prompt: Any) -> list[str]:
-    """The texts of a batch, checked."""
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, Sequence) or not all(isinstance(p, str) for p in prompts):
-        shown = printable(repr(prompt), 40)
-        raise ValueError(f'prompt is {shown}; pass a text or a list of texts')
-    if not prompts:
-        raise ValueError('no prompt given; pass a text or a list of texts')
-    return list(prompts)
-
-
-def _one_for_each(events: Any, count: int) -> list:
-    """A timeline for each of `count` prompts: the one for all, or those of a list."""
-    is_list = isinstance(events, (list, tuple)) and events
-    if not (is_list and all(_may_be_timeline(entry) for entry in events)):
-        return [events] * count
-    if len(events) != count:
-        raise ValueError(
-            f'{len(events)} timelines for {count} prompts; give one for each, or one for all'
-        )
-    return list(events)
-
-
-def _may_be_timeline(entry: Any) -> bool:
-    """Whether an entry of a list is a timeline of its own, and no event."""
-    if isinstance(entry, Mapping):
-        return 'text' not in entry
-    if isinstance(entry, (list, tuple)):
-        return not (entry and isinstance(entry[0], str))
-    return entry is None or isinstance(entry, (str, Timeline))
-
-
-def _check_init(
-    audio: np.ndarray, sample_rate: int, seconds: float, log: Callable[[str], None]
-) -> Float[np.ndarray, 'S 2']:
-    """Init audio in [-1, 1] and no longer than the sound; a line for each thing that is changed."""
-    audio = np.asarray(audio)
-    if audio.ndim != 2 or audio.shape[1] != 2 or not len(audio):
-        raise ValueError(f'init audio has shape {audio.shape}; give [samples, 2], not empty')
-    audio = as_float(audio, 'init audio', log)
-    given, samples = len(audio) / sample_rate, round(seconds * sample_rate)
-    if len(audio) < samples:
-        log(f'the init audio lasts {given:.2f} s of {seconds:g} s; silence follows it')
-    if len(audio) > samples:
-        log(f'the init audio lasts {given:.2f} s; all after its first {seconds:g} s is left out')
-    return audio[:samples]
-
-
-def _fit_init(
-    audio: np.ndarray, keep: Sequence[tuple[float, float]], seconds: float, bucket: Bucket
-) -> InitAudio:
-    """Init audio padded with silence to the bucket, one copy per item."""
-    samples = bucket.length * samples_per_latent(bucket.sample_rate)
-    out = np.zeros((samples, 2), np.float32)
-    out[: len(audio)] = audio
-    weights = keep_weights(_spans(keep, seconds), seconds, samples, bucket.sample_rate)
-    return InitAudio(
-        audio=np.repeat(out[None], bucket.batch, axis=0),
-        keep=np.repeat(weights[None], bucket.batch, axis=0),
-    )
-
-
-def _spans(keep: Any, seconds: float) -> list[tuple[float, float]]:
-    """The spans of `keep`, checked against the duration of the sound."""
-    try:
-        spans = [(float(start), float(end)) for start, end in keep]
-    except (TypeError, ValueError):
-        raise ValueError(
-            f'keep is {printable(repr(keep), 40)}; give (start, end) pairs in seconds, such as '
-            '[(0, 1.5)]'
-        ) from None
-    for start, end in spans:
-        if not 0 <= start < end <= seconds:
-            raise ValueError(
-                f'cannot keep {start:g} to {end:g} s of a sound of {seconds:g} s; give start '
-                '< end within it'
-            )
-    return spans
-
-
-def load(
-    name: str | os.PathLike = 'foley',
-    model_parallel: int = 1,
-    log: Callable[[str], None] | None = None,
-) -> Generator:
-    """Loads a release, shipped or from a folder.
-
-    The process is set up for speed besides: `enable_compilation_cache`, `keep_freed_memory`.
-
-    Args:
-      name: 'foley', or a folder.
-      model_parallel: devices among which one copy of the parameters is split.
-      log: see `Generator`.
-
-    Raises:
-      FileNotFoundError: no such release. ValueError: a damaged one.
-    """
-    enable_compilation_cache()
-    keep_freed_memory()
-    return Generator(find_release(name), model_parallel, log)
-
-
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that a second process starts without compiling."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'xla'))
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
-def keep_freed_memory() -> None:
-    """Lets the C library keep what it frees for the next call; without glibc nothing happens.
-
-    XLA takes the intermediate arrays of every call on a CPU from the C library, which maps blocks
-    of this size anew each time, page by page: a tenth or more of the time of a sound. The price is
-    that the process holds on to the memory of its largest call.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(_MALLOC_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(_MALLOC_MMAP_MAX, 0)

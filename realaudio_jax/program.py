@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -54,7 +54,6 @@ MAX_PROGRAMS = 8  # kept by a `ProgramCache`; an executable for 10 s holds some 
 FADE_IN_S = 0.001
 FADE_OUT_S = 0.02  # where nothing was asked to sound to the end
 SHORT_FADE_OUT_S = 0.003  # where an event was: no more than keeps the end from clicking
-SPLICE_S = 0.01  # cross-fade within the edges of a region of init audio that stays
 _GAIN_FRAME_RATE = 100  # Hz, of the levels by which gains are applied
 _GAIN_REACH_S = (0.1, 0.4)  # from an event: its gain holds, and from there fades to none
 _BACKGROUND_S = 0.2  # what is further from every event counts as background,
@@ -68,19 +67,21 @@ class Request:
     """What to generate, as arrays; every leaf starts with the batch axis.
 
     Attributes:
-      token_ids, token_mask: of the prompt.
-      event_ids, event_token_mask: of each event's text.
-      onset_s, offset_s, gain_db, event_mask: the timeline, see `timeline.Timeline.arrays`.
-      loudness_db, loudness_mask: requested level per latent frame (dBFS), and whether it is
-        requested.
-      curves, curve_mask: see `Conditioning`; None where the denoiser has none.
-      seconds: duration; frames beyond it are padding.
-      seed: of each item; the same seed gives the same sound at any batch size and position,
-        within one step of 16 bits: products are summed in another order.
-      guidance_scale: 1 and above.
-      strength: noise level to start from, in (0, 1]; below 1 the sound is a variation of init
-        audio.
-      target_lufs: integrated loudness to bring the result to (ITU-R BS.1770); NaN leaves its level.
+        token_ids, token_mask: of the prompt.
+        event_ids, event_token_mask: of each event's text.
+        onset_s, offset_s, gain_db, event_mask: the timeline, see `timeline.Timeline.arrays`.
+        loudness_db, loudness_mask: requested level per latent frame (dBFS), and whether it is
+            requested.
+        curves, curve_mask: see `Conditioning`; None where the denoiser has none.
+        seconds: duration; frames beyond it are padding.
+        seed: of each item; the same seed gives the same sound at any batch size and position,
+            within one step of 16 bits: products are summed in another order.
+        guidance_scale: 1 and above.
+        strength: noise level to start from, in (0, 1]; below 1 the sound is a variation of init
+            audio.
+        target_lufs: integrated loudness of the result (ITU-R BS.1770); NaN leaves its level.
+        negative_ids, negative_mask: tokens of the text that a teacher's guidance leads away from;
+            None where the bucket has none.
     """
 
     token_ids: Leaf['B T']
@@ -100,6 +101,8 @@ class Request:
     target_lufs: Leaf['B']
     curves: Leaf['B L K'] = None
     curve_mask: Leaf['B L K'] = None
+    negative_ids: Leaf['B T'] = None
+    negative_mask: Leaf['B T'] = None
 
 
 @flax.struct.dataclass
@@ -107,9 +110,9 @@ class InitAudio:
     """Sound to vary, or to keep parts of.
 
     Attributes:
-      audio: samples at the rate of the bucket.
-      keep: 1 for samples that stay, 0 for those that are made anew, between them where one fades
-        into the other; see `keep_weights`.
+        audio: samples at the rate of the bucket.
+        keep: 1 for samples that stay, 0 for those that are made anew, between them where one fades
+            into the other; see `requests.keep_weights`.
     """
 
     audio: Leaf['B S 2']
@@ -121,11 +124,11 @@ class Diagnostics:
     """Diagnostics of a result, measured inside the program.
 
     Attributes:
-      finite: every sample is a number.
-      peak: 0 to 1, after the limiter.
-      lufs: integrated loudness before it was changed and limited; -70 for silence.
-      silent: that is below `SILENT_LUFS`, and not because all events have negative gains; the level
-        is then left as it is.
+        finite: every sample is a number.
+        peak: 0 to 1, after the limiter.
+        lufs: integrated loudness before it was changed and limited; -70 for silence.
+        silent: below `SILENT_LUFS`, and not because all events have negative gains; the level is
+            then left as it is.
     """
 
     finite: Leaf['B']
@@ -139,14 +142,19 @@ class Capacity:
     """Padded capacity of a program: all of it passes through the text encoder, used or not.
 
     Attributes:
-        events: events of a timeline.
-        event_tokens: tokens of the text of one event.
-        text_tokens: tokens of a prompt.
+            events: events of a timeline.
+            event_tokens: tokens of the text of one event.
+            text_tokens: tokens of a prompt.
     """
 
     events: int
     event_tokens: int
     text_tokens: int
+
+    @classmethod
+    def of(cls, request: Request) -> 'Capacity':
+        """The capacity of a request's arrays."""
+        return cls(*request.event_ids.shape[1:], request.token_ids.shape[1])
 
 
 # Those that programs have: half the capacity is half the time of the text encoder.
@@ -162,14 +170,15 @@ class Bucket:
     """The static shape of a program.
 
     Attributes:
-      batch: sounds per call.
-      length: latent frames, even.
-      steps: sampling steps.
-      sample_rate: Hz.
-      student: one evaluation a step, guidance inside; otherwise the teacher, guided, two.
-      init: whether the program takes init audio.
-      sampler: one of `SAMPLERS` of the model.
-      capacity: of prompt and timeline, one of `CAPACITIES`.
+        batch: sounds per call.
+        length: latent frames, even.
+        steps: sampling steps.
+        sample_rate: Hz.
+        student: one evaluation a step, guidance inside; otherwise the teacher, guided, two.
+        init: whether the program takes init audio.
+        sampler: one of `SAMPLERS` of the model.
+        capacity: of prompt and timeline, one of `CAPACITIES`.
+        negative: whether a teacher is guided away from a negative prompt.
     """
 
     batch: int
@@ -180,6 +189,7 @@ class Bucket:
     init: bool = False
     sampler: str = 'ddim'
     capacity: Capacity = CAPACITIES[-1]
+    negative: bool = False
 
     def __post_init__(self):
         model = 'student' if self.student else 'teacher'
@@ -195,9 +205,9 @@ class Networks:
     """The modules of a release; hashable, so they are constants of a program.
 
     Attributes:
-      text_encoder, autoencoder, denoiser: the modules.
-      grid_powers: of the student's time grid, as (steps, power), see `noise.time_grid`; a count of
-        steps that is not named has even steps.
+        text_encoder, autoencoder, denoiser: the modules.
+        grid_powers: of the student's time grid, as (steps, power), see `noise.time_grid`; steps
+            are even for a count that is not named.
     """
 
     text_encoder: TextEncoder
@@ -259,6 +269,17 @@ def condition(
     )
 
 
+def negative_conditioning(
+    networks: Networks, params: PyTree, request: Request, c: Conditioning
+) -> Conditioning:
+    """What a teacher's guidance leads away from: the negative prompt, or nothing, no timeline."""
+    if request.negative_ids is None:
+        return c.unconditional()
+    weights = {'params': params['text_encoder']}
+    text = networks.text_encoder.apply(weights, request.negative_ids, request.negative_mask)
+    return c.unconditional().replace(text=text, text_mask=request.negative_mask)
+
+
 def sample_latents(
     networks: Networks, params: PyTree, request: Request, c: Conditioning, bucket: Bucket
 ) -> Float[Array, 'B L C']:
@@ -274,6 +295,7 @@ def sample_latents(
     if bucket.init:
         start = noise.diffuse(PATH, c.init, start, request.strength)
     scale, strength = request.guidance_scale, request.strength
+    away = None if bucket.student else negative_conditioning(networks, params, request, c)
     power = dict(networks.grid_powers).get(bucket.steps, 1.0) if bucket.student else 1.0
 
     def denoise(x, u):
@@ -281,10 +303,7 @@ def sample_latents(
             step_size = strength * noise.step_size(u, bucket.steps, power)
             at = as_denoiser(networks.denoiser, params['student'], c, scale, step_size)
         else:
-            both = (
-                as_denoiser(networks.denoiser, params['teacher'], conditioning)
-                for conditioning in (c, c.unconditional())
-            )
+            both = (as_denoiser(networks.denoiser, params['teacher'], a) for a in (c, away))
             at = samplers.classifier_free_guidance(*both, scale)
         return at(x, u * strength)
 
@@ -353,9 +372,9 @@ def apply_gains(
     there is none, all of the sound is the events'. Events that overlap share their mean gain.
 
     Args:
-      audio: samples.
-      request: its timeline counts.
-      sample_rate: Hz.
+        audio: samples.
+        request: its timeline counts.
+        sample_rate: Hz.
     """
     block = sample_rate // _GAIN_FRAME_RATE
     count = -(-audio.shape[1] // block)
@@ -398,10 +417,10 @@ def finish(
     loudness asked for, and the limiter holds its peaks below -1 dB.
 
     Args:
-      audio: decoded samples.
-      request: seconds, timeline and loudness count.
-      sample_rate: Hz.
-      init: of which parts are kept.
+        audio: decoded samples.
+        request: seconds, timeline and loudness count.
+        sample_rate: Hz.
+        init: of which parts are kept.
     """
     seconds = request.seconds
     inside = jnp.arange(audio.shape[1])[None] < jnp.round(seconds * sample_rate)[:, None]
@@ -428,29 +447,6 @@ def finish(
     return pcm, Diagnostics(finite=finite, peak=peak, lufs=lufs, silent=silent)
 
 
-def keep_weights(
-    spans: Sequence[tuple[float, float]], seconds: float, samples: int, sample_rate: int
-) -> Float[np.ndarray, 'S']:
-    """`InitAudio.keep` of spans in seconds: 1 in each, with a cross-fade within its edges.
-
-    At the ends of the sound, where there is nothing to fade into, there is none.
-
-    Args:
-      spans: (start, end) in seconds.
-      seconds: duration of the sound.
-      samples: S.
-      sample_rate: Hz.
-    """
-    time = (np.arange(samples) + 0.5) / sample_rate
-    weights = np.zeros(samples)
-    for start, end in spans:
-        since = time - start if start > 0 else np.full(samples, np.inf)
-        left = end - time if end < seconds else np.full(samples, np.inf)
-        rise = np.clip(np.minimum(since, left) / SPLICE_S, 0.0, 1.0)
-        weights = np.maximum(weights, np.sin(np.pi / 2 * rise) ** 2)
-    return np.float32(weights)
-
-
 def generate(
     params: PyTree,
     request: Request,
@@ -462,15 +458,15 @@ def generate(
     """The whole program.
 
     Args:
-      params: of text encoder, autoencoder, student and teacher, by those names; `MOMENTS` of the
-        student, if it has some: {steps: {'gain': [C], 'shift': [C]}}.
-      request: what to make.
-      init: sound to vary or to keep parts of; None where the bucket has no init.
-      networks: the modules.
-      bucket: the static shape.
+        params: of text encoder, autoencoder, student and teacher, by those names; `MOMENTS` of the
+            student, if it has some: {steps: {'gain': [C], 'shift': [C]}}.
+        request: what to make.
+        init: sound to vary or to keep parts of; None where the bucket has no init.
+        networks: the modules.
+        bucket: the static shape.
 
     Returns:
-      PCM of `length * samples_per_latent` samples, its diagnostics, and the latents it came from.
+        PCM of `length * samples_per_latent` samples, its diagnostics, and the latents it came from.
     """
     autoencoder, weights = networks.autoencoder, params['autoencoder']
     known = jnp.zeros((bucket.batch, bucket.length, LATENT_CHANNELS), jnp.float32)
@@ -491,8 +487,8 @@ def request_shapes(bucket: Bucket, curves: int = 0) -> tuple[Request, InitAudio 
     """The shapes a bucket's program takes: (request, init audio or None).
 
     Args:
-      bucket: see `Bucket`.
-      curves: K, that the denoiser has besides loudness.
+        bucket: see `Bucket`.
+        curves: K, that the denoiser has besides loudness.
     """
     b, length, capacity = bucket.batch, bucket.length, bucket.capacity
     e = capacity.events
@@ -518,6 +514,8 @@ def request_shapes(bucket: Bucket, curves: int = 0) -> tuple[Request, InitAudio 
         target_lufs=of(np.float32),
         curves=of(np.float32, length, curves) if curves else None,
         curve_mask=of(np.bool_, length, curves) if curves else None,
+        negative_ids=of(np.int32, capacity.text_tokens) if bucket.negative else None,
+        negative_mask=of(np.bool_, capacity.text_tokens) if bucket.negative else None,
     )
     samples = length * samples_per_latent(bucket.sample_rate)
     init = InitAudio(audio=of(np.float32, samples, 2), keep=of(np.float32, samples))
@@ -542,10 +540,10 @@ class ProgramCache:
     second process starts without compiling, and one that was dropped comes back from disk.
 
     Args:
-      networks: the modules.
-      params: placed on the mesh (replicated or split over 'model').
-      mesh: with axes ('data', 'model').
-      log: called with one line for each program that is compiled or loaded.
+        networks: the modules.
+        params: placed on the mesh (replicated or split over 'model').
+        mesh: with axes ('data', 'model').
+        log: called with one line for each program that is compiled or loaded.
     """
 
     def __init__(
@@ -597,7 +595,7 @@ class ProgramCache:
         """The executable `(params, request, init) -> (pcm, diagnostics, latents)` of a bucket.
 
         Raises:
-          RuntimeError: this process was forked from the one that holds the release.
+            RuntimeError: this process was forked from the one that holds the release.
         """
         if os.getpid() != self._process:
             raise RuntimeError(

@@ -341,6 +341,11 @@ class ReleaseConfig(_File):
         if not isinstance(self.name, str) or len(self.name) > 100 or not self.name.isprintable():
             self._refuse('name', self.name, 'give up to 100 printable characters')
 
+    def default_guidance_scale(self, model: str) -> float:
+        """Guidance scale of 'student' or 'teacher' where none is given."""
+        own = self.student.guidance if model == 'student' else None
+        return self.guidance if own is None else own
+
     @classmethod
     def of(cls, config: 'ReleaseConfig | Mapping[str, Any]') -> 'ReleaseConfig':
         """A config as it is, or the one of a mapping."""

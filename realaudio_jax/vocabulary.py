@@ -13,13 +13,15 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable
 
+import jax
 import numpy as np
 
+from realaudio_jax.generator import Generator
+from realaudio_jax.models.text_encoder import encode_tokens, sentence_embedding
 from realaudio_jax.packing import save_params
-from realaudio_jax.release import read_metadata, read_tensors
-from realaudio_jax.typing import Float
+from realaudio_jax.release import VOCABULARY_NAME, read_metadata, read_tensors
+from realaudio_jax.typing import MAX_TEXT_TOKENS, Float
 
-VOCABULARY_NAME = 'vocabulary.safetensors'
 FAR = 0.4  # of 24 prompts for sounds of `foley` none is below, of 20 for others 13
 _DIRECTIONS = 64
 _SAME = 0.95  # cosine above which of two labels one is enough
@@ -50,6 +52,33 @@ class Vocabulary:
         similarity = self.vectors @ (np.asarray(embedding) @ self.directions)
         order = np.argsort(-similarity, kind='stable')[:count]
         return [(self.labels[i], float(similarity[i])) for i in order]
+
+
+def nearest_labels(generator: Generator, text: str, count: int = 3) -> list[tuple[str, float]]:
+    """The labels of a release's training sounds that are nearest to a text.
+
+    The first call compiles the text encoder by itself.
+
+    Args:
+        generator: a loaded release.
+        text: in English.
+        count: how many.
+
+    Returns:
+        (label, similarity) pairs, the nearest first; below `FAR` it was trained on nothing like the
+        text. Empty where the release has no vocabulary.
+    """
+    vocabulary = load_vocabulary(generator.folder)
+    if vocabulary is None:
+        return []
+    ids, mask = generator.tokenizer.encode([text], MAX_TEXT_TOKENS)
+    embedding = np.asarray(_embed(generator.params['text_encoder'], ids, mask))[0]
+    return vocabulary.nearest(embedding, count)
+
+
+@jax.jit
+def _embed(params, ids, mask):
+    return sentence_embedding(encode_tokens(params, ids, mask), mask)
 
 
 def make_vocabulary(

@@ -11,10 +11,10 @@ from realaudio_jax.program import (
     Bucket,
     InitAudio,
     finish,
-    keep_weights,
     overlap_gains,
     request_shapes,
 )
+from realaudio_jax.requests import keep_weights
 
 RATE = 48_000
 _finish = jax.jit(finish, static_argnums=2)

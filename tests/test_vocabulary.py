@@ -10,6 +10,7 @@ from realaudio_jax.vocabulary import (
     VOCABULARY_NAME,
     load_vocabulary,
     make_vocabulary,
+    nearest_labels,
     save_vocabulary,
 )
 
@@ -68,7 +69,7 @@ def test_the_shipped_vocabulary_tells_near_prompts_from_far_ones(foley):
         ('pistol fired twice', 'gun'),
         ('someone walks on gravel', 'gravel'),
     ):
-        found = foley.nearest_labels(prompt, 5)
+        found = nearest_labels(foley, prompt, 5)
         assert found[0][1] > FAR and any(label in name for name, _ in found)
     for prompt in ('quantum entanglement lecture', 'pluie sur le toit', 'photosynthesis'):
-        assert foley.nearest_labels(prompt)[0][1] < FAR
+        assert nearest_labels(foley, prompt)[0][1] < FAR

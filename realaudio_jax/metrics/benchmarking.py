@@ -20,7 +20,7 @@ from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import frame_mask
-from realaudio_jax.program import condition, finish, sample_latents
+from realaudio_jax.program import Capacity, condition, finish, sample_latents
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array
 
@@ -231,19 +231,17 @@ def latency_rows(
 def _single(generator, scene, sampler):
     """Bucket, request and columns of one sound at batch 1."""
     columns = sampler.columns(generator)
-    timeline = Timeline(scene.events)
-    capacity = generator.capacity([scene.caption], [timeline])
-    bucket = bucket_of(sampler, scene.seconds, 1, capacity)
+    length = bucket_of(sampler, scene.seconds, 1).length
     request = generator.request(
         [scene.caption],
-        timeline,
+        Timeline(scene.events),
         scene.seconds,
         [0],
         columns['guidance'],
-        bucket.length,
-        capacity=capacity,
+        length,
+        capacity=None,
     )
-    return bucket, request, columns
+    return bucket_of(sampler, scene.seconds, 1, Capacity.of(request)), request, columns
 
 
 def _whole(generator, bucket, request):

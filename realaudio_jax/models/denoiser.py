@@ -37,14 +37,14 @@ class Conditioning:
     """Conditioning of a batch. Absent parts have an empty mask, not another shape.
 
     Attributes:
-      text: states of the text encoder; text_mask: real tokens.
-      event_text: sentence embedding of each event; event_mask: real events.
-      onset_s, offset_s: seconds from the start; gain_db: relative level.
-      loudness_db: requested level per latent frame, dBFS; loudness_mask: whether it is requested.
-      seconds: duration of the sound; frames beyond it are padding.
-      init: known latents; init_mask: 1 where they are known (inpainting, continuation).
-      curves: further curves per latent frame, of the K that the denoiser has, in octaves above
-        1 kHz; curve_mask: where they are requested. None requests nothing.
+        text: states of the text encoder; text_mask: real tokens.
+        event_text: sentence embedding of each event; event_mask: real events.
+        onset_s, offset_s: seconds from the start; gain_db: relative level.
+        loudness_db: requested level per latent frame, dBFS; loudness_mask: whether it is requested.
+        seconds: duration of the sound; frames beyond it are padding.
+        init: known latents; init_mask: 1 where they are known (inpainting, continuation).
+        curves: further curves per latent frame, of the K that the denoiser has, in octaves above
+            1 kHz; curve_mask: where they are requested. None requests nothing.
     """
 
     text: Leaf['B T W']
@@ -251,9 +251,9 @@ def event_features(
     keeps them exact near the event and bounded far from it.
 
     Args:
-      c: the conditioning.
-      event_channels: what to write into the frames where an event sounds.
-      length: L.
+        c: the conditioning.
+        event_channels: what to write into the frames where an event sounds.
+        length: L.
     """
     time = (jnp.arange(length) + 0.5) / LATENT_RATE
     since_onset = time[None, :, None] - c.onset_s[:, None]  # [B, L, E]
@@ -293,9 +293,9 @@ def student_embedding(
     Zero at the start: a student that begins as its teacher predicts what the teacher does.
 
     Args:
-      width: D.
-      guidance_scale: 1 is no guidance, and adds nothing.
-      step_size: of the student, in [0, 1]; 0 adds nothing.
+        width: D.
+        guidance_scale: 1 is no guidance, and adds nothing.
+        step_size: of the student, in [0, 1]; 0 adds nothing.
     """
     dense = functools.partial(nn.Dense, width, kernel_init=nn.initializers.zeros, use_bias=False)
     step = dense(name='step_size')(fourier_features(step_size, 4, 2.0) * (step_size > 0)[:, None])
@@ -309,15 +309,16 @@ class Denoiser(nn.Module):
     """Predicts v = alpha eps - sigma x_0 (arXiv 2202.00512, appendix D) of noisy latents.
 
     Attributes:
-      width: features of a token.
-      depth: blocks.
-      heads: of every attention; width must be a multiple of 2 * heads.
-      expansion: hidden width of the gated MLP over `width`.
-      dtype: of the blocks' products and of what flows between them, such as 'bfloat16'; None is
-        that of the parameters. Times, noise levels, norms, softmax and the prediction stay float32.
-      curves: names of the curves besides loudness that it can be asked to follow, in the order of
-        `Conditioning.curves`. Each is a linear map that begins at zero: a network that was trained
-        without it goes on as it was.
+        width: features of a token.
+        depth: blocks.
+        heads: of every attention; width must be a multiple of 2 * heads.
+        expansion: hidden width of the gated MLP over `width`.
+        dtype: of the blocks' products and of the features between them, such as 'bfloat16'; None:
+            that of the parameters. Times, noise levels, norms, softmax and the prediction stay
+            float32.
+        curves: names of the curves besides loudness that condition it, in the order of
+            `Conditioning.curves`. Each is a linear map that begins at zero, so that a network
+            trained without it is unchanged at first.
     """
 
     width: int = 256
@@ -339,11 +340,11 @@ class Denoiser(nn.Module):
         """Predicts v.
 
         Args:
-          x_t: noisy latents; L even.
-          t: noise level in [0, 1], [B], or [B, L] with one value per token.
-          conditioning: see `Conditioning`.
-          guidance_scale: folded into a student; 1 for a teacher, which has none.
-          step_size: length of the step a student takes, in [0, 1]; 0 for a teacher.
+            x_t: noisy latents; L even.
+            t: noise level in [0, 1], [B], or [B, L] with one value per token.
+            conditioning: see `Conditioning`.
+            guidance_scale: folded into a student; 1 for a teacher, which has none.
+            step_size: length of the step a student takes, in [0, 1]; 0 for a teacher.
         """
         c = conditioning
         batch, length, _ = x_t.shape
@@ -407,11 +408,11 @@ def as_denoiser(
     """The network as `denoise(x_t, t) -> x_0`, with its parameters and conditioning.
 
     Args:
-        model: the network.
-        params: its parameters.
-        conditioning: what to generate.
-        guidance_scale: embedded scale of a student; None for a teacher.
-        step_size: of a student, in [0, 1]; None for a teacher.
+            model: the network.
+            params: its parameters.
+            conditioning: what to generate.
+            guidance_scale: embedded scale of a student; None for a teacher.
+            step_size: of a student, in [0, 1]; None for a teacher.
     """
     batch = conditioning.seconds.shape
     guidance_scale = jnp.ones(batch) if guidance_scale is None else guidance_scale
