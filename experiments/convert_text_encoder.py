@@ -20,6 +20,7 @@ from experiments.common import run
 from realaudio_jax import packing, release
 from realaudio_jax.io import atomic_path
 from realaudio_jax.models import text_encoder
+from realaudio_jax.models.bert_checkpoint import import_bert
 
 _SOURCE = flags.DEFINE_string('source', None, 'folder of model.safetensors and tokenizer.json')
 _OUT = flags.DEFINE_string('out', None, 'release folder to write into')
@@ -58,9 +59,9 @@ def convert(source: pathlib.Path, out: pathlib.Path) -> None:
     """Writes the three files into `out`.
 
     Raises:
-      FileNotFoundError: `source` lacks one of its two files.
-      ValueError: the weights are not those published.
-      OSError: the disk is full or the folder cannot be written.
+        FileNotFoundError: `source` lacks one of its two files.
+        ValueError: the weights are not those published.
+        OSError: the disk is full or the folder cannot be written.
     """
     weights, tokenizer = source / 'model.safetensors', source / text_encoder.TOKENIZER_NAME
     for path in (weights, tokenizer):
@@ -71,7 +72,7 @@ def convert(source: pathlib.Path, out: pathlib.Path) -> None:
         raise ValueError(
             f'{weights} has sha256 {found}, not the published {SHA256}; download it again'
         )
-    params = text_encoder.import_bert(release.read_tensors(weights))
+    params = import_bert(release.read_tensors(weights))
     path = out / text_encoder.WEIGHTS_NAME
     packing.save_params(
         path,

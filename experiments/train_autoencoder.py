@@ -28,7 +28,6 @@ from realaudio_jax.models import autoencoder
 from realaudio_jax.models.autoencoder import (
     LEVELS,
     Autoencoder,
-    fit_linear_code,
     samples_per_latent,
 )
 from realaudio_jax.models.discriminator import Discriminator
@@ -37,6 +36,7 @@ from realaudio_jax.random import random_key
 from realaudio_jax.release import load_params
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
+from realaudio_jax.training.pca import fit_pca
 from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state
@@ -49,7 +49,7 @@ _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: f
 
 
 _CODE = flags.DEFINE_string('code', None, 'An autoencoder.safetensors whose code is kept.')
-SOLVED = ('mean', 'kernel', 'residual')  # of the decoder, by `fit_linear_code`
+SOLVED = ('mean', 'kernel', 'residual')  # of the decoder, by `pca.fit_pca`
 
 
 def spectral_loss(output, audio, sample_rate, config):
@@ -258,7 +258,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         params = load_params(code_path, params)
     else:
         every = max(1, len(pool) * config.crop_latents // 40_000)
-        params = fit_linear_code(params, pool.reshape(-1, LEVELS)[::every].astype(np.float32))
+        params = fit_pca(params, pool.reshape(-1, LEVELS)[::every].astype(np.float32))
         save_params(code_path, params)
 
     mesh = data_mesh(config.batch_size)

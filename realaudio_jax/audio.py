@@ -26,10 +26,10 @@ def stft_size(sample_rate: int) -> tuple[int, int]:
     """(n_fft, hop) = (rate / 25, rate / 100), in samples.
 
     Args:
-      sample_rate: Hz, divisible by 100.
+        sample_rate: Hz, divisible by 100.
 
     Raises:
-      ValueError: the rate is not divisible by 100.
+        ValueError: the rate is not divisible by 100.
     """
     if sample_rate % FRAME_RATE:
         raise ValueError(f'sample rate {sample_rate} is not divisible by 100; use 48000 or 44100')
@@ -49,12 +49,12 @@ def frame(x: Float[Array, '*b S'], n_fft: int, hop: int) -> Float[Array, '*b N F
     (stacked, which XLA writes in one pass: side by side on the last axis they take twice as long).
 
     Args:
-      x: samples; S divisible by hop.
-      n_fft: samples, a multiple of hop.
-      hop: samples.
+        x: samples; S divisible by hop.
+        n_fft: samples, a multiple of hop.
+        hop: samples.
 
     Raises:
-      ValueError: sizes that do not divide.
+        ValueError: sizes that do not divide.
     """
     blocks, remainder = divmod(n_fft, hop)
     if remainder or x.shape[-1] % hop:
@@ -95,14 +95,14 @@ def istft(
     x = sum_n w y_n / sum_n w^2, y_n the inverse transform of frame n.
 
     Args:
-      spectrum: complex [..., N, n_fft // 2 + 1].
-      n_fft: samples.
-      hop: samples.
-      frame_mask: 1 where a frame is real, 0 where it is padding; padding frames enter neither sum,
-        so the samples before them are what they would be without the padding.
+        spectrum: complex [..., N, n_fft // 2 + 1].
+        n_fft: samples.
+        hop: samples.
+        frame_mask: 1 where a frame is real, 0 where it is padding; padding frames enter neither
+            sum, so the samples before them are what they would be without the padding.
 
     Returns:
-      [..., N hop] samples; zero where no frame reaches.
+        [..., N hop] samples; zero where no frame reaches.
     """
     window = jnp.broadcast_to(hann(n_fft), (*spectrum.shape[:-1], n_fft))
     if frame_mask is None:
@@ -163,13 +163,13 @@ def loudness_lufs(
     0.03 LU for nine in ten, and 1.5 LU at most (a short click, where few blocks pass the gate).
 
     Args:
-      audio: samples; silence follows what is shorter than one block of 0.4 s.
-      sample_rate: Hz.
-      seconds: duration of each sound, where samples after it are padding; blocks that begin in it
-        and end after it do not count.
+        audio: samples; silence follows what is shorter than one block of 0.4 s.
+        sample_rate: Hz.
+        seconds: duration of each sound, where samples after it are padding; blocks that begin in it
+            and end after it do not count.
 
     Returns:
-      -70 where nothing passes the absolute gate.
+        -70 where nothing passes the absolute gate.
     """
     hop = sample_rate // 10
     parts = max(4, audio.shape[1] // hop)
@@ -206,9 +206,9 @@ def remove_offset(
     lines, so that a pause beside a sound with an offset gets none of its own.
 
     Args:
-      audio: samples; 0 where they are padding.
-      inside: 1 for samples of the sound, 0 for padding.
-      sample_rate: Hz.
+        audio: samples; 0 where they are padding.
+        inside: 1 for samples of the sound, 0 for padding.
+        sample_rate: Hz.
     """
     batch, samples, _ = audio.shape
     block = sample_rate // 20
@@ -254,8 +254,8 @@ def true_peaks(x: Float[Array, '*b S'], block: int) -> Float[Array, '*b N']:
     All points of a block are one matrix product of the samples in and around it.
 
     Args:
-      x: samples; silence follows them.
-      block: samples, at least 16; N = S / block, rounded up.
+        x: samples; silence follows them.
+        block: samples, at least 16; N = S / block, rounded up.
     """
     filters = _oversampling_filters()[1:]
     taps = filters.shape[1]
@@ -286,9 +286,9 @@ def limit(
     20 kHz the four points of a sample miss up to 0.28 dB of a peak, which is taken off the ceiling.
 
     Args:
-      audio: samples; any level.
-      sample_rate: Hz.
-      ceiling_db: dB true peak.
+        audio: samples; any level.
+        sample_rate: Hz.
+        ceiling_db: dB true peak.
     """
     samples = audio.shape[1]
     block = sample_rate // 1000

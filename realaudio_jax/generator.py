@@ -52,13 +52,13 @@ class Sound:
     A notebook shows it as a player.
 
     Attributes:
-      pcm: int16 [S, 2].
-      sample_rate: Hz.
-      peak: 0 to 1.
-      lufs: integrated loudness before it was changed (ITU-R BS.1770); -70 for silence.
-      silent: that is below -60 LUFS.
-      seed: of its noise; not the one asked for where that gave silence.
-      latents: [L, C], what the decoder was given.
+        pcm: int16 [S, 2].
+        sample_rate: Hz.
+        peak: 0 to 1.
+        lufs: integrated loudness before it was changed (ITU-R BS.1770); -70 for silence.
+        silent: that is below -60 LUFS.
+        seed: of its noise; not the one asked for where that gave silence.
+        latents: [L, C], what the decoder was given.
     """
 
     pcm: np.ndarray

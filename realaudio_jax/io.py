@@ -55,13 +55,13 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     those of any new file (umask).
 
     Args:
-      path: the final name. Its folder is made if it is missing.
+        path: the final name. Its folder is made if it is missing.
 
     Yields:
-      A path in the same folder, with the same suffix.
+        A path in the same folder, with the same suffix.
 
     Raises:
-      OSError: the write failed; the message names the final file and the remedy.
+        OSError: the write failed; the message names the final file and the remedy.
     """
     final = pathlib.Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -90,12 +90,12 @@ def atomic_folder(
     Where another process was first, its folder stays and this one is dropped.
 
     Args:
-      path: the final name. Its parent is made if it is missing.
-      index: name of the file that a complete folder holds.
-      remedy: for the message when the disk is full.
+        path: the final name. Its parent is made if it is missing.
+        index: name of the file that a complete folder holds.
+        remedy: for the message when the disk is full.
 
     Raises:
-      OSError: the write failed; a full disk is named with the remedy.
+        OSError: the write failed; a full disk is named with the remedy.
     """
     final = pathlib.Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -120,12 +120,12 @@ def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarra
     """Band-limited resampling (soxr, high quality).
 
     Args:
-      audio: [S] or [S, A].
-      source_rate: Hz.
-      target_rate: Hz.
+        audio: [S] or [S, A].
+        source_rate: Hz.
+        target_rate: Hz.
 
     Returns:
-      float32 array of round(S * target_rate / source_rate) samples.
+        float32 array of round(S * target_rate / source_rate) samples.
     """
     if source_rate == target_rate:
         return np.asarray(audio, np.float32)
@@ -136,13 +136,13 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) ->
     """Writes 16-bit WAV or FLAC, or Ogg Vorbis, whole or not at all.
 
     Args:
-      path: ends in one of `WRITABLE`.
-      audio: [S] or [S, A], int16, or float in [-1, 1] (clipped).
-      sample_rate: Hz.
+        path: ends in one of `WRITABLE`.
+        audio: [S] or [S, A], int16, or float in [-1, 1] (clipped).
+        sample_rate: Hz.
 
     Raises:
-      ValueError: another suffix, or samples that are not finite.
-      OSError: the disk is full or the folder cannot be written.
+        ValueError: another suffix, or samples that are not finite.
+        OSError: the disk is full or the folder cannot be written.
     """
     path = pathlib.Path(path)
     kind = WRITABLE.get(path.suffix.lower())

@@ -39,12 +39,12 @@ def mel_loss(
     here lost 5 dB of every peak.
 
     Args:
-      audio, target: in [-1, 1].
-      sample_rate: Hz.
-      side_weight: weight of the side channel over that of the mid channel.
+        audio, target: in [-1, 1].
+        sample_rate: Hz.
+        side_weight: weight of the side channel over that of the mid channel.
 
     Returns:
-      (logarithmic, linear).
+        (logarithmic, linear).
     """
     weight = jnp.asarray([1.0, side_weight]) / (1.0 + side_weight)
     logarithmic, linear = jnp.zeros(audio.shape[0]), jnp.zeros(audio.shape[0])
@@ -71,8 +71,8 @@ def energy_loss(
     missing tone, so a model trained on them omits tones; this loss penalises missing energy.
 
     Args:
-      audio, target: in [-1, 1].
-      sample_rate: Hz.
+        audio, target: in [-1, 1].
+        sample_rate: Hz.
     """
     n_fft = 2048
     bands = _octaves(sample_rate, n_fft)

@@ -26,7 +26,7 @@ def tower_log_mel(audio: Float[Array, '*b S']) -> Float[Array, '*b N 64']:
     """ln(max(mel |X|, 1e-5)) of mono sound at 16 kHz, 100 frames a second.
 
     Args:
-      audio: in [-1, 1]; S is cut to whole frames of 160 samples.
+        audio: in [-1, 1]; S is cut to whole frames of 160 samples.
     """
     whole = audio.shape[-1] // HOP * HOP
     return log_mel(audio[..., :whole], TOWER_RATE, N_FFT, HOP, BANDS, FLOOR)
@@ -38,7 +38,7 @@ def cut_windows(
     """Windows of 100 frames, `hop` frames apart; W = 1 + (N - 100) // hop.
 
     Raises:
-      ValueError: fewer frames than one window.
+        ValueError: fewer frames than one window.
     """
     frames = log_mel.shape[-2]
     if frames < WINDOW_FRAMES:
@@ -53,10 +53,10 @@ class AudioTower(nn.Module):
     """Convolutional encoder of log-mel windows; one vector for each window of one second.
 
     Attributes:
-      width, blocks: of the first stage, at 10 tokens a second.
-      deep_width, deep_blocks: of the second, at 5.
-      head_width: of the layer between the pooled windows and the text space.
-      patch: STFT frames in a token; 100 / patch must be even.
+        width, blocks: of the first stage, at 10 tokens a second.
+        deep_width, deep_blocks: of the second, at 5.
+        head_width: of the layer between the pooled windows and the text space.
+        patch: STFT frames in a token; 100 / patch must be even.
     """
 
     width: int = 192

@@ -48,7 +48,6 @@ from realaudio_jax.typing import (
     Array,
     Float,
     Leaf,
-    PyTree,
 )
 
 # What counts in the choice of principal directions: detail is heard in the middle, below 8 kHz.
@@ -71,7 +70,7 @@ class Posterior:
         return self.mean + jnp.exp(self.log_variance / 2) * noise
 
 
-def _level_weight() -> np.ndarray:
+def level_weight() -> np.ndarray:
     """What each level counts in the choice of principal directions; float32 [LEVELS]."""
     weight = np.ones((STRIDE, 2, BANDS), np.float32)
     weight[:, 1] = _SIDE_WEIGHT
@@ -81,10 +80,10 @@ def _level_weight() -> np.ndarray:
 
 
 class Encoder(nn.Module):
-    """Band levels to the posterior of eq. 1; its parameters come from `fit_linear_code`.
+    """Band levels to the posterior of eq. 1; its parameters come from `training.pca`.
 
     Attributes:
-      channels: of the latents.
+        channels: of the latents.
     """
 
     channels: int = LATENT_CHANNELS
@@ -102,10 +101,10 @@ class Decoder(nn.Module):
     """Latents to the distribution of band levels, eq. 2.
 
     Attributes:
-      width: features at 25 frames a second.
-      blocks: residual blocks.
-      directions: principal directions that are drawn; the rest is left out.
-      channels: of the latents.
+        width: features at 25 frames a second.
+        blocks: residual blocks.
+        directions: principal directions that are drawn; the rest is left out.
+        channels: of the latents.
     """
 
     width: int = 384
@@ -144,7 +143,7 @@ class Decoder(nn.Module):
         """ln p(levels | latents) along U, in nats per coordinate, up to ln(2 pi) / 2."""
         mean, log_spread = self.distribution(latents)
         # U is orthogonal where the levels are weighted, so a division inverts it there.
-        weight = _level_weight()[None]
+        weight = level_weight()[None]
         directions = self.residual * weight
         size = jnp.sum(jnp.square(directions), axis=1)
         left_out = (levels - self.linear(latents)) * weight[None]
@@ -171,8 +170,8 @@ class Autoencoder(nn.Module):
     """Encoder and decoder; use through `apply(..., method='encode')` and `method='decode'`.
 
     Attributes:
-      decoder: keyword arguments of `Decoder`.
-      channels: of the latents. A denoiser knows the channels that it was trained on.
+        decoder: keyword arguments of `Decoder`.
+        channels: of the latents. A denoiser knows the channels that it was trained on.
     """
 
     decoder: Mapping[str, int] | None = None
@@ -196,8 +195,8 @@ class Autoencoder(nn.Module):
         """Mean of the posterior: zero mean and about unit variance over training sounds.
 
         Args:
-          audio: in [-1, 1]; S a multiple of `samples_per_latent(sample_rate)`.
-          sample_rate: Hz, 48000 or lower and divisible by 100.
+            audio: in [-1, 1]; S a multiple of `samples_per_latent(sample_rate)`.
+            sample_rate: Hz, 48000 or lower and divisible by 100.
         """
         return self.posterior(audio, sample_rate).mean
 
@@ -210,10 +209,10 @@ class Autoencoder(nn.Module):
         """Audio of L * samples_per_latent(sample_rate) samples.
 
         Args:
-          latents: as `encode` returns.
-          sample_rate: Hz.
-          latent_mask: 1 for real frames, 0 for padding at the end; padding does not reach the sound
-            before it.
+            latents: as `encode` returns.
+            sample_rate: Hz.
+            latent_mask: 1 for real frames, 0 for padding at the end; padding does not reach the
+                sound before it.
         """
         drawn, expected = self._decoder(latents, latent_mask)
         return synthesize(drawn, sample_rate, latent_mask, expected)
@@ -231,42 +230,3 @@ class Autoencoder(nn.Module):
         """Reconstruction from a posterior sample; visits every parameter."""
         posterior = self.posterior(audio, sample_rate)
         return self.decode(posterior.sample(noise), sample_rate), posterior
-
-
-def fit_linear_code(params: PyTree, levels: Float[np.ndarray, 'N E']) -> PyTree:
-    """An autoencoder's parameters with eq. 1 and U of eq. 2 solved for on levels.
-
-    The side and the highest bands count less, so that directions are spent on what is heard first:
-    with equal weights the Frechet distance of reconstructions is larger by half. Each latent is
-    scaled by the root of its deviation over the mean one: half-way to unit variance, so the
-    channels that carry most of the sound stay the largest, and the mean variance is one, as
-    diffusion expects.
-
-    Args:
-      params: of `Autoencoder`; their shapes say how many channels and directions.
-      levels: `band_levels` of latent frames of training sounds, several thousand.
-    """
-    weight = _level_weight()
-    mean = levels.mean(axis=0, dtype=np.float64)
-    centred = (levels - mean) * weight
-    variance, directions = np.linalg.eigh(centred.T @ centred / len(levels))
-    variance, directions = variance[::-1].clip(1e-9), directions[:, ::-1]
-    tree = params['params']
-    channels, count = tree['encoder']['kernel'].shape[1], len(tree['decoder']['residual'])
-    leading, spread = directions[:, :channels], np.sqrt(variance[:channels])
-    scale = np.sqrt(spread * spread.mean())
-    left_out = variance[channels:].mean()
-    others = slice(channels, channels + count)
-    residual = (directions[:, others] * np.sqrt(variance[others])).T
-    encoder = {
-        'mean': mean,
-        'kernel': weight[:, None] * leading / scale,
-        'log_variance': np.log(left_out / scale**2),
-    }
-    decoder = {
-        'mean': mean,
-        'kernel': scale[:, None] * leading.T / weight,
-        'residual': residual / weight,
-    }
-    encoder, decoder = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (encoder, decoder))
-    return {'params': {**tree, 'encoder': encoder, 'decoder': {**tree['decoder'], **decoder}}}

@@ -26,7 +26,7 @@ def bin_to_band(bins: np.ndarray) -> np.ndarray:
     """Position of a frequency among the bands: the peak of band b lies at b.
 
     Args:
-      bins: frequency in bins of 25 Hz.
+        bins: frequency in bins of 25 Hz.
     """
     return np.log1p(bins / _MEL_BINS) * _BANDS_PER_NEPER
 
@@ -60,10 +60,10 @@ def band_levels(spectrum: Array) -> Float[Array, 'B L E']:
     """ln(RMS + floor) of every band, channel and frame of a latent frame, side by side.
 
     Args:
-      spectrum: complex [B, N, K, 2], mid and side.
+        spectrum: complex [B, N, K, 2], mid and side.
 
     Returns:
-      E = LEVELS = 4 frames x 2 channels x BANDS numbers for each of N / 4 latent frames.
+        E = LEVELS = 4 frames x 2 channels x BANDS numbers for each of N / 4 latent frames.
     """
     batch, count, bins, _ = spectrum.shape
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)

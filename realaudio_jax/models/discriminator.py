@@ -33,8 +33,8 @@ class SpectrumDiscriminator(nn.Module):
     """Logits for every patch of a complex spectrum at one resolution.
 
     Attributes:
-      n_fft: samples; the hop is a quarter of it.
-      width: features of the first layer.
+        n_fft: samples; the hop is a quarter of it.
+        width: features of the first layer.
     """
 
     n_fft: int
@@ -67,7 +67,7 @@ class Discriminator(nn.Module):
     """One `SpectrumDiscriminator` for each window length; returns all logits and features.
 
     Attributes:
-      n_ffts: window lengths in samples.
+        n_ffts: window lengths in samples.
     """
 
     n_ffts: tuple[int, ...] = (512, 1024, 2048)

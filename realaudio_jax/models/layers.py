@@ -11,8 +11,8 @@ class RMSNorm(nn.Module):
     """x / rms(x) * scale (Zhang & Sennrich 2019, arXiv 1910.07467, eq. 4), in float32.
 
     Attributes:
-      epsilon: added to the mean square.
-      offset: what the parameter is stored less: 1 in Gemma's layers.
+        epsilon: added to the mean square.
+        offset: what the parameter is stored less: 1 in Gemma's layers.
     """
 
     epsilon: float = 1e-6
@@ -50,7 +50,7 @@ class DepthwiseConv(nn.Module):
     XLA's grouped convolution is slow on CPU; this sum fuses into one pass.
 
     Attributes:
-      width: taps, odd; the output has the length of the input (zeros beyond the ends).
+        width: taps, odd; the output has the length of the input (zeros beyond the ends).
     """
 
     width: int = 7
@@ -69,8 +69,8 @@ class ConvBlock(nn.Module):
     """Residual block: depthwise convolution, norm, two-layer MLP (ConvNeXt, 2201.03545, fig. 4).
 
     Attributes:
-      expansion: width of the MLP over the width of the input.
-      taps: of the depthwise convolution.
+        expansion: width of the MLP over the width of the input.
+        taps: of the depthwise convolution.
     """
 
     expansion: int = 3

@@ -97,12 +97,12 @@ class ClapText(nn.Module):
     """Token ids to CLAP's embedding; the defaults are RoBERTa-base with 512 dimensions.
 
     Attributes:
-      vocabulary: number of token ids.
-      positions: rows of the table; `padding` + 1 of them are not for tokens.
-      width, hidden, layers, heads: of the layers.
-      dimension: E, of the embedding.
-      padding: id of the padding token.
-      epsilon: of the norms.
+        vocabulary: number of token ids.
+        positions: rows of the table; `padding` + 1 of them are not for tokens.
+        width, hidden, layers, heads: of the layers.
+        dimension: E, of the embedding.
+        padding: id of the padding token.
+        epsilon: of the norms.
     """
 
     vocabulary: int = 50_265
@@ -120,11 +120,11 @@ class ClapText(nn.Module):
         """The embedding of each text, of unit length.
 
         Args:
-          ids: [B, T] in [0, vocabulary), beginning with <s>.
-          mask: [B, T], True at tokens, False at padding, which follows them.
+            ids: [B, T] in [0, vocabulary), beginning with <s>.
+            mask: [B, T], True at tokens, False at padding, which follows them.
 
         Raises:
-          ValueError: more tokens than positions.
+            ValueError: more tokens than positions.
         """
         if ids.shape[1] > self.positions - self.padding - 1:
             raise ValueError(
@@ -150,8 +150,8 @@ def read_clap_text(folder: str | os.PathLike) -> ClapText:
     """The text tower that the config of a whole CLAP describes.
 
     Raises:
-      FileNotFoundError: no such folder or config.
-      ValueError: another model, or a variant that is not ported.
+        FileNotFoundError: no such folder or config.
+        ValueError: another model, or a variant that is not ported.
     """
     return clap_text(importing.read_model_config(folder, CLASS_NAME), folder)
 
@@ -160,11 +160,11 @@ def clap_text(config: Mapping[str, Any], source: str | os.PathLike) -> ClapText:
     """The text tower of a whole CLAP's config; what the config leaves out has its default.
 
     Args:
-      config: as its JSON reads.
-      source: named in the error.
+        config: as its JSON reads.
+        source: named in the error.
 
     Raises:
-      ValueError: a variant that is not ported.
+        ValueError: a variant that is not ported.
     """
     fields = {
         'vocab_size': 'vocabulary',

