@@ -281,7 +281,12 @@ def negative_conditioning(
 
 
 def sample_latents(
-    networks: Networks, params: PyTree, request: Request, c: Conditioning, bucket: Bucket
+    networks: Networks,
+    params: PyTree,
+    request: Request,
+    c: Conditioning,
+    bucket: Bucket,
+    start: Float[Array, 'B L C'] | None = None,
 ) -> Float[Array, 'B L C']:
     """Runs the sampler from item noise (or noised init latents) to clean latents.
 
@@ -289,9 +294,11 @@ def sample_latents(
     t = u strength. A student has its own time grid and is conditioned on the size of each step; its
     latents are then matched to `MOMENTS` of this count of steps, if there are any. Known latents
     replace predicted ones at every step, so that new parts fit those that are kept.
+    `start`, standard normal, stands in for item noise.
     """
     key_start, key_fresh = jax.random.split(random_key(0))
-    start = item_noise(key_start, request.seed, bucket.length)
+    if start is None:
+        start = item_noise(key_start, request.seed, bucket.length)
     if bucket.init:
         start = noise.diffuse(PATH, c.init, start, request.strength)
     scale, strength = request.guidance_scale, request.strength
@@ -454,6 +461,7 @@ def generate(
     *,
     networks: Networks,
     bucket: Bucket,
+    start: Float[Array, 'B L C'] | None = None,
 ) -> tuple[Int16[Array, 'B S 2'], Diagnostics, Float[Array, 'B L C']]:
     """The whole program.
 
@@ -464,6 +472,7 @@ def generate(
         init: sound to vary or to keep parts of; None where the bucket has no init.
         networks: the modules.
         bucket: the static shape.
+        start: standard normal noise in place of what the seeds give.
 
     Returns:
         PCM of `length * samples_per_latent` samples, its diagnostics, and the latents it came from.
@@ -476,7 +485,7 @@ def generate(
         kept = init.keep.reshape(*known_mask.shape, -1)
         known_mask = (jnp.mean(kept, axis=-1) > 0.5).astype(jnp.float32)
     c = condition(networks, params, request, known, known_mask)
-    latents = sample_latents(networks, params, request, c, bucket)
+    latents = sample_latents(networks, params, request, c, bucket, start)
     mask = frame_mask(request.seconds, bucket.length).astype(latents.dtype)
     audio = autoencoder.apply(weights, latents, bucket.sample_rate, mask, method='decode')
     pcm, diagnostics = finish(audio, request, bucket.sample_rate, init)

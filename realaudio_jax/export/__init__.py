@@ -1,0 +1,1 @@
+"""A release's program for other runtimes: StableHLO for JAX, ONNX for everything else."""
