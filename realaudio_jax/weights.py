@@ -9,8 +9,8 @@
 The part after '@' or '#' is the pin: it names the bytes, so the same name always gives the same
 weights. A name without a pin is taken too, with a line that says what its pin is. What was got once
 is used from then on, without a network. Only safetensors, JSON and text are fetched; nothing that
-is fetched is ever run. Files get their names when they are complete and their digests are right: those
-of the pin, of the Hub's own records, and of the release's SHA256SUMS.
+is fetched is ever run. Files get their names when they are complete and their digests are right:
+those of the pin, of the Hub's own records, and of the release's SHA256SUMS.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """A JAX function as an ONNX model, one operator after another of its jaxpr.
 
-What depends on constants alone is computed here (weights are folded, fixed noise is drawn); calls are
-written out in place; a Fourier transform becomes matrix products (`fourier`), and complex numbers
-pairs of real ones. An array that was broadcast keeps axes of size 1 until an operator needs them
-whole, for ONNX broadcasts by itself.
+What depends on constants alone is computed here (weights are folded, fixed noise is drawn); calls
+are written out in place; a Fourier transform becomes matrix products (`fourier`), and complex
+numbers pairs of real ones. An array that was broadcast keeps axes of size 1 until an operator needs
+them whole, for ONNX broadcasts by itself.
 
 Every operator is one that onnxruntime has on CPU, in WebAssembly and on phones, from opset 17.
 """
@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from realaudio_jax import __version__
 from realaudio_jax.export import fourier, onnx_file
 from realaudio_jax.export.onnx_file import Graph, Variable
-from realaudio_jax.version import __version__
 
 _FOLDED = 1 << 22  # most elements of an array that is computed here
 _SMALL = 1 << 10  # elements from which a constant is stored in fewer bytes, if it can be exactly
@@ -284,9 +284,7 @@ class _Writer:
         more = self.elementwise(
             'Add', [self.elementwise('Exp', [x], x.dtype), np.float32(1)], x.dtype
         )
-        return self.elementwise(
-            'Mul', [self.elementwise('Tanh', [half], x.dtype), more], x.dtype
-        )
+        return self.elementwise('Mul', [self.elementwise('Tanh', [half], x.dtype), more], x.dtype)
 
     def op_erfc(self, eqn, x):
         return self.elementwise(
@@ -542,7 +540,7 @@ class _Writer:
         return self.transposed(out, [kept.index(w) for w in wanted])
 
     def op_scatter(self, eqn, x, index, update):
-        """x.at[:, i].set(update) of one constant i: what is before it, the update, what is after."""
+        """x.at[:, i].set(update), i constant: what is before it, the update, what is after."""
         numbers = eqn.params['dimension_numbers']
         axes, window = numbers.scatter_dims_to_operand_dims, numbers.update_window_dims
         plain = numbers.inserted_window_dims == axes and len(window) == len(np.shape(update))

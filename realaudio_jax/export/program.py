@@ -5,14 +5,18 @@ the caller: noise comes in as an array, token 0 is padding and stands for the ma
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import audio as audio_lib
-from realaudio_jax.program import Bucket, Networks, Request, generate
-from realaudio_jax.typing import LATENT_CHANNELS, PyTree
+from realaudio_jax.generator import Generator
+from realaudio_jax.program import Bucket, Capacity, Networks, Request, generate, item_noise
+from realaudio_jax.random import pinned_settings, random_key
+from realaudio_jax.timeline import Timeline
+from realaudio_jax.typing import LATENT_CHANNELS, Float, PyTree
 
 PADDING = 0  # token id; every text starts with another
 
@@ -26,13 +30,13 @@ def input_shapes(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
     seconds: duration. guidance_scale: 1 to 4. target_lufs: loudness; NaN leaves it.
     noise: standard normal.
     """
-    slots, b = bucket.slots, bucket.batch
+    room, b = bucket.capacity, bucket.batch
     shapes = {
-        'token_ids': (np.int32, (b, slots.text_tokens)),
-        'event_ids': (np.int32, (b, slots.events, slots.event_tokens)),
-        'onset_s': (np.float32, (b, slots.events)),
-        'offset_s': (np.float32, (b, slots.events)),
-        'gain_db': (np.float32, (b, slots.events)),
+        'token_ids': (np.int32, (b, room.text_tokens)),
+        'event_ids': (np.int32, (b, room.events, room.event_tokens)),
+        'onset_s': (np.float32, (b, room.events)),
+        'offset_s': (np.float32, (b, room.events)),
+        'gain_db': (np.float32, (b, room.events)),
         'seconds': (np.float32, (b,)),
         'guidance_scale': (np.float32, (b,)),
         'target_lufs': (np.float32, (b,)),
@@ -56,7 +60,7 @@ def portable(
     """
 
     def function(params: PyTree, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        pcm, health, _ = generate(
+        pcm, diagnostics, _ = generate(
             params,
             request(inputs, bucket, onset_lead_s),
             None,
@@ -64,7 +68,7 @@ def portable(
             bucket=bucket,
             start=inputs['noise'],
         )
-        return {'audio': audio_lib.from_pcm16(pcm), 'lufs': health.lufs}
+        return {'audio': audio_lib.from_pcm16(pcm), 'lufs': diagnostics.lufs}
 
     return function
 
@@ -92,3 +96,43 @@ def request(inputs: Mapping[str, jax.Array], bucket: Bucket, onset_lead_s: float
         strength=jnp.ones(batch),
         target_lufs=inputs['target_lufs'],
     )
+
+
+def inputs_of(
+    generator: Generator, about: Mapping[str, Any], program: Mapping[str, Any], call: Mapping
+) -> dict[str, np.ndarray]:
+    """The inputs of an exported program for a call of `Generator.generate`.
+
+    Args:
+        generator: gives the tokenizer.
+        about, program: of program.json.
+        call: 'prompt', 'events', 'seconds' and 'seed'.
+    """
+    capacity, frames = Capacity(**about['capacity']), program['frames']
+    timeline = Timeline.parse(call['events'], call['seconds'])
+    arrays = {name: x[None] for name, x in timeline.arrays(capacity.events).items()}
+    texts = [event.text for event in timeline.events]
+    event_ids = np.zeros((capacity.events, capacity.event_tokens), np.int32)
+    if texts:
+        event_ids[: len(texts)] = generator.tokenizer.encode(texts, capacity.event_tokens)[0]
+    ids = np.zeros((1, capacity.text_tokens), np.int32)
+    if call['prompt'].strip():
+        ids = generator.tokenizer.encode([call['prompt']], capacity.text_tokens)[0]
+    return {
+        'token_ids': ids,
+        'event_ids': event_ids[None],
+        'onset_s': arrays['onset_s'],
+        'offset_s': arrays['offset_s'],
+        'gain_db': arrays['gain_db'],
+        'seconds': np.array([call['seconds']], np.float32),
+        'guidance_scale': np.array([about['guidance_scale']], np.float32),
+        'target_lufs': np.array([about['loudness']], np.float32),
+        'noise': seed_noise(call['seed'], frames),
+    }
+
+
+@pinned_settings()
+def seed_noise(seed: int, frames: int) -> Float[np.ndarray, '1 L C']:
+    """The noise that `generate` draws for a seed."""
+    key, _ = jax.random.split(random_key(0))
+    return np.asarray(item_noise(key, jnp.array([seed]), frames))

@@ -1,0 +1,94 @@
+"""Compares an exported program with the release that it came from, request by request."""
+
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+
+from realaudio_jax.export.folder import PROGRAM_NAME
+from realaudio_jax.export.program import inputs_of
+from realaudio_jax.generator import Generator
+
+PROMPTS = (
+    ('dog barking in the rain', 'gunshot@0.6-1.1'),
+    ('glass breaking', None),
+    ('steady rain', None),
+    ('', 'footsteps@0.2-0.9; door slam@1.2-1.6'),
+    ('waves roll onto a beach', None),
+    ('a clock ticks in a quiet room', None),
+    ('helicopter', None),
+    ('fire crackling', 'explosion@0.9-1.7'),
+    ('rooster crows', None),
+    ('church bells', 'gunshot@0.1-0.2; gunshot@0.5-0.6; gunshot@0.9-1.0; gunshot@1.3-1.4'),
+)
+
+
+def requests(count: int, seconds: float) -> list[dict[str, Any]]:
+    """Arguments of `Generator.generate`: prompts and timelines in turn, each with its own seed."""
+    made = []
+    for i in range(count):
+        prompt, events = PROMPTS[i % len(PROMPTS)]
+        # A part of the sounds is shorter than the program.
+        duration = seconds if i % 3 else max(1.8, 0.8 * seconds)
+        made.append(
+            {'prompt': prompt, 'events': events, 'seconds': min(duration, seconds), 'seed': i}
+        )
+    return made
+
+
+def compare(generator: Generator, folder: str | os.PathLike, count: int) -> dict[str, Any]:
+    """Runs requests in onnxruntime and by the generator.
+
+    Args:
+        generator: of the release that was exported.
+        folder: of the export.
+        count: requests for each program.
+
+    Returns:
+        By program: largest difference of each request over its peak, and seconds to load and run.
+
+    Raises:
+        ModuleNotFoundError: onnxruntime is not installed.
+    """
+    import onnxruntime  # of the extra `export`
+
+    folder = pathlib.Path(folder)
+    about = json.loads((folder / PROGRAM_NAME).read_text())
+    rows = []
+    for program in about['programs']:
+        start = time.perf_counter()
+        session = onnxruntime.InferenceSession(
+            folder / program['onnx'], providers=['CPUExecutionProvider']
+        )
+        loaded = time.perf_counter() - start
+        differences, theirs, ours = [], [], []
+        start, first = time.perf_counter(), None
+        for request in requests(count, program['seconds']):
+            arguments = {**request, 'steps': about['steps'], 'sample_rate': about['sample_rate']}
+            feeds = inputs_of(generator, about, program, request)
+            start = time.perf_counter()
+            sound = generator.generate(**arguments)
+            first = first or time.perf_counter() - start
+            ours.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            audio, _ = session.run(['audio', 'lufs'], feeds)
+            theirs.append(time.perf_counter() - start)
+            want = sound.audio
+            peak = np.abs(want).max()
+            differences.append(float(np.abs(audio[0, : len(want)] - want).max() / peak))
+        rows.append(
+            {
+                'seconds': program['seconds'],
+                'requests': count,
+                'difference': differences,
+                'onnx_bytes': (folder / program['onnx']).stat().st_size,
+                'onnx_load_s': loaded,
+                'onnx_s': float(np.median(theirs)),
+                'jax_load_s': first,
+                'jax_s': float(np.median(ours)),
+            }
+        )
+    return {'release': about['release'], 'steps': about['steps'], 'programs': rows}
