@@ -627,19 +627,3 @@ class ProgramCache:
         program = self.get(bucket)
         request, init = jax.device_put((request, init), self.batch_sharding(bucket))
         return program(self.weights_for(bucket), request, init)
-
-    @pinned_settings()
-    def export(self, bucket: Bucket) -> bytes:
-        """A serialised, version-stable StableHLO form of a bucket's program (`jax.export`)."""
-        request, init = request_shapes(bucket, len(self.networks.denoiser.curves))
-        function = functools.partial(generate, networks=self.networks, bucket=bucket)
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.weights_for(bucket)
-        )
-        flat, tree = jax.tree.flatten((shapes, request, init))
-
-        def on_leaves(*leaves):
-            pcm, diagnostics, latents = function(*jax.tree.unflatten(tree, leaves))
-            return pcm, *jax.tree.leaves(diagnostics), latents
-
-        return bytes(jax.export.export(jax.jit(on_leaves))(*flat).serialize())

@@ -224,21 +224,6 @@ def test_parameters_are_arguments_and_damaged_ones_are_noticed(programs, four, m
     assert not diagnostics.finite.any() and not pcm.any() and len(programs) == count
 
 
-def test_export_survives_serialisation(programs, params):
-    which = bucket(1)
-    asked = request(which, (6,))
-    exported = jax.export.deserialize(bytearray(programs.export(which)))
-    pcm, finite, peak, lufs, silent, latents = exported.call(
-        *jax.tree.leaves(({k: params[k] for k in programs.weights_for(which)}, asked, None))
-    )
-    want, diagnostics, want_latents = run(programs, which, (6,))
-    assert steps_between(pcm, want) <= STEP
-    np.testing.assert_allclose(latents, want_latents, atol=1e-3)
-    assert finite.all() and not silent.any()
-    np.testing.assert_allclose(peak, diagnostics.peak, atol=1e-4)
-    np.testing.assert_allclose(lufs, diagnostics.lufs, atol=1e-3)
-
-
 def test_init_audio_strength_and_kept_regions(networks, params, programs, four):
     """Per item: strength 1 is no init at all, almost 0 is init itself, kept samples are exact."""
     which = bucket(4, init=True)

@@ -12,30 +12,34 @@ from realaudio_jax.export.folder import PROGRAM_NAME
 from realaudio_jax.export.program import inputs_of
 from realaudio_jax.generator import Generator
 
+# Prompts and timelines: text, and the part of the sound from which to which it is heard.
 PROMPTS = (
-    ('dog barking in the rain', 'gunshot@0.6-1.1'),
-    ('glass breaking', None),
-    ('steady rain', None),
-    ('', 'footsteps@0.2-0.9; door slam@1.2-1.6'),
-    ('waves roll onto a beach', None),
-    ('a clock ticks in a quiet room', None),
-    ('helicopter', None),
-    ('fire crackling', 'explosion@0.9-1.7'),
-    ('rooster crows', None),
-    ('church bells', 'gunshot@0.1-0.2; gunshot@0.5-0.6; gunshot@0.9-1.0; gunshot@1.3-1.4'),
+    ('dog barking in the rain', [('gunshot', 0.3, 0.55)]),
+    ('glass breaking', []),
+    ('steady rain', []),
+    ('', [('footsteps', 0.1, 0.45), ('door slam', 0.6, 0.8)]),
+    ('waves roll onto a beach', []),
+    ('a clock ticks in a quiet room', []),
+    ('helicopter', []),
+    ('fire crackling', [('explosion', 0.45, 0.85)]),
+    ('rooster crows', []),
+    ('church bells', [('gunshot', 0.05, 0.1), ('gunshot', 0.5, 0.55)]),
 )
 
 
 def requests(count: int, seconds: float) -> list[dict[str, Any]]:
-    """Arguments of `Generator.generate`: prompts and timelines in turn, each with its own seed."""
+    """Arguments of `Generator.generate`: prompts and timelines in turn, each with its own seed.
+
+    Args:
+        count: of requests.
+        seconds: of the program; every third sound is shorter.
+    """
     made = []
     for i in range(count):
         prompt, events = PROMPTS[i % len(PROMPTS)]
-        # A part of the sounds is shorter than the program.
-        duration = seconds if i % 3 else max(1.8, 0.8 * seconds)
-        made.append(
-            {'prompt': prompt, 'events': events, 'seconds': min(duration, seconds), 'seed': i}
-        )
+        duration = seconds if i % 3 else 0.9 * seconds
+        timeline = [(text, start * duration, end * duration) for text, start, end in events]
+        made.append({'prompt': prompt, 'events': timeline, 'seconds': duration, 'seed': i})
     return made
 
 

@@ -124,7 +124,7 @@ def write(
     if 'stablehlo' in kinds:
         with atomic_path(folder / WEIGHTS_NAME) as temporary:
             leaves = {str(i): x for i, x in enumerate(jax.tree.leaves(weights))}
-            np.savez_compressed(temporary, **leaves)
+            np.savez(temporary, **leaves)
         log(f'{folder / WEIGHTS_NAME}: {_size(folder / WEIGHTS_NAME)}')
     _copy(generator.folder, folder)
     text = json.dumps(about, indent=1) + '\n'

@@ -36,10 +36,11 @@ def rfft(x: Float[Array, '*b F']) -> tuple[Float[Array, '*b K'], Float[Array, '*
     p, q = factors(n)
     lead = (1,) * len(batch)
     cosine, sine = _wave(np.arange(p), np.arange(p), p)
-    x = x.reshape(*batch, p, q)
-    real, imaginary = jnp.matmul(cosine, x), -jnp.matmul(sine, x)  # [*b p q]
-    turn, shift = (w.reshape(*lead, p, q) for w in _wave(np.arange(p), np.arange(q), n))
+    x = jnp.swapaxes(x.reshape(*batch, p, q), -1, -2)
+    real, imaginary = x @ cosine, -(x @ sine)  # [*b q p] over b and k_p
+    turn, shift = (w.reshape(*lead, q, p) for w in _wave(np.arange(q), np.arange(p), n))
     real, imaginary = real * turn + imaginary * shift, imaginary * turn - real * shift
+    real, imaginary = jnp.swapaxes(real, -1, -2), jnp.swapaxes(imaginary, -1, -2)
     # k = k_p + p k_q up to n / 2: the last k_q needed is n / 2 // p.
     needed = n // 2 // p + 1
     cosine, sine = _wave(np.arange(q), np.arange(needed), q)
@@ -66,15 +67,14 @@ def irfft(
     edges = [(0, 0)] * len(batch) + [(0, rows * q - bins)]
     weight = weight.reshape(*lead, bins)
     real, imaginary = (
-        jnp.pad(part * weight, edges).reshape(*batch, rows, q) for part in (real, imaginary)
+        jnp.swapaxes(jnp.pad(part * weight, edges).reshape(*batch, rows, q), -1, -2)
+        for part in (real, imaginary)
     )
-    cosine, sine = _wave(np.arange(p), np.arange(rows), p)  # of sample s = s_p + p s_q
-    real, imaginary = (
-        jnp.matmul(cosine, real) - jnp.matmul(sine, imaginary),
-        jnp.matmul(cosine, imaginary) + jnp.matmul(sine, real),
-    )
-    turn, shift = (w.reshape(*lead, p, q) for w in _wave(np.arange(p), np.arange(q), n))
+    cosine, sine = _wave(np.arange(rows), np.arange(p), p)  # of sample s = s_p + p s_q
+    real, imaginary = real @ cosine - imaginary @ sine, imaginary @ cosine + real @ sine
+    turn, shift = (w.reshape(*lead, q, p) for w in _wave(np.arange(q), np.arange(p), n))
     real, imaginary = real * turn - imaginary * shift, imaginary * turn + real * shift
+    real, imaginary = jnp.swapaxes(real, -1, -2), jnp.swapaxes(imaginary, -1, -2)
     cosine, sine = _wave(np.arange(q), np.arange(q), q)
     out = real @ cosine - imaginary @ sine  # [*b p q] over s_p and s_q
     return jnp.swapaxes(out, -1, -2).reshape(*batch, n)

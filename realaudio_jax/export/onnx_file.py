@@ -1,7 +1,7 @@
 """Writes ONNX files without the onnx package.
 
 An ONNX file is a protocol buffer of the messages of onnx.proto3; the numbers below are those of its
-fields. `metrics.ports.onnx` reads what is written here.
+fields.
 """
 
 import dataclasses

@@ -125,7 +125,7 @@ class _Writer:
         self,
         kind: str,
         inputs: Sequence[Any],
-        shape: Sequence[int],
+        shape: Sequence[Any],
         dtype: Any,
         outputs: Sequence[str] | None = None,
         **attributes: Any,
@@ -134,7 +134,8 @@ class _Writer:
         names = [self.name(x) for x in inputs]
         outputs = outputs or [self.fresh()]
         self.graph.nodes.append(onnx_file.node(kind, names, outputs, attributes))
-        return Value(outputs[0], tuple(shape), tuple(shape), np.dtype(dtype))
+        shape = tuple(map(int, shape))
+        return Value(outputs[0], shape, shape, np.dtype(dtype))
 
     def name(self, x: Any) -> str:
         """The name of a value, a constant as an initializer of the outermost graph."""
@@ -142,7 +143,7 @@ class _Writer:
             return x.name
         if isinstance(x, str):
             return x
-        x = _stripped(np.asarray(x))
+        x = np.asarray(x)
         known = self.root.constants
         key = (x.dtype.str, x.shape, hashlib.sha256(np.ascontiguousarray(x)).digest())
         if key not in known:
@@ -183,9 +184,9 @@ class _Writer:
             return x
         return self.emit('Expand', [x, np.array(x.shape, np.int64)], x.shape, x.dtype)
 
-    def as_shape(self, x: Value, stored: Sequence[int], shape: Sequence[int]) -> Value:
+    def as_shape(self, x: Value, stored: Sequence[Any], shape: Sequence[Any]) -> Value:
         """The same elements under another shape."""
-        stored, shape = tuple(stored), tuple(shape)
+        stored, shape = tuple(map(int, stored)), tuple(map(int, shape))
         if x.stored != stored:
             x = self.emit('Reshape', [x, np.array(stored, np.int64)], stored, x.dtype)
         return Value(x.name, stored, shape, x.dtype)
@@ -193,9 +194,8 @@ class _Writer:
     def elementwise(self, kind: str, inputs: Sequence[Any], dtype: Any, **attributes: Any) -> Value:
         """An operator whose inputs have one shape, or are scalars."""
         shape = np.broadcast_shapes(*map(np.shape, inputs))
-        stored = [
-            x.stored if isinstance(x, Value) else _stripped(np.asarray(x)).shape for x in inputs
-        ]
+        inputs = [x if isinstance(x, Value) else _stripped(np.asarray(x)) for x in inputs]
+        stored = [x.stored if isinstance(x, Value) else x.shape for x in inputs]
         out = self.emit(kind, inputs, np.broadcast_shapes(*stored), dtype, **attributes)
         out = Value(out.name, out.stored, shape, out.dtype)
         missing = len(shape) - len(out.stored)
@@ -245,13 +245,10 @@ class _Writer:
 
     def computed(self, eqn: Any, inputs: list[Any]) -> list[Any]:
         """The results of an equation of constants."""
-        values = {
-            v: x if _is_key(x) else jnp.asarray(x)
-            for v, x in zip(eqn.invars, inputs, strict=True)
-            if not isinstance(v, core.Literal)
-        }
-        alone = core.Jaxpr((), list(values), eqn.outvars, [eqn])
-        return list(map(_known, core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*values.values())))
+        params = eqn.primitive.get_bind_params(eqn.params)
+        arrays = [x if _is_key(x) else jnp.asarray(x) for x in inputs]
+        results = eqn.primitive.bind(*arrays, **params)
+        return [_known(x) for x in (results if eqn.primitive.multiple_results else [results])]
 
     # -- operators ---------------------------------------------------------------------------
 
@@ -334,7 +331,7 @@ class _Writer:
     def op_transpose(self, eqn, x):
         return self.transposed(x, eqn.params['permutation'])
 
-    def transposed(self, x: Any, order: Sequence[int]) -> Any:
+    def transposed(self, x: Any, order: Sequence[Any]) -> Any:
         """With its axes in another order."""
         if not isinstance(x, Value):
             return np.transpose(x, order)
@@ -349,7 +346,7 @@ class _Writer:
         return self.sliced(x, starts, limits, eqn.params['strides'])
 
     def sliced(
-        self, x: Any, starts: Sequence[int], limits: Sequence[int], strides: Sequence[int] | None
+        self, x: Any, starts: Sequence[Any], limits: Sequence[Any], strides: Sequence[Any] | None
     ) -> Any:
         """A part of an array, by the first and the last index but one of each axis."""
         strides = strides or (1,) * len(starts)
@@ -387,7 +384,8 @@ class _Writer:
             zero = np.float32(0)
             return Pair(self.op_pad(eqn, x.real, zero), self.op_pad(eqn, x.imaginary, zero))
         x = self.whole(x)
-        low, high, within = zip(*eqn.params['padding_config'], strict=True)
+        config = ([int(n) for n in axis] for axis in eqn.params['padding_config'])
+        low, high, within = zip(*config, strict=True)
         if any(within):
             raise NotImplementedError('padding between elements has no translation to ONNX here')
         if min(low + high) < 0:
@@ -425,7 +423,7 @@ class _Writer:
         shape = [n * m for n, m in zip(x.shape, reps, strict=True)]
         return self.emit('Tile', [x, np.array(reps, np.int64)], shape, x.dtype)
 
-    def reduce(self, kind: str, x: Any, axes: Sequence[int]) -> Value:
+    def reduce(self, kind: str, x: Any, axes: Sequence[Any]) -> Value:
         x, axes = self.whole(x), list(axes)
         shape = [n for i, n in enumerate(x.shape) if i not in axes]
         if kind == 'ReduceSum':
@@ -640,7 +638,7 @@ def _known(x: Any) -> Any:
     return x if _is_key(x) else np.asarray(x)
 
 
-def _broadcast(x: np.ndarray, shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
+def _broadcast(x: np.ndarray, shape: Sequence[Any], axes: Sequence[Any]) -> np.ndarray:
     """A view of a constant with more axes; it takes no memory."""
     stored = [1] * len(shape)
     for size, axis in zip(np.shape(x), axes, strict=True):

@@ -123,10 +123,9 @@ export function inputs(about, program, tokenizer, request) {
       throw new Error(`event '${text}' from ${onset} to ${offset} s: not within ${seconds} s`);
     }
   }
-  const sorted = [...events].sort((a, b) => a.onset - b.onset);
   const ids = prompt.trim() ? tokenizer.encode(prompt, tokens) : Array(tokens).fill(0);
-  const eventIds = sorted.flatMap((event) => tokenizer.encode(event.text, words));
-  const column = (name) => Array.from({ length: most }, (_, i) => sorted[i]?.[name] ?? 0);
+  const eventIds = events.flatMap((event) => tokenizer.encode(event.text, words));
+  const column = (name) => Array.from({ length: most }, (_, i) => events[i]?.[name] ?? 0);
   const floats = (values) => Float32Array.from(values);
   return {
     token_ids: ['int32', Int32Array.from(ids), [1, tokens]],

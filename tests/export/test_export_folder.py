@@ -1,0 +1,127 @@
+"""The folder of an exported release: its programs make the sounds that the release makes."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import realaudio_jax
+from realaudio_jax import integrity
+from realaudio_jax.export import folder as export_folder
+from realaudio_jax.export.check import compare, requests
+from realaudio_jax.export.program import inputs_of, seed_noise
+
+TEXTS = [
+    'Dog barking, loudly!',
+    '',
+    'Café — naïve 雨 rain',
+    'x' * 120,
+    "don't stop: 3.5 s\tof\nit",
+    'été',
+]
+
+
+@pytest.fixture(scope='module')
+def generator(tiny_release):
+    return realaudio_jax.load(tiny_release, log=lambda line: None)
+
+
+@pytest.fixture(scope='module')
+def exported(generator, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('export')
+    export_folder.write(generator, folder, [1.0], steps=2, events=2, log=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def about(exported):
+    return json.loads((exported / 'program.json').read_text())
+
+
+def test_onnx_makes_the_sounds_of_the_release(generator, exported):
+    pytest.importorskip('onnxruntime')
+    (row,) = compare(generator, exported, 3)['programs']
+    assert len(row['difference']) == 3 and max(row['difference']) < 1e-3
+
+
+def test_jax_alone_makes_the_sounds_of_the_release(generator, exported, about):
+    spec = importlib.util.spec_from_file_location('load_jax', exported / 'load_jax.py')
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    (call,) = requests(1, 1.0)
+    inputs = inputs_of(generator, about, about['programs'][0], call)
+    found = loader.load(exported, 1.0)(**inputs)
+    want = generator.generate(**call, steps=2).audio
+    assert np.abs(found['audio'][0, : len(want)] - want).max() < 1e-3 * np.abs(want).max()
+
+
+def test_the_folder_is_whole(exported):
+    assert integrity.verify(exported)
+    names = {path.name for path in exported.iterdir()}
+    assert {'NOTICE-text-encoder.txt', 'generate.mjs', 'index.html', 'tokenizer.json'} <= names
+
+
+def test_steps_that_the_student_has_not(generator, tmp_path):
+    with pytest.raises(ValueError, match='3 steps; choose one of 1, 2, 4, 8'):
+        export_folder.write(generator, tmp_path, [1.0], steps=3)
+    with pytest.raises(ValueError, match='17 events: choose 16'):
+        export_folder.write(generator, tmp_path, [1.0], events=17)
+
+
+@pytest.fixture(scope='module')
+def in_node(exported):
+    """Runs lines of JavaScript beside realaudio.mjs; what they print as JSON."""
+    node = shutil.which('node')
+    if node is None:
+        pytest.skip('no Node here')
+
+    def run(lines: str):
+        code = f"""import * as lib from '{exported}/realaudio.mjs';
+            import {{ readFileSync }} from 'node:fs';
+            const json = (name) => JSON.parse(readFileSync('{exported}/' + name, 'utf8'));
+            {lines}"""
+        command = [node, '--input-type=module', '-e', code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_javascript_reads_texts_as_python_does(in_node, generator):
+    found = in_node(
+        f"""const tokenizer = new lib.Tokenizer(json('tokenizer.json'));
+        const found = {json.dumps(TEXTS)}.map((text) => tokenizer.encode(text, 12));
+        console.log(JSON.stringify(found));"""
+    )
+    np.testing.assert_array_equal(found, generator.tokenizer.encode(TEXTS, 12)[0])
+
+
+def test_javascript_draws_the_noise_of_a_seed(in_node):
+    found = in_node('console.log(JSON.stringify([...lib.noise(2147483647, 25, 64)]))')
+    np.testing.assert_allclose(found, seed_noise(2**31 - 1, 25).reshape(-1), 2e-6, 2e-6)
+
+
+def test_javascript_makes_the_inputs_of_a_request(in_node, generator, about):
+    call = {
+        'prompt': 'rain',
+        'events': 'dog@0.5-0.9:-6; gunshot@0.1-0.2',
+        'seconds': 1.0,
+        'seed': 7,
+    }
+    found = in_node(
+        f"""const about = json('program.json'); const call = {json.dumps(call)};
+        call.events = lib.parseEvents(call.events);
+        const program = lib.programFor(about, 1);
+        const tokenizer = new lib.Tokenizer(json('tokenizer.json'));
+        const made = lib.inputs(about, program, tokenizer, call);
+        for (const name in made) made[name] = [...made[name][1]];
+        console.log(JSON.stringify(made));"""
+    )
+    call['events'] = [('dog', 0.5, 0.9, -6.0), ('gunshot', 0.1, 0.2)]
+    want = inputs_of(generator, about, about['programs'][0], call)
+    assert found.keys() == want.keys()
+    for name, values in want.items():
+        np.testing.assert_allclose(found[name], values.reshape(-1), 2e-6, 2e-6, err_msg=name)
