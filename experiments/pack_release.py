@@ -11,6 +11,8 @@ so much of the teacher's adapter to the student, for as long as it is stored as 
 --merge makes both whole again: one file each, with the adapters in it.
 
 A new student has neither moments nor the scale and grids that were chosen for the one before it.
+
+The folder is ready to be published: it has a model card, digests and the authors of recordings.
 """
 
 import dataclasses
@@ -27,6 +29,7 @@ from realaudio_jax.data import foley
 from realaudio_jax.data.attribution import write_attribution
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.metrics.embedders.tower import load_text_embedder, tower_template
+from realaudio_jax.model_card import CARD_NAME, upload_lines, write_model_card
 from realaudio_jax.models.audio_tower import AudioTower
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
@@ -71,6 +74,9 @@ _LABELS = flags.DEFINE_string(
     None,
     'Recordings it was trained on: their labels, beside those of procedural '
     "sounds, become the release's vocabulary; none: that of the base.",
+)
+_LICENCE = flags.DEFINE_string(
+    'licence', None, 'Of the weights, as the model card states it, such as cc-by-4.0.'
 )
 BLOCK = 64  # inputs that share a scale, see `packing.quantise`
 
@@ -170,8 +176,11 @@ def main(argv):
     others = _FILES.keys() - {stem for stem, flag in _FILES.items() if flag.value}
     if line := write_attribution(out, trained, base if others else None):
         print(line)
+    if write_model_card(out, _LICENCE.value):
+        print(f'{out / CARD_NAME}: complete it before you publish')
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f'{out}: {size / 1e6:.1f} MB, new in it: {names}')
+    print('\n'.join(upload_lines(out)))
 
 
 if __name__ == '__main__':
