@@ -40,6 +40,11 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
     )
     config.onset_weight = 4.0  # weight of the frames around each onset in the loss
+    # Noise levels t between low and high, where it is decided what sounds, count so many times as
+    # often among those drawn.
+    config.emphasis = ml_collections.ConfigDict(dict(low=0.5, high=0.95, weight=1.0))
+    config.dropout = 0.0  # of what each attention and MLP adds
+    config.patience = 0  # steps without a lower held-out loss that end the run; 0: it goes on
     config.rank = 0  # of a low-rank adapter to train (with adam); 0: the whole network
     config.steps = 1_200
     config.optimizer = 'muon'  # or 'adamw', 'adam'

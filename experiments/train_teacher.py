@@ -42,6 +42,7 @@ from realaudio_jax.release import (
 )
 from realaudio_jax.training.batches import ConditionDropout, prepare, to_batch, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
+from realaudio_jax.training.early_stopping import EarlyStopping
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
@@ -74,28 +75,53 @@ _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.saf
 _WORKERS = define_workers()
 
 
-def diffusion_loss(model: Denoiser, params: PyTree, batch: Batch, key: Array) -> Array:
-    """Mean |v - v_hat|^2 over real frames [B], t stratified over the batch (2107.00630, I.1)."""
+def diffusion_loss(
+    model: Denoiser,
+    params: PyTree,
+    batch: Batch,
+    key: Array,
+    emphasis: tuple[float, float, float] | None = None,
+    dropout: Array | None = None,
+) -> Array:
+    """Mean |v - v_hat|^2 over real frames [B], t stratified over the batch (2107.00630, I.1).
+
+    Args:
+        model, params, batch, key: network, its parameters, what it learns, of times and noise.
+        emphasis: (low, high, w): times from low to high are drawn w times as often; None: evenly.
+        dropout: key of the network's dropout; None: none.
+    """
     size = batch.latents.shape[0]
     key_t, key_noise = jax.random.split(key)
     t = (jax.random.uniform(key_t) + jnp.arange(size) / size) % 1.0
+    if emphasis:
+        t = emphasised(t, *emphasis)
     eps = jax.random.normal(key_noise, batch.latents.shape)
     x_t = diffuse(PATH, batch.latents, eps, t)
     v = PATH.alpha(t)[:, None, None] * eps - PATH.sigma(t)[:, None, None] * batch.latents
     ones = jnp.ones(size)
-    prediction = model.apply(params, x_t, t, batch.conditioning, ones, jnp.zeros(size))
+    rngs = {} if dropout is None else {'dropout': dropout}
+    prediction = model.apply(params, x_t, t, batch.conditioning, ones, jnp.zeros(size), rngs=rngs)
     error = jnp.mean(jnp.square(prediction - v), axis=-1) * batch.mask
     return jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(batch.mask, axis=-1), 1.0)
 
 
+def emphasised(u: Array, low: float, high: float, weight: float) -> Array:
+    """Quantile u of a density on [0, 1] that is `weight` times as high between low and high."""
+    edges = np.array([0.0, low, high, 1.0])
+    masses = np.diff(edges) * (1.0, weight, 1.0)
+    return jnp.interp(u, jnp.asarray(np.cumsum([0, *masses]) / masses.sum()), jnp.asarray(edges))
+
+
 def train_step(state, base, batch, key, learning_rate, *, model, tx, config):
     """One update of what is trained of a network, see `low_rank.trainable`; (state, metrics)."""
+    key, dropout = jax.random.split(key) if config.dropout else (key, None)
     key_absence, key_loss = jax.random.split(key)
     batch = prepare(batch, key_absence, ConditionDropout(**config.absence), config.onset_weight)
+    emphasis = tuple(config.emphasis.values()) if config.emphasis.weight != 1 else None
 
     def loss_fn(trained):
         params = low_rank.join(base, trained)
-        return jnp.mean(diffusion_loss(model, params, batch, key_loss))
+        return jnp.mean(diffusion_loss(model, params, batch, key_loss, emphasis, dropout))
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     state = apply_gradients(state, grads, tx, config.ema_decay, learning_rate)
@@ -277,7 +303,7 @@ def train(
     data = training_crops(
         encoders, config, batch_size, recordings, workdir / 'latents', workers, curves
     )
-    model = Denoiser(**network)
+    model = Denoiser(**network, dropout=config.dropout)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(config.warmup_steps, config.steps // 2), config.steps, 1e-5
     )
@@ -309,9 +335,10 @@ def train(
     ):
         state, base = replicate(mesh, state), replicate(mesh, base)
         state = checkpointer.restore(state, data) or state
-        start = int(state.step)
+        start, stopping = int(state.step), EarlyStopping(workdir, config.patience)
+        ended = start >= config.steps or stopping.ends(start)
         with Progress(config.steps, 'teacher', start) as progress:
-            for step in range(start, config.steps):
+            for step in range(start, start if ended else config.steps):
                 batch = shard_batch(mesh, to_batch(next(data)))
                 state, metrics = step_fn(
                     state, base, batch, jax.random.fold_in(key, step), rates[step]
@@ -331,14 +358,16 @@ def train(
                     writer.write(done, losses, 'teacher')
                     figures = (f'{name} {float(loss):.4f}' for name, loss in losses.items())
                     progress.say(f'teacher {done}: {", ".join(figures)}'.replace('_', ' '))
-                if done % config.save_every == 0 or done == config.steps or stop.requested:
+                    stopping.update(done, float(losses['held_out_loss']), state.ema_params)
+                ended = done == config.steps or stopping.ends(done)
+                if done % config.save_every == 0 or ended or stop.requested:
                     require_finite(metrics['loss'], step, checkpointer, state.ema_params)
                     checkpointer.save(state, data)
-                if stop.requested:
+                if ended or stop.requested:
                     break
-    if int(state.step) < config.steps:
+    if not ended:
         return None
-    params = low_rank.join(base, state.ema_params)
+    params = low_rank.join(base, stopping.best(state.ema_params))
     network.pop('dtype', None)  # of this run's products, not of the network
     save_params(workdir / 'teacher.safetensors', params, {NETWORK_KEY: json.dumps(network)})
     return params

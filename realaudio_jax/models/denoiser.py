@@ -201,6 +201,7 @@ class Block(nn.Module):
     heads: int
     expansion: float = 2.0
     dtype: str | None = None
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -213,6 +214,7 @@ class Block(nn.Module):
     ) -> Float[Array, 'B N D']:
         width = x.shape[-1]
         dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng('dropout'))
         table = self.param('table', nn.initializers.zeros, (8 * width,))
         parts = jnp.split((modulation + table[None, None]).astype(x.dtype), 8, axis=-1)
         shift_1, scale_1, gate_1, gate_2, shift_3, scale_3, gate_3, scale_2 = parts
@@ -223,7 +225,7 @@ class Block(nn.Module):
         query = rotate(RMSNorm(name='self_query_norm')(query), seconds)
         key = rotate(RMSNorm(name='self_key_norm')(key), seconds)
         y = attend(attention_scores(query, key), value, mask)
-        x = x + (1 + gate_1) * dense(width, name='self_out')(y)
+        x = x + (1 + gate_1) * drop(dense(width, name='self_out')(y))
 
         y = RMSNorm(name='cross_norm')(x) * (1 + scale_2)
         query = _split_heads(dense(width, name='cross_query')(y), self.heads)
@@ -233,13 +235,13 @@ class Block(nn.Module):
             attention_scores(rotate(query, seconds), context.event_key),
         ]
         y = attend(jnp.concatenate(scores, axis=-1), context.value, context.mask)
-        x = x + (1 + gate_2) * dense(width, name='cross_out')(y)
+        x = x + (1 + gate_2) * drop(dense(width, name='cross_out')(y))
 
         y = RMSNorm(name='mlp_norm')(x) * (1 + scale_3) + shift_3
         hidden = int(self.expansion * width)
         gate, up = jnp.split(dense(2 * hidden, name='mlp_in')(y), 2, axis=-1)
         y = dense(width, name='mlp_out')(nn.silu(gate) * up)
-        return x + (1 + gate_3) * y
+        return x + (1 + gate_3) * drop(y)
 
 
 def event_features(
@@ -319,6 +321,7 @@ class Denoiser(nn.Module):
         curves: names of the curves besides loudness that condition it, in the order of
             `Conditioning.curves`. Each is a linear map that begins at zero, so that a network
             trained without it is unchanged at first.
+        dropout: of what each attention and MLP adds, where `apply` is given a key 'dropout'.
     """
 
     width: int = 256
@@ -327,6 +330,7 @@ class Denoiser(nn.Module):
     expansion: float = 2.0
     dtype: str | None = None
     curves: tuple[str, ...] = ()
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -388,7 +392,7 @@ class Denoiser(nn.Module):
         # The name in the parameters of every release.
         context = ConditionEncoder(self.width, self.heads, self.dtype, name='memory')(c)
         for i in range(self.depth):
-            x = Block(self.heads, self.expansion, self.dtype, name=f'block_{i}')(
+            x = Block(self.heads, self.expansion, self.dtype, self.dropout, name=f'block_{i}')(
                 x, modulation, context, seconds, mask
             )
         out_modulation = nn.Dense(2 * self.width, kernel_init=zeros, name='out_modulation')(level)

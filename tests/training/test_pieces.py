@@ -1,0 +1,53 @@
+"""Commands within a budget: told to save, resumed in the right piece, failures named."""
+
+import json
+import time
+
+import pytest
+
+from realaudio_jax.training.loop import StopRequest
+from realaudio_jax.training.pieces import Piece, run_pieces
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """`fake(source)` is a piece of one command, whose process runs this source."""
+    monkeypatch.chdir(tmp_path)
+
+    def piece(source, **more):
+        (tmp_path / 'fake.py').write_text(source)
+        return Piece('fake', (('fake', str(tmp_path / 'made')),), tmp_path / 'made', **more)
+
+    return piece
+
+
+SAVES = """
+import pathlib, signal, sys, time
+saved = pathlib.Path('saved')
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(saved.write_text('1')and 0))
+if not saved.exists():
+    time.sleep(30)
+pathlib.Path(sys.argv[1]).write_text('made')
+"""
+
+
+def test_a_piece_is_told_to_save_before_the_budget_ends_and_goes_on(fake, tmp_path):
+    piece, begin = fake(SAVES), time.monotonic()
+    assert run_pieces([piece], tmp_path, StopRequest(), budget_s=3.0, stop_s=2.0) == 'fake'
+    assert time.monotonic() - begin < 3.0
+    assert run_pieces([piece], tmp_path, StopRequest(), budget_s=30.0, stop_s=2.0) is None
+    assert (tmp_path / 'made').read_text() == 'made'
+    assert json.loads((tmp_path / 'progress.json').read_text())['fake']['starts'] == 2
+    assert run_pieces([fake('1 / 0')], tmp_path, StopRequest()) is None  # it has ended
+
+
+def test_a_piece_that_fails_or_leaves_nothing_is_an_error(fake, tmp_path):
+    with pytest.raises(ValueError, match='fake ended with status 1'):
+        run_pieces([fake('1 / 0')], tmp_path, StopRequest())
+    with pytest.raises(ValueError, match='left no'):
+        run_pieces([fake('')], tmp_path, StopRequest())
+
+
+def test_nothing_is_begun_where_no_time_is_left(fake, tmp_path):
+    piece = fake('raise SystemExit(1)')
+    assert run_pieces([piece], tmp_path, StopRequest(), budget_s=1.0, stop_s=2.0) == 'fake'
