@@ -50,7 +50,7 @@ _MODEL = flags.DEFINE_enum('model', 'student', ['student', 'teacher'], 'Which de
 _LIST = flags.DEFINE_bool(
     'list', False, 'Print the labels that the release was trained on, and make no sound.'
 )
-_OUT = flags.DEFINE_string('out', None, 'WAV, FLAC or OGG; none: a name from what was asked for.')
+_OUT = flags.DEFINE_string('out', None, 'WAV, FLAC or OGG; none: a name from the request.')
 _SPECTROGRAM = flags.DEFINE_string('spectrogram', None, 'PNG to draw the sound into.')
 
 # What changes a sound besides its words, seed, steps and duration.

@@ -23,7 +23,7 @@ PEAK_SCALED = 'peak above 1 scaled to 1'  # what a message says of samples beyon
 
 
 def stft_size(sample_rate: int) -> tuple[int, int]:
-    """(n_fft, hop) = (rate / 25, rate / 100), in samples.
+    """STFT window and hop in samples: (n_fft, hop) = (rate / 25, rate / 100).
 
     Args:
         sample_rate: Hz, divisible by 100.
@@ -118,13 +118,13 @@ def magnitude(spectrum: Array, floor: float = 1e-7) -> Float[Array, '...']:
 
 
 def mid_side(audio: Float[Array, '*b 2']) -> Float[Array, '*b 2']:
-    """(left, right) to ((left + right) / 2, (left - right) / 2), on the last axis."""
+    """Left and right to mid and side, ((l + r) / 2, (l - r) / 2), on the last axis."""
     left, right = audio[..., 0], audio[..., 1]
     return jnp.stack([(left + right) / 2, (left - right) / 2], axis=-1)
 
 
 def left_right(audio: Float[Array, '*b 2']) -> Float[Array, '*b 2']:
-    """The inverse of `mid_side`."""
+    """Mid and side to left and right, the inverse of `mid_side`."""
     mid, side = audio[..., 0], audio[..., 1]
     return jnp.stack([mid + side, mid - side], axis=-1)
 
@@ -200,10 +200,10 @@ def loudness_lufs(
 def remove_offset(
     audio: Float[Array, 'B S 2'], inside: Float[Array, 'B S'], sample_rate: int
 ) -> Float[Array, 'B S 2']:
-    """Takes away the constant part of a sound and whatever drifts slower than some 6 Hz.
+    """Removes the constant offset of a sound and drifts slower than some 6 Hz.
 
     What is taken is the mean of each 50 ms, smoothed over its neighbours and joined by straight
-    lines, so that a pause beside a sound with an offset gets none of its own.
+    lines, so that a pause beside a sound with an offset gets none.
 
     Args:
         audio: samples; 0 where they are padding.
@@ -249,7 +249,7 @@ def _oversampling_filters(phases: int = 4, taps: int = 32) -> np.ndarray:
 
 
 def true_peaks(x: Float[Array, '*b S'], block: int) -> Float[Array, '*b N']:
-    """Largest |x| in each block, samples and three points interpolated after each (ITU-R BS.1770).
+    """True peak of each block: the largest |x| of samples and three points between (BS.1770).
 
     All points of a block are one matrix product of the samples in and around it.
 
@@ -300,7 +300,7 @@ def limit(
 
 
 def join_blocks(values: Float[Array, 'B N'], block: int) -> Float[Array, 'B S']:
-    """Straight lines between the values of neighbouring blocks, which stand in their middles."""
+    """Interpolates linearly between the values of neighbouring blocks, placed at their middles."""
     before, here, after = _neighbours(values, 1)[..., None]
     place = jnp.expand_dims((jnp.arange(block) + 0.5) / block - 0.5, (0, 1))  # from the middle
     lines = (
@@ -332,7 +332,7 @@ def from_pcm16(pcm: Array | np.ndarray) -> Array | np.ndarray:
 def as_float(
     audio: np.ndarray, name: str = 'the sound', log: Callable[[str], None] | None = None
 ) -> np.ndarray:
-    """Samples as float32 in [-1, 1]: integers are divided by the full scale of their type.
+    """Converts samples to float32 in [-1, 1]; integers are divided by their full scale.
 
     Args:
         audio: of any shape; floating point, or 8- to 32-bit integers (unsigned ones around their

@@ -1,4 +1,4 @@
-"""The folder that holds what may be made again: compiled programs, decoded recordings."""
+"""The cache folder on disk, for compiled programs and decoded recordings, and what protects it."""
 
 import atexit
 import contextlib
@@ -21,7 +21,7 @@ _UNREADABLE = re.compile(
 
 
 def cache_dir() -> pathlib.Path:
-    """$REALAUDIO_CACHE, or ~/.cache/realaudio_jax.
+    """The cache folder: $REALAUDIO_CACHE, or ~/.cache/realaudio_jax.
 
     Where that cannot be written, or there is no home: a folder of this process alone, with a
     warning. An empty variable is none.
@@ -33,7 +33,7 @@ def cache_dir() -> pathlib.Path:
 
 
 def protect_caches() -> None:
-    """Sends the caches of numba and matplotlib to `cache_dir`, where there is no home to hold them.
+    """Moves the caches of numba and matplotlib into `cache_dir` where there is no home folder.
 
     Otherwise numba, which librosa uses, ends the import with a traceback. To be called before
     either is imported.
@@ -72,7 +72,7 @@ def damaged_programs_removed() -> Iterator[None]:
 
 
 def remove_damaged_program(warning: str) -> bool:
-    """Removes what a warning of JAX says cannot be read; False for any other warning."""
+    """Removes the cached program that a warning of JAX calls unreadable; else returns False."""
     found, folder = _UNREADABLE.match(warning), jax.config.jax_compilation_cache_dir
     if not found or not folder:
         return False

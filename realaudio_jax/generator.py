@@ -57,7 +57,7 @@ class Sound:
         peak: 0 to 1.
         lufs: integrated loudness before it was changed (ITU-R BS.1770); -70 for silence.
         silent: that is below -60 LUFS.
-        seed: of its noise; not the one asked for where that gave silence.
+        seed: of its noise; a derived one where the requested seed gave silence.
         latents: [L, C], what the decoder was given.
     """
 
@@ -282,7 +282,7 @@ class Generator:
         return prepared
 
     def run(self, prepared: Prepared) -> Sound | list[Sound]:
-        """Generates what was prepared: `run(prepare(...))` is `generate(...)`."""
+        """Runs a prepared call: `run(prepare(...))` is `generate(...)`."""
         return self._generate(prepared)
 
     def request(
@@ -295,7 +295,7 @@ class Generator:
         length: int,
         capacity: Capacity | None = CAPACITIES[-1],
     ) -> Request:
-        """A program's request at the level that was generated, as metrics need it.
+        """The request of a program whose sounds keep their generated level, as metrics need it.
 
         Args:
             prompts: of each sound.

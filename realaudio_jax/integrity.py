@@ -1,4 +1,4 @@
-"""Digests of the files of a folder: what was written is what is read.
+"""SHA-256 manifests of folders: a file that changed since it was written is an error.
 
 A folder carries its manifest as one more file, in the format of coreutils, so that `sha256sum -c
 SHA256SUMS` checks it too: on each line the SHA-256 of a file (FIPS 180-4), two spaces, and its path
@@ -28,7 +28,7 @@ _NAMED = 3  # files an error names; it counts the others
 
 
 class IntegrityError(ValueError):
-    """A file is not what its folder's manifest says; the message names it."""
+    """A file differs from its folder's manifest; the message names it."""
 
 
 def digest(path: str | os.PathLike) -> str:
@@ -64,7 +64,7 @@ def write_manifest(folder: str | os.PathLike, names: Iterable[str] | None = None
 
 
 def update_manifest(folder: str | os.PathLike, *names: str) -> None:
-    """Lists files that were written anew, or are gone, in a folder that has a manifest.
+    """Updates a folder's manifest for files that were rewritten or removed, if it has one.
 
     A folder without one is left as it is.
 

@@ -1,4 +1,4 @@
-"""Writing, whole or not at all, and resampling; `sound_files` reads."""
+"""Writes files and sounds, whole or not at all; resampling. `sound_files` reads."""
 
 import contextlib
 import errno
@@ -48,7 +48,7 @@ def _escape(character: str) -> str:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path that becomes `path` only if the block succeeds.
+    """Atomic write: yields a temporary path that becomes `path` only if the block succeeds.
 
     A failure, a full disk included, leaves whatever stood under `path` before, and no part of the
     new file. What was written has reached the disk before it gets its name; its permissions are
@@ -85,7 +85,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 def atomic_folder(
     path: str | os.PathLike, index: str, remedy: str = 'free some space'
 ) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder that becomes `path` only if the block succeeds.
+    """Atomic write of a folder: yields a temporary one that becomes `path` if the block succeeds.
 
     Where another process was first, its folder stays and this one is dropped.
 

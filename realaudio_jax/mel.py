@@ -1,4 +1,4 @@
-"""Mel spectra for training and judging; making a sound needs none."""
+"""Mel spectra, for training and metrics; generating a sound needs none."""
 
 import functools
 
@@ -19,14 +19,14 @@ def mel_basis(sample_rate: int, n_fft: int, bands: int, high_hz: float | None = 
 def mel(
     x: Float[Array, '*b S'], sample_rate: int, n_fft: int, hop: int, bands: int
 ) -> Float[Array, '*b N M']:
-    """Mel bands of |X|."""
+    """Mel bands of the magnitude spectrum, |X|."""
     return magnitude(stft(x, n_fft, hop)) @ mel_basis(sample_rate, n_fft, bands)
 
 
 def log_mel(
     x: Float[Array, '*b S'], sample_rate: int, n_fft: int, hop: int, bands: int, floor: float = 1e-3
 ) -> Float[Array, '*b N M']:
-    """ln(max(mel |X|, floor)): bands are summed before the logarithm.
+    """Log-mel spectrum, ln(max(mel |X|, floor)): bands are summed before the logarithm.
 
     A logarithm per bin would pull noise to its median; a band's sum is close to its mean.
     """

@@ -1,4 +1,4 @@
-"""A setting of the C library that makes calls on a CPU faster, for programs that are one's own."""
+"""A setting of the C library that makes generation on a CPU faster."""
 
 import ctypes
 
@@ -6,7 +6,7 @@ _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep what it frees for the next call; without glibc nothing happens.
+    """Lets the C library (glibc; no other) keep freed memory for the next call.
 
     XLA takes the intermediate arrays of every call on a CPU from the C library, which maps blocks
     of this size anew each time, page by page: a tenth or more of the time of a sound. The price is

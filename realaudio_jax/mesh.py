@@ -1,4 +1,4 @@
-"""A mesh of devices, ('data', 'model'), and where on it parameters lie.
+"""The device mesh ('data', 'model') and the sharding of parameters over it.
 
 Batches are split over 'data', large parameters over 'model'. The rules look at shapes alone, so one
 call serves parameters, averages and optimizer states, and XLA inserts the communication.

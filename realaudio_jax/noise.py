@@ -203,7 +203,7 @@ PREDICTIONS = tuple(_COMBINATIONS)
 
 
 def per_item(t: Time, x: Float[Array, '...']) -> Float[Array, '...']:
-    """Gives t [], [B] or [B, L] trailing axes of size 1 to multiply x [B L C], or a ValueError."""
+    """Reshapes times t [], [B] or [B, L] to broadcast against x [B L C], or a ValueError."""
     t = jnp.asarray(t)
     if t.ndim > x.ndim or any(a not in (1, b) for a, b in zip(t.shape, x.shape, strict=False)):
         raise ValueError(f'time of shape {t.shape} does not fit {x.shape}: pass [], [B] or [B, L]')
@@ -213,7 +213,7 @@ def per_item(t: Time, x: Float[Array, '...']) -> Float[Array, '...']:
 def diffuse(
     path: NoisePath, x0: Float[Array, '*shape'], eps: Float[Array, '*shape'], t: Time
 ) -> Float[Array, '*shape']:
-    """x_t = alpha(t) x0 + sigma(t) eps, equation (1).
+    """Adds noise: x_t = alpha(t) x0 + sigma(t) eps, equation (1).
 
     Args:
         path: the noise path.
@@ -286,14 +286,14 @@ def x0_denoiser(path: NoisePath, apply: Callable, prediction: str) -> Denoise:
 
 
 def log_snr(path: NoisePath, t: Time) -> Float[Array, '...']:
-    """lambda(t) = 2 log(alpha / sigma), equation (5); +inf at t = 0, -inf where alpha = 0."""
+    """Log-SNR 2 log(alpha / sigma), equation (5); +inf at t = 0, -inf where alpha = 0."""
     return 2.0 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
 
 
 def time_grid(
     steps: int, start: float = 1.0, end: float = 0.0, power: float = 1.0
 ) -> Float[Array, ' {steps}+1']:
-    """The times start > ... > end that bound `steps` sampling steps, both included.
+    """Time grid of a sampler: the times start > ... > end that bound `steps` steps.
 
         t_i = end + (start - end) (1 - i / steps)^power
 
@@ -330,7 +330,7 @@ def step_size(t: Time, steps: int, power: float = 1.0) -> Float[Array, '...']:
 def ddim_step(
     path: NoisePath, x_t: Float[Array, '*shape'], x0: Float[Array, '*shape'], t: Time, s: Time
 ) -> Float[Array, '*shape']:
-    """x_s = r x_t + (alpha_s - r alpha_t) x0 with r = sigma_s / sigma_t: one DDIM step, (8).
+    """One DDIM step: x_s = r x_t + (alpha_s - r alpha_t) x0 with r = sigma_s / sigma_t, (8).
 
     Args:
         path: the noise path.
@@ -347,7 +347,7 @@ def ddim_step(
 def invert_ddim_step(
     path: NoisePath, x_t: Float[Array, '*shape'], x_s: Float[Array, '*shape'], t: Time, s: Time
 ) -> Float[Array, '*shape']:
-    """x0 = (x_s - r x_t) / (alpha_s - r alpha_t), the inverse of `ddim_step` in x0, (9).
+    """Inverse of `ddim_step` in x0: x0 = (x_s - r x_t) / (alpha_s - r alpha_t), (9).
 
     Args:
         path: the noise path.

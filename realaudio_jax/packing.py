@@ -71,7 +71,7 @@ def save_release(
     dtype: str = 'float16',
     block: int | None = None,
 ) -> None:
-    """Writes a release: the networks given, and the other files of an older one beside them.
+    """Writes a release: the given networks, and copies of an older release's other files.
 
     Args:
         folder: where; made if it is missing.
@@ -111,7 +111,7 @@ def save_release(
 
 
 def weights_of(source: str | os.PathLike, name: str) -> pathlib.Path:
-    """Path of a run's initial weights: `source` itself, or the file in that release.
+    """Path of a training run's initial weights: `source` itself, or a file in that release.
 
     Args:
         source: a .safetensors file, or the name or folder of a release.
@@ -127,7 +127,7 @@ def weights_of(source: str | os.PathLike, name: str) -> pathlib.Path:
 def starting_parts(
     source: str | os.PathLike, name: str, shapes: PyTree
 ) -> tuple[PyTree, PyTree | None]:
-    """Initial weights of a run and, separately, an adapter or None.
+    """Initial weights of a training run and, separately, an adapter or None.
 
     Args:
         source: see `weights_of`; a file has no adapter.
@@ -210,7 +210,7 @@ def quantise(
 
     Args:
         values: floats of at least two axes.
-        channel_axis: the axis that keeps a scale of its own.
+        channel_axis: the axis that has one scale for each index.
         block: how many inputs (the last axis but one) share a scale, where that divides them; all
             of them where it is None. Only where the channel is the last axis.
 

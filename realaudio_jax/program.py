@@ -52,8 +52,8 @@ MOMENTS = 'student_moments'  # of the parameters, see `calibration.match_moments
 SILENT_LUFS = -60.0  # loudness, before it is changed, below which a sound counts as silent
 MAX_PROGRAMS = 8  # kept by a `ProgramCache`; an executable for 10 s holds some 70 MiB
 FADE_IN_S = 0.001
-FADE_OUT_S = 0.02  # where nothing was asked to sound to the end
-SHORT_FADE_OUT_S = 0.003  # where an event was: no more than keeps the end from clicking
+FADE_OUT_S = 0.02  # where no event lasts to the end
+SHORT_FADE_OUT_S = 0.003  # where one does: just enough for an end without a click
 _GAIN_FRAME_RATE = 100  # Hz, of the levels by which gains are applied
 _GAIN_REACH_S = (0.1, 0.4)  # from an event: its gain holds, and from there fades to none
 _BACKGROUND_S = 0.2  # what is further from every event counts as background,
@@ -107,7 +107,7 @@ class Request:
 
 @flax.struct.dataclass
 class InitAudio:
-    """Sound to vary, or to keep parts of.
+    """Init audio: a sound to vary, or to keep parts of.
 
     Attributes:
         audio: samples at the rate of the bucket.
@@ -216,8 +216,8 @@ class Networks:
     grid_powers: tuple[tuple[int, float], ...] = ()
 
 
-def item_noise(key: Key[Array, ''], seed: Int[Array, 'B'], length: int) -> Float[Array, 'B L C']:
-    """Standard normal noise, a function of (key, seed, frame) alone.
+def start_noise(key: Key[Array, ''], seed: Int[Array, 'B'], length: int) -> Float[Array, 'B L C']:
+    """Standard normal noise of each item, a function of (key, seed, frame) alone.
 
     Neither batch size nor position nor the length of the bucket changes the noise of a frame.
     """
@@ -243,7 +243,8 @@ def condition(
 ) -> Conditioning:
     """Encodes prompt and event texts, and joins them with the timeline.
 
-    Of the gains the network is told how events that overlap differ; `apply_gains` does the rest.
+    The network is conditioned on the gains of overlapping events relative to their mean;
+    `apply_gains` applies the gains themselves.
     """
     encoder, weights = networks.text_encoder, {'params': params['text_encoder']}
     batch, events, tokens = request.event_ids.shape
@@ -272,7 +273,7 @@ def condition(
 def negative_conditioning(
     networks: Networks, params: PyTree, request: Request, c: Conditioning
 ) -> Conditioning:
-    """What a teacher's guidance leads away from: the negative prompt, or nothing, no timeline."""
+    """Negative input of a teacher's guidance: the negative prompt or no text, and no timeline."""
     if request.negative_ids is None:
         return c.unconditional()
     weights = {'params': params['text_encoder']}
@@ -288,17 +289,17 @@ def sample_latents(
     bucket: Bucket,
     start: Float[Array, 'B L C'] | None = None,
 ) -> Float[Array, 'B L C']:
-    """Runs the sampler from item noise (or noised init latents) to clean latents.
+    """Runs the sampler from noise (or noised init latents) to clean latents.
 
     Every item has its own strength, so the sampler runs in units of it: u from 1 to 0,
     t = u strength. A student has its own time grid and is conditioned on the size of each step; its
     latents are then matched to `MOMENTS` of this count of steps, if there are any. Known latents
     replace predicted ones at every step, so that new parts fit those that are kept.
-    `start`, standard normal, stands in for item noise.
+    `start`, standard normal, stands in for the noise of the seeds.
     """
     key_start, key_fresh = jax.random.split(random_key(0))
     if start is None:
-        start = item_noise(key_start, request.seed, bucket.length)
+        start = start_noise(key_start, request.seed, bucket.length)
     if bucket.init:
         start = noise.diffuse(PATH, c.init, start, request.strength)
     scale, strength = request.guidance_scale, request.strength
@@ -344,17 +345,21 @@ class StrengthPath:
         return u * self.strength.reshape((-1,) + (1,) * (u.ndim - 1))
 
     def alpha(self, u):
+        """The scale of the data."""
         return PATH.alpha(self._time(u))
 
     def sigma(self, u):
+        """The scale of the noise."""
         return PATH.sigma(self._time(u))
 
     def derivatives(self, u):
+        """Derivatives of alpha and sigma by u."""
         alpha, sigma = PATH.derivatives(self._time(u))
         scale = self._time(jnp.ones_like(jnp.asarray(u)))
         return scale * alpha, scale * sigma
 
     def time_of_log_snr(self, log_snr):
+        """The time u of a log-SNR."""
         return PATH.time_of_log_snr(log_snr) / self.strength
 
 
@@ -371,10 +376,10 @@ def overlap_gains(request: Request) -> Float[Array, 'B E']:
 def apply_gains(
     audio: Float[Array, 'B S 2'], request: Request, sample_rate: int
 ) -> Float[Array, 'B S 2']:
-    """Scales what stands above the background by the gain of the nearest event.
+    """Applies the gains of events to the audio: scales what stands above the background.
 
-    The network hardly follows a gain (of -12 dB it makes -3), so it is asked for the usual level,
-    and the level of each 10 ms is changed afterwards: with P its power, B the background's and G
+    The network hardly follows a gain (-12 dB gives -3), so it generates the usual level, and the
+    level of each 10 ms is changed afterwards: with P its power, B the background's and G
     the gain, from P to B + G^2 (P - B). B is the mean level of what is far from all events; where
     there is none, all of the sound is the events'. Events that overlap share their mean gain.
 
@@ -417,11 +422,11 @@ def finish(
     sample_rate: int,
     init: InitAudio | None = None,
 ) -> tuple[Int16[Array, 'B S 2'], Diagnostics]:
-    """Makes a finished sound of what was decoded; a sound that is not finite is zero.
+    """Post-processes decoded audio into 16-bit PCM; a sound that is not finite becomes zero.
 
     It is cut to its duration, events get their gains, an offset is taken away, and the ends are
     faded. What is kept of init audio is spliced in as it was. One gain brings the whole to the
-    loudness asked for, and the limiter holds its peaks below -1 dB.
+    requested loudness, and the limiter holds its peaks below -1 dB.
 
     Args:
         audio: decoded samples.
@@ -463,7 +468,7 @@ def generate(
     bucket: Bucket,
     start: Float[Array, 'B L C'] | None = None,
 ) -> tuple[Int16[Array, 'B S 2'], Diagnostics, Float[Array, 'B L C']]:
-    """The whole program.
+    """The whole program: a request in, PCM, diagnostics and latents out.
 
     Args:
         params: of text encoder, autoencoder, student and teacher, by those names; `MOMENTS` of the
@@ -532,7 +537,7 @@ def request_shapes(bucket: Bucket, curves: int = 0) -> tuple[Request, InitAudio 
 
 
 def describe(bucket: Bucket) -> str:
-    """A bucket in words."""
+    """A bucket in words, for a log line."""
     seconds = bucket.length // LATENT_RATE
     return (
         f'{"a sound" if bucket.batch == 1 else f"{bucket.batch} sounds"} of up to {seconds} s at '

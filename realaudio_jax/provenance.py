@@ -29,7 +29,7 @@ def describe_run() -> dict[str, str]:
 
 
 def revision() -> str:
-    """The version, and what `git describe` says where the package lies in a checkout of its own.
+    """The version and, in a git checkout of the project, what `git describe` says.
 
     'dirty' at the end: the checkout differs from that commit.
     """

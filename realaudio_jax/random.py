@@ -1,4 +1,4 @@
-"""Random keys and settings of JAX on which a draw depends: one seed, one sound, everywhere.
+"""Random keys, and the settings of JAX that a draw depends on: one seed is one sound everywhere.
 
 JAX takes the kind of its keys, how a draw is split over counters, the width of its numbers and the
 precision of its products from settings of the process, which an environment variable changes
@@ -28,7 +28,7 @@ def random_key(seed: int | Int[Array, '']) -> Key[Array, '']:
 
 @contextlib.contextmanager
 def pinned_settings() -> Iterator[None]:
-    """While it lasts, this thread traces as under JAX's own defaults; also a decorator."""
+    """Context (or decorator) in which this thread traces under JAX's default settings."""
     with (
         jax.threefry_partitionable(True),
         jax.enable_x64(False),
@@ -39,7 +39,7 @@ def pinned_settings() -> Iterator[None]:
 
 
 def pin_process() -> None:
-    """The same for the whole process, for entry points: all of their threads draw."""
+    """`pinned_settings` for the whole process, for entry points: all of their threads draw."""
     jax.config.update('jax_default_prng_impl', _IMPL)
     jax.config.update('jax_threefry_partitionable', True)
     jax.config.update('jax_enable_x64', False)

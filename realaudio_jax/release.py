@@ -79,7 +79,7 @@ def find_release(name: str | os.PathLike) -> pathlib.Path:
 
 
 def adapter_name(name: str) -> str:
-    """The file beside a network's own that holds its adapter, if it has one."""
+    """Name of the file that may hold a network's low-rank adapter."""
     return name.replace('.safetensors', '_adapter.safetensors')
 
 
@@ -94,7 +94,7 @@ GENERATOR_FILES = (
 
 
 def read_release(folder: str | os.PathLike, *names: str) -> ReleaseConfig:
-    """The config of a release, whose files were found to be what its manifest lists.
+    """Verifies the files of a release against its manifest and reads its config.
 
     A release without a manifest is taken as it is, with a warning.
 
@@ -120,11 +120,11 @@ def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
 
 
 def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyTree, PyTree | None]:
-    """A release's teacher or student without its adapter, and that adapter or None.
+    """A release's teacher or student and, separately, its adapter or None.
 
-    A student may have its teacher's adapter besides, times `student.teacher_adapter` of
-    config.json: what the teacher has learnt since the student was made is added to the student as
-    it is (task arithmetic, Ilharco et al. 2022, arXiv 2212.04089).
+    A student may also contain its teacher's adapter, scaled by `student.teacher_adapter` of
+    config.json: the teacher's later training is added to the student's weights (task arithmetic,
+    Ilharco et al. 2022, arXiv 2212.04089).
 
     Args:
         folder: of the release.
@@ -169,7 +169,7 @@ def _read_adapter(path: pathlib.Path, params: PyTree) -> PyTree:
 
 
 def template(model, *args, **kwargs) -> PyTree:
-    """Parameter shapes of a module, for strict loading; nothing is computed."""
+    """Parameter shapes of a Flax module, for strict loading; nothing is computed."""
     return jax.eval_shape(functools.partial(model.init, **kwargs), random_key(0), *args)
 
 
@@ -181,7 +181,7 @@ def autoencoder_template(model: Autoencoder) -> PyTree:
 
 
 def empty_conditioning(batch: int, length: int) -> Conditioning:
-    """Empty conditioning of `length` latent frames."""
+    """Empty conditioning: a batch without text, events or curves, for shapes and tests."""
     text, events = (batch, MAX_TEXT_TOKENS), (batch, MAX_EVENTS)
     return Conditioning(
         text=np.zeros((*text, TEXT_WIDTH), np.float32),
@@ -271,7 +271,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """Reads the strings in a safetensors file's header.
+    """Reads the metadata strings in a safetensors file's header.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -281,7 +281,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    """The leaves with their '/'-joined names, in the order of the tree."""
+    """The leaves of a tree with their names, joined by '/', in the order of the tree."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [(jax.tree_util.keystr(p, simple=True, separator='/'), leaf) for p, leaf in leaves]
 
@@ -295,7 +295,7 @@ def checksum(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def expand_scale(scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Repeats each scale over its block, to a shape that broadcasts to `shape`."""
+    """Repeats each int8 scale over its block, to a shape that broadcasts to `shape`."""
     for axis, (count, size) in enumerate(zip(scale.shape, shape, strict=True)):
         if 1 < count < size:
             scale = np.repeat(scale, size // count, axis)

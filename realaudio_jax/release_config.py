@@ -157,6 +157,7 @@ class DenoiserConfig(_Section):
         return tuple(names)
 
     def to_dict(self) -> dict[str, Any]:
+        """What JSON holds; no curves where there are none."""
         values = super().to_dict()
         return values if self.curves else {k: v for k, v in values.items() if k != 'curves'}
 
@@ -181,13 +182,14 @@ class AudioTowerConfig(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class StudentConfig(_Section):
-    """What a student was trained for, and its own choices.
+    """What a student was trained for, and its defaults.
 
     Attributes:
         steps: counts of sampler steps.
         guidance_range: least and greatest guidance scale.
-        guidance: the scale where none is asked for; None: that of the release.
-        teacher_adapter: how much of its teacher's adapter it has, see `release.denoiser_parts`.
+        guidance: default guidance scale; None: that of the release.
+        teacher_adapter: scale of its teacher's adapter in its weights, see
+            `release.denoiser_parts`.
         grid_powers: (steps, power) of time grids that are not even, see `noise.time_grid`; in
             JSON a mapping.
     """
@@ -241,6 +243,7 @@ class StudentConfig(_Section):
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """What JSON holds; grid powers as a mapping."""
         powers = {str(count): power for count, power in self.grid_powers}
         known = super().to_dict()
         del known['grid_powers']
@@ -249,7 +252,7 @@ class StudentConfig(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig(_Section):
-    """How a teacher is sampled where nothing else is asked for."""
+    """Defaults of sampling the teacher."""
 
     place: ClassVar[str] = 'teacher.'
     steps: int = _whole(1, MAX_STEPS, 50)
@@ -319,11 +322,11 @@ class ReleaseConfig(_File):
     Attributes:
         denoiser, autoencoder, audio_tower: arguments of the modules; no tower: None.
         student, teacher: what they were trained for and how they are sampled.
-        guidance: scale where none is asked for.
+        guidance: default guidance scale.
         name: what results call it.
         sample_rate: Hz of its training sounds.
-        onset_lead_s: seconds by which its sounds begin early, and by which onsets are asked for
-            later.
+        onset_lead_s: onset compensation: seconds by which its sounds begin early, and by which
+            onsets are requested later.
     """
 
     denoiser: DenoiserConfig = _part(DenoiserConfig)
@@ -348,13 +351,13 @@ class ReleaseConfig(_File):
 
     @classmethod
     def of(cls, config: 'ReleaseConfig | Mapping[str, Any]') -> 'ReleaseConfig':
-        """A config as it is, or the one of a mapping."""
+        """A config from one, or from a mapping of its JSON."""
         return config if isinstance(config, cls) else cls.from_dict(config)
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedStudentConfig(_File):
-    """A student of a pretrained teacher: whose it is, and what it was trained for."""
+    """The config of a student of a pretrained teacher: its teacher, and its training."""
 
     teacher: str
     student: StudentConfig = _part(StudentConfig)

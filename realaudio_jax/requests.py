@@ -45,7 +45,7 @@ SPLICE_S = 0.01  # cross-fade within the edges of a region of init audio that is
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """The arguments of one `Generator.generate`, where their meanings stand, checked.
+    """The checked arguments of one call of `Generator.generate`, which says what they mean.
 
     Attributes:
         prompts, timelines, seeds: of each sound.
@@ -193,7 +193,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """A call and what its program takes, filled up to the batch of the program.
+    """A checked call with its program's arguments, filled up to the batch of the program.
 
     Attributes:
         call: the checked arguments.
@@ -299,7 +299,7 @@ def tokenise(tokenizer: Tokenizer, prompts: Sequence[str], timelines: Sequence[T
     """Tokenises prompts and the texts of events, each text once."""
     notes: list[str] = []
     ids, mask = tokenizer.encode(prompts, MAX_TEXT_TOKENS, log=notes.append)
-    # An empty prompt asks for nothing: its text is dropped, as in training.
+    # An empty prompt is dropped text, as in training.
     mask &= np.array([bool(prompt.strip()) for prompt in prompts])[:, None]
     texts = [[event.text for event in timeline.events] for timeline in timelines]
     table = list(dict.fromkeys(['', *(text for row in texts for text in row)]))
@@ -470,7 +470,7 @@ def _check_length(text: str, name: str) -> None:
 
 
 def _may_be_timeline(entry: Any) -> bool:
-    """Whether an entry of a list is a timeline of its own, and no event."""
+    """Whether an entry of a list is a whole timeline rather than an event."""
     if isinstance(entry, Mapping):
         return 'text' not in entry
     if isinstance(entry, (list, tuple)):

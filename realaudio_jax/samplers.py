@@ -1,6 +1,6 @@
 """Samplers: from noise to data with a denoiser `denoise(x_t [B L C], t [B]) -> x0 [B L C]`.
 
-Each sampler walks a decreasing grid of times (see `noise.time_grid`) with one `lax.scan`, so that
+Each sampler follows a decreasing grid of times (see `noise.time_grid`) with one `lax.scan`, so that
 sampling is part of the caller's XLA program and its size does not grow with the number of steps.
 Each step is one call of `denoise` (two, where the denoiser is guided). Shared arguments:
 
@@ -133,7 +133,7 @@ def multistep_consistency(
     grid: Grid,
     key: Key[Array, ''] | Key[Array, ' B'] | None = None,
 ) -> Float[Array, 'B L C']:
-    """Samples a multistep consistency model, whose grid is the bounds of its segments.
+    """Sampler of multistep consistency models, over a grid of their segments' bounds.
 
     Within a segment the student's DDIM step to the segment's end lands on the same point from every
     time, so one step a segment is exact for it, and this is DDIM over the bounds. With a key each
@@ -170,7 +170,7 @@ def multistep_consistency(
 
 
 def impose(denoise: Denoise, known: Float[Array, 'B L C'], mask: Float[Array, 'B L']) -> Denoise:
-    """A denoiser that predicts known data where it is known: inpainting by replacement.
+    """Inpainting by replacement: a denoiser that returns the known data where it is known.
 
     A sampler that starts from noised known data, or from noise alone, then holds the known part at
     alpha known + sigma eps, with the noise it started from, at every step: what the denoiser was
@@ -209,7 +209,7 @@ def classifier_free_guidance(
     unconditional: Denoise,
     scale: float | Float[Array, ''] | Float[Array, ' B'],
 ) -> Denoise:
-    """x0 = u + scale (c - u): guidance as a denoiser, at two evaluations a call.
+    """Classifier-free guidance as a denoiser, x0 = u + scale (c - u): two evaluations a call.
 
     Every prediction is affine in x0 at fixed (x_t, t), so guiding x0 equals guiding eps or v.
 
@@ -230,7 +230,7 @@ def classifier_free_guidance(
 def side_by_side_guidance(
     both: Callable[[Array, Array], Array], scale: float | Float[Array, ''] | Float[Array, ' B']
 ) -> Denoise:
-    """`classifier_free_guidance` of one network that evaluates both conditions as one batch.
+    """Classifier-free guidance of one network that evaluates both conditions as one batch.
 
     A program holds the network once, and its weights are read once for both.
 
@@ -252,7 +252,7 @@ def guide(
     conditional: Float[Array, '*shape'],
     scale: float | Float[Array, ''] | Float[Array, ' B'],
 ) -> Float[Array, '*shape']:
-    """u + scale (c - u) of two predictions [B ...]; see `classifier_free_guidance`."""
+    """Guided prediction u + scale (c - u) of two predictions [B ...]."""
     return unconditional + per_item(scale, unconditional) * (conditional - unconditional)
 
 

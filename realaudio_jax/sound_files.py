@@ -24,21 +24,11 @@ from realaudio_jax.io import printable, resample
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
 SUFFIXES = (
-    '.wav', '.flac', '.ogg', '.mp3', '.aif', '.aiff', '.aifc', '.au', '.caf', '.oga', '.opus',
-    '.rf64', '.snd', '.voc', '.w64', '.wave',
-)  # fmt: skip
+    *('.wav', '.flac', '.ogg', '.mp3', '.aif', '.aiff', '.aifc', '.au', '.caf', '.oga', '.opus'),
+    *('.rf64', '.snd', '.voc', '.w64', '.wave'),
+)
 UNREADABLE_SUFFIXES = (  # sound, but not for libsndfile
-    '.aac',
-    '.ac3',
-    '.amr',
-    '.ape',
-    '.m4a',
-    '.mka',
-    '.mp4',
-    '.mpc',
-    '.tta',
-    '.webm',
-    '.wma',
+    *('.aac', '.ac3', '.amr', '.ape', '.m4a', '.mka', '.mp4', '.mpc', '.tta', '.webm', '.wma'),
     '.wv',
 )
 RATES = (8_000, 384_000)  # Hz
@@ -77,10 +67,10 @@ _OGG_LAYOUTS = {  # Vorbis I, section 4.3.9; Opus has the same
 
 @dataclasses.dataclass(frozen=True)
 class SoundFile:
-    """What a file holds.
+    """A decoded sound file.
 
     Attributes:
-        audio: [S, A] in [-1, 1] at the rate asked for; A is 1 or 2.
+        audio: [S, A] in [-1, 1] at the requested rate; A is 1 or 2.
         sample_rate: of the file, Hz.
         changes: how the samples differ from those of the file, each a few words.
     """
@@ -168,14 +158,14 @@ def read_audio(
 
 
 def reason(path: str | os.PathLike, error: Exception) -> str:
-    """What an error says of a file, without the file's name before it."""
+    """The reason in an error about a file, without the file's name before it."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(text or type(error).__name__).removeprefix(f'{printable(path)}: ')
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The files in a folder and below it.
+    """The sound files in a folder and below it, and a count of the others.
 
     Attributes:
         sounds: those that can be tried, sorted.

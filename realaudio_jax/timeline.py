@@ -1,4 +1,4 @@
-"""What happens when: events of a sound, with their times in seconds.
+"""Timelines: the events of a sound, with their times in seconds; parsing, checks, arrays.
 
 A timeline is written in any of three forms, all equal:
 
@@ -107,7 +107,7 @@ class Timeline:
             seconds: length of the clip, a number of seconds up to 3,600.
             max_events: how many events the clip may hold.
             loudness_db: a curve of round(25 seconds) values in dB, if `spec` carries none.
-            curves: further curves by name, of as many values in Hz or None, if `spec` has none.
+            curves: further curves by name, of the same length, in Hz or None, if `spec` has none.
 
         Returns:
             The timeline, its times and gains as floats and its texts without outer spaces.
@@ -127,7 +127,7 @@ class Timeline:
         return cls(events, loudness, _curves(further or curves, seconds))
 
     def to_string(self) -> str:
-        """The short form; neighbours of one text share it.
+        """The timeline in the short form; neighbouring events of one text share it.
 
         Raises:
             ValueError: the short form cannot carry this timeline; `to_json` can.
@@ -143,7 +143,7 @@ class Timeline:
         return '; '.join(parts)
 
     def to_json(self) -> str:
-        """JSON: a list of events, or, with curves, an object of these beside 'events'."""
+        """The timeline as JSON: a list of events, or an object of events and curves."""
         events = [dataclasses.asdict(event) for event in self.events]
         parts = {}
         if self.loudness_db is not None:
@@ -156,7 +156,7 @@ class Timeline:
         return json.dumps({'events': events} | parts if parts else events)
 
     def arrays(self, max_events: int = MAX_EVENTS) -> dict[str, np.ndarray]:
-        """The numbers of the events, padded to a fixed size.
+        """Times and gains of the events as arrays, padded to a fixed size.
 
         Returns:
             onset_s, offset_s (seconds) and gain_db (dB), float32 [E], and mask, bool [E], which is

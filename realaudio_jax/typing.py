@@ -12,11 +12,7 @@ from typing import Any
 
 from jaxtyping import Array, Bool, Float, Int, Int16, Key, PyTree, UInt8
 
-__all__ = [
-    'Any', 'Leaf', 'Array', 'Bool', 'Float', 'Int', 'Int16', 'Key', 'PyTree', 'UInt8',
-    'SAMPLE_RATE', 'LATENT_RATE', 'LATENT_CHANNELS', 'TEXT_WIDTH', 'MAX_TEXT_TOKENS',
-    'MAX_EVENTS', 'MAX_EVENT_TOKENS', 'MIN_SECONDS', 'MAX_SECONDS',
-]  # fmt: skip
+__all__ = ['Any', 'Leaf', 'Array', 'Bool', 'Float', 'Int', 'Int16', 'Key', 'PyTree', 'UInt8']
 
 SAMPLE_RATE = 48_000  # Hz, of everything stored; models also accept 44.1 kHz
 LATENT_RATE = 25  # latent frames per second

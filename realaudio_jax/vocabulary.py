@@ -1,4 +1,4 @@
-"""What a release was trained on: its labels, and the ones nearest to a text.
+"""The labels of a release's training sounds, and those nearest to a text.
 
 A label is a vector, the sentence embedding e of the release's text encoder, kept in the K principal
 directions P of all labels (int8 on disk). The similarity of a text t to a label l is
@@ -30,7 +30,7 @@ _LABELS_KEY = 'labels'
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The labels of a release.
+    """The labels of a release's training sounds, as vectors.
 
     Attributes:
         labels: texts, in the order of the alphabet.
@@ -84,7 +84,7 @@ def _embed(params, ids, mask):
 def make_vocabulary(
     labels: Iterable[str], embed: Callable[[list[str]], Float[np.ndarray, 'N D']]
 ) -> Vocabulary:
-    """The vocabulary of these labels; of labels that mean the same the first one stays.
+    """Makes a vocabulary of labels; of several that mean the same it keeps the first.
 
     Args:
         labels: in English.

@@ -32,9 +32,9 @@ from realaudio_jax.program import (
     ProgramCache,
     StrengthPath,
     condition,
-    item_noise,
     request_shapes,
     sample_latents,
+    start_noise,
 )
 from realaudio_jax.release import autoencoder_template, denoiser_template
 from realaudio_jax.training.sharding import replicate
@@ -265,7 +265,7 @@ def test_a_student_walks_the_grid_of_its_count_of_steps(networks, params):
     even, asked, c = latents_of(networks, params, bucket(2))
     got = latents_of(walk, params, bucket(2))[0]
     key_start = jax.random.split(jax.random.key(0))[0]
-    x = item_noise(key_start, asked.seed, LENGTH)
+    x = start_noise(key_start, asked.seed, LENGTH)
     for t, s in ((1.0, 0.25), (0.25, 0.0)):
         denoise = as_denoiser(
             networks.denoiser, params['student'], c, asked.guidance_scale, jnp.full(2, t - s)
@@ -306,7 +306,7 @@ def test_a_variation_is_brought_as_far_as_it_is_new(networks, params):
 
 
 def test_noise_of_a_frame_is_a_function_of_seed_and_frame():
-    jitted = jax.jit(item_noise, static_argnums=2)
+    jitted = jax.jit(start_noise, static_argnums=2)
 
     def draw(seeds, length):
         return np.asarray(jitted(jax.random.key(0), jnp.asarray(seeds), length))

@@ -13,7 +13,7 @@ import numpy as np
 
 from realaudio_jax import audio as audio_lib
 from realaudio_jax.generator import Generator
-from realaudio_jax.program import Bucket, Capacity, Networks, Request, generate, item_noise
+from realaudio_jax.program import Bucket, Capacity, Networks, Request, generate, start_noise
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS, Float, PyTree
@@ -135,4 +135,4 @@ def inputs_of(
 def seed_noise(seed: int, frames: int) -> Float[np.ndarray, '1 L C']:
     """The noise that `generate` draws for a seed."""
     key, _ = jax.random.split(random_key(0))
-    return np.asarray(item_noise(key, jnp.array([seed]), frames))
+    return np.asarray(start_noise(key, jnp.array([seed]), frames))

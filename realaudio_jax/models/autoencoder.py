@@ -3,21 +3,21 @@
 Every STFT bin is 25 Hz wide at every sample rate, therefore one set of weights serves all of them:
 a lower rate uses the first bins of every band. Nothing runs at sample rate but two STFTs.
 
-**Code.** With e the logarithms of 128 band levels of mid and side in the four STFT frames of one
-latent frame (1,024 numbers), the latents are a linear code that is solved for, not trained:
+**Encoder.** With e the logarithms of 128 band levels of mid and side in the four STFT frames of one
+latent frame (1,024 numbers), the latents are a linear code, solved for rather than trained:
 probabilistic principal components (Tipping & Bishop 1999, eq. 6 and 9) of training sounds,
 
     q(z | e) = N(A (e - mu), diag v),            e_0 = mu + D z.                                (1)
 
-**Decoder.** What the code leaves out is texture, and its mean is the one thing it never is: levels
-of noise fluctuate, and a decoder trained on distances to the original learns not to. So the decoder
-is a distribution, a Gaussian along the principal directions U of what is left, trained by maximum
-likelihood, and a sound is one draw from it (n: one fixed take of noise):
+**Decoder.** What the code leaves out is texture. Its levels fluctuate, and a decoder trained on
+distances to the original would regress to their mean, which does not. So the decoder is a
+distribution, a Gaussian along the principal directions U of the residual, trained by maximum
+likelihood, and a sound is one draw from it (n: one fixed sample of noise):
 
     e' = e_0 + (m(z) + s(z) n) U,                n ~ N(0, T^2).                                 (2)
 
-Sound is made of the levels e' by `synthesis`; where tone stands out it has their mean, for a draw
-is for texture alone.
+`synthesis` turns the levels e' into sound; where tone stands out it uses their mean: a draw is for
+texture alone.
 """
 
 from collections.abc import Mapping
@@ -50,11 +50,11 @@ from realaudio_jax.typing import (
     Leaf,
 )
 
-# What counts in the choice of principal directions: detail is heard in the middle, below 8 kHz.
+# Weights in the choice of principal directions: detail is heard in the mid channel, below 8 kHz.
 _SIDE_WEIGHT = 0.15
 _HIGH_WEIGHT = 0.25
 _HIGH_HZ = 8_000
-_SPREAD_RANGE = (-6.0, 2.0)  # of ln s in eq. 2
+_LOG_STD_RANGE = (-6.0, 2.0)  # of ln s in eq. 2
 TEMPERATURE = 0.9  # of n in eq. 2; at 1 a few heavy tails make textures too rough
 
 
@@ -71,7 +71,7 @@ class Posterior:
 
 
 def level_weight() -> np.ndarray:
-    """What each level counts in the choice of principal directions; float32 [LEVELS]."""
+    """Weight of each band level in the choice of principal directions; float32 [LEVELS]."""
     weight = np.ones((STRIDE, 2, BANDS), np.float32)
     weight[:, 1] = _SIDE_WEIGHT
     centre_hz = band_shapes().argmax(axis=1) * audio_lib.BIN_HZ
@@ -80,7 +80,7 @@ def level_weight() -> np.ndarray:
 
 
 class Encoder(nn.Module):
-    """Band levels to the posterior of eq. 1; its parameters come from `training.pca`.
+    """Encoder: band levels to the posterior of eq. 1; `training.pca` solves for its parameters.
 
     Attributes:
         channels: of the latents.
@@ -98,7 +98,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to the distribution of band levels, eq. 2.
+    """Decoder: latents to the distribution of band levels, eq. 2.
 
     Attributes:
         width: features at 25 frames a second.
@@ -124,41 +124,41 @@ class Decoder(nn.Module):
         self.to_coordinates = nn.Dense(2 * self.directions, kernel_init=nn.initializers.zeros)
 
     def linear(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B L E']:
-        """e_0 of eq. 1."""
+        """Linear reconstruction of the band levels, e_0 of eq. 1."""
         return latents @ self.kernel + self.mean[None, None]
 
     def distribution(
         self, latents: Float[Array, 'B L C'], latent_mask: Float[Array, 'B L'] | None = None
     ) -> tuple[Float[Array, 'B L R'], Float[Array, 'B L R']]:
-        """(m, ln s) of eq. 2."""
+        """Mean and log standard deviation (m, ln s) along U, eq. 2."""
         x = self.from_latents(latents)
         for block in self.stack:
             x = block(x, latent_mask)
-        mean, log_spread = jnp.split(self.to_coordinates(self.norm(x)), 2, axis=-1)
-        return mean, jnp.clip(log_spread, *_SPREAD_RANGE)
+        mean, log_std = jnp.split(self.to_coordinates(self.norm(x)), 2, axis=-1)
+        return mean, jnp.clip(log_std, *_LOG_STD_RANGE)
 
     def log_likelihood(
         self, latents: Float[Array, 'B L C'], levels: Float[Array, 'B L E']
     ) -> Float[Array, 'B L']:
         """ln p(levels | latents) along U, in nats per coordinate, up to ln(2 pi) / 2."""
-        mean, log_spread = self.distribution(latents)
+        mean, log_std = self.distribution(latents)
         # U is orthogonal where the levels are weighted, so a division inverts it there.
         weight = level_weight()[None]
         directions = self.residual * weight
         size = jnp.sum(jnp.square(directions), axis=1)
         left_out = (levels - self.linear(latents)) * weight[None]
         found = left_out @ directions.T / size[None, None]
-        error = (found - mean) * jnp.exp(-log_spread)
-        return -jnp.mean(0.5 * jnp.square(error) + log_spread, axis=-1)
+        error = (found - mean) * jnp.exp(-log_std)
+        return -jnp.mean(0.5 * jnp.square(error) + log_std, axis=-1)
 
     def __call__(
         self, latents: Float[Array, 'B L C'], latent_mask: Float[Array, 'B L'] | None = None
     ) -> tuple[Float[Array, 'B L E'], Float[Array, 'B L E']]:
         """One draw of e', the same noise for every item, and its mean e_0 + m(z) U."""
-        mean, log_spread = self.distribution(latents, latent_mask)
+        mean, log_std = self.distribution(latents, latent_mask)
         noise = TEMPERATURE * _frame_noise(latents.shape[1], self.directions)
         expected = self.linear(latents) + mean @ self.residual
-        return expected + (jnp.exp(log_spread) * noise[None]) @ self.residual, expected
+        return expected + (jnp.exp(log_std) * noise[None]) @ self.residual, expected
 
 
 def _frame_noise(length: int, count: int) -> Float[Array, 'L R']:
@@ -182,17 +182,17 @@ class Autoencoder(nn.Module):
         self._decoder = Decoder(**(self.decoder or {}), channels=self.channels, name='decoder')
 
     def levels(self, audio: Float[Array, 'B S 2'], sample_rate: int) -> Float[Array, 'B L E']:
-        """The band levels that the code is fitted to, see `band_levels`."""
+        """Log band levels, which the principal components are fitted to; see `band_levels`."""
         return band_levels(mid_side_spectrum(audio, sample_rate))
 
     def posterior(self, audio: Float[Array, 'B S 2'], sample_rate: int) -> Posterior:
-        """q(z | audio). S must be a multiple of `samples_per_latent`."""
+        """Posterior q(z | audio). S must be a multiple of `samples_per_latent`."""
         return self._encoder(self.levels(audio, sample_rate))
 
     def encode(
         self, audio: Float[Array, 'B S 2'], sample_rate: int = SAMPLE_RATE
     ) -> Float[Array, 'B L C']:
-        """Mean of the posterior: zero mean and about unit variance over training sounds.
+        """Encodes audio to latents, the posterior's mean: zero mean and about unit variance.
 
         Args:
             audio: in [-1, 1]; S a multiple of `samples_per_latent(sample_rate)`.
@@ -206,7 +206,7 @@ class Autoencoder(nn.Module):
         sample_rate: int = SAMPLE_RATE,
         latent_mask: Float[Array, 'B L'] | None = None,
     ) -> Float[Array, 'B S 2']:
-        """Audio of L * samples_per_latent(sample_rate) samples.
+        """Decodes latents to audio of L * samples_per_latent(sample_rate) samples.
 
         Args:
             latents: as `encode` returns.

@@ -75,7 +75,7 @@ class Conditioning:
     def unconditional(self) -> 'Conditioning':
         """The unconditional input of classifier-free guidance: text and timeline masked.
 
-        Duration and known latents stay: they are facts of the sound, not wishes.
+        Duration and known latents stay: a sound has them with or without guidance.
         """
         everyone = jnp.ones_like(self.loudness_mask)
         return self.without(everyone, everyone)

@@ -1,4 +1,4 @@
-"""Band levels to a sound: magnitudes that have these levels, phases of tone and of noise.
+"""Synthesis of audio from band levels: magnitudes with these levels, phases of tone and noise.
 
 **Magnitudes.** Band levels e become bin magnitudes that have these levels in their bands and their
 frames, by the multiplicative updates of Lee & Seung 1999 for one fixed factor, B:
@@ -51,7 +51,7 @@ from realaudio_jax.typing import SAMPLE_RATE, Array, Bool, Float, Key
 
 _LEVEL_RANGE = (-4.6, 8.0)  # of decoded levels: from silence to above full scale
 _SHARP_BINS = 320  # 8 kHz: wider bands hold no single partial to be found
-_TONE_BINS = 240  # 6 kHz: above it, a line is not told from a narrow band of noise
+_TONE_BINS = 240  # 6 kHz: above it, a line looks like a narrow band of noise
 _TONE_BANDS = int(np.ceil(bin_to_band(np.arange(_TONE_BINS))[-1])) + 1
 _OVERLAP_REACH = 2  # frames on either side; windows further away barely meet
 SHARPENING = 4  # iterations of eq. 1 along frequency
@@ -76,7 +76,7 @@ _VALLEY = 0.03  # of what lies between lines is left under a line's skirt
 
 
 class Lines(NamedTuple):
-    """Lines by band, each leaf [B 2 N M].
+    """Spectral lines (partials of tone) by band, each leaf [B 2 N M].
 
     Attributes:
         present: whether a band is the middle of a line.
@@ -95,7 +95,7 @@ def synthesize(
     latent_mask: Float[Array, 'B L'] | None = None,
     expected: Float[Array, 'B L E'] | None = None,
 ) -> Float[Array, 'B S 2']:
-    """Sound whose bands have the given levels.
+    """Synthesises audio whose bands have the given levels.
 
     Args:
         levels: as `band_levels` gives them.
@@ -152,7 +152,7 @@ def _steady_levels(
         count = level.shape[2]
         return sum(w * x[:, :, i : i + count] for i, w in enumerate(_SMOOTHING.tolist()))
 
-    # Frames beyond either end have no say, nor has padding.
+    # Frames beyond either end and padding have no weight.
     smoothed = smooth(level * mask) / jnp.maximum(smooth(mask), 1e-3)
     steady = jnp.clip(1.5 - jnp.abs(level - smoothed) / _STEADY, 0.0, 1.0)
     return steady * smoothed + (1.0 - steady) * level
@@ -285,10 +285,8 @@ def _line_phases(
     advance = 2 * np.pi * (audio_lib.BIN_HZ / audio_lib.FRAME_RATE) * lines.frequency
     present = jnp.pad(lines.present, [(0, 0)] * 3 + [(1, 1)])
     noise = [jnp.broadcast_to(x, advance.shape) for x in (real, imaginary)]
-    frames = (
-        jnp.cos(advance), jnp.sin(advance), *noise, present[..., 1:-1], present[..., :-2],
-        present[..., 2:],
-    )  # fmt: skip
+    here_below_above = present[..., 1:-1], present[..., :-2], present[..., 2:]
+    frames = (jnp.cos(advance), jnp.sin(advance), *noise, *here_below_above)
     frames = [jnp.moveaxis(x, 2, 0) for x in frames]
 
     def step(state, frame):
@@ -423,17 +421,17 @@ def _attack_gain(
     dimensions = ('NHC', 'HIO', 'NHC')
 
     def spread(y):  # B^T: of frames into blocks
+        edges = [(kernel.shape[0] - 1 - margin, _BLOCKS - 1 + margin)]
         return jax.lax.conv_general_dilated(
-            y, kernel[::-1], (1,), [(kernel.shape[0] - 1 - margin, _BLOCKS - 1 + margin)],
-            lhs_dilation=(_BLOCKS,), dimension_numbers=dimensions,
-        )[:, :blocks]  # fmt: skip
+            y, kernel[::-1], (1,), edges, (_BLOCKS,), dimension_numbers=dimensions
+        )[:, :blocks]
 
     def gathered(x):  # B: of blocks into frames
         return jax.lax.conv_general_dilated(
             x, kernel, (_BLOCKS,), [(margin, margin)], dimension_numbers=dimensions
         )
 
-    # What lies beyond the end, or in padding, has no say in what lies before.
+    # Frames beyond the end and padding must not change what is before them.
     mask = frame_mask.reshape(-1, count, 1)
     within = jnp.repeat(mask, _BLOCKS, axis=1)
     flat = energy.reshape(-1, count, 1) * mask

@@ -32,7 +32,7 @@ TOKENIZER_NAME = 'tokenizer.json'
 
 
 class SelfAttention(nn.Module):
-    """The attention of equation (1), before the residual; padding is never attended to."""
+    """Self-attention of equation (1), before the residual; padding is masked."""
 
     heads: int
 
@@ -146,7 +146,9 @@ def encode_tokens(
 def sentence_embedding(
     states: Float[Array, 'B T D'], mask: Bool[Array | np.ndarray, 'B T']
 ) -> Float[Array, 'B D']:
-    """Mean token state at unit length: m / |m|, m = sum_t mask_t x_t / sum_t mask_t.
+    """Sentence embedding: the mean m of the token states, at unit length, m / |m|.
+
+    m = sum_t mask_t x_t / sum_t mask_t
 
     Args:
         states: [B, T, D], of `encode_tokens`.
@@ -170,7 +172,7 @@ def parameter_shapes(encoder: TextEncoder | None = None) -> PyTree:
 
 
 class Tokenizer:
-    """Tokenizer that a `tokenizer.json` describes.
+    """Tokenizer read from a `tokenizer.json`.
 
     Args:
         path: the file.
@@ -206,7 +208,7 @@ class Tokenizer:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of all that it does, for the keys of caches."""
+        """SHA-256 of its whole definition, for the keys of caches."""
         return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
     def encode(
@@ -221,7 +223,7 @@ class Tokenizer:
             texts: any number of texts; an empty one is [CLS] [SEP] alone.
             max_tokens: T, at least 3.
             log: called with a line for each text that had to be cut, or that holds what has no
-                token and cannot be told apart.
+                token and cannot be represented.
 
         Returns:
             int32 ids [B, T], and a bool mask [B, T] that is False at padding.

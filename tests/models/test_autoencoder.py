@@ -142,12 +142,12 @@ def test_log_likelihood_is_that_of_the_gaussian_that_is_drawn_from():
     tree = {'params': fitted(levels)['decoder']}
     decoder = Decoder(directions=12)
     z = jnp.asarray(0.5 * latents()[:1])
-    mean, log_spread = decoder.apply(tree, z, method='distribution')
+    mean, log_std = decoder.apply(tree, z, method='distribution')
     noise = rng.normal(size=mean.shape).astype(np.float32)
     drawn = decoder.apply(tree, z, method='linear')
-    drawn = drawn + (mean + np.exp(log_spread) * noise) @ tree['params']['residual']
+    drawn = drawn + (mean + np.exp(log_std) * noise) @ tree['params']['residual']
     got = decoder.apply(tree, z, drawn, method='log_likelihood')
-    spread = np.exp(np.asarray(log_spread, np.float64))
+    spread = np.exp(np.asarray(log_std, np.float64))
     want = scipy.stats.norm(0, spread).logpdf(spread * noise) + 0.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(got, want.mean(axis=-1), atol=1e-3)
 
