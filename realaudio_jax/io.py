@@ -132,6 +132,33 @@ def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarra
     return soxr.resample(np.asarray(audio, np.float32), source_rate, target_rate, quality='HQ')
 
 
+def encode_audio(audio: np.ndarray, sample_rate: int, suffix: str) -> bytes:
+    """A sound file's bytes: 16-bit WAV or FLAC, or Ogg Vorbis.
+
+    Args:
+        audio: [S] or [S, A], int16, or float in [-1, 1] (clipped).
+        sample_rate: Hz.
+        suffix: one of `WRITABLE`.
+
+    Raises:
+        ValueError: another suffix, or samples that are not finite.
+    """
+    kind = WRITABLE.get(suffix.lower())
+    if kind is None:
+        raise ValueError(f'no kind of sound file has the suffix {suffix!r}: {", ".join(WRITABLE)}')
+    audio = np.asarray(audio)
+    if audio.dtype != np.int16:
+        if not np.isfinite(audio).all():
+            raise ValueError('the sound holds NaN or infinite samples')
+        audio = to_pcm16(audio)
+    encoded, container = io.BytesIO(), suffix[1:].upper()
+    channels = audio.shape[1] if audio.ndim == 2 else 1
+    with soundfile.SoundFile(encoded, 'w', sample_rate, channels, kind, None, container) as file:
+        for start in range(0, len(audio), _BLOCK):  # of a minute at once its Vorbis encoder crashes
+            file.write(audio[start : start + _BLOCK])
+    return encoded.getvalue()
+
+
 def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) -> None:
     """Writes 16-bit WAV or FLAC, or Ogg Vorbis, whole or not at all.
 
@@ -145,20 +172,13 @@ def write_audio(path: str | os.PathLike, audio: np.ndarray, sample_rate: int) ->
         OSError: the disk is full or the folder cannot be written.
     """
     path = pathlib.Path(path)
-    kind = WRITABLE.get(path.suffix.lower())
-    if kind is None:
+    if path.suffix.lower() not in WRITABLE:
         endings = ' or '.join(WRITABLE)
         raise ValueError(f'cannot write {path.name}: choose a name ending in {endings}')
-    audio = np.asarray(audio)
-    if audio.dtype != np.int16:
-        if not np.isfinite(audio).all():
-            raise ValueError(f'refusing to write {path}: the sound holds NaN or infinite samples')
-        audio = to_pcm16(audio)
+    try:
+        encoded = encode_audio(audio, sample_rate, path.suffix)
+    except ValueError as error:
+        raise ValueError(f'refusing to write {path}: {error}') from None
     # Not by libsndfile: it tells nobody of a disk that is full when the file is closed.
-    encoded, container = io.BytesIO(), path.suffix[1:].upper()
-    channels = audio.shape[1] if audio.ndim == 2 else 1
-    with soundfile.SoundFile(encoded, 'w', sample_rate, channels, kind, None, container) as file:
-        for start in range(0, len(audio), _BLOCK):  # of a minute at once its Vorbis encoder crashes
-            file.write(audio[start : start + _BLOCK])
     with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.getbuffer())
+        temporary.write_bytes(encoded)

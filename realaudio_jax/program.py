@@ -547,7 +547,7 @@ def describe(bucket: Bucket) -> str:
 
 
 class ProgramCache:
-    """Compiled programs, one per bucket; of more than `MAX_PROGRAMS` the least recently used go.
+    """Compiled programs, one per bucket; of too many the least recently used go.
 
     Compilation is ahead of time: a call with a known bucket neither traces nor compiles.
     Executables also go through JAX's persistent compilation cache where that is enabled, so that a
@@ -558,6 +558,9 @@ class ProgramCache:
         params: placed on the mesh (replicated or split over 'model').
         mesh: with axes ('data', 'model').
         log: called with one line for each program that is compiled or loaded.
+
+    Attributes:
+        max_programs: how many are kept; at first `MAX_PROGRAMS`.
     """
 
     def __init__(
@@ -570,9 +573,15 @@ class ProgramCache:
         self.networks, self.params, self.mesh, self.log = networks, params, mesh, log
         self._compiled: collections.OrderedDict[Bucket, Callable] = collections.OrderedDict()
         self._process = os.getpid()
+        self.max_programs = MAX_PROGRAMS
 
     def __len__(self) -> int:
         return len(self._compiled)
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Those that are compiled, the most recently used last."""
+        return tuple(self._compiled)
 
     def __contains__(self, bucket: Bucket) -> bool:
         return bucket in self._compiled
@@ -621,7 +630,7 @@ class ProgramCache:
             with damaged_programs_removed():
                 self._compiled[bucket] = self.lower(bucket).compile()
         self._compiled.move_to_end(bucket)
-        while len(self._compiled) > MAX_PROGRAMS:
+        while len(self._compiled) > self.max_programs:
             self._compiled.popitem(last=False)
         return self._compiled[bucket]
 

@@ -330,9 +330,9 @@ def small_programs(networks):
     return Small(networks, {}, make_mesh(devices=jax.devices()[:1]), log=lines.append), lines
 
 
-def test_programs_are_few_and_those_that_go_are_freed(small_programs, monkeypatch):
-    monkeypatch.setattr(program_lib, 'MAX_PROGRAMS', 2)
+def test_programs_are_few_and_those_that_go_are_freed(small_programs):
     programs, lines = small_programs
+    programs.max_programs = 2
     first, second, third = buckets = [bucket(b, steps=1) for b in (3, 5, 7)]
     jnp.ones(3), jnp.ones(5), jnp.ones(7)
     client = jax.devices()[0].client

@@ -70,7 +70,7 @@ def run_folder(
     """
     folder = pathlib.Path(path).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         _sweep(folder)
         _record(folder, _settings(config, inputs or {}), _contents(inputs or {}), say)
         yield folder
@@ -141,8 +141,12 @@ def read_seconds(workdir: pathlib.Path) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds the lock of a folder; the system releases it when the process ends, however it ends."""
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds the lock of a folder; the system releases it when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
     with open(folder / LOCK_NAME, 'a+', encoding='utf-8') as file:
         if fcntl is not None:
             try:
