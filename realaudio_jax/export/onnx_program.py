@@ -38,6 +38,7 @@ BINARY = {
     'pow': 'Pow', 'and': 'And', 'or': 'Or', 'xor': 'Xor', 'eq': 'Equal', 'lt': 'Less',
     'le': 'LessOrEqual', 'gt': 'Greater', 'ge': 'GreaterOrEqual', 'add_any': 'Add',
 }  # fmt: skip
+ELEMENTWISE = {*UNARY, *BINARY, 'integer_pow', 'square', 'rsqrt', 'ne', 'convert_element_type'}
 REDUCTIONS = {'reduce_sum': 'ReduceSum', 'reduce_max': 'ReduceMax', 'reduce_min': 'ReduceMin'}
 SAME = ('copy', 'copy_p', 'stop_gradient', 'optimization_barrier', 'reduce_precision')
 
@@ -228,7 +229,7 @@ class _Writer:
         if inner is not None and kind not in ('scan', 'while'):
             closed = inner if hasattr(inner, 'consts') else core.ClosedJaxpr(inner, ())
             return self.run(closed.jaxpr, closed.consts, inputs)
-        if known and max(sizes) <= _FOLDED:
+        if known and max(sizes) <= _FOLDED and not _repeats(kind, inputs, max(sizes)):
             return self.computed(eqn, inputs)
         if kind in UNARY:
             return self.elementwise(UNARY[kind], inputs, eqn.outvars[0].aval.dtype)
@@ -245,10 +246,18 @@ class _Writer:
 
     def computed(self, eqn: Any, inputs: list[Any]) -> list[Any]:
         """The results of an equation of constants."""
-        params = eqn.primitive.get_bind_params(eqn.params)
+        params, shape = eqn.primitive.get_bind_params(eqn.params), eqn.outvars[0].aval.shape
+        if eqn.primitive.name in ELEMENTWISE:  # once for an axis along which nothing changes
+            inputs = [np.broadcast_to(x, shape) if np.ndim(x) else x for x in inputs]
+            steps = [x.strides for x in inputs if np.ndim(x)]
+            part = tuple(slice(0, None if any(step) else 1) for step in zip(*steps, strict=True))
+            inputs = [x[part] if np.ndim(x) else x for x in inputs]
         arrays = [x if _is_key(x) else jnp.asarray(x) for x in inputs]
         results = eqn.primitive.bind(*arrays, **params)
-        return [_known(x) for x in (results if eqn.primitive.multiple_results else [results])]
+        results = [_known(x) for x in (results if eqn.primitive.multiple_results else [results])]
+        if eqn.primitive.name in ELEMENTWISE:
+            return [np.broadcast_to(results[0], shape)]
+        return results
 
     # -- operators ---------------------------------------------------------------------------
 
@@ -627,6 +636,13 @@ class _Writer:
         shapes = [jax.ShapeDtypeStruct(np.shape(x), np.float32) for x in inputs]
         closed = jax.make_jaxpr(function)(*shapes)
         return self.run(closed.jaxpr, closed.consts, inputs)
+
+
+def _repeats(kind: str, inputs: Sequence[Any], size: int) -> bool:
+    """Whether a constant only repeats others: better done where it runs than stored."""
+    if kind not in ('reshape', 'concatenate', 'tile') or size < _SMALL:
+        return False
+    return size > 2 * sum(_stripped(np.asarray(x)).size for x in inputs)
 
 
 def _is_key(x: Any) -> bool:

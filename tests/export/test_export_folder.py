@@ -37,8 +37,18 @@ def exported(generator, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def about(exported):
-    return json.loads((exported / 'program.json').read_text())
+def files(generator, tmp_path_factory):
+    """The same without the programs themselves."""
+    folder = tmp_path_factory.mktemp('files')
+    export_folder.write(
+        generator, folder, [1.0], steps=2, events=2, kinds=[], log=lambda line: None
+    )
+    return folder
+
+
+@pytest.fixture(scope='module')
+def about(files):
+    return json.loads((files / 'program.json').read_text())
 
 
 def test_onnx_makes_the_sounds_of_the_release(generator, exported):
@@ -58,9 +68,9 @@ def test_jax_alone_makes_the_sounds_of_the_release(generator, exported, about):
     assert np.abs(found['audio'][0, : len(want)] - want).max() < 1e-3 * np.abs(want).max()
 
 
-def test_the_folder_is_whole(exported):
-    assert integrity.verify(exported)
-    names = {path.name for path in exported.iterdir()}
+def test_the_folder_is_whole(files):
+    assert integrity.verify(files)
+    names = {path.name for path in files.iterdir()}
     assert {'NOTICE-text-encoder.txt', 'generate.mjs', 'index.html', 'tokenizer.json'} <= names
 
 
@@ -72,16 +82,16 @@ def test_steps_that_the_student_has_not(generator, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def in_node(exported):
+def in_node(files):
     """Runs lines of JavaScript beside realaudio.mjs; what they print as JSON."""
     node = shutil.which('node')
     if node is None:
         pytest.skip('no Node here')
 
     def run(lines: str):
-        code = f"""import * as lib from '{exported}/realaudio.mjs';
+        code = f"""import * as lib from '{files}/realaudio.mjs';
             import {{ readFileSync }} from 'node:fs';
-            const json = (name) => JSON.parse(readFileSync('{exported}/' + name, 'utf8'));
+            const json = (name) => JSON.parse(readFileSync('{files}/' + name, 'utf8'));
             {lines}"""
         command = [node, '--input-type=module', '-e', code]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -104,9 +114,10 @@ def test_javascript_draws_the_noise_of_a_seed(in_node):
     np.testing.assert_allclose(found, seed_noise(2**31 - 1, 25).reshape(-1), 2e-6, 2e-6)
 
 
-def test_javascript_makes_the_inputs_of_a_request(in_node, generator, about):
+@pytest.mark.parametrize('prompt', ['rain', ' '])
+def test_javascript_makes_the_inputs_of_a_request(in_node, generator, about, prompt):
     call = {
-        'prompt': 'rain',
+        'prompt': prompt,
         'events': 'dog@0.5-0.9:-6; gunshot@0.1-0.2',
         'seconds': 1.0,
         'seed': 7,
