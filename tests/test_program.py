@@ -278,6 +278,24 @@ def test_a_student_walks_the_grid_of_its_count_of_steps(networks, params):
     np.testing.assert_array_equal(*same)
 
 
+def test_a_teacher_is_guided_away_from_a_negative_prompt(networks, params):
+    """An empty one is no text; else x0 = negative + scale (conditional - negative)."""
+    which = bucket(2, student=False, steps=1, negative=True)
+    ids = jnp.asarray(np.random.default_rng(3).integers(0, VOCABULARY, (2, 64)), jnp.int32)
+    mask = jnp.arange(64)[None] < jnp.asarray([[0], [5]])
+    plain, asked, c = latents_of(networks, params, bucket(2, student=False, steps=1))
+    got = latents_of(networks, params, which, negative_ids=ids, negative_mask=mask)[0]
+    np.testing.assert_allclose(got[0], plain[0], atol=1e-4)
+    assert jnp.abs(got[1] - plain[1]).max() > 1e-3
+    text = networks.text_encoder.apply({'params': params['text_encoder']}, ids, mask)
+    away = c.unconditional().replace(text=text, text_mask=mask)
+    x = start_noise(jax.random.split(jax.random.key(0))[0], asked.seed, LENGTH)
+    negative, conditional = (
+        as_denoiser(networks.denoiser, params['teacher'], a)(x, jnp.ones(2)) for a in (away, c)
+    )
+    np.testing.assert_allclose(got, negative + 2.0 * (conditional - negative), atol=1e-4)
+
+
 def test_latents_of_a_student_are_brought_to_its_moments(networks, params):
     rng = np.random.default_rng(0)
     gain, shift = jnp.asarray(rng.uniform(0.5, 2, (2, LATENT_CHANNELS)), jnp.float32)

@@ -67,6 +67,7 @@ class AudioTower(nn.Module):
     patch: int = 10
 
     def setup(self):
+        """Makes the layers."""
         self.embed = nn.Dense(self.width)
         self.shallow = [ConvBlock(taps=5) for _ in range(self.blocks)]
         self.merge = nn.Dense(self.deep_width)

@@ -113,6 +113,7 @@ class Decoder(nn.Module):
     channels: int = LATENT_CHANNELS
 
     def setup(self):
+        """Makes the layers."""
         self.mean = self.param('mean', nn.initializers.constant(-4.0), (LEVELS,))
         self.kernel = self.param('kernel', nn.initializers.orthogonal(), (self.channels, LEVELS))
         self.residual = self.param(
@@ -178,6 +179,7 @@ class Autoencoder(nn.Module):
     channels: int = LATENT_CHANNELS
 
     def setup(self):
+        """Makes both networks."""
         self._encoder = Encoder(self.channels, name='encoder')
         self._decoder = Decoder(**(self.decoder or {}), channels=self.channels, name='decoder')
 
