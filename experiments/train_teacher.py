@@ -365,6 +365,8 @@ def train(
                     checkpointer.save(state, data)
                 if ended or stop.requested:
                     break
+    if isinstance(data, FreshCrops):
+        data.close()
     if not ended:
         return None
     params = low_rank.join(base, stopping.best(state.ema_params))

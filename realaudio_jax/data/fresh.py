@@ -7,13 +7,15 @@ scenes; with each batch the window moves on, so that
 
 by (seed, n). With `uses` 1 the pool is one batch and the batch is all of it: no scene ever comes
 twice. With more, a scene is drawn that often on average, by another crop each time, and mixing
-costs so much less. Worker processes mix ahead; encoding runs here, on the device. A run that is
-resumed at batch n makes the same window again, or finds what an earlier run kept of it.
+costs so much less. Worker processes mix ahead, and a thread encodes on the device what they made,
+ahead of the batch that needs it. A run that is resumed at batch n makes the same window again, or
+finds what an earlier run kept of it.
 
 Mixing 10 s of recordings with all changes takes 15 ms of one core, 19 ms with 30% procedural foley:
-some 600 s of sound a second and core.
+some 600 s of sound a second and core; docs/making_a_release.md has the arithmetic for a GPU.
 """
 
+import concurrent.futures
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -139,6 +141,10 @@ class FreshCrops:
         self._held: range = range(0)  # chunks in the pool; chunk c is in place c modulo _chunks
         self._stream: Iterator[Scene] | None = None
         self._stream_chunk = -1  # that the stream of scenes gives next
+        # One thread alone makes chunks; where workers mix, some ahead, while the device trains.
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._coming: dict[int, concurrent.futures.Future] = {}
+        self._ahead = -(-int(batch_size / uses) // self._chunk) + 1 if workers else 0
         bounds = crop_frames(scene_frames(seconds), min_seconds)
         self._draw = jax.jit(functools.partial(draw_crops, batch_size, *bounds, uses == 1))
 
@@ -158,7 +164,11 @@ class FreshCrops:
         self._next = state['next']
 
     def close(self) -> None:
-        """Ends the worker processes."""
+        """Ends the worker processes and the thread."""
+        self._thread.shutdown(cancel_futures=True)
+        self._end_stream()
+
+    def _end_stream(self) -> None:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -167,7 +177,8 @@ class FreshCrops:
         """Makes the pool hold these chunks."""
         missing = [chunk for chunk in window if chunk not in self._held]
         for done, chunk in enumerate(missing, 1):
-            rows = self._rows(chunk)
+            self._request(missing[done - 1 : done + self._ahead])
+            rows = self._coming.pop(chunk).result()
             if not self._pool:
                 count = self._chunks * self._chunk
                 self._pool = {
@@ -178,12 +189,20 @@ class FreshCrops:
             self._pool = _replaced(self._pool, rows, place)
             if self._progress and len(missing) == self._chunks:
                 self._progress(done * self._chunk, self._chunks * self._chunk)
-        self._held = window
-        if self._folder and missing:
-            kept = range(window.start - self._chunks, window.stop)  # a checkpoint may lie behind
-            for path in self._folder.glob('*.npz'):
-                if path.stem.isdigit() and int(path.stem) not in kept:
+        if self._folder and missing:  # a checkpoint may lie behind by as much as is kept
+            for path in self._folder.glob('*.npz') if len(missing) == self._chunks else ():
+                if path.stem.isdigit() and int(path.stem) < window.start - self._chunks:
                     path.unlink(missing_ok=True)
+            for chunk in range(self._held.start, window.start):
+                (self._folder / f'{chunk - self._chunks}.npz').unlink(missing_ok=True)
+        self._held = window
+        self._request(range(window.stop, window.stop + self._ahead))
+
+    def _request(self, chunks: Sequence[int]) -> None:
+        """Has the thread make these chunks, after those that it was asked for before."""
+        for chunk in chunks:
+            if chunk not in self._coming:
+                self._coming[chunk] = self._thread.submit(self._rows, chunk)
 
     def _rows(self, chunk: int) -> dict[str, np.ndarray]:
         """The encoded scenes of a chunk, from the folder or made."""
@@ -191,7 +210,7 @@ class FreshCrops:
         if path and (kept := integrity.read_npz(path)) is not None:
             return kept
         if self._stream is None or self._stream_chunk != chunk:
-            self.close()
+            self._end_stream()
             self._stream = in_order(self._make, chunk * self._chunk, _ENDLESS, self._workers)
             self._stream_chunk = chunk
         rows = self._encoder([next(self._stream) for _ in range(self._chunk)])
