@@ -17,11 +17,12 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.scenes = 100_000
         config.scene_seconds = 10.0
         config.batch_size = 256
-        config.progressive.updates = 10_000
-        config.progressive.learning_rate = 1e-4
-        config.consistency.teacher_step = 1 / 64
-        config.consistency.updates = 50_000
-        config.consistency.learning_rate = 1e-4
+        config.stages = foley_distill.stages(
+            folding=10_000,
+            consistency=50_000,
+            teacher_step=1 / 64,
+            learning_rates=(1e-4, 1e-4, 1e-4),
+        )
         config.ema_decay = 0.999
         config.save_every = 2_000
         config.eval_scenes = 1_000

@@ -23,10 +23,11 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.guidance_range = (1.0, 5.0)
     config.eval_guidance = 3.5
     if variant == 'test':
-        config.progressive.steps = (2,)
-        config.energy.updates = 0  # slowest to compile; the test of Stable Audio Open covers it
+        config.stages = distill_stable_audio_open.test_stages((2,))
     else:
         config.scene_seconds = 10.0  # up to 10.24 s, on which the teacher was trained
-        config.progressive.steps = (40, 20, 10, 5)  # each divides the teacher's 1,000 noise levels
-        config.consistency.teacher_step = 1 / 50
+        config.stages = distill_stable_audio_open.stages(
+            steps=(40, 20, 10, 5),  # each divides the teacher's 1,000 noise levels
+            teacher_step=1 / 50,
+        )
     return config

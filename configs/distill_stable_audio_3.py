@@ -21,17 +21,19 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config = distill_stable_audio_open.get_config(variant)
     config.teacher = 'stable_audio_3'
     if variant == 'test':
-        config.progressive.steps = (2,)
-        config.energy.updates = 0  # slowest to compile; the test of Stable Audio Open covers it
+        config.stages = distill_stable_audio_open.test_stages((2,))
     else:
+        config.student_steps = (1, 2, 4)
         config.scene_seconds = 10.0  # up to 120 s; the teacher takes the duration as an input
         config.guidance_range = (1.0, 1.0)
-        config.progressive.steps = (8, 4)
-        config.consistency.segments = (1, 2, 4)
-        config.consistency.teacher_step = 1 / 8
-        config.energy.segments = (1, 1, 2, 2, 4)
-        config.energy.consistency_segments = (4,)
-        config.energy.answer_steps = 8
+        config.teacher_samples.steps = 8
+        config.stages = distill_stable_audio_open.stages(
+            steps=(8, 4),
+            counts=(1, 2, 4),
+            segments=(1, 1, 2, 2, 4),
+            kept_segments=(4,),
+            teacher_step=1 / 8,
+        )
         config.eval_teacher_steps = 8
         config.eval_guidance = 1.0
     return config

@@ -4,44 +4,42 @@
         [--recordings=DIR] --workdir=runs/distill_stable_audio_open
 
 DIR holds stable-audio-open-1.0 as published (model_index.json and its folders). Scenes are encoded
-once by the teacher's autoencoder; captions pass its own text encoder.
+once by the teacher's autoencoder; captions pass its own text encoder. `--config.rank=16` trains
+low-rank adapters alone, for a device that holds no optimizer of a billion parameters.
 
 Not run at full size: no cost, no result. `:test` distils a tiny random teacher.
 """
 
+from typing import Any
+
 import ml_collections
+
+from configs import foley_distill
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.teacher = 'stable_audio_open'
     config.seed = 0
+    config.teacher = 'stable_audio_open'
+    config.student_steps = (1, 2, 4, 8)
+    config.dataset = 'mixed'
     config.scenes = 20_000  # encoded once
     config.scene_seconds = 10.0  # silence to the end of the teacher's window of 47.55 s
     config.foley_weight = 0.2  # share of procedural sounds, where there are recordings
+    config.recordings = 0  # unmixed, with their captions, for stages that take some
+    config.crop_seconds = ml_collections.config_dict.placeholder(float)  # None: whole scenes
     config.batch_size = 16
+    config.dtype = 'float32'  # of the teacher's parameters
     config.guidance_range = (1.0, 8.0)  # scales folded into the student
-    config.absence = ml_collections.ConfigDict(dict(text=0.1))
-    config.progressive = ml_collections.ConfigDict()
-    config.progressive.steps = (64, 32, 16, 8, 4)
-    config.progressive.updates = 2_000  # per stage
-    config.progressive.learning_rate = 2e-5
-    config.consistency = ml_collections.ConfigDict()
-    config.consistency.segments = (1, 2, 4, 8)
-    config.consistency.teacher_step = 1 / 64
-    config.consistency.updates = 20_000
-    config.consistency.learning_rate = 2e-5
-    config.energy = ml_collections.ConfigDict()
-    config.energy.segments = (1, 1, 2, 2, 4, 8)
-    config.energy.consistency_weight = 1.0
-    config.energy.consistency_segments = (4, 8)
-    config.energy.batch_size = 8  # items; two samples are made of each
-    config.energy.updates = 5_000
-    config.energy.learning_rate = 1e-5
-    config.energy.share = 0.8  # merge weight of the student after this stage against the one before
-    config.energy.frozen = ''
-    config.energy.answer_steps = 25  # steps of the guided teacher, sampled once for each scene
-    config.energy.answer_batch_size = 10
+    config.condition_dropout = ml_collections.ConfigDict(dict(text=0.1))
+    config.onset_weight = 1.0  # the teacher has no timeline
+    config.rank = 0  # of a low-rank adapter to train; 0: the whole network
+    config.teacher_samples = ml_collections.ConfigDict()
+    config.teacher_samples.steps = 25
+    config.teacher_samples.batch_size = 10
+    config.teacher_samples.recordings = False
+    config.teacher_samples.condition_dropout = ml_collections.ConfigDict(dict(text=0.0))
+    config.stages = stages()
     config.ema_decay = 0.999
     config.log_every = 50  # updates
     config.save_every = 1_000
@@ -49,17 +47,12 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.eval_teacher_steps = 50
     config.eval_guidance = 4.0
     if variant == 'test':
+        config.student_steps = (2,)
         config.scenes = 4
         config.scene_seconds = 1.0
         config.batch_size = 2
-        config.progressive.steps = (2, 1)
-        config.progressive.updates = 2
-        config.consistency.segments = (2,)
-        config.consistency.updates = 2
-        config.energy.segments = config.energy.consistency_segments = (2,)
-        config.energy.batch_size = 2
-        config.energy.updates = 2
-        config.energy.answer_steps = 2
+        config.teacher_samples.steps = 2
+        config.stages = test_stages((2, 1), energy=2)
         config.log_every = 1
         config.save_every = 2
         config.eval_scenes = 2
@@ -67,3 +60,21 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     elif variant:
         raise ValueError(f'no variant {variant!r} of this config; there is :test')
     return config.lock()
+
+
+def stages(**changes: Any) -> list[dict[str, Any]]:
+    """`foley_distill.stages` at the rates and updates of a billion parameters."""
+    settings = dict(
+        folding=2_000,
+        consistency=20_000,
+        energy=5_000,
+        teacher_step=1 / 64,
+        learning_rates=(2e-5, 2e-5, 1e-5),
+    )
+    return foley_distill.stages(**settings | changes)
+
+
+def test_stages(steps: tuple[int, ...], energy: int = 0) -> list[dict[str, Any]]:
+    """Two updates each; the energy stage is slowest to compile."""
+    changes = dict(energy_batch=2, counts=(2,), segments=(2,), kept_segments=(2,))
+    return stages(steps=steps, folding=2, consistency=2, energy=energy, **changes)

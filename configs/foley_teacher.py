@@ -27,7 +27,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         dict(
             fresh=False,  # scenes are mixed anew all along and augmented, docs/datasets.md
             uses=1.0,  # how often a fresh scene is drawn on average, of `scenes`; 1: never twice
-            whole=0.25,  # share of fresh scenes that are unmixed recordings with their captions
+            unmixed=0.25,  # share of fresh scenes that are unmixed recordings with their captions
             balance=1.0,  # of recordings in fresh scenes; 1: by label, 0: by file
             responses='',  # folder of measured impulse responses, beside synthetic rooms
         )
@@ -36,7 +36,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.crop_seconds = 0.5  # shortest crop; half of a batch is whole scenes
     config.model = ml_collections.ConfigDict(dict(width=256, depth=8, heads=4))
     config.model.curves = ()  # besides loudness: ('brightness', 'pitch'), docs/timeline.md
-    config.absence = ml_collections.ConfigDict(
+    config.condition_dropout = ml_collections.ConfigDict(
         dict(text=0.1, timeline=0.15, loudness=0.15, init=0.15)
     )
     config.onset_weight = 4.0  # weight of the frames around each onset in the loss
@@ -59,7 +59,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.foley_weight = 0.3
         config.batch_seconds = 2_560.0
         config.model.dtype = 'bfloat16'
-        config.absence.timeline = 0.3
+        config.condition_dropout.timeline = 0.3
         config.steps = 8_000
         config.warmup_steps = 200
         config.ema_decay = 0.999
@@ -67,7 +67,9 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.save_every = 4_000
     elif variant == 'fresh':
         config.data.fresh = True
-        config.absence.timeline = 0.33  # with the unmixed quarter, half is by caption alone
+        config.condition_dropout.timeline = (
+            0.33  # with the unmixed quarter, half is by caption alone
+        )
     elif variant == 'own':
         config.scenes = 300
         config.foley_weight = 0.2

@@ -11,7 +11,7 @@ from absl import flags
 
 from experiments.common import run
 from realaudio_jax.calibration import compensate_onsets, match_moments
-from realaudio_jax.data.prepared import scene_source
+from realaudio_jax.data.datasets import scene_source
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig
 from realaudio_jax.release import find_release

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -101,6 +102,27 @@ def run_workdir(values: flags.FlagValues = flags.FLAGS) -> str:
         return values['workdir'].value
     file, _, variant = config_flags.get_config_filename(values['config']).partition(':')
     return f'runs/{pathlib.PurePath(file).stem}{f"_{variant}" if variant else ""}'
+
+
+def go_on_as(module: str, *arguments: str) -> None:
+    """Ends this program and runs another one of the project in its place, a process of its own.
+
+    All memory of this one is free for it, on the device too. What it prints, Ctrl-C and its exit
+    status are those that the user sees.
+
+    Args:
+        module: such as 'experiments.evaluate'.
+        arguments: of its command line.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    here = str(pathlib.Path(__file__).resolve().parents[1])
+    paths = [here, *filter(None, [os.environ.get('PYTHONPATH')])]
+    environment = os.environ | {'PYTHONPATH': os.pathsep.join(paths)}
+    command = [sys.executable, '-m', module, *arguments]
+    if os.name == 'nt':  # there `execve` would return to the shell at once
+        sys.exit(subprocess.call(command, env=environment))
+    os.execve(sys.executable, command, environment)
 
 
 def refuse_ignored(flag: str, *ignored: flags.FlagHolder) -> None:

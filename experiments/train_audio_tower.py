@@ -14,10 +14,10 @@ from absl import flags
 
 from experiments.common import define_config, define_workdir, run, run_workdir
 from realaudio_jax.data.attribution import note_recordings
+from realaudio_jax.data.cache import encode_scenes
+from realaudio_jax.data.datasets import MixedScenes
 from realaudio_jax.data.loader import batches
-from realaudio_jax.data.mel_cache import mel_scenes
-from realaudio_jax.data.prepared import scene_source, scenes_key
-from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.data.mel_encoder import MelEncoder
 from realaudio_jax.integrity import digest
 from realaudio_jax.metrics.embedders.tower import load_text_embedder
 from realaudio_jax.models.audio_tower import (
@@ -77,14 +77,14 @@ def evaluate(embed, params, held_out, among: int = RECALL_AMONG) -> dict[str, fl
     Args:
         embed: (params, log_mel) to embeddings, compiled by the caller once for all evaluations.
         params: of the tower.
-        held_out: see `MelScenes`.
+        held_out: encoded scenes, see `MelEncoder`.
         among: sounds of a group.
     """
     among = min(among, len(held_out))
     recalls, cosines = [], []
     for i in range(0, len(held_out) - among + 1, among):
-        audio = embed(params, np.asarray(held_out.log_mel[i : i + among], np.float32))
-        text = jnp.asarray(held_out.text[i : i + among], jnp.float32)
+        audio = embed(params, np.asarray(held_out.arrays['log_mel'][i : i + among], np.float32))
+        text = jnp.asarray(held_out.arrays['text'][i : i + among], jnp.float32)
         recalls.append(float(recall_at_1(audio, text)))
         cosines.append(float(jnp.mean(jnp.sum(audio * text, axis=1))))
     return {'recall_at_1': np.mean(recalls), 'cosine': np.mean(cosines)}
@@ -95,20 +95,13 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
     folder = find_release(release)
     encode_text = load_text_embedder(folder)
     text_encoder = ' '.join(digest(folder / name) for name in (WEIGHTS_NAME, TOKENIZER_NAME))
-    sets = {}
+    sets, dataset = {}, MixedScenes(recordings, config.foley_weight)
+    encoder = MelEncoder(encode_text, text_encoder)
     for split, count in (('train', config.scenes), ('held_out', config.held_out)):
-        source = scene_source(recordings, config.foley_weight, split)
         seed = config.seed + (split == 'held_out')
-        key = scenes_key('mel', source, count, config.scene_seconds, seed, text_encoder)
         with Progress(count, f'{split} scenes') as progress:
-            sets[split] = mel_scenes(
-                make_scenes(seed, source, count, config.scene_seconds),
-                count,
-                config.scene_seconds,
-                encode_text,
-                workdir / 'mel' / key,
-                progress.update,
-            )
+            scenes = dataset.mixed(split, count, config.scene_seconds, seed)
+            sets[split] = encode_scenes(encoder, scenes, workdir / 'mel', progress.update)
 
     mesh = data_mesh(config.batch_size)
     data = batches(

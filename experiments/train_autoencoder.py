@@ -15,14 +15,14 @@ from absl import flags
 from experiments.common import define_config, define_workdir, run, run_workdir
 from realaudio_jax import audio as signal
 from realaudio_jax import losses
-from realaudio_jax.data.array_cache import (
+from realaudio_jax.data.attribution import note_recordings
+from realaudio_jax.data.cache import (
     cache_key,
     code_digest,
     ensure,
     fill_arrays,
     open_arrays,
 )
-from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.crop_mixture import CropMixture
 from realaudio_jax.models import autoencoder
 from realaudio_jax.models.autoencoder import (
@@ -136,8 +136,8 @@ def level_pool(folder: pathlib.Path, model: Autoencoder, data: CropMixture, conf
     """Band levels [crops, L, E] of `pool_batches` batches: measured once, they serve every step.
 
     Args:
-      folder: where caches lie.
-      model, data, config: see `train`.
+        folder: where caches lie.
+        model, data, config: see `train`.
     """
     measure = jax.jit(
         lambda audio, rate: model.apply({'params': {}}, audio, rate, method='levels'),
@@ -233,10 +233,10 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     """All stages; writes autoencoder.safetensors. Returns the parameters, None if stopped.
 
     Args:
-      config: see `configs/foley_autoencoder.py`.
-      workdir: where everything goes.
-      recordings: folder with metadata.csv, or None for foley alone.
-      code: an autoencoder.safetensors whose code is kept, so that latents stay what they are.
+        config: see `configs/foley_autoencoder.py`.
+        workdir: where everything goes.
+        recordings: folder with metadata.csv, or None for foley alone.
+        code: an autoencoder.safetensors whose code is kept, so that latents stay what they are.
     """
     model = Autoencoder(**config.model.to_dict())
     data = CropMixture(recordings, config.foley_fraction, config.batch_size, config.seed)

@@ -16,16 +16,12 @@ from absl import flags
 from experiments.common import define_config, define_workdir, define_workers, run, run_workdir
 from realaudio_jax import low_rank
 from realaudio_jax.data.attribution import note_recordings
+from realaudio_jax.data.cache import encode_scenes, joined
+from realaudio_jax.data.datasets import MixedScenes, fresh_crops, scene_source
 from realaudio_jax.data.fresh import FreshCrops
 from realaudio_jax.data.frozen_encoders import FrozenEncoders, load_frozen_encoders
-from realaudio_jax.data.latent_cache import RandomCrops, joined
-from realaudio_jax.data.prepared import (
-    fresh_crops,
-    latent_scenes,
-    require_data,
-    scene_source,
-    whole_latents,
-)
+from realaudio_jax.data.latent_crops import RandomCrops
+from realaudio_jax.data.scene_encoder import SceneEncoder
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
@@ -40,7 +36,8 @@ from realaudio_jax.release import (
     read_release,
     read_tensors,
 )
-from realaudio_jax.training.batches import ConditionDropout, prepare, to_batch, with_onset_weight
+from realaudio_jax.teachers import ConditionDropout
+from realaudio_jax.teachers.release import prepare, to_batch, with_onset_weight
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.early_stopping import EarlyStopping
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
@@ -115,8 +112,10 @@ def emphasised(u: Array, low: float, high: float, weight: float) -> Array:
 def train_step(state, base, batch, key, learning_rate, *, model, tx, config):
     """One update of what is trained of a network, see `low_rank.trainable`; (state, metrics)."""
     key, dropout = jax.random.split(key) if config.dropout else (key, None)
-    key_absence, key_loss = jax.random.split(key)
-    batch = prepare(batch, key_absence, ConditionDropout(**config.absence), config.onset_weight)
+    key_conditions, key_loss = jax.random.split(key)
+    batch = prepare(
+        batch, key_conditions, ConditionDropout(**config.condition_dropout), config.onset_weight
+    )
     emphasis = tuple(config.emphasis.values()) if config.emphasis.weight != 1 else None
 
     def loss_fn(trained):
@@ -207,62 +206,44 @@ def training_crops(
     encoders: FrozenEncoders,
     config,
     batch_size: int,
-    recordings,
+    dataset: MixedScenes,
+    unmixed: int,
     folder: pathlib.Path,
     workers: int,
     curves: tuple[str, ...],
 ) -> RandomCrops | FreshCrops:
     """Endless batches of scenes mixed once, or, with `config.data.fresh`, anew all along."""
-    c = config.data
-    balance = c.balance if c.fresh else 0.5
-    source = scene_source(recordings, config.foley_weight, balance=balance)
+    c, seconds, seed = config.data, config.scene_seconds, config.seed
     if c.fresh:
         if config.recordings:
             raise ValueError(
                 'config.recordings belongs to scenes that are mixed once; with config.data.fresh '
-                'set config.data.whole'
+                'set config.data.unmixed'
             )
         return fresh_crops(
             encoders,
-            source,
-            config.scene_seconds,
-            config.seed,
+            scene_source(dataset.recordings, dataset.foley_weight, balance=c.balance),
+            seconds,
+            seed,
             batch_size,
             config.crop_seconds,
             config.scenes,
             c.uses,
-            c.whole,
+            c.unmixed,
             c.responses,
             folder,
             workers,
-            curves=curves,
+            curve_names=curves,
         )
-    with Progress(config.scenes, 'scenes') as progress:
-        scenes = latent_scenes(
-            encoders,
-            source,
-            config.scenes,
-            config.scene_seconds,
-            config.seed,
-            folder,
-            lambda done, _: progress.update(done),
-            workers,
-            curves,
-        )
-    if config.recordings and recordings:
-        with Progress(config.recordings, 'recordings') as progress:
-            recorded = whole_latents(
-                encoders,
-                recordings,
-                config.recordings,
-                config.scene_seconds,
-                config.seed,
-                folder,
-                lambda done, _: progress.update(done),
-                curves,
-            )
-        scenes = joined(scenes, recorded)
-    return RandomCrops(scenes, batch_size, config.seed, config.crop_seconds)
+    encoder = SceneEncoder(encoders, curves=curves)
+    sets = {'scenes': dataset.mixed('train', config.scenes, seconds, seed, workers)}
+    if config.recordings and unmixed:
+        sets['recordings'] = dataset.unmixed(config.recordings, seconds, seed)
+    encoded = []
+    for name, scenes in sets.items():
+        with Progress(scenes.count, name) as progress:
+            encoded.append(encode_scenes(encoder, scenes, folder, progress.update))
+    return RandomCrops(joined(*encoded), batch_size, seed, config.crop_seconds)
 
 
 def train(
@@ -278,8 +259,9 @@ def train(
     """The run; writes teacher.safetensors. Returns the averaged parameters, None if stopped."""
     if config.rank and config.optimizer != 'adam':
         raise ValueError(f'{config.optimizer} would change the base of an adapter; use adam')
-    whole = require_data(recordings, config.foley_weight, config.scene_seconds)
-    if config.recordings and recordings and not whole:
+    dataset = MixedScenes(recordings, config.foley_weight)
+    unmixed = dataset.require(config.scene_seconds)
+    if config.recordings and recordings and not unmixed:
         raise ValueError(
             f'{recordings}: no recording of 4 to {config.scene_seconds:g} s for config.recordings; '
             'leave it at 0'
@@ -287,21 +269,18 @@ def train(
     network = network_of(config, init)
     curves = tuple(network.get('curves') or ())
     encoders = load_frozen_encoders(release, autoencoder)
-    held_out = latent_scenes(
-        encoders,
-        scene_source(recordings, config.foley_weight, 'held_out'),
-        min(64, config.scenes),
-        config.scene_seconds,
-        config.seed + 1,
+    held_out = encode_scenes(
+        SceneEncoder(encoders, curves=curves),
+        dataset.mixed(
+            'held_out', min(64, config.scenes), config.scene_seconds, config.seed + 1, workers
+        ),
         workdir / 'latents',
-        workers=workers,
-        curves=curves,
     )
 
     batch_size = max(1, int(config.batch_seconds / config.scene_seconds))
     mesh = data_mesh(batch_size)
     data = training_crops(
-        encoders, config, batch_size, recordings, workdir / 'latents', workers, curves
+        encoders, config, batch_size, dataset, unmixed, workdir / 'latents', workers, curves
     )
     model = Denoiser(**network, dropout=config.dropout)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -309,7 +288,7 @@ def train(
     )
     rates = np.asarray(jax.vmap(schedule)(jnp.arange(config.steps)))
     tx = with_learning_rate(functools.partial(optimizer, name=config.optimizer))
-    held_out_batch = to_batch(held_out.rows(np.arange(len(held_out))))
+    held_out_batch = to_batch(held_out.rows(slice(None)))
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
     base, parts = None, (state.params, None)
     if init:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from realaudio_jax.data.prepared import scene_source
+from realaudio_jax.data.datasets import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.integrity import digest
@@ -169,7 +169,7 @@ def calibrate_run(workdir: pathlib.Path) -> None:
     )
     # measured anew, not on top of an earlier calibration
     dataclasses.replace(ReleaseConfig.read(release), onset_lead_s=0.0).write(release)
-    few = SamplerConfig('student', min(4, max(config['consistency']['segments'])))
+    few = SamplerConfig('student', min(4, max(config['student_steps'])))
     counts = len(ReleaseConfig.read(release).student.steps) + 1  # and the teacher
     with Progress((counts + 1) * len(scenes), 'calibration') as progress:
         match_moments(release, scenes, config['seed'], progress.update)

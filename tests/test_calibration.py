@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from realaudio_jax import calibration
-from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.data.sources import FoleySource
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.evaluation.generate import GeneratedBatch, SamplerConfig
 from realaudio_jax.program import MOMENTS

@@ -15,7 +15,7 @@ import scipy.fft
 import scipy.signal
 import soxr
 
-from realaudio_jax.data.crops import Regions
+from realaudio_jax.data.signal import Regions
 from realaudio_jax.data.sources import Clip
 from realaudio_jax.sound_files import find_sounds, read_audio
 from realaudio_jax.typing import SAMPLE_RATE, Float

@@ -220,15 +220,15 @@ def make_caption(
     to the timeline.
 
     Args:
-      rng: what varies the wording.
-      heard: the sounds of the scene.
-      ambience: text of the background, if there is one.
+        rng: what varies the wording.
+        heard: the sounds of the scene.
+        ambience: text of the background, if there is one.
 
     Returns:
-      one line of text.
+        one line of text.
 
     Raises:
-      ValueError: neither sounds nor an ambience.
+        ValueError: neither sounds nor an ambience.
     """
     if not heard and not ambience:
         raise ValueError('a caption needs a sound or an ambience')

@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from realaudio_jax.data import crops, foley, sources
-from realaudio_jax.data.array_cache import cache_key, code_digest
+from realaudio_jax.data import foley, signal, sources
+from realaudio_jax.data.cache import cache_key, code_digest
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.typing import Float
 
@@ -17,14 +17,14 @@ class CropMixture:
     """Batches of random crops; batch i depends on (seed, i) alone, so a run resumes exactly.
 
     Args:
-      recordings: folder with metadata.csv, or None for foley alone.
-      foley_fraction: share of crops from procedural foley, 0 to 1.
-      batch_size: crops a batch.
-      seed: of everything random.
-      split: of the recordings.
+        recordings: folder with metadata.csv, or None for foley alone.
+        foley_fraction: share of crops from procedural foley, 0 to 1.
+        batch_size: crops a batch.
+        seed: of everything random.
+        split: of the recordings.
 
     Attributes:
-      digest: of all that decides the crops, for the keys of caches.
+        digest: of all that decides the crops, for the keys of caches.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class CropMixture:
             foley=[foley.VERSION, self._foley_fraction],
             batch_size=batch_size,
             seed=seed,
-            code=code_digest(sys.modules[__name__], crops, sources),
+            code=code_digest(sys.modules[__name__], signal, sources),
         )
         self._pool = _foley_pool(np.random.default_rng([seed, 1])) if self._foley_fraction else []
 
@@ -67,8 +67,8 @@ class CropMixture:
             audio = audio[first : first + samples]
             at = int(rng.integers(samples - len(audio) + 1))
             gain = np.float32(10 ** (rng.uniform(-12.0, 3.0) / 20))
-            out[at : at + len(audio)] += gain * crops.random_stereo(rng, audio)
-        crops.limit(out)
+            out[at : at + len(audio)] += gain * signal.random_stereo(rng, audio)
+        signal.limit(out)
         return out
 
 

@@ -26,11 +26,18 @@ import numpy as np
 
 from realaudio_jax import integrity
 from realaudio_jax.data.augment import Augment
-from realaudio_jax.data.latent_cache import SceneEncoder, crop_frames, draw_crops, scene_frames
-from realaudio_jax.data.mixtures import MixedSource
-from realaudio_jax.data.scenes import Scene, SceneConfig, in_order, make_scene, scene_rng
-from realaudio_jax.data.sources import Recordings, Source
-from realaudio_jax.data.whole import fitting, whole_recording
+from realaudio_jax.data.latent_crops import crop_frames, draw_crops, scene_frames
+from realaudio_jax.data.scene_encoder import SceneEncoder
+from realaudio_jax.data.scenes import (
+    Scene,
+    SceneConfig,
+    fitting,
+    in_order,
+    make_scene,
+    scene_rng,
+    unmixed_recording,
+)
+from realaudio_jax.data.sources import MixedSource, Recordings, Source
 from realaudio_jax.io import atomic_path
 from realaudio_jax.random import random_key
 from realaudio_jax.typing import Array, Int
@@ -47,12 +54,12 @@ class SceneMaker:
     """Scene i of an endless series: mixed, or a recording as it is; both augmented.
 
     Args:
-      seed: scene i is a function of (seed, i).
-      source: of sounds.
-      seconds: of the longest scene.
-      config: what scenes are drawn from.
-      whole: share of recordings as they are, by their caption alone; 0 where the source has none
-        of a fitting length.
+        seed: scene i is a function of (seed, i).
+        source: of sounds.
+        seconds: of the longest scene.
+        config: what scenes are drawn from.
+        unmixed: share of recordings as they are, by their caption alone; 0 where the source has
+            none of a fitting length.
     """
 
     def __init__(
@@ -61,25 +68,25 @@ class SceneMaker:
         source: Source,
         seconds: float,
         config: SceneConfig = FRESH_SCENES,
-        whole: float = 0.0,
+        unmixed: float = 0.0,
     ):
         self._seed, self._source, self._seconds, self._config = seed, source, seconds, config
         self._recordings = next(
             (part for part in _parts(source) if isinstance(part, Recordings)), None
         )
-        fit = fitting(self._recordings, seconds) if self._recordings and whole else []
-        self._whole = whole if fit else 0.0
+        fit = fitting(self._recordings, seconds) if self._recordings and unmixed else []
+        self._unmixed = unmixed if fit else 0.0
         self._fit = np.array(fit, int)
         if fit:
             self._weights = np.cumsum(self._recordings.label_weights(fit))
 
     def __call__(self, i: int) -> Scene:
         rng = scene_rng(self._seed, i, self._source)
-        if not self._whole or rng.random() >= self._whole:
+        if not self._unmixed or rng.random() >= self._unmixed:
             return make_scene(rng, self._source, self._seconds, self._config)
         choice = int(np.searchsorted(self._weights, rng.random(), side='right'))
         chosen = int(self._fit[min(choice, len(self._fit) - 1)])
-        return whole_recording(rng, self._recordings, chosen, self._seconds, self._config)
+        return unmixed_recording(rng, self._recordings, chosen, self._seconds, self._config)
 
 
 def _parts(source: Source) -> Sequence[Source]:
@@ -89,24 +96,25 @@ def _parts(source: Source) -> Sequence[Source]:
 class FreshCrops:
     """Endless batches of random crops of scenes that are mixed on the way; see the module.
 
-    Like `latent_cache.RandomCrops` in what it gives, and in `get_state` and `set_state`.
+    Like `latent_crops.RandomCrops` in what it gives, and in `get_state` and `set_state`.
 
     Args:
-      make: scene i, a function of i alone; goes to the workers, so it can be pickled.
-      encoder: of the scenes, at least `ENCODED_AT_ONCE` in a call.
-      seconds: of the longest scene.
-      batch_size: B.
-      seed: of the crops.
-      min_seconds: of crops, see `random_lengths`.
-      pool: scenes to draw from, where `uses` is above 1; rounded up to whole calls of the encoder.
-      uses: how often a scene is drawn on average, 1 or more.
-      workers: processes that mix, see `scenes.in_order`.
-      folder: keeps the encoded scenes of the window, so that a resumed run need not make them
-        again; its name must change with all that they depend on. None keeps nothing.
-      progress: called with (scenes in the pool, pool) while it is filled.
+        make: scene i, a function of i alone; goes to the workers, so it can be pickled.
+        encoder: of the scenes, at least `ENCODED_AT_ONCE` in a call.
+        seconds: of the longest scene.
+        batch_size: B.
+        seed: of the crops.
+        min_seconds: of crops, see `random_lengths`.
+        pool: scenes to draw from, where `uses` is above 1; rounded up to whole calls of the
+            encoder.
+        uses: how often a scene is drawn on average, 1 or more.
+        workers: processes that mix, see `scenes.in_order`.
+        folder: keeps the encoded scenes of the window, so that a resumed run need not make them
+            again; its name must change with all that they depend on. None keeps nothing.
+        progress: called with (scenes in the pool, pool) while it is filled.
 
     Raises:
-      ValueError: uses below 1, a pool smaller than a batch, or crops longer than the scenes.
+        ValueError: uses below 1, a pool smaller than a batch, or crops longer than the scenes.
     """
 
     def __init__(
@@ -128,6 +136,7 @@ class FreshCrops:
         if uses > 1 and pool < batch_size:
             raise ValueError(f'batches of {batch_size} from a pool of {pool}; choose a larger one')
         self._make, self._encoder, self._workers = make, encoder, workers
+        self._seconds = seconds
         self._batch_size, self._uses = batch_size, uses
         if uses == 1:  # whole calls of the encoder in a batch, so that the window moves by a batch
             self._chunk = max(n for n in range(1, ENCODED_AT_ONCE + 1) if batch_size % n == 0)
@@ -213,7 +222,8 @@ class FreshCrops:
             self._end_stream()
             self._stream = in_order(self._make, chunk * self._chunk, _ENDLESS, self._workers)
             self._stream_chunk = chunk
-        rows = self._encoder([next(self._stream) for _ in range(self._chunk)])
+        made = [next(self._stream) for _ in range(self._chunk)]
+        rows = self._encoder(made, self._seconds)
         self._stream_chunk += 1
         if path:
             with atomic_path(path) as temporary, open(temporary, 'wb') as file:

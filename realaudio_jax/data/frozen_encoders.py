@@ -6,7 +6,7 @@ import pathlib
 import jax
 import numpy as np
 
-from realaudio_jax.data.array_cache import cache_key, weights_digest
+from realaudio_jax.data.cache import cache_key, weights_digest
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.text_encoder import (
     TOKENIZER_NAME,

@@ -45,33 +45,6 @@ class Batches:
         self._iterator.set_state(state)
 
 
-class InTurn:
-    """Chains two iterators of batches; its state holds both positions.
-
-    Args:
-      first, second: have `get_state` and `set_state`, as `Batches` and `RandomCrops` do.
-      count: batches of the first.
-    """
-
-    def __init__(self, first: Any, count: int, second: Any):
-        self._both, self._count, self._done = (first, second), count, 0
-
-    def __iter__(self) -> 'InTurn':
-        return self
-
-    def __next__(self) -> Any:
-        self._done += 1
-        return next(self._both[self._done > self._count])
-
-    def get_state(self) -> dict[str, Any]:
-        return {'done': self._done, 'places': [part.get_state() for part in self._both]}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._done = state['done']
-        for part, place in zip(self._both, state['places'], strict=True):
-            part.set_state(place)
-
-
 def batches(
     data_source: RandomAccess,
     batch_size: int,
@@ -83,15 +56,15 @@ def batches(
     """Shuffled batches of a random-access source, each epoch in another order.
 
     Args:
-      data_source: its items are dicts of arrays.
-      batch_size: B; what does not fill a batch at the end of the epochs is left out.
-      seed: of the order and of the transforms.
-      transform: `(batch, rng) -> batch`; rng depends on the seed and the batch's number alone.
-      item_transform: the same for single items, before they are stacked.
-      epochs: None is without end.
+        data_source: its items are dicts of arrays.
+        batch_size: B; what does not fill a batch at the end of the epochs is left out.
+        seed: of the order and of the transforms.
+        transform: `(batch, rng) -> batch`; rng depends on the seed and the batch's number alone.
+        item_transform: the same for single items, before they are stacked.
+        epochs: None is without end.
 
     Raises:
-      ValueError: the source has fewer items than a batch.
+        ValueError: the source has fewer items than a batch.
     """
     if len(data_source) < batch_size:
         raise ValueError(
@@ -111,12 +84,13 @@ def scene_arrays(seconds: float, max_events: int = MAX_EVENTS) -> Transform:
     """Pads stored scenes (`tfds_builders`) to one shape; an `item_transform`.
 
     Args:
-      seconds: length of the sound; longer ones are cut at a random place, shorter ones padded.
-      max_events: E.
+        seconds: length of the sound; longer ones are cut at a random place, shorter ones padded.
+        max_events: E.
 
     Returns:
-      a function from a stored example to audio float32 [S, 2], caption, onset_s, offset_s, gain_db
-      [E], event_mask [E] and seconds (of real sound); times count from the start of the cut.
+        a function from a stored example to audio float32 [S, 2], caption, onset_s, offset_s,
+        gain_db [E], event_mask [E] and seconds (of real sound); times count from the start of the
+        cut.
     """
     samples = round(seconds * SAMPLE_RATE)
 

@@ -15,7 +15,7 @@ import numpy as np
 from realaudio_jax import integrity
 from realaudio_jax.audio import from_pcm16, to_pcm16
 from realaudio_jax.cache import cache_dir as user_cache_dir
-from realaudio_jax.data import array_cache, crops
+from realaudio_jax.data import cache, signal
 from realaudio_jax.io import printable
 from realaudio_jax.sound_files import read_sound, reason
 from realaudio_jax.typing import SAMPLE_RATE
@@ -90,7 +90,7 @@ def _build(root: Path, files: Sequence[str], folder: Path) -> collections.Counte
                 continue
             audio, was = decoded
             conversions.update(was)
-            active = crops.active_regions(from_pcm16(audio))
+            active = signal.active_regions(from_pcm16(audio))
             entries[name] = {'start': total, 'frames': len(audio), 'channels': audio.shape[1]}
             entries[name]['active'] = active
             file.write(audio.astype('<i2').tobytes())
@@ -98,7 +98,7 @@ def _build(root: Path, files: Sequence[str], folder: Path) -> collections.Counte
         # numpy leaves room in the header for the size to grow, so it can be written afterwards
         if header(file, total) != length:
             raise RuntimeError('the npy header changed its length')
-    array_cache.write_index(folder, {'files': entries})
+    cache.write_index(folder, {'files': entries})
     return conversions
 
 
@@ -119,7 +119,7 @@ def open_cache(
     """
     parent = (Path(cache_dir) if cache_dir else user_cache_dir()) / 'recordings'
     files = list(contents)
-    folder = parent / array_cache.cache_key(
+    folder = parent / cache.cache_key(
         'recordings', version=VERSION, rate=SAMPLE_RATE, files=sorted(contents.items())
     )
 
@@ -130,6 +130,6 @@ def open_cache(
             kinds = ', '.join(f'{kind} ({n})' for kind, n in sorted(conversions.items()))
             log(f'{printable(root)}: converted {kinds}')
 
-    array_cache.ensure(folder, build, log, 'free some space or set REALAUDIO_CACHE')
-    arrays, index = array_cache.open_arrays(folder)
+    cache.ensure(folder, build, log, 'free some space or set REALAUDIO_CACHE')
+    arrays, index = cache.open_arrays(folder)
     return arrays['audio'], index['files']

@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
 
-from realaudio_jax.data import layouts, wording
+from realaudio_jax.data import label_text, layouts
 from realaudio_jax.io import printable
 from realaudio_jax.sound_files import SUFFIXES, counted, find_sounds, some
 
@@ -324,13 +324,13 @@ def _from_names(folder: Path, log: Callable[[str], None]) -> Table:
         )
     if found.others:
         log(f'{name}: {found.remark()}')
-    rows, unnamed, of_all = {}, [], wording.from_name(folder.resolve().name)
+    rows, unnamed, of_all = {}, [], label_text.from_name(folder.resolve().name)
     for path in found.sounds:
         file = path.relative_to(folder)
         parts = list(file.parts[:-1])
         split = SPLITS.get(parts[0].lower(), '') if parts else ''
         folders = [p for p in parts[bool(split) :] if p.lower() not in _PLAIN_FOLDERS]
-        label = wording.from_name(folders[-1] if folders else path.stem)
+        label = label_text.from_name(folders[-1] if folders else path.stem)
         if not any(c.isalpha() for c in label):
             unnamed.append(file.as_posix())
             label = of_all

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from realaudio_jax.data import captions, crops, wording
+from realaudio_jax.data import captions, label_text, signal
 from realaudio_jax.data.augment import Augment, Room
-from realaudio_jax.data.sources import MIN_EVENT_SECONDS, Clip, Source
+from realaudio_jax.data.sources import MIN_EVENT_SECONDS, Clip, Recordings, Source
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE, Float
 
@@ -24,6 +24,7 @@ OFFSET_FLOOR_DB = -45.0  # and ends where it was last this close
 FRAME = SAMPLE_RATE // 1000  # samples, 1 ms: the grid of onsets and offsets
 MAX_TRIES = 100  # clips that are drawn for a scene until one of them can be heard
 MAX_PEAK = 0.95
+SHORTEST_UNMIXED_S = 4.0  # what is shorter is mostly a single hit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +32,20 @@ class SceneConfig:
     """What scenes are drawn from. Levels are RMS over the sounding part; probabilities in [0, 1].
 
     Attributes:
-      kinds: probability of 1, 2, ... different sounds (fewer where the scene is short).
-      repeat: probability that a sound comes more than once.
-      max_repeats: how often at most.
-      ambience: probability of a background.
-      ambience_alone: probability that a scene with a background has no events.
-      level_dbfs: level of an event of gain 0, dBFS.
-      gain_sd_db, gain_limits_db: spread and range of event gains, dB; half of the sounds have 0.
-      snr_db: range of the events' level above the background's, dB.
-      max_event_seconds: events are cut to this.
-      cut: probability that events are cut to a random duration, 0.3 s to `max_event_seconds`.
-      own_end_s: a sound of at most this many seconds is not cut by that: it ends as it ends.
-      pan: probability that a sound lies off the middle.
-      variants: probability that a sound goes by another name, see `wording.variants`.
-      augment: how sounds and scenes are changed; None leaves them as they are.
+        kinds: probability of 1, 2, ... different sounds (fewer where the scene is short).
+        repeat: probability that a sound comes more than once.
+        max_repeats: how often at most.
+        ambience: probability of a background.
+        ambience_alone: probability that a scene with a background has no events.
+        level_dbfs: level of an event of gain 0, dBFS.
+        gain_sd_db, gain_limits_db: spread and range of event gains, dB; half of the sounds have 0.
+        snr_db: range of the events' level above the background's, dB.
+        max_event_seconds: events are cut to this.
+        cut: probability that events are cut to a random duration, 0.3 s to `max_event_seconds`.
+        own_end_s: a sound of at most this many seconds is not cut by that: it ends as it ends.
+        pan: probability that a sound lies off the middle.
+        variants: probability that a sound goes by another name, see `label_text.variants`.
+        augment: how sounds and scenes are changed; None leaves them as they are.
     """
 
     kinds: tuple[float, ...] = (0.34, 0.28, 0.18, 0.1, 0.06, 0.04)
@@ -87,11 +88,11 @@ def pieces(clip: Clip) -> list[np.ndarray]:
     """Cuts a clip into its sounding parts, silence before and after each removed.
 
     Args:
-      clip: the sound; its active regions say roughly where it sounds.
+        clip: the sound; its active regions say roughly where it sounds.
 
     Returns:
-      one [S] or [S, 2] array for each region that has sound, starting within 1 ms of where it
-      rises above `ONSET_FLOOR_DB`, faded in over 1 ms and out over at most 10 ms.
+        one [S] or [S, 2] array for each region that has sound, starting within 1 ms of where it
+        rises above `ONSET_FLOOR_DB`, faded in over 1 ms and out over at most 10 ms.
     """
     found = []
     for start, end in clip.active:
@@ -99,7 +100,7 @@ def pieces(clip: Clip) -> list[np.ndarray]:
         frames = len(part) // FRAME
         if frames < MIN_EVENT_SECONDS * 1000:
             continue
-        level = crops.frame_power(part[: frames * FRAME], FRAME)
+        level = signal.frame_power(part[: frames * FRAME], FRAME)
         if level.max() < 1e-9:
             continue
         # a tick alone is no onset: the 10 ms that follow must be as loud
@@ -126,11 +127,11 @@ def place_in_stereo(audio: np.ndarray, pan: float) -> np.ndarray:
     """Constant-power pan with the delay between two ears, sqrt(2) cos/sin of (pan + 1) pi / 4.
 
     Args:
-      audio: [S] or [S, 2]; of a stereo sound the channels are balanced, without a delay.
-      pan: -1 left to 1 right.
+        audio: [S] or [S, 2]; of a stereo sound the channels are balanced, without a delay.
+        pan: -1 left to 1 right.
 
     Returns:
-      [S, 2]; the louder channel is not delayed, the other by up to 0.6 ms.
+        [S, 2]; the louder channel is not delayed, the other by up to 0.6 ms.
     """
     angle = (pan + 1) * np.pi / 4
     gains = np.float32(np.sqrt(2)) * np.array([np.cos(angle), np.sin(angle)], np.float32)
@@ -166,9 +167,9 @@ def _ambience_bed(rng: np.random.Generator, clip: Clip, samples: int) -> np.ndar
         seam = audio[-overlap:] * ramp[::-1] + clip.audio[:overlap] * ramp
         audio = np.concatenate([audio[:-overlap], seam, clip.audio[overlap:]])
     start = int(rng.integers(len(audio) - samples + 1))
-    bed = crops.random_stereo(rng, audio[start : start + samples])
+    bed = signal.random_stereo(rng, audio[start : start + samples])
     fade_in, fade_out = rng.uniform(0.005, 1.0, 2) ** 2
-    return faded(bed / np.float32(crops.rms(bed)), float(fade_in), float(fade_out))
+    return faded(bed / np.float32(signal.rms(bed)), float(fade_in), float(fade_out))
 
 
 def _kinds(rng: np.random.Generator, config: SceneConfig, seconds: float) -> int:
@@ -206,7 +207,7 @@ def _add_sound(
         length = min(int(most * 1000) * FRAME, len(mix) - at)
         if len(piece) > length:
             piece = faded(piece[:length], 0.0, min(0.1, length / SAMPLE_RATE / 4))
-        level = 10 ** (config.level_dbfs / 20) / crops.rms(piece)
+        level = 10 ** (config.level_dbfs / 20) / signal.rms(piece)
         level = min(level, 0.9 / float(np.abs(piece).max()))  # a click has little energy
         placed = place_in_stereo(piece, pan) * np.float32(level * 10 ** (gain_db / 20))
         mix[at : at + len(piece)] += placed
@@ -219,7 +220,7 @@ def _add_sound(
 def _changed(rng: np.random.Generator, clip: Clip, config: SceneConfig) -> Clip:
     """A sound as the source gave it, or under another name and augmented."""
     if config.variants and rng.random() < config.variants:
-        texts = wording.variants(clip.text)
+        texts = label_text.variants(clip.text)
         clip = dataclasses.replace(clip, text=texts[rng.integers(len(texts))])
     return config.augment.clip(rng, clip) if config.augment else clip
 
@@ -248,17 +249,17 @@ def make_scene(
     """Mixes one scene.
 
     Args:
-      rng: everything random comes from here.
-      source: where sounds come from.
-      seconds: duration of the scene.
-      config: what it is drawn from; None is `SceneConfig()`.
+        rng: everything random comes from here.
+        source: where sounds come from.
+        seconds: duration of the scene.
+        config: what it is drawn from; None is `SceneConfig()`.
 
     Returns:
-      the scene. Before an event's onset its sound is exactly absent, and it starts within a
-      millisecond of the onset; the event ends at its offset, but for the tail of a room.
+        the scene. Before an event's onset its sound is exactly absent, and it starts within a
+        millisecond of the onset; the event ends at its offset, but for the tail of a room.
 
     Raises:
-      ValueError: every sound the source gave was silent, and there is no background.
+        ValueError: every sound the source gave was silent, and there is no background.
     """
     config = config or SceneConfig()
     samples = round(seconds * SAMPLE_RATE)
@@ -299,7 +300,7 @@ def make_scene(
         labels.append(ambience.label)
     if config.augment:
         mix *= config.augment.scene_gain(rng)
-    crops.limit(mix, MAX_PEAK)
+    signal.limit(mix, MAX_PEAK)
     behind = (ambience.caption or ambience.text) if ambience else None
     caption = captions.make_caption(rng, heard, behind)
     if room is not None and heard:
@@ -332,9 +333,9 @@ def make_scenes(
     a seed of another source draws.
 
     Args:
-      seed, source, seconds, config: see `make_scene`.
-      count: how many.
-      workers: processes that make them, a few scenes ahead; 0 makes them here, when asked for.
+        seed, source, seconds, config: see `make_scene`.
+        count: how many.
+        workers: processes that make them, a few scenes ahead; 0 makes them here, when asked for.
     """
     make = functools.partial(_numbered_scene, seed, source, seconds, config)
     yield from in_order(make, 0, count, workers)
@@ -346,10 +347,10 @@ def in_order(
     """Yields make(first), make(first + 1), ..., made in other processes where there are some.
 
     Args:
-      make: depends on the number alone; goes to each worker once.
-      first: the first number.
-      count: how many.
-      workers: processes, which work a few scenes ahead; 0 makes each here, when asked for.
+        make: depends on the number alone; goes to each worker once.
+        first: the first number.
+        count: how many.
+        workers: processes, which work a few scenes ahead; 0 makes each here, when asked for.
     """
     if not workers:
         yield from map(make, range(first, first + count))
@@ -391,3 +392,93 @@ def _keep(make: Callable[[int], Scene]) -> None:
 
 def _numbered(i: int) -> Scene:
     return _make(i)
+
+
+def unmixed_recordings(
+    seed: int, recordings: Recordings, count: int, seconds: float, config: SceneConfig | None = None
+) -> Iterator[Scene]:
+    """Yields `count` recordings of 4 s up to `seconds`, evenly drawn; scene i depends on (seed, i).
+
+    Args:
+        seed: of the choice, the stereo image, the level and the wording.
+        recordings: where they come from.
+        count: how many.
+        seconds: of the longest.
+        config: gives level and its spread; None is `SceneConfig()`.
+
+    Returns:
+        scenes without events, each as long as its recording. The sounding part has the level of an
+        event in a mixed scene.
+
+    Raises:
+        ValueError: no recording is of such a length.
+    """
+    config = config or SceneConfig()
+    fit = fitting(recordings, seconds)
+    if not fit:
+        raise ValueError(
+            f'{recordings.folder}: no recording of {SHORTEST_UNMIXED_S:g} to {seconds:g} s; '
+            'ask for none'
+        )
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        yield unmixed_recording(rng, recordings, fit[rng.integers(len(fit))], seconds, config)
+
+
+def fitting(recordings: Recordings, seconds: float) -> list[int]:
+    """Indices of the recordings of 4 s up to `seconds`."""
+    clips = enumerate(recordings.clips)
+    return [i for i, record in clips if SHORTEST_UNMIXED_S <= record.seconds <= seconds]
+
+
+def unmixed_recording(
+    rng: np.random.Generator, recordings: Recordings, i: int, seconds: float, config: SceneConfig
+) -> Scene:
+    """Recording i as a scene without events; see `unmixed_recordings`.
+
+    Args:
+        rng: of the changes of `config.augment`, the stereo image, the level and the wording.
+        recordings: where it comes from.
+        i: index into its clips.
+        seconds: what is longer, once augmented, is cut to this.
+        config: of levels and changes.
+    """
+    record, clip = recordings.clips[i], recordings.load(i)
+    if config.augment:
+        clip = _cut(config.augment.clip(rng, clip), seconds)
+    audio = signal.random_stereo(rng, clip.audio)
+    heard = [audio[int(a * SAMPLE_RATE) : int(b * SAMPLE_RATE)] for a, b in clip.active]
+    wanted_db = config.level_dbfs + config.draw_gain_db(rng)
+    level_db = wanted_db - 20 * np.log10(signal.rms(np.concatenate(heard)))
+    audio = faded(audio * np.float32(10 ** (level_db / 20)), 0.002, 0.01)
+    room = config.augment.room(rng) if config.augment else None
+    if room is not None:
+        audio += room.tail(audio)
+    signal.limit(audio, MAX_PEAK)
+    texts = dict.fromkeys((*record.texts, record.label.replace('_', ' ').lower()))
+    text = list(texts)[rng.integers(len(texts))]
+    if config.variants and rng.random() < config.variants:
+        names = label_text.variants(text)
+        text = names[rng.integers(len(names))]
+    if record.captions:  # somebody's own words for all that is heard
+        caption = record.captions[rng.integers(len(record.captions))]
+    elif record.kind == 'ambience':
+        caption = captions.make_caption(rng, [], text)
+    else:
+        caption = captions.make_caption(rng, [captions.Heard(text, clip.active[0][0])])
+    return Scene(
+        audio=audio,
+        caption=caption,
+        events=(),
+        labels=(record.label,),
+        seconds=len(audio) / SAMPLE_RATE,
+        ambience=text if record.kind == 'ambience' else None,
+    )
+
+
+def _cut(clip: Clip, seconds: float) -> Clip:
+    """The first `seconds` of a sound, its active regions with it."""
+    audio = clip.audio[: round(seconds * SAMPLE_RATE)]
+    end = len(audio) / SAMPLE_RATE
+    active = tuple((a, min(b, end)) for a, b in clip.active if a < end)
+    return dataclasses.replace(clip, audio=audio, active=active or ((0.0, end),))

@@ -13,14 +13,15 @@ import numpy as np
 from absl import logging
 
 from realaudio_jax.audio import from_pcm16
-from realaudio_jax.data import crops, recordings_cache, wording
+from realaudio_jax.data import foley, label_text, recordings_cache, signal
+from realaudio_jax.data.foley.primitives import SplitGenerator
 from realaudio_jax.data.recordings_table import Row, Table, read_table
 from realaudio_jax.io import printable
 from realaudio_jax.sound_files import counted, some
 from realaudio_jax.typing import SAMPLE_RATE, Float
 
 Kind = Literal['event', 'ambience']
-Regions = crops.Regions
+Regions = signal.Regions
 
 HELD_OUT_PERCENT = 10
 CAPTION_SHARE = 0.5  # of the picks of a recording with captions, which have one of them
@@ -265,12 +266,12 @@ class Recordings:
         """Clip i, or an excerpt of it.
 
         Args:
-          i: index into `clips`.
-          start_s: start of the excerpt, seconds.
-          seconds: length of the excerpt; None is up to the end.
+            i: index into `clips`.
+            start_s: start of the excerpt, seconds.
+            seconds: length of the excerpt; None is up to the end.
 
         Returns:
-          the sound; its active regions count from the start of the excerpt.
+            the sound; its active regions count from the start of the excerpt.
         """
         record = self.clips[i]
         first = min(int(start_s * SAMPLE_RATE), record.frames - 1)
@@ -293,7 +294,7 @@ class Recordings:
         """A random clip; with `seconds`, at most that much of it from where it sounds.
 
         Raises:
-          ValueError: the folder has no clip of this kind.
+            ValueError: the folder has no clip of this kind.
         """
         if kind not in self.kinds:
             raise ValueError(f'{self.folder}: no {kind} among its recordings')
@@ -307,19 +308,19 @@ class Recordings:
         text = record.texts[rng.integers(len(record.texts))]
         caption = ''
         if record.captions and rng.random() < CAPTION_SHARE:
-            caption = wording.as_phrase(record.captions[rng.integers(len(record.captions))])
+            caption = label_text.as_phrase(record.captions[rng.integers(len(record.captions))])
         return dataclasses.replace(self.load(i, start_s, seconds), text=text, caption=caption)
 
     def random_crops(
         self, rng: np.random.Generator, batch: int, samples: int
     ) -> Float[np.ndarray, 'B S 2']:
-        """Random stereo crops of random clips, for training an autoencoder; see `crops`."""
+        """Random stereo crops of random clips, for training an autoencoder; see `signal`."""
         out = np.zeros((batch, samples, 2), np.float32)
         for crop in out:
             self._add_crop(rng, crop)
             if rng.random() < 0.25:
                 self._add_crop(rng, crop)
-            crops.limit(crop)
+            signal.limit(crop)
         return out
 
     def _add_crop(self, rng: np.random.Generator, out: np.ndarray) -> None:
@@ -337,7 +338,7 @@ class Recordings:
                 break
         at = int(rng.integers(len(out) - frames + 1))
         gain = 10 ** (rng.uniform(-12.0, 6.0) / 20)
-        out[at : at + frames] += crops.random_stereo(rng, audio) * np.float32(gain)
+        out[at : at + frames] += signal.random_stereo(rng, audio) * np.float32(gain)
 
 
 _said: set[tuple[str, str]] = set()
@@ -396,12 +397,12 @@ def _record(row: Row, entry: dict) -> Record:
     found = tuple((start, end) for start, end in entry['active'])
     active = _parse_regions(row.active_regions, seconds) or found
     steady = sum(end - start for start, end in active) >= AMBIENCE_ACTIVE * seconds
-    ambient = steady and seconds >= AMBIENCE_SECONDS and wording.is_ambience(row.label)
+    ambient = steady and seconds >= AMBIENCE_SECONDS and label_text.is_ambience(row.label)
     named = row.label not in row.captions  # else the caption is all that is known
     return Record(
         file=row.file,
         label=row.label,
-        texts=wording.readable(row.label, row.file) if named else row.captions,
+        texts=label_text.readable(row.label, row.file) if named else row.captions,
         kind='ambience' if ambient else 'event',
         seconds=seconds,
         licence=row.licence or 'unknown',
@@ -416,3 +417,81 @@ def _record(row: Row, entry: dict) -> Record:
 
 def _reopened(folder: Path, split: str, cache_dir: str | Path | None, balance: float) -> Recordings:
     return Recordings(folder, split, cache_dir, lambda line: None, balance)
+
+
+class FoleySource:
+    """Source of procedural sounds; every pick is synthesised anew.
+
+    The two splits share their classes and nothing else. Held-out sounds have sizes, pitches and
+    rates that training never draws (see `foley.primitives.SplitGenerator`) and a wording of their
+    own, and `scenes.make_scenes` draws their scenes from a stream of their own.
+
+    Args:
+        split: 'train' or 'held_out'.
+
+    Attributes:
+        digest: of all that decides its sounds: the version of the synthesis, the split.
+        spawn_key: of the stream of random numbers that scenes are drawn from.
+
+    Raises:
+        ValueError: another split.
+    """
+
+    labels = tuple(sorted({*foley.EVENTS, *foley.AMBIENCES}))
+    kinds: tuple[Kind, ...] = ('event', 'ambience')
+
+    def __init__(self, split: str = 'train'):
+        if split not in ('train', 'held_out'):
+            raise ValueError(f'split {split!r} is not one of train, held_out')
+        self.split = split
+        self.digest = f'foley {foley.VERSION} {split}'
+        self.spawn_key: tuple[int, ...] = (1,) if split == 'held_out' else ()
+
+    def pick(self, rng: np.random.Generator, kind: Kind, seconds: float | None = None) -> Clip:
+        """A new sound of a random class; an ambience lasts `seconds`, an event at most that."""
+        table = foley.EVENTS if kind == 'event' else foley.AMBIENCES
+        made = table[list(table)[rng.integers(len(table))]]
+        held_out = self.split == 'held_out'
+        texts = made.texts[-1:] if held_out else made.texts[:-1]
+        text = texts[rng.integers(len(texts))]
+        audio = made.synthesize(SplitGenerator(rng, held_out), seconds)
+        whole = ((0.0, len(audio) / SAMPLE_RATE),)
+        return Clip(audio, SAMPLE_RATE, made.name, text, whole, 'CC0-1.0', kind)
+
+
+class MixedSource:
+    """Picks from several sources, each in proportion to its weight.
+
+    Args:
+        sources: at least one.
+        weights: of the same length, positive; they need not sum to 1.
+
+    Raises:
+        ValueError: lengths differ, no source, or a weight that is not positive.
+    """
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
+        if not sources or len(sources) != len(weights) or min(weights) <= 0:
+            raise ValueError(
+                f'{len(sources)} sources with weights {tuple(weights)}: give each source a '
+                'positive weight'
+            )
+        self.sources, self.weights = tuple(sources), tuple(map(float, weights))
+        self.digest = repr([(s.digest, w) for s, w in zip(sources, self.weights, strict=True)])
+        self.labels = tuple(sorted({label for source in sources for label in source.labels}))
+        self.kinds = tuple(
+            kind for kind in ('event', 'ambience') if any(kind in s.kinds for s in sources)
+        )
+        self.spawn_key: tuple[int, ...] = max(getattr(s, 'spawn_key', ()) for s in sources)
+
+    def pick(self, rng: np.random.Generator, kind: Kind, seconds: float | None = None) -> Clip:
+        """A sound from one of the sources that have this kind.
+
+        Raises:
+            ValueError: none of them has.
+        """
+        able = [i for i, source in enumerate(self.sources) if kind in source.kinds]
+        if not able:
+            raise ValueError(f'none of the {len(self.sources)} sources has an {kind}')
+        weights = np.array([self.weights[i] for i in able])
+        return self.sources[rng.choice(able, p=weights / weights.sum())].pick(rng, kind, seconds)

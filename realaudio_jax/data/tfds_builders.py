@@ -17,14 +17,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from realaudio_jax.audio import to_pcm16
+from realaudio_jax.audio import from_pcm16, to_pcm16
 from realaudio_jax.cache import cache_dir
-from realaudio_jax.data import foley, layouts, wording
-from realaudio_jax.data.array_cache import cache_key
-from realaudio_jax.data.mixtures import FoleySource, MixedSource
+from realaudio_jax.data import foley, label_text, layouts
+from realaudio_jax.data.cache import SceneSet, cache_key
+from realaudio_jax.data.datasets import MixedScenes
+from realaudio_jax.data.loader import as_text
 from realaudio_jax.data.recordings_table import require_within, stays_within, table_lines
 from realaudio_jax.data.scenes import Scene, SceneConfig, make_scenes
-from realaudio_jax.data.sources import Recordings, Source, is_held_out
+from realaudio_jax.data.sources import FoleySource, MixedSource, Recordings, Source, is_held_out
 from realaudio_jax.sound_files import SUFFIXES, find_sounds, read_audio
 from realaudio_jax.timeline import Event, Timeline
 from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
@@ -36,11 +37,11 @@ def prepared(builder: tfds.core.DatasetBuilder, split: str = 'train') -> Any:
     """Generates the data of a builder where that is still to be done, and opens one split.
 
     Args:
-      builder: one of this module.
-      split: 'train', or what else the builder has ('held_out').
+        builder: one of this module.
+        split: 'train', or what else the builder has ('held_out').
 
     Returns:
-      a random-access sequence of examples.
+        a random-access sequence of examples.
     """
     builder.download_and_prepare()
     return builder.as_data_source(split)
@@ -108,11 +109,11 @@ class FoleyScenes(_StoredScenes):
     """Scenes of procedural foley: split 'train' of `count` scenes, 'held_out' of a tenth of that.
 
     Args:
-      count: scenes in 'train'.
-      seconds: of each scene.
-      seed: scene i is a function of (seed, i).
-      config: what scenes are drawn from.
-      data_dir: where the files go; None is the cache folder.
+        count: scenes in 'train'.
+        seconds: of each scene.
+        seed: scene i is a function of (seed, i).
+        config: what scenes are drawn from.
+        data_dir: where the files go; None is the cache folder.
     """
 
     def __init__(
@@ -151,10 +152,10 @@ class RecordedScenes(FoleyScenes):
     """Scenes of recordings, of which those in split 'held_out' are never heard in 'train'.
 
     Args:
-      folder: recordings with metadata.csv; see `sources.Recordings`.
-      foley_weight: share of procedural sounds mixed among the recordings, in [0, 1).
-      cache_dir: where decoded recordings are kept.
-      kwargs: as of `FoleyScenes`.
+        folder: recordings with metadata.csv; see `sources.Recordings`.
+        foley_weight: share of procedural sounds mixed among the recordings, in [0, 1).
+        cache_dir: where decoded recordings are kept.
+        kwargs: as of `FoleyScenes`.
     """
 
     def __init__(
@@ -193,14 +194,14 @@ class AudioFolder(_StoredScenes):
     names.
 
     Args:
-      folder: WAV, FLAC, OGG or MP3 files at any depth.
-      seconds: longest example.
-      data_dir: where the stored examples go; None is the cache folder.
-      log: takes one line for each file that is converted or left out.
+        folder: WAV, FLAC, OGG or MP3 files at any depth.
+        seconds: longest example.
+        data_dir: where the stored examples go; None is the cache folder.
+        log: takes one line for each file that is converted or left out.
 
     Raises:
-      ValueError: no sound files, or a captions file that cannot be used; names the line.
-      FileNotFoundError: no such folder.
+        ValueError: no sound files, or a captions file that cannot be used; names the line.
+        FileNotFoundError: no such folder.
     """
 
     def __init__(
@@ -247,13 +248,13 @@ class _Published(_StoredScenes):
     name, the licence, and the file.
 
     Args:
-      folder: of the dataset; nothing is downloaded.
-      seconds: longer sounds are cut to this.
-      data_dir: where the stored examples go; None is the cache folder.
-      log: takes one line for what is not there or cannot be read.
+        folder: of the dataset; nothing is downloaded.
+        seconds: longer sounds are cut to this.
+        data_dir: where the stored examples go; None is the cache folder.
+        log: takes one line for what is not there or cannot be read.
 
     Raises:
-      ValueError: the folder is no such dataset, or lacks a part of it; names the remedy.
+        ValueError: the folder is no such dataset, or lacks a part of it; names the remedy.
     """
 
     layout: str
@@ -328,6 +329,51 @@ class WavCaps(_Published):
     layout = 'WavCaps'
 
 
+class StoredMixedScenes(MixedScenes):
+    """The dataset `tfds` of a config: `MixedScenes` kept as a TensorFlow dataset, and read from it.
+
+    The scenes are those of `FoleyScenes` or `RecordedScenes`, in 16 bits, and other programs can
+    open them. Recordings are unmixed as in `MixedScenes`.
+    """
+
+    def mixed(
+        self, split: str, count: int, seconds: float, seed: int, workers: int = 0
+    ) -> SceneSet:
+        """See `MixedScenes.mixed`; one process mixes.
+
+        A builder has a tenth as many held-out scenes as scenes to train on, so `count` held-out
+        ones belong to ten times as many.
+        """
+        del workers
+        settings: dict[str, Any] = {'seconds': seconds, 'seed': seed}
+        settings['count'] = count if split == 'train' else 10 * count
+        if self.recordings and self.foley_weight < 1:
+            builder = RecordedScenes(self.recordings, self.foley_weight, **settings)
+        else:
+            builder = FoleyScenes(**settings)
+        digest = cache_key('tfds', data=str(builder.builder_config.name), split=split, count=count)
+        return SceneSet(_stored(builder, split), count, seconds, digest)
+
+
+def _stored(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[Scene]:
+    """The scenes of a builder; made when the first one is asked for."""
+    for example in prepared(builder, split):
+        stored = example['events']
+        events = zip(
+            map(as_text, stored['text']),
+            *(map(float, stored[name]) for name in ('onset_s', 'offset_s', 'gain_db')),
+            strict=True,
+        )
+        yield Scene(
+            from_pcm16(np.asarray(example['audio'])),
+            as_text(example['caption']),
+            tuple(Event(*each) for each in events),
+            (),
+            float(example['seconds']),
+            None,
+        )
+
+
 def shifted(events: Iterable[Event], start_s: float, seconds: float) -> tuple[Event, ...]:
     """The events of the part of a timeline that begins at `start_s`, clipped to `seconds`."""
     inside = (e for e in events if e.offset_s > start_s and e.onset_s < start_s + seconds)
@@ -358,7 +404,9 @@ def read_captions(folder: Path) -> dict[str, tuple[str, Any]]:
         files = find_sounds(folder).sounds
         if not files:
             raise ValueError(f'{folder}: no sound files ({", ".join(SUFFIXES)})')
-        return {p.relative_to(folder).as_posix(): (wording.from_name(p.stem), None) for p in files}
+        return {
+            p.relative_to(folder).as_posix(): (label_text.from_name(p.stem), None) for p in files
+        }
     captions = {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not row.get('file') or not row.get('caption'):

@@ -41,11 +41,11 @@ class Consistency:
     """Multistep consistency distillation as a `Recipe`.
 
     Attributes:
-      student, teacher: see `recipe`.
-      path: the noise path.
-      teacher_step: delta, length of the teacher's step.
-      segments: counts s to serve; one is drawn per item.
-      guidance_range: guidance scales to cover.
+        student, teacher: see `recipe`.
+        path: the noise path.
+        teacher_step: delta, length of the teacher's step.
+        segments: counts s to serve; one is drawn per item.
+        guidance_range: guidance scales to cover.
     """
 
     teacher_step: Leaf['']

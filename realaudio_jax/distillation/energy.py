@@ -41,11 +41,11 @@ class Energy:
     """Energy score of the student's own samples as a `Recipe`.
 
     Attributes:
-      student: see `recipe`.
-      path: the noise path.
-      segments: counts of steps to serve; one is drawn per update, for all items.
-      backprop_steps: how many of the last steps the gradient passes; 1 or more.
-      windows: (latent frames, channels) of the windows, None for all channels.
+        student: see `recipe`.
+        path: the noise path.
+        segments: counts of steps to serve; one is drawn per update, for all items.
+        backprop_steps: how many of the last steps the gradient passes; 1 or more.
+        windows: (latent frames, channels) of the windows, None for all channels.
     """
 
     student: Student = flax.struct.field(pytree_node=False)
@@ -108,11 +108,11 @@ def energy_score(
     """Energy score (1), averaged over windows; each norm is a root mean square.
 
     Args:
-      y, other: two samples.
-      x: the reference sample.
-      mask: weight of each frame; frames of weight 0 are in no norm.
-      windows: (latent frames, channels), None for all channels.
-      key: of the random start of the first window.
+        y, other: two samples.
+        x: the reference sample.
+        mask: weight of each frame; frames of weight 0 are in no norm.
+        windows: (latent frames, channels), None for all channels.
+        key: of the random start of the first window.
     """
     heard = (mask > 0)[..., None]
     y, other, x = y * heard, other * heard, x * heard
@@ -134,9 +134,9 @@ def cut(
     The first and last window and the last group of channels are padded with zeros.
 
     Args:
-      x: the array.
-      frames, channels: of a window.
-      shift: frames that the first window lacks, less than `frames`.
+        x: the array.
+        frames, channels: of a window.
+        shift: frames that the first window lacks, less than `frames`.
     """
     batch, length, width = x.shape
     count, groups = math.ceil((length + frames - 1) / frames), math.ceil(width / channels)

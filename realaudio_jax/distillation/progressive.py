@@ -31,7 +31,7 @@ from realaudio_jax.distillation.recipe import (
     snr_weighted_error,
 )
 from realaudio_jax.noise import NoisePath, ddim_step, diffuse, invert_ddim_step
-from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
+from realaudio_jax.typing import Any, Array, Float, Key, Leaf, PyTree
 
 
 @flax.struct.dataclass
@@ -39,13 +39,13 @@ class Progressive:
     """One stage of progressive distillation as a `Recipe`.
 
     Attributes:
-      student, teacher: see `recipe`.
-      path: the noise path.
-      student_steps: N, steps over [0, 1] of the student being trained.
-      ratio: k, steps of the previous student in one of this one.
-      from_teacher: the target is the guided teacher; otherwise `target_params`, the student of the
-        stage before, which has the guidance folded in.
-      guidance_range: guidance scales to cover.
+        student, teacher: see `recipe`.
+        path: the noise path.
+        student_steps: N, steps over [0, 1] of the student being trained.
+        ratio: k, steps of the previous student in one of this one.
+        from_teacher: the target is the guided teacher; otherwise `target_params`, the student of
+            the stage before, which has the guidance folded in.
+        guidance_range: guidance scales to cover.
     """
 
     student_steps: Leaf['']
@@ -92,15 +92,16 @@ class Progressive:
         return loss, {'loss': jnp.mean(loss)}
 
 
-def stages(steps: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """(student steps, ratio) of every stage, the guidance stage first.
+def stages(steps: tuple[int, ...], **settings: Any) -> list[dict[str, Any]]:
+    """A run of progressive distillation as stages of a config, the guidance stage first.
 
     Args:
-      steps: strictly decreasing, each a multiple of the next, such as (64, 32, 16, 8, 4) or
-        (48, 24, 12, 4).
+        steps: of the student after each stage, strictly decreasing, each a multiple of the next,
+            such as (64, 32, 16, 8, 4) or (48, 24, 12, 4).
+        settings: of every stage, such as updates and learning_rate.
 
     Raises:
-      ValueError: the sequence is empty, does not decrease, or one count does not divide another.
+        ValueError: the sequence is empty, does not decrease, or one count does not divide another.
     """
     if not steps or min(steps) < 1:
         raise ValueError(
@@ -112,5 +113,16 @@ def stages(steps: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
                 f'steps {steps}: {after} must be smaller than {before} and divide it, so that one '
                 'student step covers whole teacher steps'
             )
-    pairs = zip(steps, steps[1:], strict=False)
-    return ((steps[0], 1), *((after, before // after) for before, after in pairs))
+    ratios = [1, *(before // after for before, after in zip(steps, steps[1:], strict=False))]
+    return [
+        dict(
+            name=f'progressive {count}',
+            recipe='progressive',
+            student_steps=count,
+            ratio=ratio,
+            from_teacher=count == steps[0],
+            target='previous',
+            **settings,
+        )
+        for count, ratio in zip(steps, ratios, strict=True)
+    ]

@@ -33,11 +33,11 @@ class Batch:
     """Clean latents with their mask and conditioning.
 
     Attributes:
-      latents: data, unit variance.
-      mask: what the error of a frame counts: 0 where it is padding, 1 or more where it is sound.
-      conditioning: whatever the networks take; recipes only pass it on.
-      guidance: scale at which the latents are the right answer, [B]: the one that a teacher made
-        them with, any one for recordings. None: the recipe chooses.
+        latents: data, unit variance.
+        mask: what the error of a frame counts: 0 where it is padding, 1 or more where it is sound.
+        conditioning: whatever the networks take; recipes only pass it on.
+        guidance: scale at which the latents are the right answer, [B]: the one that a teacher made
+            them with, any one for recordings. None: the recipe chooses.
     """
 
     latents: Leaf['B L C']
@@ -65,7 +65,7 @@ class WeightedSum:
     """Weighted sum of the losses of several recipes on one batch, as a `Recipe`.
 
     Attributes:
-      weights, recipes: by the names under which their metrics appear.
+        weights, recipes: by the names under which their metrics appear.
     """
 
     weights: Any
@@ -98,7 +98,7 @@ def draw_guidance(
     counts more than another.
 
     Raises:
-      ValueError: the range is not 0 < low <= high.
+        ValueError: the range is not 0 < low <= high.
     """
     low, high = low_high
     if not 0 < low <= high:

@@ -22,10 +22,8 @@ class DistillationSetup:
             teacher: all its parameters, or an adapter.
         base: where that is an adapter, the student's other parameters, frozen; else None. The
             student's parameters are `low_rank.join(base, student_params)`.
-        to_batch: converts stacked items of the data to a recipe's batch.
+        to_batch: converts stacked rows of encoded scenes to a recipe's batch.
         prepare: condition dropout and frame weights of each batch; pure, for use in a step.
-        network: settings of the teacher's networks, number formats included; with the digest of the
-            weights it names the teacher in the keys of caches.
         teachers: stacked parameters of several students, see `multi_teacher`; None without them.
     """
 
@@ -37,5 +35,4 @@ class DistillationSetup:
     to_batch: Callable[[dict[str, np.ndarray]], Batch]
     prepare: Callable[[Batch, Key[Array, '']], Batch]
     base: PyTree = None
-    network: str = ''
     teachers: PyTree | None = None

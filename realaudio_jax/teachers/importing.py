@@ -39,8 +39,8 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is not JSON, or not an object.
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or not an object.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -63,13 +63,13 @@ def read_model_config(
     """The config of one model, which must be of the class named.
 
     Args:
-      folder: of the model.
-      class_name: as the original library names the model.
-      name: of the file.
+        folder: of the model.
+        class_name: as the original library names the model.
+        name: of the file.
 
     Raises:
-      FileNotFoundError: there is no such folder or file.
-      ValueError: the file is damaged or describes another model.
+        FileNotFoundError: there is no such folder or file.
+        ValueError: the file is damaged or describes another model.
     """
     config = read_json(pathlib.Path(folder) / name)
     found = config.get('_class_name') or (config.get('architectures') or [None])[0]
@@ -92,13 +92,13 @@ def require_pipeline(folder: str | os.PathLike, class_name: str, parts: Sequence
     """Raises a one-line error for a folder that is no complete diffusers pipeline.
 
     Args:
-      folder: of model_index.json.
-      class_name: of the pipeline.
-      parts: folders within it.
+        folder: of model_index.json.
+        class_name: of the pipeline.
+        parts: folders within it.
 
     Raises:
-      FileNotFoundError: there is no such folder.
-      ValueError: another pipeline, the layout of stable-audio-tools, or parts are missing.
+        FileNotFoundError: there is no such folder.
+        ValueError: another pipeline, the layout of stable-audio-tools, or parts are missing.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -120,8 +120,8 @@ def require_same(folder: str | os.PathLike, *facts: tuple[str, Any, Any]) -> Non
     """Raises a ValueError for parts whose settings do not agree.
 
     Args:
-      folder: named in the error.
-      facts: what it is, and its value in two parts.
+        folder: named in the error.
+        facts: what it is, and its value in two parts.
     """
     problems = [f'{name} {a} and {b}' for name, a, b in facts if a != b]
     if problems:
@@ -140,16 +140,16 @@ def pick(
     """Reads a module's arguments from a config; unsupported settings raise.
 
     Args:
-      config: of the original.
-      folder: named in the error.
-      fields: argument of the module by key of the config.
-      fixed: keys whose value the module has built in; one that is absent counts as that value.
+        config: of the original.
+        folder: named in the error.
+        fields: argument of the module by key of the config.
+        fixed: keys whose value the module has built in; one that is absent counts as that value.
 
     Returns:
-      arguments by name; lists as tuples.
+        arguments by name; lists as tuples.
 
     Raises:
-      ValueError: missing keys and values other than the fixed ones, all of them.
+        ValueError: missing keys and values other than the fixed ones, all of them.
     """
     problems = [f'no {key}' for key in fields if key not in config]
     problems += [
@@ -196,22 +196,22 @@ def import_params(
     """Fills a tree of parameters from the weights in a folder, strictly.
 
     Args:
-      folder: of safetensors, whole or in shards; float32, float16 or bfloat16.
-      template: a tree of `jax.ShapeDtypeStruct`, as `jax.eval_shape` gives it.
-      names: rules from our paths to the original's names, applied in order; see `original_name`.
-      aliases: names under which the original may hold a tensor a second time, or instead, by the
-        name of the first: {'embed_tokens.weight': 'shared.weight'}.
-      ignored: regular expression for names of tensors that are no parameters (tables, counters).
-      layout: from the original's array to ours, by path.
-      dtype: of the result; None keeps each as it is stored.
+        folder: of safetensors, whole or in shards; float32, float16 or bfloat16.
+        template: a tree of `jax.ShapeDtypeStruct`, as `jax.eval_shape` gives it.
+        names: rules from our paths to the original's names, applied in order; see `original_name`.
+        aliases: names under which the original may hold a tensor a second time, or instead, by the
+            name of the first: {'embed_tokens.weight': 'shared.weight'}.
+        ignored: regular expression for names of tensors that are no parameters (tables, counters).
+        layout: from the original's array to ours, by path.
+        dtype: of the result; None keeps each as it is stored.
 
     Returns:
-      The template's tree, filled with jax arrays.
+        The template's tree, filled with jax arrays.
 
     Raises:
-      FileNotFoundError: there is no such folder.
-      ValueError: the weights are missing, damaged or pickled, or do not fit; the message lists
-        every missing and unexpected name, every wrong shape and every precision not known.
+        FileNotFoundError: there is no such folder.
+        ValueError: the weights are missing, damaged or pickled, or do not fit; the message lists
+            every missing and unexpected name, every wrong shape and every precision not known.
     """
     leaves = named_leaves(template)
     wanted = {path: original_name(path, names) for path, _ in leaves}
@@ -244,8 +244,8 @@ def weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:
     """The safetensors files that hold a model's weights, full precision preferred.
 
     Raises:
-      FileNotFoundError: there is no such folder.
-      ValueError: no weights, weights as a pickle only, or some shards missing.
+        FileNotFoundError: there is no such folder.
+        ValueError: no weights, weights as a pickle only, or some shards missing.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():

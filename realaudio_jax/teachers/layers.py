@@ -37,13 +37,13 @@ def attend(
     arXiv 2112.05682).
 
     Args:
-      query, key, value: as `split_heads` gives them.
-      bias: added to the scores: positions, or `mask_bias` where keys are hidden.
-      scale: None is 1 / sqrt(F).
-      cap: see `attention_scores`.
+        query, key, value: as `split_heads` gives them.
+        bias: added to the scores: positions, or `mask_bias` where keys are hidden.
+        scale: None is 1 / sqrt(F).
+        cap: see `attention_scores`.
 
     Returns:
-      heads side by side again.
+        heads side by side again.
     """
 
     def mixed(query, key, value):
@@ -71,9 +71,9 @@ def attention_scores(
     """scale q k^T + bias, in float32.
 
     Args:
-      query, key, bias, scale: see `attend`.
-      cap: scores s become cap tanh(s / cap) before the bias (Gemma 2, arXiv 2408.00118, section 2);
-        None leaves them.
+        query, key, bias, scale: see `attend`.
+        cap: scores s become cap tanh(s / cap) before the bias (Gemma 2, arXiv 2408.00118, section
+            2); None leaves them.
     """
     heads = query.shape[:2]
     query, key = heads_as_batch(query), heads_as_batch(key)

@@ -59,9 +59,9 @@ def distance_buckets(tokens: int, count: int, longest: int) -> Int[np.ndarray, '
     and the rest grow evenly in the logarithm up to `longest`, beyond which all distances share one.
 
     Args:
-      tokens: T.
-      count: of buckets.
-      longest: distance in tokens.
+        tokens: T.
+        count: of buckets.
+        longest: distance in tokens.
     """
     distance = np.arange(tokens)[None] - np.arange(tokens)[:, None]
     half, exact = count // 2, count // 4
@@ -107,15 +107,15 @@ class T5Encoder(nn.Module):
     """T5 encoder; the defaults are t5-base.
 
     Attributes:
-      vocabulary: number of token ids.
-      width: D, of the states.
-      head_width: F of each head; H * F need not be D.
-      hidden: width inside equation (2).
-      layers: how many.
-      heads: H.
-      buckets, longest: of `distance_buckets`.
-      feed_forward: a key of ACTIVATIONS.
-      epsilon: of the norms.
+        vocabulary: number of token ids.
+        width: D, of the states.
+        head_width: F of each head; H * F need not be D.
+        hidden: width inside equation (2).
+        layers: how many.
+        heads: H.
+        buckets, longest: of `distance_buckets`.
+        feed_forward: a key of ACTIVATIONS.
+        epsilon: of the norms.
     """
 
     vocabulary: int = 32_128
@@ -134,8 +134,8 @@ class T5Encoder(nn.Module):
         """Encodes a batch of texts.
 
         Args:
-          ids: in [0, vocabulary).
-          mask: True at tokens; padding is not attended to, its own states mean nothing.
+            ids: in [0, vocabulary).
+            mask: True at tokens; padding is not attended to, its own states mean nothing.
         """
         x = nn.Embed(self.vocabulary, self.width, name='token')(ids)
         table = nn.Embed(self.buckets, self.heads, name='buckets')
@@ -157,12 +157,12 @@ def read_encoder(folder: str | os.PathLike, class_name: str = CLASS_NAME) -> T5E
     """The module that a folder's config describes.
 
     Args:
-      folder: of config.json and model.safetensors.
-      class_name: that the config must name.
+        folder: of config.json and model.safetensors.
+        class_name: that the config must name.
 
     Raises:
-      FileNotFoundError: no such folder or config.
-      ValueError: another model, or a variant that is not ported.
+        FileNotFoundError: no such folder or config.
+        ValueError: another model, or a variant that is not ported.
     """
     config = importing.read_model_config(folder, class_name)
     fields = {
@@ -198,12 +198,12 @@ def import_t5(folder: str | os.PathLike, dtype: Any = np.float32) -> tuple[T5Enc
     """The encoder in a folder saved by transformers, and its parameters.
 
     Args:
-      folder: of config.json and model.safetensors, such as `text_encoder` of Stable Audio Open or
-        `text_encoder_2` of AudioLDM 2.
-      dtype: of the parameters; None keeps each as it is stored.
+        folder: of config.json and model.safetensors, such as `text_encoder` of Stable Audio Open or
+            `text_encoder_2` of AudioLDM 2.
+        dtype: of the parameters; None keeps each as it is stored.
 
     Raises:
-      FileNotFoundError, ValueError: see `read_encoder` and `importing.import_params`.
+        FileNotFoundError, ValueError: see `read_encoder` and `importing.import_params`.
     """
     encoder = read_encoder(folder)
     shapes = parameter_shapes(encoder)
@@ -214,13 +214,13 @@ class Tokenizer:
     """Tokenizer that a `tokenizer.json` describes; adds the end token and <pad>.
 
     Args:
-      folder: of tokenizer.json and tokenizer_config.json.
-      end: the token that ends a text; None adds none.
-      longest: most tokens of a text, where the tokenizer's config allows as many.
+        folder: of tokenizer.json and tokenizer_config.json.
+        end: the token that ends a text; None adds none.
+        longest: most tokens of a text, where the tokenizer's config allows as many.
 
     Raises:
-      FileNotFoundError: there is no such folder or file.
-      ValueError: it is damaged, or of the older layout without tokenizer.json.
+        FileNotFoundError: there is no such folder or file.
+        ValueError: it is damaged, or of the older layout without tokenizer.json.
     """
 
     def __init__(self, folder: str | os.PathLike, end: str | None = '</s>', longest: int = 512):
@@ -255,14 +255,14 @@ class Tokenizer:
         """Ids of each text, its end included, padded to `tokens`.
 
         Args:
-          texts: any number of texts.
-          tokens: T; None is the most that the tokenizer's config allows.
+            texts: any number of texts.
+            tokens: T; None is the most that the tokenizer's config allows.
 
         Returns:
-          int32 ids, and a mask that is False at padding.
+            int32 ids, and a mask that is False at padding.
 
         Raises:
-          ValueError: `texts` is one string, or a text has more tokens than fit.
+            ValueError: `texts` is one string, or a text has more tokens than fit.
         """
         if isinstance(texts, str):
             raise ValueError(f'give a list of texts, not the one text {texts!r}')

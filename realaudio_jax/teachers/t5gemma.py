@@ -96,18 +96,18 @@ class T5GemmaEncoder(nn.Module):
     """T5Gemma encoder; the defaults are t5gemma-b-b-ul2, which Stable Audio 3 uses.
 
     Attributes:
-      vocabulary: number of token ids.
-      width: D, of the states.
-      head_width: F of each head; H * F need not be D.
-      hidden: width inside equation (2).
-      layers: how many.
-      heads: H, of queries.
-      key_heads: of keys and values, a divisor of H.
-      query_scalar: scores are divided by its root.
-      cap: of the scores.
-      window: tokens before and behind that the first layer and every other after it sees.
-      longest: of `rotary_table`.
-      epsilon: of the norms.
+        vocabulary: number of token ids.
+        width: D, of the states.
+        head_width: F of each head; H * F need not be D.
+        hidden: width inside equation (2).
+        layers: how many.
+        heads: H, of queries.
+        key_heads: of keys and values, a divisor of H.
+        query_scalar: scores are divided by its root.
+        cap: of the scores.
+        window: tokens before and behind that the first layer and every other after it sees.
+        longest: of `rotary_table`.
+        epsilon: of the norms.
     """
 
     vocabulary: int = 256_000
@@ -128,8 +128,8 @@ class T5GemmaEncoder(nn.Module):
         """Encodes a batch of texts.
 
         Args:
-          ids: in [0, vocabulary).
-          mask: True at tokens; padding is not attended to, its own states mean nothing.
+            ids: in [0, vocabulary).
+            mask: True at tokens; padding is not attended to, its own states mean nothing.
         """
         x = nn.Embed(self.vocabulary, self.width, name='token')(ids)
         x = x * jnp.asarray(self.width**0.5, x.dtype)
@@ -157,11 +157,11 @@ def read_encoder(folder: str | os.PathLike) -> T5GemmaEncoder:
     """The module that a folder's config describes.
 
     Args:
-      folder: of config.json and model.safetensors.
+        folder: of config.json and model.safetensors.
 
     Raises:
-      FileNotFoundError: no such folder or config.
-      ValueError: another model, or a variant that is not ported.
+        FileNotFoundError: no such folder or config.
+        ValueError: another model, or a variant that is not ported.
     """
     config = importing.read_model_config(folder, CLASS_NAME).get('encoder', {})
     fields = {
@@ -197,11 +197,11 @@ def import_t5gemma(
     """The encoder in a folder saved by transformers, and its parameters.
 
     Args:
-      folder: of config.json and model.safetensors, such as `text_encoder` of Stable Audio 3.
-      dtype: of the parameters; None keeps each as it is stored.
+        folder: of config.json and model.safetensors, such as `text_encoder` of Stable Audio 3.
+        dtype: of the parameters; None keeps each as it is stored.
 
     Raises:
-      FileNotFoundError, ValueError: see `read_encoder` and `importing.import_params`.
+        FileNotFoundError, ValueError: see `read_encoder` and `importing.import_params`.
     """
     encoder = read_encoder(folder)
     return encoder, importing.import_params(folder, parameter_shapes(encoder), NAMES, dtype=dtype)

@@ -105,11 +105,11 @@ def finished_run(workdir: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:
     """
     workdir = pathlib.Path(workdir)
     run = read_run(workdir)
-    if run is None or 'consistency' not in run['config']:
+    if run is None or 'stages' not in run['config']:
         raise FileNotFoundError(
             f'{workdir} is no run of experiments.distill: it has no {RUN_NAME} of one'
         )
-    student = workdir / (STUDENT if run['config'].get('teacher') else RELEASE)
+    student = workdir / (RELEASE if run['config']['teacher'] == RELEASE else STUDENT)
     if not (student / 'config.json').is_file():
         raise FileNotFoundError(
             f'{workdir} has no finished student; give experiments.distill the same command again '
@@ -259,6 +259,9 @@ def _flat(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for key, below in value.items():
             yield from _flat(below, f'{name}.{key}' if name else key)
+    elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        for i, below in enumerate(value):
+            yield from _flat(below, f'{name}[{i}]')
     else:
         yield name, value
 

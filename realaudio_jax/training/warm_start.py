@@ -19,11 +19,11 @@ def deepen(params: PyTree, depth: int) -> PyTree:
     spread evenly (stacking, Gong et al. 2019; zero ends as in Net2Net, arXiv 1511.05641).
 
     Args:
-      params: of a `Denoiser`.
-      depth: blocks of the result.
+        params: of a `Denoiser`.
+        depth: blocks of the result.
 
     Raises:
-      ValueError: `params` has more blocks than `depth`.
+        ValueError: `params` has more blocks than `depth`.
     """
     tree = dict(params['params'])
     old = [tree.pop(f'{_BLOCK}{i}') for i in range(sum(name.startswith(_BLOCK) for name in tree))]
@@ -44,8 +44,8 @@ def with_curves(params: PyTree, curves: Sequence[str]) -> PyTree:
     """Adds the inputs of the curves that are not there yet, as zeros: the function stays.
 
     Args:
-      params: of a `Denoiser`.
-      curves: names, as its attribute has them.
+        params: of a `Denoiser`.
+        curves: names, as its attribute has them.
     """
     tree = dict(params['params'])
     width = tree['embed']['kernel'].shape[1]
@@ -63,8 +63,8 @@ def change_code(params: PyTree, old_code: PyTree, new_code: PyTree) -> PyTree:
     rotation of the other; otherwise a start that training mends.
 
     Args:
-      params: of a `Denoiser` trained on latents of `old_code`.
-      old_code, new_code: parameters of `Autoencoder`.
+        params: of a `Denoiser` trained on latents of `old_code`.
+        old_code, new_code: parameters of `Autoencoder`.
     """
     to_old, old_shift = _between(new_code, old_code)
     to_new, _ = _between(old_code, new_code)

@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 import soundfile
 
-from realaudio_jax.data import augment, crops
+from realaudio_jax.data import augment, signal
 from realaudio_jax.data.augment import Augment, Room
 from realaudio_jax.data.scenes import SceneConfig, make_scene
 from realaudio_jax.data.sources import Clip
@@ -37,7 +37,7 @@ def test_a_transposed_sine_moves_and_lasts_as_it_must(semitones):
     out = augment.transposed(0.5 * sine(440.0, 0.5), semitones)
     assert len(out) == pytest.approx(24000 / ratio, abs=1)
     assert peak_hertz(out) == pytest.approx(440.0 * ratio, rel=1e-3)
-    assert crops.rms(out[2000:-2000]) == pytest.approx(0.5 / np.sqrt(2), rel=1e-2)
+    assert signal.rms(out[2000:-2000]) == pytest.approx(0.5 / np.sqrt(2), rel=1e-2)
     regions = augment.transposed_regions(((0.1, 0.5),), semitones)
     np.testing.assert_allclose(regions, [(0.1 / ratio, 0.5 / ratio)])
 

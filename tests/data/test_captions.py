@@ -11,7 +11,7 @@ from realaudio_jax.data.captions import (
     noun_phrase,
     plural,
 )
-from realaudio_jax.data.mixtures import foley
+from realaudio_jax.data.sources import foley
 
 HEARD = (Heard('dog bark', 0.5, 2, -0.9), Heard('door slam', 3.1, 1, 0.6))
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from realaudio_jax.data import curves
-from realaudio_jax.data.latent_cache import FRAME_SAMPLES, SceneEncoder, crop_batch
+from realaudio_jax.data.latent_crops import crop_batch
+from realaudio_jax.data.scene_encoder import FRAME_SAMPLES, SceneEncoder
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.release import denoiser_template, empty_conditioning
-from realaudio_jax.training.batches import ConditionDropout, to_batch, with_absence
+from realaudio_jax.teachers import ConditionDropout
+from realaudio_jax.teachers.release import drop_conditions, to_batch
 from realaudio_jax.training.warm_start import with_curves
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, TEXT_WIDTH
 
@@ -107,20 +109,26 @@ def test_each_item_gets_a_width_of_its_own():
 NAMES = ('brightness', 'pitch')
 
 
-def encoded():
-    """Two scenes with a tone of 500 Hz in their second half."""
+class Encoders:
+    """Latents of the sound's own samples, and texts that say nothing."""
 
-    def text(texts, max_tokens):
+    def encode_text(self, texts, max_tokens):
         states = np.zeros((len(texts), max_tokens, TEXT_WIDTH))
         return states, np.ones(states.shape[:2], bool), states[:, 0]
 
-    def latents(audio):
+    def encode_audio(self, audio):
         return np.repeat(audio[:, ::FRAME_SAMPLES, :1], LATENT_CHANNELS, axis=2)
 
+    def fingerprint(self):
+        return 'of a test'
+
+
+def encoded():
+    """Two scenes with a tone of 500 Hz in their second half."""
     tone = 0.3 * np.sin(2 * np.pi * 500.0 * time(0.4))
     audio = stereo(np.concatenate([np.zeros(round(0.4 * SAMPLE_RATE)), tone]))
     scene = Scene(audio, 'a tone', (), ('tone',), 0.8, None)
-    return SceneEncoder(latents, text, 0.8, 2, NAMES)([scene, scene])
+    return SceneEncoder(Encoders(), 2, NAMES)([scene, scene], 0.8)
 
 
 def test_a_scene_s_curves_are_cut_with_it_and_reach_the_conditioning():
@@ -138,7 +146,7 @@ def test_a_scene_s_curves_are_cut_with_it_and_reach_the_conditioning():
 def test_curves_are_kept_at_random_each_by_itself_and_dropped_for_guidance():
     rows = {n: jnp.asarray(np.repeat(a[:1], 64, axis=0)) for n, a in encoded().items()}
     batch = to_batch(rows)
-    out = with_absence(batch, jax.random.key(1), ConditionDropout(timeline=1.0, curves=0.5))
+    out = drop_conditions(batch, jax.random.key(1), ConditionDropout(timeline=1.0, curves=0.5))
     kept = np.asarray(out.conditioning.curve_mask.any(axis=1))
     assert 0.3 < kept[:, 0].mean() < 0.7 and 0.3 < kept[:, 1].mean() < 0.7
     assert 0.1 < (kept[:, 0] & kept[:, 1]).mean() < 0.45

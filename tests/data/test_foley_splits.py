@@ -13,8 +13,8 @@ import pytest
 from realaudio_jax.data import captions, foley
 from realaudio_jax.data.foley import primitives
 from realaudio_jax.data.foley.primitives import HELD_OUT_PART, SplitGenerator, between
-from realaudio_jax.data.mixtures import FoleySource, MixedSource
 from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.data.sources import FoleySource, MixedSource
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 
 ALL = {**foley.EVENTS, **foley.AMBIENCES}

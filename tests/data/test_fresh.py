@@ -1,4 +1,4 @@
-"""Batches of scenes that are mixed on the way: which scenes, exact resume, balance, wording."""
+"""Batches of scenes that are mixed on the way: which scenes, exact resume, balance, label_text."""
 
 import collections
 import pickle
@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from realaudio_jax.data import fresh, wording
+from realaudio_jax.data import fresh, label_text
 from realaudio_jax.data.fresh import FreshCrops, SceneMaker
-from realaudio_jax.data.latent_cache import FRAME_SAMPLES, SceneEncoder
-from realaudio_jax.data.mixtures import FoleySource
+from realaudio_jax.data.scene_encoder import FRAME_SAMPLES, SceneEncoder
 from realaudio_jax.data.scenes import Scene
-from realaudio_jax.data.sources import Recordings
+from realaudio_jax.data.sources import FoleySource, Recordings
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import SAMPLE_RATE
 
@@ -32,17 +31,22 @@ class Counted:
         return Scene(audio, f'{i}', (Event('bell', 0.1, 0.3),), ('x',), SECONDS, None)
 
 
-def encoder():
-    def text(texts, max_tokens):
+class Encoders:
+    """Latents carry a scene's number."""
+
+    def encode_audio(self, audio):
+        return np.repeat(1024 * audio[:, ::FRAME_SAMPLES, :1], CHANNELS, axis=2)
+
+    def encode_text(self, texts, max_tokens):
         states = np.zeros((len(texts), max_tokens, WIDTH))
         return states, np.ones(states.shape[:2], bool), states[:, 0]
 
-    return SceneEncoder(
-        lambda audio: np.repeat(1024 * audio[:, ::FRAME_SAMPLES, :1], CHANNELS, axis=2),
-        text,
-        SECONDS,
-        fresh.ENCODED_AT_ONCE,
-    )
+    def fingerprint(self):
+        return 'of a test'
+
+
+def encoder():
+    return SceneEncoder(Encoders(), fresh.ENCODED_AT_ONCE)
 
 
 def crops(make, batch_size=4, pool=11, uses=1.0, folder=None, seed=7, **kwargs):
@@ -142,7 +146,7 @@ def recordings(tmp_path):
 
 
 def test_a_scene_depends_on_seed_and_number_alone(recordings):
-    make = SceneMaker(3, recordings, 5.0, whole=0.5)
+    make = SceneMaker(3, recordings, 5.0, unmixed=0.5)
     scenes = [make(i) for i in range(6)]
     again = pickle.loads(pickle.dumps(make))  # as a worker gets it
     for i in (5, 0, 3):
@@ -155,7 +159,7 @@ def test_a_scene_depends_on_seed_and_number_alone(recordings):
 
 
 def test_labels_are_balanced_and_a_share_is_whole(recordings):
-    make = SceneMaker(0, recordings, 5.0, whole=0.5)
+    make = SceneMaker(0, recordings, 5.0, unmixed=0.5)
     scenes = [make(i) for i in range(160)]
     whole = [scene for scene in scenes if not scene.events]
     assert 0.35 < len(whole) / 160 < 0.65
@@ -167,23 +171,23 @@ def test_labels_are_balanced_and_a_share_is_whole(recordings):
 
 
 def test_without_recordings_nothing_is_whole():
-    scene = SceneMaker(0, FoleySource(), 1.0, whole=1.0)(0)
+    scene = SceneMaker(0, FoleySource(), 1.0, unmixed=1.0)(0)
     assert scene.seconds == 1.0 and len(scene.audio) == SAMPLE_RATE
 
 
 def test_captions_use_other_names_of_a_sound(recordings):
     make = SceneMaker(1, recordings, 5.0)
     texts = collections.Counter(e.text for i in range(120) for e in make(i).events)
-    names = {*wording.variants('dog bark'), *wording.variants('rooster')}
+    names = {*label_text.variants('dog bark'), *label_text.variants('rooster')}
     assert set(texts) <= names and len(texts) > 5
     assert {'dog', 'barking dog', 'dog bark', 'cock-a-doodle-doo'} <= set(texts)
-    assert wording.variants('no such sound') == ('no such sound',)
+    assert label_text.variants('no such sound') == ('no such sound',)
 
 
 def test_names_know_each_other():
-    assert wording.variants('woof')[0] == 'woof' and 'rooster' in wording.variants(
+    assert label_text.variants('woof')[0] == 'woof' and 'rooster' in label_text.variants(
         'crowing rooster'
     )
-    for text, group in wording._SYNONYMS.items():
-        assert wording.variants(text) == group and len(set(group)) == len(group) > 1
+    for text, group in label_text._SYNONYMS.items():
+        assert label_text.variants(text) == group and len(set(group)) == len(group) > 1
         assert 'door' not in group  # of slams and creaks alike

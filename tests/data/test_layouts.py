@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from realaudio_jax.data import layouts, tfds_builders
+from realaudio_jax.data.scenes import unmixed_recordings
 from realaudio_jax.data.sources import Recordings
-from realaudio_jax.data.whole import whole_recordings
 
 
 def put_sounds(folder, *names, seconds=0.25):
@@ -239,9 +239,9 @@ def test_a_recordings_folder_may_be_any_of_them(dataset, tmp_path):
     assert recordings.pick(np.random.default_rng(0), 'event').text
 
 
-def test_whole_recordings_speak_in_their_own_captions(tmp_path):
+def test_unmixed_recordings_speak_in_their_own_captions(tmp_path):
     recordings = Recordings(clotho(tmp_path), 'train', tmp_path / 'cache', lambda line: None)
-    said = {scene.caption for scene in whole_recordings(0, recordings, 40, 10.0)}
+    said = {scene.caption for scene in unmixed_recordings(0, recordings, 40, 10.0)}
     assert said == {f'development sound, said in way {i}.' for i in range(1, 6)}
 
 

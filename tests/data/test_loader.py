@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from realaudio_jax.data.loader import InTurn, as_text, batches, scene_arrays
+from realaudio_jax.data.loader import as_text, batches, scene_arrays
 from realaudio_jax.typing import SAMPLE_RATE
 
 
@@ -85,21 +85,3 @@ def test_stored_scenes_get_one_shape():
             assert cut['onset_s'][horn] == pytest.approx(0.25 - start, abs=1e-6)
         assert cut['audio'].shape == (9600, 2) and (cut['offset_s'] <= 0.2 + 1e-6).all()
     assert as_text('x') == as_text(b'x') == 'x'
-
-
-@pytest.mark.parametrize('consumed', [1, 3, 5])
-def test_one_iterator_after_another_and_both_places_kept(consumed):
-    def make():
-        return InTurn(stream(4), 3, stream(5))
-
-    straight = make()
-    kept = [next(straight) for _ in range(6)]
-    firsts, seconds = stream(4), stream(5)
-    want = [next(firsts) for _ in range(3)] + [next(seconds) for _ in range(3)]
-    assert all(map(same, kept, want))
-    other = make()
-    for _ in range(consumed):
-        next(other)
-    restored = make()
-    restored.set_state(json.loads(json.dumps(other.get_state())))
-    assert all(same(next(restored), batch) for batch in kept[consumed:])

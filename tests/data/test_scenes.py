@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from realaudio_jax.data import scenes
-from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import SceneConfig, make_scene, make_scenes
-from realaudio_jax.data.sources import Clip, Recordings
+from realaudio_jax.data.sources import Clip, FoleySource, Recordings
 from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE
 
 ALONE = SceneConfig(ambience=0.0)

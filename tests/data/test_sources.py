@@ -5,10 +5,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from realaudio_jax.data import crops, wording
-from realaudio_jax.data.mixtures import FoleySource, MixedSource
+from realaudio_jax.data import label_text, signal
 from realaudio_jax.data.scenes import make_scene
-from realaudio_jax.data.sources import Clip, Recordings, held_out_files, is_held_out
+from realaudio_jax.data.sources import (
+    Clip,
+    FoleySource,
+    MixedSource,
+    Recordings,
+    held_out_files,
+    is_held_out,
+)
 from realaudio_jax.typing import SAMPLE_RATE
 
 
@@ -77,8 +83,8 @@ def test_files_may_lie_beside_the_metadata(small, tmp_path):
 
 def test_active_regions_are_where_the_sound_is():
     audio = np.concatenate([np.zeros(9600), tone(0.5), np.zeros(24000), tone(0.25)])
-    np.testing.assert_allclose(crops.active_regions(audio), [(0.2, 0.7), (1.2, 1.45)], atol=1e-9)
-    assert crops.active_regions(np.zeros(5000)) == ()
+    np.testing.assert_allclose(signal.active_regions(audio), [(0.2, 0.7), (1.2, 1.45)], atol=1e-9)
+    assert signal.active_regions(np.zeros(5000)) == ()
 
 
 def test_regions_of_the_metadata_are_used_and_cut_with_an_excerpt(small, tmp_path):
@@ -239,19 +245,19 @@ def test_random_crops_are_stereo_bounded_and_reproducible(small, tmp_path):
 def test_a_mono_sound_keeps_its_energy_when_panned():
     x = np.random.default_rng(0).standard_normal(24000).astype(np.float32)
     for seed in range(20):
-        out = crops.random_stereo(np.random.default_rng(seed), x)
+        out = signal.random_stereo(np.random.default_rng(seed), x)
         energy = np.square(out).sum() / (2 * np.square(x).sum())
         assert 0.97 < energy < 1.0 + 0.8**2 + 0.05  # widening by w adds w^2, w at most 0.8
 
 
 def test_labels_become_english():
-    assert wording.readable('walk t gravel')[0] == 'footstep on gravel'
-    assert wording.readable('556 auto rifle shot')[0] == 'automatic rifle shot'
-    assert wording.readable('bd', 'sonic_pi/bd_fat.flac')[0] == 'bass drum hit'
-    assert wording.readable('doorslam') == ('door slam',)
-    assert wording.readable('My_own sound') == ('my own sound',)
-    assert wording.readable('default') == ('default',)
-    assert wording.is_ambience('sea waves') and not wording.is_ambience('train brakes')
+    assert label_text.readable('walk t gravel')[0] == 'footstep on gravel'
+    assert label_text.readable('556 auto rifle shot')[0] == 'automatic rifle shot'
+    assert label_text.readable('bd', 'sonic_pi/bd_fat.flac')[0] == 'bass drum hit'
+    assert label_text.readable('doorslam') == ('door slam',)
+    assert label_text.readable('My_own sound') == ('my own sound',)
+    assert label_text.readable('default') == ('default',)
+    assert label_text.is_ambience('sea waves') and not label_text.is_ambience('train brakes')
 
 
 class Constant:

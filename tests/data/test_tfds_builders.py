@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from realaudio_jax import by_name
 from realaudio_jax.audio import to_pcm16
-from realaudio_jax.data import tfds_builders
+from realaudio_jax.data import DATASETS, tfds_builders
+from realaudio_jax.data.datasets import MixedScenes
 from realaudio_jax.data.loader import batches, scene_arrays
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.data.tfds_builders import AudioFolder, FoleyScenes, RecordedScenes, prepared
@@ -44,6 +46,24 @@ def test_foley_scenes_are_stored_and_read_without_tensorflow(tmp_path):
     assert list(tmp_path.rglob('*.array_record*'))
     batch = next(batches(stored, 2, 0, item_transform=scene_arrays(0.8)))
     assert batch['audio'].shape == (2, 38400, 2) and isinstance(str(batch['caption'][0]), str)
+
+
+def test_a_run_reads_its_scenes_from_a_builder_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv('REALAUDIO_CACHE', str(tmp_path))
+    dataset = by_name.find('tfds', DATASETS)(None, 0.4)
+    stored = {split: dataset.mixed(split, 2, 1.0, 3) for split in ('train', 'held_out')}
+    assert not list(tmp_path.rglob('*.array_record*'))  # not before a scene is asked for
+    scenes = {split: list(each.scenes) for split, each in stored.items()}
+    assert [len(each) for each in scenes.values()] == [2, 2]
+    expected = make_scenes(3, tfds_builders.FoleySource(), 2, 1.0)
+    for scene, wanted in zip(scenes['train'], expected, strict=True):
+        np.testing.assert_allclose(scene.audio, wanted.audio, atol=1e-4)
+        assert scene.caption == wanted.caption and len(scene.events) == len(wanted.events)
+        for a, b in zip(scene.events, wanted.events, strict=True):
+            assert a.text == b.text and abs(a.onset_s - b.onset_s) < 1e-6
+    assert len({each.digest for each in stored.values()}) == 2
+    assert dataset.mixed('train', 2, 1.0, 4).digest != stored['train'].digest
+    assert MixedScenes(None, 0.4).mixed('train', 2, 1.0, 3).digest != stored['train'].digest
 
 
 def test_other_arguments_never_find_old_data(tmp_path):

@@ -25,9 +25,15 @@ def recipe(student, teacher=toys.gaussian_teacher, **settings):
 
 
 def test_sequences_of_stages():
-    assert stages((64, 32, 16, 8, 4)) == ((64, 1), (32, 2), (16, 2), (8, 2), (4, 2))
-    assert stages((48, 24, 12, 4)) == ((48, 1), (24, 2), (12, 2), (4, 3))
-    assert stages((8,)) == ((8, 1),)
+    def pairs(steps):
+        return [(stage['student_steps'], stage['ratio']) for stage in stages(steps)]
+
+    assert pairs((64, 32, 16, 8, 4)) == [(64, 1), (32, 2), (16, 2), (8, 2), (4, 2)]
+    assert pairs((48, 24, 12, 4)) == [(48, 1), (24, 2), (12, 2), (4, 3)]
+    assert pairs((8,)) == [(8, 1)]
+    first, second = stages((8, 4), updates=3)
+    assert first['from_teacher'] and not second['from_teacher'] and second['updates'] == 3
+    assert second['target'] == 'previous' and second['name'] == 'progressive 4'
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,11 @@ def test_a_stage_by_dotted_path_is_the_recipe_with_its_settings(tmp_path, monkey
         teachers=None,
     )
     for stage in (first, second):
-        kept = {k: v for k, v in stage.items() if k not in ('updates', 'learning_rate', 'target')}
+        kept = {
+            k: v
+            for k, v in stage.items()
+            if k not in ('name', 'updates', 'learning_rate', 'target')
+        }
         made.append(registry.make(kept.pop('recipe'), available, **kept))
     assert isinstance(made[0], Progressive) and made[0].from_teacher
     assert type(made[1]).__name__ == 'KnowledgeDistillation' and made[1].teacher_steps == 16

@@ -3,9 +3,11 @@
 import contextlib
 import io
 import logging
+import os
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 from typing import NamedTuple
 
@@ -54,6 +56,15 @@ def as_tested(argument: str, release: pathlib.Path) -> str:
     return re.sub('=foley$', f'={release}', argument)
 
 
+def run_process(module: str, *arguments: str) -> None:
+    """What `common.go_on_as` runs in this process's place, beside it; prints what that prints."""
+    command = [sys.executable, '-m', module, *arguments]
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    print(ended.stdout)
+
+
 def walk(load_experiment, release: pathlib.Path, folder: pathlib.Path) -> Walk:
     """Runs the commands one after the other in a folder with sounds in it.
 
@@ -75,6 +86,8 @@ def walk(load_experiment, release: pathlib.Path, folder: pathlib.Path) -> Walk:
             patch.chdir(folder)
             for name, *arguments in commands():
                 module = load_experiment(name)
+                if hasattr(module, 'go_on_as'):
+                    patch.setattr(module, 'go_on_as', run_process)
                 arguments = [as_tested(argument, release) for argument in arguments]
                 sys.modules['experiments.common'].parse_flags([name, *arguments])
                 module.main([name])

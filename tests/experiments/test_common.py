@@ -1,3 +1,4 @@
+import os
 import pathlib
 import re
 import subprocess
@@ -199,3 +200,21 @@ def test_a_stop_ends_the_process_without_the_interpreters_own_end(tmp_path):
     )
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (130, 'said', 'stopped\n')
+
+
+def test_a_program_goes_on_as_another_with_its_status(tmp_path):
+    """As one process: the same number, what was printed before, and the other's exit status."""
+    (tmp_path / 'other.py').write_text(
+        'import os, sys\nprint(os.getpid(), *sys.argv[1:])\nsys.exit(7)\n'
+    )
+    code = (
+        'import os; from experiments.common import go_on_as; print(os.getpid(), "before"); '
+        'go_on_as("other", "--run=a b")'
+    )
+    environment = os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{CONFIGS.parent}'}
+    ended = subprocess.run(
+        [sys.executable, '-c', code], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 7, ended.stderr
+    before, after = ended.stdout.splitlines()
+    assert before == f'{after.split()[0]} before' and after.endswith(' --run=a b')

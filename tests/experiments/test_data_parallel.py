@@ -10,10 +10,11 @@ import tiny
 
 from realaudio_jax.distillation.progressive import Progressive
 from realaudio_jax.mesh import make_mesh
-from realaudio_jax.models.denoiser import PATH, Denoiser
+from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
 from realaudio_jax.random import random_key
 from realaudio_jax.release import denoiser_template
-from realaudio_jax.training.batches import ConditionDropout, prepare, to_batch
+from realaudio_jax.teachers import ConditionDropout
+from realaudio_jax.teachers.release import guided_denoiser, prepare, to_batch
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import create_state, with_learning_rate
 from realaudio_jax.typing import LATENT_CHANNELS, MAX_EVENTS, MAX_TEXT_TOKENS, TEXT_WIDTH
@@ -48,14 +49,20 @@ def test_a_distillation_step_on_four_devices_is_that_of_one(experiment):
     """With plain gradient descent the update is the gradient, so both are compared."""
     model = Denoiser(**tiny.CONFIG['denoiser'])
     teacher, student = (tiny.random_params(denoiser_template(model), seed) for seed in (1, 2))
-    as_teacher, as_student = experiment('distill').networks_of(model)
-    recipe = Progressive(jnp.int32(4), as_student, as_teacher, PATH, ratio=1, from_teacher=True)
+    recipe = Progressive(
+        jnp.int32(4),
+        functools.partial(as_denoiser, model),
+        functools.partial(guided_denoiser, model),
+        PATH,
+        ratio=1,
+        from_teacher=True,
+    )
     tx = with_learning_rate(optax.sgd)
     step = jax.jit(
         functools.partial(
             experiment('distill').train_step,
             tx=tx,
-            prepare=functools.partial(prepare, absence=ConditionDropout(), onset_weight=4.0),
+            prepare=functools.partial(prepare, dropout=ConditionDropout(), onset_weight=4.0),
             ema_decay=0.9,
         )
     )

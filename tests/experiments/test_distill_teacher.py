@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ import tiny_teacher
 from absl import flags
 from absl.testing import flagsaver
 
+from realaudio_jax.metrics.evaluation.run import finish_run
+from realaudio_jax.release import named_leaves
 from realaudio_jax.teachers import load_teacher
 
 # 1 s of sound, and attention in the middle alone, which compiles much sooner.
@@ -32,6 +35,12 @@ def main(experiment, monkeypatch):
     """`main(config, workdir, teacher)` runs the experiment as its command line would."""
     run = experiment('distill')
     flags.FLAGS.mark_as_parsed()
+
+    def go_on(module, *arguments):
+        assert module == 'experiments.evaluate' and arguments[0].startswith('--run=')
+        finish_run(pathlib.Path(arguments[0].removeprefix('--run=')))
+
+    monkeypatch.setattr(run, 'go_on_as', go_on)
 
     def call(config, workdir, teacher):
         values = dict(CONFIG=config, TEACHER=teacher, RECORDINGS=None)
@@ -54,7 +63,7 @@ def test_a_student_of_a_teacher(main, tmp_path, name):
 
     model = load_teacher(name, folder)
     student = model.load_student(tmp_path / 'run' / 'student')
-    begun = model.subject().student_params
+    begun, _ = model.initial_student()
     assert jax.tree.map(np.shape, student.params) == jax.tree.map(np.shape, begun)
     for path, leaf in jax.tree_util.tree_flatten_with_path(student.params)[0]:
         assert np.isfinite(leaf).all()
@@ -86,3 +95,23 @@ def test_flags_that_a_pretrained_teacher_ignores_are_refused(main, tmp_path):
             ValueError, match='no use of --student, --multi_teacher, --release; leave'
         ):
             main(config_of('distill_stable_audio_open'), tmp_path, 'somewhere')
+
+
+def test_an_adapter_of_a_pretrained_student_is_all_that_is_trained(main, tmp_path):
+    folder = WRITERS['stable_audio_open'](tmp_path / 'teacher')
+    config = config_of('distill_stable_audio_open').unlock()
+    config.rank, config.stages = 2, config.stages[-2:-1]
+    main(config.lock(), tmp_path / 'run', str(folder))
+    model = load_teacher('stable_audio_open', folder)
+    student, (begun, _) = model.load_student(tmp_path / 'run' / 'student'), model.initial_student()
+    ranks = {}
+    for (path, a), b in zip(named_leaves(student.params), jax.tree.leaves(begun), strict=True):
+        if a.ndim == 2 and min(a.shape) > 4:
+            values = np.linalg.svd(np.asarray(a) - np.asarray(b), compute_uv=False)
+            ranks[path] = int((values > 1e-3 * max(values[0], 1e-6)).sum())
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=path)
+    assert set(ranks.values()) == {2}, ranks
+    state = next((tmp_path / 'run' / 'checkpoints').glob('*/state'))
+    stored = sum(file.stat().st_size for file in state.rglob('*') if file.is_file())
+    assert stored < 4 * sum(leaf.nbytes for leaf in jax.tree.leaves(begun))

@@ -1,5 +1,6 @@
-"""Stages of a distillation run: from a config's fields, and from its list."""
+"""Stages of a distillation run, as a config lists them."""
 
+import json
 import types
 
 import jax
@@ -12,7 +13,7 @@ from realaudio_jax.distillation import Consistency, ContinuousConsistency, Energ
 from realaudio_jax.distillation.recipe import WeightedSum
 from realaudio_jax.noise import CosinePath
 
-SUBJECT = types.SimpleNamespace(
+SETUP = types.SimpleNamespace(
     student=lambda *given: None, teacher=lambda *given: None, path=CosinePath(), teachers=None
 )
 
@@ -29,14 +30,13 @@ def assert_same(found, wanted):
         np.testing.assert_array_equal(a, b)
 
 
-def test_fields_of_the_config_are_the_stages_built_by_hand(experiment, config):
-    stages = experiment('distill').plan(config, SUBJECT)
+def test_the_stages_of_the_config_are_those_built_by_hand(experiment, config):
+    stages = experiment('distill').plan(config, SETUP)
     shared = dict(
-        student=SUBJECT.student, teacher=SUBJECT.teacher, path=SUBJECT.path,
-        guidance_range=(1.0, 4.0),
-    )  # fmt: skip
+        student=SETUP.student, teacher=SETUP.teacher, path=SETUP.path, guidance_range=(1.0, 4.0)
+    )
     consistency = Consistency(jnp.float32(1 / 32), segments=(1, 2, 4, 8), **shared)
-    score = Energy(SUBJECT.student, SUBJECT.path, segments=(1, 2))
+    score = Energy(SETUP.student, SETUP.path, segments=(1, 2))
     wanted = {
         'progressive 4': Progressive(jnp.int32(4), ratio=1, from_teacher=True, **shared),
         'progressive 2': Progressive(jnp.int32(2), ratio=2, from_teacher=False, **shared),
@@ -53,19 +53,7 @@ def test_fields_of_the_config_are_the_stages_built_by_hand(experiment, config):
     assert [s.target_is_average for s in stages] == [False, False, True, True]
     assert [s.merge_weight for s in stages] == [1.0, 1.0, 1.0, 0.8]
     assert [s.updates for s in stages] == [2, 2, 2, 2]
-
-
-def test_a_list_of_stages_is_what_the_fields_describe(experiment, config):
-    run = experiment('distill')
-    by_fields = run.plan(config, SUBJECT)
-    assert run.takes_samples(config) and run.updates_on_scenes(config) == 6
-    config.stages = [dict(stage) for stage in run.settings_of(config)]
-    config.progressive.updates = config.consistency.updates = config.energy.updates = 0
-    by_list = run.plan(config, SUBJECT)
-    assert run.takes_samples(config) and run.updates_on_scenes(config) == 6
-    for a, b in zip(by_list, by_fields, strict=True):
-        assert_same(a.recipe, b.recipe)
-        assert a.__dict__ | {'recipe': None} == b.__dict__ | {'recipe': None}
+    assert [s.batches for s in stages] == ['scenes, 2'] * 3 + ['teacher_samples, 2']
 
 
 def test_a_stage_by_name_and_what_is_refused(experiment, config):
@@ -74,21 +62,19 @@ def test_a_stage_by_name_and_what_is_refused(experiment, config):
 
     def plan(*stages):
         config.stages = list(stages)
-        return run.plan(config, SUBJECT)
+        return run.plan(config, SETUP)
 
     (stage,) = plan(scm)
     assert isinstance(stage.recipe, ContinuousConsistency) and stage.recipe.segments == (1, 4)
-    assert stage.name == 'scm' and not run.takes_samples(config)
-    samples = scm | dict(data='teacher_samples')
-    assert len(plan(samples | dict(updates=0), scm, samples)) == 3  # no updates, no data
-    assert run.takes_samples(config) and run.updates_on_scenes(config) == 3
+    assert stage.name == 'scm' and stage.batches == 'scenes, 2'
+    samples = scm | dict(data='teacher_samples', batch_size=4)
+    assert [s.batches for s in plan(samples, scm)] == ['teacher_samples, 4', 'scenes, 2']
     lacking = [dict(recipe='scm', learning_rate=1e-4)]
     for stages, part in (
         (lacking, 'lacks updates'),
         ([dict(recipe='scm', updates=1)], 'lacks learning_rate'),
         ([scm | dict(target='average student')], "target is 'average student'"),
-        ([scm | dict(data='recordings')], "'recordings' after 'scenes'"),
-        ([samples, scm], "'scenes' after 'teacher_samples'"),
+        ([scm | dict(data='recordings')], "data is 'recordings', use one of 'scenes', "),
         ([scm | dict(merge_weight=0.5), scm], 'only the last stage'),
         ([scm | dict(segment=2)], "no setting 'segment'"),
         ([scm | dict(recipe={'scm': {}})], 'segments belongs to one recipe of the sum'),
@@ -96,3 +82,43 @@ def test_a_stage_by_name_and_what_is_refused(experiment, config):
         with pytest.raises(ValueError, match=part) as caught:
             plan(*stages)
         assert '\n' not in str(caught.value)
+
+
+class Counting:
+    """Batches that say whose they are and which; none when it is told to stop."""
+
+    def __init__(self, name):
+        self.name, self.done = name, 0
+
+    def __next__(self):
+        self.done += 1
+        return {'batch': f'{self.name} {self.done}'}
+
+    def get_state(self):
+        return self.done
+
+    def set_state(self, state):
+        self.done = state
+
+
+def test_a_stage_takes_its_own_batches_and_all_go_on_where_they_were(experiment, config):
+    run = experiment('distill')
+    config.stages = [
+        dict(recipe='scm', updates=3, learning_rate=1e-4, **more)
+        for more in ({}, {'data': 'teacher_samples'}, {}, {'batch_size': 5})
+    ]
+    stages = run.plan(config, SETUP)
+    names = {stage.batches for stage in stages}
+    assert len(names) == 3
+
+    def take(data, stages):
+        return [data.next(stage)['batch'] for stage in stages]
+
+    data = run.StageData({name: Counting(name) for name in names})
+    assert take(data, stages * 2) == [
+        'scenes, 2 1', 'teacher_samples, 2 1', 'scenes, 2 2', 'scenes, 5 1',
+        'scenes, 2 3', 'teacher_samples, 2 2', 'scenes, 2 4', 'scenes, 5 2',
+    ]  # fmt: skip
+    again = run.StageData({name: Counting(name) for name in names})
+    again.set_state(json.loads(json.dumps(data.get_state())))
+    assert take(again, stages) == take(data, stages)

@@ -15,10 +15,8 @@ import soundfile
 
 from realaudio_jax import low_rank
 from realaudio_jax.data import attribution
-from realaudio_jax.data.frozen_encoders import load_frozen_encoders
-from realaudio_jax.data.latent_cache import RandomCrops
-from realaudio_jax.data.mixtures import FoleySource
-from realaudio_jax.data.prepared import latent_scenes
+from realaudio_jax.data.cache import encode_scenes
+from realaudio_jax.data.datasets import MixedScenes
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
@@ -34,6 +32,7 @@ from realaudio_jax.release import (
     read_tensors,
 )
 from realaudio_jax.release_config import ReleaseConfig
+from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.loop import NonFiniteLossError
 from realaudio_jax.training.writers import MetricWriter
 
@@ -172,10 +171,10 @@ def test_muon_turns_the_matrices_of_blocks_alone(experiment):
 
 
 def test_a_student_goes_on_from_an_earlier_one(experiment, tiny_release):
-    generator = Generator(tiny_release)
-    subject_of, config = experiment('distill').subject_of, config_of('foley_distill')
-    first = subject_of(generator, config)
-    second = subject_of(generator, config, str(tiny_release / 'student.safetensors'))
+    generator, teacher = Generator(tiny_release), load_teacher('release', tiny_release)
+    setup_of, config = experiment('distill').setup_of, config_of('foley_distill')
+    first = setup_of(config, teacher)
+    second = setup_of(config, teacher, str(tiny_release / 'student.safetensors'))
     assert first.student_params is first.teacher_params is second.teacher_params
     same = jax.tree.map(np.array_equal, second.student_params, generator.params['student'])
     assert all(jax.tree.leaves(same))
@@ -236,29 +235,33 @@ def test_distill_run_leaves_a_release_a_table_and_a_report(own_data):
     assert 'Student against teacher' in page and 'Student against teacher' in own_data.printed
 
 
+class Scenes(MixedScenes):
+    """Foley alone, and other foley in place of recordings."""
+
+    def unmixed(self, count, seconds, seed):
+        return self.mixed('held_out', count, seconds, seed)
+
+
 def test_the_energy_stage_goes_part_of_the_way_and_leaves_alone_what_it_freezes(
     experiment, tiny_release, tmp_path, monkeypatch
 ):
-    """What it gives lies between the student before it and after it, by the config's share."""
+    """The result lies between the student before it and after it, by the merge weight."""
     run, config = experiment('distill'), config_of('foley_distill').unlock()
-    config.progressive.updates = config.consistency.updates = 0
-    config.energy.frozen = 'mlp_(in|out)/'
-    config.energy.answer_recordings = True
+    config.stages = config.stages[-1:]
+    config.stages[0] |= {'frozen': 'mlp_(in|out)/', 'merge_weight': 0.7}
+    config.teacher_samples.recordings, config.recordings = True, 4
+    teacher = load_teacher('release', tiny_release)
     sets, ends = [], []
-    monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
+    take = teacher.batches
+    monkeypatch.setattr(teacher, 'batches', lambda *a: sets.append(a[0]) or take(*a))
     monkeypatch.setattr(run, 'interpolate', lambda *a, go=run.interpolate: ends.append(a) or go(*a))
-    encoders = load_frozen_encoders(tiny_release)
-    scenes, recorded = (
-        latent_scenes(encoders, FoleySource(), 4, 1.0, seed, tmp_path) for seed in (0, 1)
-    )
-    subject = run.subject_of(Generator(tiny_release), config)
-
-    config.energy.share = 0.7
-    data = run.crops(config, subject, scenes, recorded, tmp_path)
-    between = run.distill(config, subject, data, tmp_path)
+    setup = run.setup_of(config, teacher)
+    stages = run.plan(config, setup)
+    data = run.stage_data(config, teacher, stages, Scenes(), 4, tmp_path)
+    between = run.distill(config, setup, stages, data, tmp_path)
 
     before, after, _ = ends[0]
-    jax.tree.map(np.testing.assert_array_equal, before, subject.student_params)
+    jax.tree.map(np.testing.assert_array_equal, before, setup.student_params)
     moved = {
         name: float(abs(a - b).max())
         for (name, a), b in zip(named_leaves(after), jax.tree.leaves(before), strict=True)
@@ -268,14 +271,15 @@ def test_the_energy_stage_goes_part_of_the_way_and_leaves_alone_what_it_freezes(
     assert len(frozen) == 2 and max(moved[name] for name in frozen) < 1e-7  # of averaging
     for a, b, c in zip(*map(jax.tree.leaves, (before, after, between)), strict=True):
         np.testing.assert_allclose(c, 0.3 * a + 0.7 * b, atol=1e-6)
-    stages = [json.loads(line)['stage'] for line in (tmp_path / 'metrics.jsonl').open()]
-    assert set(stages) == {'energy'}
+    written = [json.loads(line)['stage'] for line in (tmp_path / 'metrics.jsonl').open()]
+    assert set(written) == {'energy'} and len(sets) == 1
 
-    latents = np.split(sets[-1].arrays['latents'], 3)  # of the teacher, recorded, and both
-    np.testing.assert_array_equal(latents[1], recorded.arrays['latents'])
+    recorded = encode_scenes(teacher, Scenes().unmixed(4, 1.0, 0), tmp_path / 'latents').arrays
+    latents = np.split(sets[0].arrays['latents'], 3)  # of the teacher, recorded, and both
+    np.testing.assert_array_equal(latents[1], recorded['latents'])
     assert all((latents[2] != other).mean() > 0.9 for other in latents[:2])
     np.testing.assert_array_equal(
-        sets[-1].arrays['text'][4:], np.concatenate([recorded.arrays['text']] * 2)
+        sets[0].arrays['text'][4:], np.concatenate([recorded['text']] * 2)
     )
 
 
@@ -324,46 +328,43 @@ def test_an_adapter_of_the_student_is_all_that_is_trained(
     experiment, tiny_release, tmp_path, monkeypatch
 ):
     run, config = experiment('distill'), config_of('foley_distill').unlock()
-    for stage in (config.progressive, config.consistency, config.energy):
-        stage.updates = 0  # one recipe alone is compiled
-    config.rank, config.multi_teacher.updates, config.multi_teacher.trajectories = (
-        2,
-        2,
-        ((1, 1, 1), (2, 1, 0)),
+    stage = dict(
+        recipe='multi_teacher',
+        trajectories=((1, 1, 1), (2, 1, 0)),
+        data='scenes_and_recordings',
+        updates=2,
+        learning_rate=1e-3,
     )
-    generator = Generator(tiny_release)
+    config.stages, config.rank, config.recordings = [stage], 2, 4
+    generator, teacher = Generator(tiny_release), load_teacher('release', tiny_release)
     sources = [str(tiny_release), str(tiny_release / 'student.safetensors')]
-    subject = run.subject_of(generator, config, None, sources)
-    for of_release, of_file in jax.tree.leaves(subject.teachers):
+    setup = run.setup_of(config, teacher, None, sources)
+    for of_release, of_file in jax.tree.leaves(setup.teachers):
         np.testing.assert_array_equal(of_release, of_file)
-    encoders = load_frozen_encoders(tiny_release)
-    scenes = latent_scenes(encoders, FoleySource(), 4, 1.0, 0, tmp_path)
-    sets = []
-    monkeypatch.setattr(run, 'RandomCrops', lambda *a: sets.append(a[0]) or RandomCrops(*a))
-    data = run.crops(config, subject, scenes, scenes, tmp_path)
-    assert len(sets[-1].arrays['text']) == 8  # recordings stand beside the scenes
-    after = run.distill(config, subject, data, tmp_path / 'run')
+    sets, take = [], teacher.batches
+    monkeypatch.setattr(teacher, 'batches', lambda *a: sets.append(a[0]) or take(*a))
+    stages = run.plan(config, setup)
+    data = run.stage_data(config, teacher, stages, Scenes(), 4, tmp_path)
+    assert [len(each) for each in sets] == [8]  # recordings stand beside the scenes
+    after = run.distill(config, setup, stages, data, tmp_path / 'run')
     assert set(rank_of(after, generator.params['teacher'], 'self_qkv')) == {2}
     for trajectories in (((1, 1, 2),), ((2, -1, 0),)):
-        config.multi_teacher.trajectories = trajectories
+        config.stages = [stage | {'trajectories': trajectories}]
         with pytest.raises(ValueError, match='--multi_teacher gives 2, counted from 0'):
-            run.plan(config, subject)
-    config.multi_teacher.trajectories, config.energy.updates = ((1, 0, 0),), 1
-    with pytest.raises(ValueError, match='energy.share'):
-        run.plan(config, subject)
+            run.plan(config, setup)
 
     folder = tmp_path / 'release'
-    adapter = jax.tree.map(lambda x: x + 0.1, subject.student_params)
+    adapter = jax.tree.map(lambda x: x + 0.1, setup.student_params)
     save_release(folder, generator.config, {}, tiny_release)
     save_params(folder / 'student_adapter.safetensors', adapter)
-    gone_on = run.subject_of(generator, config, str(folder))
+    gone_on = run.setup_of(config, teacher, str(folder))
     for found, values in (
         (gone_on.base, generator.params['student']),
         (gone_on.student_params, adapter),
     ):
         jax.tree.map(np.testing.assert_array_equal, found, values)
     config.rank = 0
-    whole = run.subject_of(generator, config, str(folder)).student_params
+    whole = run.setup_of(config, teacher, str(folder)).student_params
     jax.tree.map(np.testing.assert_array_equal, whole, low_rank.add(gone_on.base, adapter))
 
 

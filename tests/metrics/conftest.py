@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
-from realaudio_jax.data.mixtures import FoleySource
 from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.data.sources import FoleySource
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.embedders.tower import load_tower
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig
@@ -74,7 +74,9 @@ def run(tower_release, tmp_path):
         'scenes': 4,
         'scene_seconds': 1.0,
         'foley_weight': 0.4,
-        'consistency': {'segments': [4], 'updates': 2},
+        'teacher': 'release',
+        'student_steps': [4],
+        'stages': [{'recipe': 'consistency', 'updates': 2}],
         'calibration_scenes': 2,
         'eval_scenes': 5,
         'eval_seconds': 1.0,

@@ -21,12 +21,12 @@ class Foley:
     """A kind of sound that can be synthesised.
 
     Attributes:
-      name: identifier, lower case with underscores.
-      texts: readable English wordings of the same sound, two or more. The last is kept out of
-        training: no caption made with it can be made with the others.
-      synthesize: `(rng, seconds | None) -> float32 [S] or [S, 2]` at 48 kHz, peak in (0, 1].
-        An event without `seconds` has its natural length, with it at most that length; an
-        ambience lasts `seconds` (10 when None).
+        name: identifier, lower case with underscores.
+        texts: readable English wordings of the same sound, two or more. The last is kept out of
+            training: no caption made with it can be made with the others.
+        synthesize: `(rng, seconds | None) -> float32 [S] or [S, 2]` at 48 kHz, peak in (0, 1]. An
+            event without `seconds` has its natural length, with it at most that length; an ambience
+            lasts `seconds` (10 when None).
     """
 
     name: str

@@ -42,12 +42,12 @@ def struck(
     contact of duration T excites modes up to about 1 / T.
 
     Args:
-      rng: source of randomness (shape of the body and place of the hit).
-      fundamental: lowest mode in Hz.
-      quality: Q; about 30 for wood or stone, 300 for glass, 1,000 and more for metal.
-      count: number of modes.
-      contact: contact time in seconds.
-      longest: upper bound of t60 in seconds.
+        rng: source of randomness (shape of the body and place of the hit).
+        fundamental: lowest mode in Hz.
+        quality: Q; about 30 for wood or stone, 300 for glass, 1,000 and more for metal.
+        count: number of modes.
+        contact: contact time in seconds.
+        longest: upper bound of t60 in seconds.
     """
     extra = 1.0 + rng.exponential(4.0, max(0, count - len(_BAR)))
     ratios = np.concatenate([_BAR * rng.uniform(0.93, 1.07, len(_BAR)), extra])

@@ -42,8 +42,8 @@ class SplitGenerator(np.random.Generator):
     of the other.
 
     Args:
-      rng: whose stream of bits goes on.
-      held_out: whether the sounds are kept out of training.
+        rng: whose stream of bits goes on.
+        held_out: whether the sounds are kept out of training.
     """
 
     def __init__(self, rng: np.random.Generator, held_out: bool):
@@ -154,10 +154,10 @@ def shaped(
     """Gaussian noise with magnitude `gain(Hz)`, unit variance, periodic over its length.
 
     Args:
-      rng: source of randomness.
-      n: length in samples.
-      gain: amplitude response at an array of frequencies in Hz.
-      channels: 1 gives [n]; more gives independent channels, [n, channels].
+        rng: source of randomness.
+        n: length in samples.
+        gain: amplitude response at an array of frequencies in Hz.
+        channels: 1 gives [n]; more gives independent channels, [n, channels].
     """
     bins = n // 2 + 1
     frequency = np.arange(bins) * (SAMPLE_RATE / n)
@@ -206,8 +206,8 @@ def partials(
     so the whole sum is one matrix product.
 
     Args:
-      frequencies, t60, gains, phases: Hz, seconds, amplitudes, radians, one per partial.
-      n: length in samples.
+        frequencies, t60, gains, phases: Hz, seconds, amplitudes, radians, one per partial.
+        n: length in samples.
     """
     frequencies = np.asarray(frequencies, float)
     block = 256
@@ -234,9 +234,9 @@ def tone(frequency: Mono, sharpness: Number = 0.0, phase: Number = 0.0) -> Mono:
     about sqrt(sharpness), so it hardly aliases.
 
     Args:
-      frequency: Hz at each sample, [S].
-      sharpness: 0 for a sine, else of the order 10 to 1000.
-      phase: starting phase in cycles.
+        frequency: Hz at each sample, [S].
+        sharpness: 0 for a sine, else of the order 10 to 1000.
+        phase: starting phase in cycles.
     """
     cycles = np.cumsum(frequency) / SAMPLE_RATE + phase
     if sharpness == 0.0:
@@ -305,11 +305,11 @@ def room(
     """`x` followed by early reflections and a diffuse tail.
 
     Args:
-      rng: source of randomness (each call is another room).
-      x: dry sound, [S].
-      t60: reverberation time in seconds.
-      wet: energy of the response over that of the direct sound, as an amplitude ratio.
-      bright: the tail is low-passed at this frequency, in Hz.
+        rng: source of randomness (each call is another room).
+        x: dry sound, [S].
+        t60: reverberation time in seconds.
+        wet: energy of the response over that of the direct sound, as an amplitude ratio.
+        bright: the tail is low-passed at this frequency, in Hz.
     """
     n = samples(t60)
     response = white(rng, n) * decay(n, t60)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.ndimage
 
-from realaudio_jax.data.latent_cache import frame_loudness
+from realaudio_jax.data.scene_encoder import frame_loudness
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips

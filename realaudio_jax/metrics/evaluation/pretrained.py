@@ -8,16 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from realaudio_jax.data.loader import batches
-from realaudio_jax.data.prepared import scene_source, teacher_scenes
+from realaudio_jax import by_name
+from realaudio_jax.data import DATASETS
+from realaudio_jax.data.cache import encode_scenes
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.metrics.similarity import step_coherence
 from realaudio_jax.noise import time_grid
 from realaudio_jax.random import random_key
 from realaudio_jax.report.tables import write_results
 from realaudio_jax.samplers import ddim
-from realaudio_jax.teachers import load_teacher
+from realaudio_jax.teachers import Teacher, load_teacher
 from realaudio_jax.training.loop import Progress
 from realaudio_jax.training.run_folder import finished_run, record_seconds
 from realaudio_jax.typing import PyTree
@@ -40,27 +40,25 @@ def evaluate_pretrained_run(
     """
     run, folder = finished_run(workdir)
     config, begin = run['config'] | dict(changes or {}), time.monotonic()
-    teacher = load_teacher(config['teacher'], run['inputs']['teacher'])
+    teacher = load_teacher(config['teacher'], run['inputs']['teacher'], config['dtype'])
     student = teacher.load_student(folder)
-    source = scene_source(run['inputs']['recordings'], config['foley_weight'], 'held_out')
+    dataset = by_name.find(config['dataset'], DATASETS, 'dataset')(
+        run['inputs']['recordings'], config['foley_weight']
+    )
     count, seed = config['eval_scenes'], config['seed']
     with Progress(count, 'scenes, held_out') as progress:
-        scenes = teacher_scenes(
+        scenes = encode_scenes(
             teacher,
-            source,
-            count,
-            config['scene_seconds'],
-            seed + 1,
+            dataset.mixed('held_out', count, config['scene_seconds'], seed + 1),
             workdir / 'latents',
-            lambda done, _: progress.update(done),
+            progress.update,
         )
-    subject = teacher.subject()
-    counts = config['consistency']['segments']
+    counts = config['student_steps']
     with Progress(2 * len(counts) + 1, 'evaluation') as progress:
         rows = coherence_rows(
-            subject,
+            teacher,
             student.params,
-            subject.to_batch(next(batches(scenes, count, seed))),
+            teacher.to_batch(scenes.rows(slice(None))),
             counts,
             config['eval_teacher_steps'],
             config['eval_guidance'],
@@ -73,7 +71,7 @@ def evaluate_pretrained_run(
 
 
 def coherence_rows(
-    subject: DistillationSetup,
+    teacher: Teacher,
     student_params: PyTree,
     batch: Batch,
     counts: Sequence[int],
@@ -85,7 +83,7 @@ def coherence_rows(
     """Mean latent cosine to the guided teacher's DDIM, of the student and of the teacher itself.
 
     Args:
-        subject: teacher and student.
+        teacher: and the networks of its student.
         student_params: of the trained student.
         batch: whose conditions are sampled; its latents give the shape alone.
         counts: steps to sample with.
@@ -101,16 +99,16 @@ def coherence_rows(
     x = jax.random.normal(random_key(seed), batch.latents.shape)
     scale = jnp.full(len(x), guidance, jnp.float32)
 
-    def teacher(params, c, grid):
-        return ddim(subject.teacher(params, c, scale), subject.path, x, grid)
+    def guided(params, c, grid):
+        return ddim(teacher.guided(params, c, scale), teacher.path, x, grid)
 
     def student(params, c, grid):
         step_size = jnp.full(len(x), 1.0 / (len(grid) - 1))
-        return ddim(subject.student(params, c, scale, step_size), subject.path, x, grid)
+        return ddim(teacher.student(params, c, scale, step_size), teacher.path, x, grid)
 
     models = {
         'student': (jax.jit(student), student_params),
-        'teacher': (jax.jit(teacher), subject.teacher_params),
+        'teacher': (jax.jit(guided), teacher.teacher_params),
     }
 
     def latents(model, steps):

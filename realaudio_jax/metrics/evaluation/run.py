@@ -76,7 +76,7 @@ def finish_run(
         return f'stopped; {done} kept: go on with python -m experiments.evaluate --run={run}'
 
     with stop_says(kept):
-        if finished_run(workdir)[0]['config'].get('teacher'):
+        if finished_run(workdir)[0]['config']['teacher'] != RELEASE:
             rows = evaluate_pretrained_run(workdir, changes)
             return f'{wide_table(rows)}\ndone: the student is in {workdir / STUDENT}'
         calibrate_run(workdir)
@@ -115,7 +115,7 @@ def evaluate_run(
     generator = Generator(release)
     tower, embedders = load_evaluators(release, embedder_weights)
     scenes, others = held_out_scenes(recordings, config['eval_scenes'], seconds, seed)
-    students = [SamplerConfig('student', steps) for steps in config['consistency']['segments']]
+    students = [SamplerConfig('student', steps) for steps in config['student_steps']]
     equal = equal_evaluations(students)
     teachers = [teacher for _, teacher in equal] + [REFERENCE]
     few = min(students, key=lambda sampler: abs(sampler.steps - 4))
@@ -194,7 +194,7 @@ def _write_page(
     )
     start = run['starts'][-1]
     taken = ', '.join(f'{step} {seconds:.0f}' for step, seconds in read_seconds(workdir).items())
-    updates = {name: c['updates'] for name, c in config.items() if 'updates' in _dict(c)}
+    updates = {_stage_name(stage): stage['updates'] for stage in config['stages']}
     facts = {
         'command': without_paths(start['command']),
         'revision': start.get('revision', ''),
@@ -221,8 +221,10 @@ def _write_page(
     )
 
 
-def _dict(value: Any) -> dict:
-    return value if isinstance(value, dict) else {}
+def _stage_name(stage: Mapping[str, Any]) -> str:
+    """The name of a stage, or that of its recipe."""
+    recipe = stage['recipe']
+    return stage.get('name') or (recipe if isinstance(recipe, str) else ' + '.join(recipe))
 
 
 def _played(sound: np.ndarray) -> np.ndarray:

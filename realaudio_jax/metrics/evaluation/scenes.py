@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from realaudio_jax.data.prepared import scene_source
+from realaudio_jax.data.datasets import scene_source
 from realaudio_jax.data.scenes import Scene, make_scenes
 from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.distances import Windows, distance_rows

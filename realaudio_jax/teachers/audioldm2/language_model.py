@@ -84,9 +84,9 @@ class LanguageModel(nn.Module):
     """GPT-2 without token embeddings; the defaults are GPT-2 (base).
 
     Attributes:
-      width: D; heads, layers, hidden: of the layers.
-      positions: the most places of a sequence.
-      epsilon: of the norms.
+        width: D; heads, layers, hidden: of the layers.
+        positions: the most places of a sequence.
+        epsilon: of the norms.
     """
 
     width: int = 768
@@ -108,11 +108,11 @@ class LanguageModel(nn.Module):
         """Final states and the updated key-value cache.
 
         Args:
-          x: inputs.
-          positions: of each.
-          bias: added to the scores of every query with every place in the cache.
-          cache: what was seen before.
-          at: where in the cache these places belong.
+            x: inputs.
+            positions: of each.
+            bias: added to the scores of every query with every place in the cache.
+            cache: what was seen before.
+            at: where in the cache these places belong.
         """
         x = x + nn.Embed(self.positions, self.width, name='wpe')(positions)
         seen = []
@@ -139,12 +139,12 @@ def generate(
     """Generates the `count` states that follow a prompt.
 
     Args:
-      model: the network.
-      params: its parameters.
-      prompt: inputs; the last is real in every item.
-      mask: True where the prompt is seen.
-      positions: of each input; what follows continues from the last.
-      count: G, at least 1.
+        model: the network.
+        params: its parameters.
+        prompt: inputs; the last is real in every item.
+        mask: True where the prompt is seen.
+        positions: of each input; what follows continues from the last.
+        count: G, at least 1.
     """
     batch, length, _ = prompt.shape
     places = length + count - 1
@@ -183,8 +183,8 @@ def read_language_model(folder: str | os.PathLike) -> tuple[LanguageModel, impor
     """The module that a folder's config describes, its names, and how many states it generates.
 
     Raises:
-      FileNotFoundError: no such folder or config.
-      ValueError: another model, or a variant that is not ported.
+        FileNotFoundError: no such folder or config.
+        ValueError: another model, or a variant that is not ported.
     """
     config = importing.read_json(os.path.join(folder, importing.CONFIG_NAME))
     head = config.get('architectures') == [CLASS_NAMES[1]]

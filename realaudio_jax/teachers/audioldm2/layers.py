@@ -79,8 +79,8 @@ class ResnetBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x))) + level))), with x projected where widths differ.
 
     Attributes:
-      features: channels of the result.
-      groups, epsilon: of the norms.
+        features: channels of the result.
+        groups, epsilon: of the norms.
     """
 
     features: int
@@ -165,8 +165,8 @@ class Downsample(nn.Module):
     """Convolution with stride 2.
 
     Attributes:
-      before: rows and columns of zeros before the plane: 1, or 0 as the autoencoder has it. There
-        is always one behind it.
+        before: rows and columns of zeros before the plane: 1, or 0 as the autoencoder has it. There
+            is always one behind it.
     """
 
     before: int = 1

@@ -19,10 +19,10 @@ def log_mel_frames(
     """Log-mel frames, one for each hop.
 
     Args:
-      sound: samples in [-1, 1], S a multiple of `hop` and at least 1024.
-      sample_rate: Hz.
-      bands: M.
-      hop: samples.
+        sound: samples in [-1, 1], S a multiple of `hop` and at least 1024.
+        sample_rate: Hz.
+        bands: M.
+        hop: samples.
     """
     reach = -(-WINDOW // hop)  # hops that a window touches; odd, to be centred on one
     reach += 1 - reach % 2

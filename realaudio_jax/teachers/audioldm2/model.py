@@ -44,15 +44,15 @@ class Networks:
     The defaults are AudioLDM 2 (base).
 
     Attributes:
-      clap, t5: text encoders.
-      projection, language_model: what joins their states and continues them.
-      unet, autoencoder, vocoder: noise, planes, samples.
-      schedule: of the noise.
-      scaling: what the autoencoder's latents are multiplied by.
-      generated: states that the language model makes.
-      trained_frames: latent frames that the U-Net was trained on.
-      sample_rate: Hz.
-      bands: of the log-mel planes.
+        clap, t5: text encoders.
+        projection, language_model: what joins their states and continues them.
+        unet, autoencoder, vocoder: noise, planes, samples.
+        schedule: of the noise.
+        scaling: what the autoencoder's latents are multiplied by.
+        generated: states that the language model makes.
+        trained_frames: latent frames that the U-Net was trained on.
+        sample_rate: Hz.
+        bands: of the log-mel planes.
     """
 
     clap: ClapText = ClapText()
@@ -93,7 +93,7 @@ class Networks:
         """L for a clip.
 
         Raises:
-          ValueError: shorter than a latent frame, longer than the model was trained for, or NaN.
+            ValueError: shorter than a latent frame, longer than the model was trained for, or NaN.
         """
         shortest = self.latent_samples / self.sample_rate
         if not shortest <= seconds <= self.max_seconds:
@@ -109,9 +109,9 @@ class Tokens:
     """Token ids of prompts for both text encoders.
 
     Attributes:
-      clap_ids, clap_mask: of CLAP.
-      ids, mask: of FLAN-T5.
-      length: of FLAN-T5, with what the original would count as padding, see `projection.places`.
+        clap_ids, clap_mask: of CLAP.
+        ids, mask: of FLAN-T5.
+        length: of FLAN-T5, with what the original would count as padding, see `projection.places`.
     """
 
     clap_ids: Leaf['B T']
@@ -126,8 +126,8 @@ class Prompt:
     """Conditioning states of a prompt, which the U-Net attends to.
 
     Attributes:
-      generated: states of the language model.
-      text: states of FLAN-T5; text_mask: real tokens.
+        generated: states of the language model.
+        text: states of FLAN-T5; text_mask: real tokens.
     """
 
     generated: Leaf['B G E']
@@ -151,8 +151,8 @@ def parameter_shapes(networks: Networks, names: Sequence[str] | None = None) -> 
     """Parameters as `jax.ShapeDtypeStruct`, by the names of `Networks`.
 
     Args:
-      networks: of a teacher or a student.
-      names: of the networks wanted; None is all.
+        networks: of a teacher or a student.
+        names: of the networks wanted; None is all.
     """
     n = networks
     f32, i32 = np.float32, np.int32
@@ -188,8 +188,8 @@ def condition(networks: Networks, params: PyTree, tokens: Tokens) -> Conditionin
     """Encodes prompts and, beside each, the empty prompt of the same padded length.
 
     Args:
-      networks, params: the model.
-      tokens: [2 B ...], the prompts, then as many empty ones.
+        networks, params: the model.
+        tokens: [2 B ...], the prompts, then as many empty ones.
     """
     dtype = _dtype(params['unet'])
 
@@ -227,10 +227,10 @@ def network(
     first step, where there is less noise than it knows, it sees the first.
 
     Args:
-      networks, params: of a teacher, or of a student.
-      prompt: what to make.
-      guidance_scale: embedded scale of a student; None for a teacher.
-      step_size: of a student, in [0, 1]; None for a teacher.
+        networks, params: of a teacher, or of a student.
+        prompt: what to make.
+        guidance_scale: embedded scale of a student; None for a teacher.
+        step_size: of a student, in [0, 1]; None for a teacher.
     """
     kind = _dtype(params['unet'])
     states = prompt.generated.astype(kind), prompt.text.astype(kind), prompt.text_mask
@@ -261,8 +261,8 @@ def bind(
     """The U-Net as `denoise(x_t [B L C], t [B]) -> x_0`: a teacher not guided, or a student.
 
     Args:
-      networks, params, guidance_scale, step_size: see `network`.
-      conditioning: of which the prompt is seen.
+        networks, params, guidance_scale, step_size: see `network`.
+        conditioning: of which the prompt is seen.
     """
     schedule = networks.schedule
     apply = network(networks, params, conditioning.prompt, guidance_scale, step_size)
@@ -325,9 +325,9 @@ def encode(
     """Encodes mono sound to scaled latents.
 
     Args:
-      networks, params: the model.
-      sound: at the model's rate; S = L * latent_samples, at least 1024.
-      noise: standard normal, for a draw from the posterior; None for its mean.
+        networks, params: the model.
+        sound: at the model's rate; S = L * latent_samples, at least 1024.
+        noise: standard normal, for a draw from the posterior; None for its mean.
     """
     mel = log_mel_frames(sound, networks.sample_rate, networks.bands, networks.hop)
     mean, log_variance = networks.autoencoder.apply(

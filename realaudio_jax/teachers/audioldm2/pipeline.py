@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.data.array_cache import cache_key, weights_digest
-from realaudio_jax.distillation.setup import DistillationSetup
+from realaudio_jax.data.cache import cache_key, weights_digest
+from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models import roberta
+from realaudio_jax.noise import Denoise, NoisePath
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys, item_noise
 from realaudio_jax.teachers import importing, t5
 from realaudio_jax.teachers.audioldm2 import (
-    distilling,
     language_model,
     layers,
     model,
@@ -32,7 +32,14 @@ from realaudio_jax.teachers.audioldm2 import (
     vae,
     vocoder,
 )
-from realaudio_jax.teachers.distilling import Student, load_student, padded, sample_student
+from realaudio_jax.teachers.pretrained import (
+    PretrainedTeacher,
+    Student,
+    padded,
+    sample_student,
+    student_networks,
+    whole_batch,
+)
 from realaudio_jax.typing import Array, Float, PyTree
 
 CLASS_NAME = 'AudioLDM2Pipeline'
@@ -46,14 +53,16 @@ _encode = jax.jit(model.encode, static_argnums=0)
 _decode = jax.jit(model.decode, static_argnums=0)
 
 
-class AudioLDM2:
+class AudioLDM2(PretrainedTeacher):
     """AudioLDM 2, loaded from a checkpoint.
 
     Args:
-      networks: its modules and numbers.
-      params: of each, by the names of `Networks`.
-      tokenizer: of FLAN-T5; clap_tokenizer: of CLAP.
+        networks: its modules and numbers.
+        params: of each, by the names of `Networks`.
+        tokenizer: of FLAN-T5; clap_tokenizer: of CLAP.
     """
+
+    name, predictors = 'audioldm2', PREDICTORS
 
     def __init__(
         self,
@@ -64,15 +73,20 @@ class AudioLDM2:
     ):
         self.networks, self.params = networks, params
         self.tokenizer, self.clap_tokenizer = tokenizer, clap_tokenizer
-        student = functools.partial(model.bind, distilling.student_networks(networks))
+        self._student_networks = student_networks(networks, 'unet')
         self._sample_student = jax.jit(
-            functools.partial(sample_student, student, networks.schedule.path), static_argnums=3
+            functools.partial(sample_student, self.student, self.path), static_argnums=3
         )
 
     @property
     def sample_rate(self) -> int:
         """Hz."""
         return self.networks.sample_rate
+
+    @property
+    def path(self) -> NoisePath:
+        """The noise path of its schedule."""
+        return self.networks.schedule.path
 
     def require_seconds(self, seconds: float) -> None:
         """Raises a ValueError for a duration that the model cannot generate."""
@@ -82,11 +96,11 @@ class AudioLDM2:
         """Token ids of prompts, followed by those of as many empty prompts, for `model.condition`.
 
         Args:
-          prompts: any number.
-          length: tokens of FLAN-T5 to count, with padding; each prompt's own where it is None.
+            prompts: any number.
+            length: tokens of FLAN-T5 to count, with padding; each prompt's own where it is None.
 
         Raises:
-          ValueError: a prompt has more tokens than either encoder takes.
+            ValueError: a prompt has more tokens than either encoder takes.
         """
         texts = [*prompts, *[''] * len(prompts)]
         clap_ids, clap_mask = t5.trimmed(*self.clap_tokenizer.encode(texts))
@@ -129,7 +143,7 @@ class AudioLDM2:
     def encode_scenes(
         self, audio: Float[np.ndarray, 'B S 2'], captions: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Arrays for `distilling.to_batch`: latents, and what is made of captions and of ''."""
+        """Arrays for `to_batch`: latents, and what is made of captions and of ''."""
         latents, c = self.encode(audio.mean(axis=-1)), self.condition(captions)
         text, mask = padded(c.prompt.text, c.prompt.text_mask, self.tokenizer.max_tokens)
         real = np.asarray(c.empty.text_mask).any(axis=0)
@@ -152,14 +166,45 @@ class AudioLDM2:
             weights=weights_digest([self.params[name] for name in read]),
         )
 
-    def load_student(self, folder: str | os.PathLike) -> Student:
-        """Loads a distilled student; see `teachers.distilling.load_student`."""
-        return load_student(folder, 'audioldm2', distilling.student_shapes(self.networks))
+    @staticmethod
+    def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
+        """A recipe's batch from rows of `encode`.
 
-    def subject(self, text: float = 0.0) -> DistillationSetup:
-        """The U-Net as teacher and its initial student; see `distilling.subject`."""
-        params = {name: self.params[name] for name in PREDICTORS}
-        return distilling.subject(self.networks, params, text)
+        The text of the empty prompt, kept without its padding, is padded to that of the prompts.
+        """
+        text, empty = (np.asarray(arrays[name], np.float32) for name in ('text', 'empty_text'))
+        behind = [(0, 0), (0, text.shape[1] - empty.shape[1])]
+        conditioning = model.Conditioning(
+            prompt=model.Prompt(
+                np.asarray(arrays['generated'], np.float32), text, arrays['text_mask']
+            ),
+            empty=model.Prompt(
+                np.asarray(arrays['empty_generated'], np.float32),
+                np.pad(empty, [*behind, (0, 0)]),
+                np.pad(np.ones(empty.shape[:2], bool), behind),
+            ),
+        )
+        return whole_batch(arrays, conditioning)
+
+    def guided(
+        self, params: PyTree, conditioning: model.Conditioning, guidance_scale: Float[Array, 'B']
+    ) -> Denoise:
+        """The U-Net with guidance away from the empty prompt."""
+        return model.as_teacher(self.networks)(params, conditioning, guidance_scale)
+
+    def student(
+        self,
+        params: PyTree,
+        conditioning: model.Conditioning,
+        guidance_scale: Float[Array, 'B'],
+        step_size: Float[Array, 'B'],
+    ) -> Denoise:
+        """The same network, with scale and step size as inputs."""
+        return model.bind(self._student_networks, params, conditioning, guidance_scale, step_size)
+
+    def student_shapes(self) -> PyTree:
+        """Shapes of a student's parameters."""
+        return model.parameter_shapes(self._student_networks, ('unet',))
 
     @pinned_settings()
     def generate(
@@ -175,16 +220,16 @@ class AudioLDM2:
         """Generates mono sound in [-1, 1] at `networks.sample_rate`.
 
         Args:
-          prompts: what is heard; '' for anything.
-          seconds: duration.
-          steps: of DDIM, two evaluations of the U-Net each.
-          guidance_scale: 1 for none.
-          seed: of the first item; the next ones follow.
-          noise: where to start; from the seeds where it is None.
-          student: sample this instead of the teacher, at one evaluation a step.
+            prompts: what is heard; '' for anything.
+            seconds: duration.
+            steps: of DDIM, two evaluations of the U-Net each.
+            guidance_scale: 1 for none.
+            seed: of the first item; the next ones follow.
+            noise: where to start; from the seeds where it is None.
+            student: sample this instead of the teacher, at one evaluation a step.
 
         Raises:
-          ValueError: a prompt too long, or a duration or number of steps that is not supported.
+            ValueError: a prompt too long, or a duration or number of steps that is not supported.
         """
         frames = self.networks.latent_frames(seconds)  # checked before anything is computed
         samples = round(seconds * self.sample_rate)
@@ -208,14 +253,14 @@ def load(folder: str | os.PathLike, dtype: str = 'float32') -> AudioLDM2:
     """Loads a checkpoint from the folder that its authors publish.
 
     Args:
-      folder: as `save_pretrained` of diffusers writes it.
-      dtype: of the parameters and so of the arithmetic: 'float32', 'bfloat16' or 'float16'.
-        FLAN-T5, whose activations exceed float16, is then kept in float32.
+        folder: as `save_pretrained` of diffusers writes it.
+        dtype: of the parameters and so of the arithmetic: 'float32', 'bfloat16' or 'float16'.
+            FLAN-T5, whose activations exceed float16, is then kept in float32.
 
     Raises:
-      FileNotFoundError: no such folder.
-      ValueError: another dtype; or the folder is another model, half-downloaded, damaged, of an
-        older layout, or of numbers that are no floats.
+        FileNotFoundError: no such folder.
+        ValueError: another dtype; or the folder is another model, half-downloaded, damaged, of an
+            older layout, or of numbers that are no floats.
     """
     if dtype not in DTYPES:
         raise ValueError(f'no precision {dtype!r}: choose one of {", ".join(DTYPES)}')
@@ -235,10 +280,10 @@ def read_networks(folder: str | os.PathLike) -> tuple[model.Networks, dict]:
     """What the configs in a folder describe, and how each network's weights are imported.
 
     Returns:
-      The networks; and by network its folder and the arguments of `importing.import_params`.
+        The networks; and by network its folder and the arguments of `importing.import_params`.
 
     Raises:
-      FileNotFoundError, ValueError: see `load`.
+        FileNotFoundError, ValueError: see `load`.
     """
     folder = pathlib.Path(folder)
     importing.read_model_config(folder, CLASS_NAME, 'model_index.json')

@@ -20,7 +20,7 @@ class Projection(nn.Module):
     """Projects both text encodings and adds start and end tokens around each.
 
     Attributes:
-      width: D, of the language model.
+        width: D, of the language model.
     """
 
     width: int = 768
@@ -32,8 +32,8 @@ class Projection(nn.Module):
         """The sequence, N = T + 5.
 
         Args:
-          clap: CLAP's embedding of the prompt.
-          text: states of FLAN-T5.
+            clap: CLAP's embedding of the prompt.
+            text: states of FLAN-T5.
         """
         clap = nn.Dense(self.width, name='projection')(clap[:, None])
         text = nn.Dense(self.width, name='projection_1')(text)
@@ -57,8 +57,8 @@ def places(
     position it would have after `length` tokens, however many the array has room for.
 
     Args:
-      text_mask: True at tokens of FLAN-T5.
-      length: tokens with their padding, as the original would count them.
+        text_mask: True at tokens of FLAN-T5.
+        length: tokens with their padding, as the original would count them.
     """
     batch, tokens = text_mask.shape
     seen = jnp.ones((batch, 4), bool)
@@ -71,8 +71,8 @@ def read_projection(folder: str | os.PathLike) -> Projection:
     """The module that a folder's config describes.
 
     Raises:
-      FileNotFoundError: no such folder or config.
-      ValueError: another model, or the variant for speech.
+        FileNotFoundError: no such folder or config.
+        ValueError: another model, or the variant for speech.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     # The original misspells its key.

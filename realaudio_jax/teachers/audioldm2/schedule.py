@@ -28,11 +28,11 @@ class Schedule:
     """Table of noise levels and choice of time steps; the defaults are AudioLDM 2's.
 
     Attributes:
-      first, last: b_0 and b_1 of equation (1).
-      steps: N.
-      offset: o.
-      to_data: whether sampling ends at clean data instead.
-      prediction: what the network predicts, see `noise`.
+        first, last: b_0 and b_1 of equation (1).
+        steps: N.
+        offset: o.
+        to_data: whether sampling ends at clean data instead.
+        prediction: what the network predicts, see `noise`.
     """
 
     first: float = 0.0015
@@ -52,7 +52,7 @@ class Schedule:
         """The times that bound `count` sampling steps, for `samplers.ddim`.
 
         Raises:
-          ValueError: no step, or more than the table has.
+            ValueError: no step, or more than the table has.
         """
         most = self.steps - self.offset
         if not 1 <= count <= most:
@@ -67,8 +67,8 @@ def read_schedule(folder: str | os.PathLike) -> Schedule:
     """The schedule that a folder's scheduler_config.json describes.
 
     Raises:
-      FileNotFoundError: no such folder or config.
-      ValueError: another scheduler, or settings that are not ported.
+        FileNotFoundError: no such folder or config.
+        ValueError: another scheduler, or settings that are not ported.
     """
     config = importing.read_model_config(folder, CLASS_NAME, 'scheduler_config.json')
     fields = {

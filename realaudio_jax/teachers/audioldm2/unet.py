@@ -107,15 +107,16 @@ class Stage(nn.Module):
     """Residual blocks of one level, each followed by that level's transformers.
 
     Attributes:
-      features: channels.
-      blocks: how many residual blocks.
-      sees: what each transformer attends to besides the plane: None for nothing, 0 for what the
-        language model generated, 1 for the states of the text; () for a level that does not attend.
-      heads, depth: of the transformers.
-      groups, epsilon: of the norms.
-      resample: 'down', 'up' or None: what follows.
-      bare: residual blocks at the end that no transformers follow (the middle has one).
-      again: computes its blocks again for the gradient rather than keep what they computed.
+        features: channels.
+        blocks: how many residual blocks.
+        sees: what each transformer attends to besides the plane: None for nothing, 0 for what the
+            language model generated, 1 for the states of the text; () for a level that does not
+            attend.
+        heads, depth: of the transformers.
+        groups, epsilon: of the norms.
+        resample: 'down', 'up' or None: what follows.
+        bare: residual blocks at the end that no transformers follow (the middle has one).
+        again: computes its blocks again for the gradient rather than keep what they computed.
     """
 
     features: int
@@ -141,11 +142,12 @@ class Stage(nn.Module):
         """The output plane of the level, and the planes for the skip connections.
 
         Args:
-          x: the plane.
-          level: embedding of the noise level; of as many items as x, or of fewer, see `tile_like`.
-          contexts: what the transformers may attend to.
-          skips: planes to join, the last first; None on the way down.
-          size: of the plane after going up.
+            x: the plane.
+            level: embedding of the noise level; of as many items as x, or of fewer, see
+                `tile_like`.
+            contexts: what the transformers may attend to.
+            skips: planes to join, the last first; None on the way down.
+            size: of the plane after going up.
         """
         kinds = ResnetBlock, SpatialTransformer
         residual, attending = map(nn.remat, kinds) if self.again else kinds
@@ -175,15 +177,15 @@ class UNet(nn.Module):
     """U-Net that predicts noise; the defaults are AudioLDM 2 (base).
 
     Attributes:
-      latent_channels: of a cell, in and out.
-      channels: of each level, from the full plane inwards.
-      attends: whether a level attends.
-      heads: of each level's attention.
-      sees: of each level, see `Stage`.
-      blocks: residual blocks of a level on the way down; one more on the way up.
-      depth: blocks of each transformer.
-      groups, epsilon: of the norms.
-      distilled: is it a student, told guidance scale and step size.
+        latent_channels: of a cell, in and out.
+        channels: of each level, from the full plane inwards.
+        attends: whether a level attends.
+        heads: of each level's attention.
+        sees: of each level, see `Stage`.
+        blocks: residual blocks of a level on the way down; one more on the way up.
+        depth: blocks of each transformer.
+        groups, epsilon: of the norms.
+        distilled: is it a student, told guidance scale and step size.
     """
 
     latent_channels: int = 8
@@ -211,11 +213,11 @@ class UNet(nn.Module):
         """Predicts the noise.
 
         Args:
-          x: noisy latents; M divisible by 2 for each level but the last, N any length.
-          step: of the DDPM table, from 0; fractions are allowed.
-          generated: states that the language model made of the prompts: P = n B, see the module.
-          text: states of FLAN-T5; text_mask: real tokens.
-          guidance_scale, step_size: of a student; a teacher has none.
+            x: noisy latents; M divisible by 2 for each level but the last, N any length.
+            step: of the DDPM table, from 0; fractions are allowed.
+            generated: states that the language model made of the prompts: P = n B, see the module.
+            text: states of FLAN-T5; text_mask: real tokens.
+            guidance_scale, step_size: of a student; a teacher has none.
         """
         contexts = ((generated, None), (text, text_mask))
         width = self.channels[0]
@@ -274,8 +276,8 @@ def read_unet(folder: str | os.PathLike) -> tuple[UNet, int]:
     """The module that a folder's config describes, and the latent frames it was trained on.
 
     Raises:
-      FileNotFoundError: no such folder or config.
-      ValueError: another model, or a variant that is not ported.
+        FileNotFoundError: no such folder or config.
+        ValueError: another model, or a variant that is not ported.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     down = config.get('down_block_types', ())

@@ -110,10 +110,10 @@ class Autoencoder(nn.Module):
     """AudioLDM 2's autoencoder of log-mel spectrograms; the defaults are the base model's.
 
     Attributes:
-      channels: of each resolution, from the full plane inwards.
-      latent_channels: of a cell.
-      blocks: residual blocks of a resolution on the way in; one more on the way out.
-      groups: of the norms.
+        channels: of each resolution, from the full plane inwards.
+        latent_channels: of a cell.
+        blocks: residual blocks of a resolution on the way in; one more on the way out.
+        groups: of the norms.
     """
 
     channels: tuple[int, ...] = (128, 256, 512)
@@ -142,7 +142,7 @@ class Autoencoder(nn.Module):
         """Mean and log-variance of the latents, the latter kept within -30 and 20.
 
         Args:
-          mel: log-mel frames; N and M multiples of `factor`.
+            mel: log-mel frames; N and M multiples of `factor`.
         """
         moments = self.quant_conv(self.encoder(mel[..., None]))
         mean, log_variance = jnp.split(moments, 2, axis=-1)
@@ -157,8 +157,8 @@ def read_autoencoder(folder: str | os.PathLike) -> tuple[Autoencoder, float]:
     """The module that a folder's config describes, and what its latents are multiplied by.
 
     Raises:
-      FileNotFoundError: no such folder or config.
-      ValueError: another model, or a variant that is not ported.
+        FileNotFoundError: no such folder or config.
+        ValueError: another model, or a variant that is not ported.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     levels = len(config.get('block_out_channels', ()))

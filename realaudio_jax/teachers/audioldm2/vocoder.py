@@ -31,9 +31,9 @@ class TransposedConv(nn.Module):
     remainders a convolution over frames, so no product is with a zero between frames.
 
     Attributes:
-      features: channels of the result.
-      window: taps.
-      stride: samples a frame; (window - stride) // 2 are cut at each end.
+        features: channels of the result.
+        window: taps.
+        stride: samples a frame; (window - stride) // 2 are cut at each end.
     """
 
     features: int
@@ -81,11 +81,11 @@ class Vocoder(nn.Module):
     """HiFi-GAN vocoder: log-mel frames to samples; the defaults are AudioLDM 2's at 16 kHz.
 
     Attributes:
-      width: channels of the first layer, halved at each rise of the rate.
-      rates: samples a sample becomes, at each rise.
-      windows: taps of each transposed convolution.
-      block_windows, block_dilations: of the residual blocks side by side.
-      slope: of the activations below zero.
+        width: channels of the first layer, halved at each rise of the rate.
+        rates: samples a sample becomes, at each rise.
+        windows: taps of each transposed convolution.
+        block_windows, block_dilations: of the residual blocks side by side.
+        slope: of the activations below zero.
     """
 
     width: int = 1024
@@ -130,8 +130,8 @@ def read_vocoder(folder: str | os.PathLike) -> tuple[Vocoder, int, int]:
     """The module that a folder's config describes, its sample rate (Hz) and mel bands.
 
     Raises:
-      FileNotFoundError: no such folder or config.
-      ValueError: another model, or a variant that is not ported.
+        FileNotFoundError: no such folder or config.
+        ValueError: another model, or a variant that is not ported.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {

@@ -23,10 +23,10 @@ class Conditioning:
     """Text states and duration of a batch.
 
     Attributes:
-      text: states of the text encoder; text_mask: real tokens.
-      seconds: duration of the sound.
-      local: of each frame, latents to be kept and behind them 1 where they are; None is not told,
-        which is not the same as all zero.
+        text: states of the text encoder; text_mask: real tokens.
+        seconds: duration of the sound.
+        local: of each frame, latents to be kept and behind them 1 where they are; None is not told,
+            which is not the same as all zero.
     """
 
     text: Leaf['B T I']
@@ -43,9 +43,9 @@ class Duration(nn.Module):
     """Embeds a duration in seconds; the defaults are those of the published models.
 
     Attributes:
-      width: of the vector.
-      features: Fourier features.
-      low, high: the range in seconds, mapped to [0, 1]; numbers beyond are clipped.
+        width: of the vector.
+        features: Fourier features.
+        low, high: the range in seconds, mapped to [0, 1]; numbers beyond are clipped.
     """
 
     width: int = 768
@@ -67,7 +67,7 @@ def read_duration(folder: str | os.PathLike) -> Duration:
     """The module that a folder's config describes.
 
     Raises:
-      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+        FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {'output_dim': 'width', 'fourier_dim': 'features', 'min_val': 'low', 'max_val': 'high'}
@@ -87,8 +87,8 @@ def import_duration(folder: str | os.PathLike, dtype: Any = np.float32) -> tuple
     """The duration embedder in a folder saved by diffusers, and its parameters.
 
     Args:
-      folder: `duration_embedder` of Stable Audio 3.
-      dtype: of the parameters; None keeps each as it is stored.
+        folder: `duration_embedder` of Stable Audio 3.
+        dtype: of the parameters; None keeps each as it is stored.
     """
     model = read_duration(folder)
     shapes = parameter_shapes(model)

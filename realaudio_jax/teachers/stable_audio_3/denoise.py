@@ -39,11 +39,11 @@ def bind(
     What does not depend on x_t and t is computed here, once.
 
     Args:
-      networks: a teacher's, or those of `distilling.student_networks`.
-      params: their parameters; the networks compute in the precision of these.
-      conditioning: what to make.
-      guidance_scale: embedded scale of a student; None for a teacher.
-      step_size: of a student, in [0, 1]; None for a teacher.
+        networks: a teacher's, or those of `distilling.student_networks`.
+        params: their parameters; the networks compute in the precision of these.
+        conditioning: what to make.
+        guidance_scale: embedded scale of a student; None for a teacher.
+        step_size: of a student, in [0, 1]; None for a teacher.
     """
     transformer, variables = networks.transformer, {'params': params['transformer']}
     kind = params['transformer']['embed']['kernel'].dtype
@@ -91,8 +91,8 @@ class Schedule:
     """Noise levels of the published sampler: log(alpha / sigma) evenly spaced.
 
     Attributes:
-      lowest, highest: log(alpha / sigma) at the first time, which becomes 1, and at the last, 0.
-      stochastic: ping-pong, as the distilled models take it, or Euler.
+        lowest, highest: log(alpha / sigma) at the first time, which becomes 1, and at the last, 0.
+        stochastic: ping-pong, as the distilled models take it, or Euler.
     """
 
     lowest: float = -6.2
@@ -108,7 +108,7 @@ class Schedule:
         """Times on the straight path, steps + 1 of them, decreasing from 1 to 0.
 
         Raises:
-          ValueError: fewer than one step.
+            ValueError: fewer than one step.
         """
         if steps < 1:
             raise ValueError(f'steps is {steps}: pass 1 or more')
@@ -129,13 +129,13 @@ def sample(
     """Samples latents by ping-pong or Euler steps, one evaluation each, two with guidance; pure.
 
     Args:
-      networks, params: of the model.
-      conditioning: what to make.
-      x: standard normal noise.
-      times: of `Schedule.times`.
-      keys: of each item's fresh noise; None for Euler.
-      guidance_scale: None is no guidance.
-      negative: what to guide away from, see `guided`.
+        networks, params: of the model.
+        conditioning: what to make.
+        x: standard normal noise.
+        times: of `Schedule.times`.
+        keys: of each item's fresh noise; None for Euler.
+        guidance_scale: None is no guidance.
+        negative: what to guide away from, see `guided`.
     """
     if guidance_scale is None:
         denoise = bind(networks, params, conditioning)

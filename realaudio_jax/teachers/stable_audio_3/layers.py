@@ -16,8 +16,8 @@ def fourier_features(x: Float[Array, 'B'], count: int) -> Float[Array, 'B N']:
     """cos and sin of 2 pi f x in float32, f evenly in the logarithm from LOWEST to HIGHEST.
 
     Args:
-      x: numbers in [0, 1].
-      count: N, even.
+        x: numbers in [0, 1].
+        count: N, even.
     """
     low, high = np.log([LOWEST, HIGHEST])
     # Rounded to float32 where the original is: the highest angles have only two decimals.

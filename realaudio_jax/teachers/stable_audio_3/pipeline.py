@@ -14,19 +14,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.data.array_cache import cache_key, weights_digest
-from realaudio_jax.distillation.setup import DistillationSetup
+from realaudio_jax.data.cache import cache_key, weights_digest
+from realaudio_jax.distillation.recipe import Batch
+from realaudio_jax.noise import Denoise
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
-from realaudio_jax.teachers.distilling import Student, load_student, padded, sample_student
-from realaudio_jax.teachers.stable_audio_3 import distilling
+from realaudio_jax.teachers.pretrained import (
+    PretrainedTeacher,
+    Student,
+    padded,
+    sample_student,
+    student_networks,
+    whole_batch,
+)
+from realaudio_jax.teachers.stable_audio_3 import conditioners, transformer
 from realaudio_jax.teachers.stable_audio_3.conditioners import Conditioning, import_duration
 from realaudio_jax.teachers.stable_audio_3.denoise import (
     PATH,
     Networks,
     Schedule,
     bind,
+    guided,
     sample,
     start,
 )
@@ -43,18 +52,20 @@ TEXT_TOKENS = 256  # most of a prompt, and what every text is padded to
 MAX_SECONDS = 120.0  # of the small models; the folder does not say
 
 
-class StableAudio3:
+class StableAudio3(PretrainedTeacher):
     """The whole published model; `load` reads it from its folder.
 
     Args:
-      networks: transformer and duration embedder.
-      autoencoder, text_encoder: the other modules.
-      params: of all four, by the names transformer, duration, autoencoder and text_encoder; the
-        networks compute in the precision of these.
-      tokenizer: of the text encoder.
-      schedule: noise levels to sample at.
-      max_seconds: longest sound.
+        networks: transformer and duration embedder.
+        autoencoder, text_encoder: the other modules.
+        params: of all four, by the names transformer, duration, autoencoder and text_encoder; the
+            networks compute in the precision of these.
+        tokenizer: of the text encoder.
+        schedule: noise levels to sample at.
+        max_seconds: longest sound.
     """
+
+    name, predictors, path = 'stable_audio_3', PREDICTORS, PATH
 
     def __init__(
         self,
@@ -74,9 +85,9 @@ class StableAudio3:
         self._encode = jax.jit(functools.partial(apply, method='encode'))
         self._decode = jax.jit(functools.partial(apply, method='decode'))
         self._sample = jax.jit(functools.partial(sample, self.networks))
-        student = functools.partial(bind, distilling.student_networks(self.networks))
+        self._student_networks = student_networks(networks, 'transformer')
         self._sample_student = jax.jit(
-            functools.partial(sample_student, student, PATH), static_argnums=3
+            functools.partial(sample_student, self.student, PATH), static_argnums=3
         )
 
     @property
@@ -94,7 +105,7 @@ class StableAudio3:
         T is little more than the longest text has: the transformer knows of the padding.
 
         Raises:
-          ValueError: a text has more tokens than the tokenizer allows.
+            ValueError: a text has more tokens than the tokenizer allows.
         """
         ids, mask = t5.trimmed(*self.tokenizer.encode(texts))
         return self._encode_text({'params': self.params['text_encoder']}, ids, mask), mask
@@ -103,7 +114,7 @@ class StableAudio3:
         """Encodes sound at `sample_rate`, padded with silence to whole frames.
 
         Raises:
-          ValueError: longer than the model makes.
+            ValueError: longer than the model makes.
         """
         self.require_seconds(audio.shape[1] / self.sample_rate)
         params = {'params': self.params['autoencoder']}
@@ -126,7 +137,7 @@ class StableAudio3:
     def encode_scenes(
         self, audio: Float[np.ndarray, 'B S 2'], captions: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Arrays for `distilling.to_batch`: latents, text, seconds."""
+        """Arrays for `to_batch`: latents, text, seconds."""
         text, mask = padded(*self.encode_text(captions), self.tokenizer.max_tokens)
         return {
             'latents': np.asarray(self.encode_audio(audio), np.float16),
@@ -143,14 +154,38 @@ class StableAudio3:
             weights=weights_digest((self.params['autoencoder'], self.params['text_encoder'])),
         )
 
-    def load_student(self, folder: str | os.PathLike) -> Student:
-        """Loads a distilled student; see `teachers.distilling.load_student`."""
-        return load_student(folder, 'stable_audio_3', distilling.student_shapes(self.networks))
+    @staticmethod
+    def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
+        """A recipe's batch from rows of `encode`."""
+        conditioning = Conditioning(
+            text=np.asarray(arrays['text'], np.float32),
+            text_mask=arrays['text_mask'],
+            seconds=arrays['seconds'],
+        )
+        return whole_batch(arrays, conditioning)
 
-    def subject(self, text: float = 0.0) -> DistillationSetup:
-        """Transformer and duration embedder as teacher, and a student; see `distilling.subject`."""
-        params = {name: self.params[name] for name in PREDICTORS}
-        return distilling.subject(self.networks, params, text)
+    def guided(
+        self, params: PyTree, conditioning: Conditioning, guidance_scale: Float[Array, 'B']
+    ) -> Denoise:
+        """Transformer and duration embedder with guidance away from the empty condition."""
+        return guided(self.networks, params, conditioning, None, guidance_scale)
+
+    def student(
+        self,
+        params: PyTree,
+        conditioning: Conditioning,
+        guidance_scale: Float[Array, 'B'],
+        step_size: Float[Array, 'B'],
+    ) -> Denoise:
+        """The same networks, with scale and step size as inputs."""
+        return bind(self._student_networks, params, conditioning, guidance_scale, step_size)
+
+    def student_shapes(self) -> PyTree:
+        """Shapes of a student's parameters."""
+        return {
+            'transformer': transformer.parameter_shapes(self._student_networks.transformer),
+            'duration': conditioners.parameter_shapes(self.networks.duration),
+        }
 
     def require_seconds(self, seconds: float) -> None:
         """Raises a ValueError for a duration that the model cannot generate."""
@@ -175,19 +210,19 @@ class StableAudio3:
         """Generates one sound in [-1, 1] for each prompt.
 
         Args:
-          prompts: texts.
-          seconds: duration.
-          steps: of the sampler; None is 8, or 100 for a model that is not distilled.
-          guidance: scale; 1 is none, for which the distilled models are made.
-          seed: item i uses fold_in(key(0), seed + i).
-          negative: a text to guide away from; None is nothing said.
-          blank: tell the transformer that nothing is to be kept. The authors' own runtime does,
-            this pipeline of diffusers does not, and trained weights tell the two apart.
-          student: sample this instead of the teacher, by DDIM in even steps, which must be given;
-            without `negative` and `blank`.
+            prompts: texts.
+            seconds: duration.
+            steps: of the sampler; None is 8, or 100 for a model that is not distilled.
+            guidance: scale; 1 is none, for which the distilled models are made.
+            seed: item i uses fold_in(key(0), seed + i).
+            negative: a text to guide away from; None is nothing said.
+            blank: tell the transformer that nothing is to be kept. The authors' own runtime does,
+                this pipeline of diffusers does not, and trained weights tell the two apart.
+            student: sample this instead of the teacher, by DDIM in even steps, which must be given;
+                without `negative` and `blank`.
 
         Raises:
-          ValueError: a prompt is too long, or `seconds` or `steps` is out of range.
+            ValueError: a prompt is too long, or `seconds` or `steps` is out of range.
         """
         self.require_seconds(seconds)
         steps = self.schedule.steps if steps is None else steps
@@ -228,14 +263,14 @@ def load(
     """Loads the model from a folder in the layout of diffusers.
 
     Args:
-      folder: with model_index.json, transformer/, duration_embedder/, vae/, text_encoder/,
-        tokenizer/ and scheduler/.
-      dtype: of all networks, one of `importing.DTYPES`.
-      max_seconds: longest sound; 380 for the medium model.
+        folder: with model_index.json, transformer/, duration_embedder/, vae/, text_encoder/,
+            tokenizer/ and scheduler/.
+        dtype: of all networks, one of `importing.DTYPES`.
+        max_seconds: longest sound; 380 for the medium model.
 
     Raises:
-      FileNotFoundError: no such folder, or parts of it are missing.
-      ValueError: another model, an older layout, damage, a precision not known; in one line.
+        FileNotFoundError: no such folder, or parts of it are missing.
+        ValueError: another model, an older layout, damage, a precision not known; in one line.
     """
     folder, kind = pathlib.Path(folder), importing.require_dtype(dtype)
     importing.require_pipeline(folder, CLASS_NAME, PARTS)
@@ -272,7 +307,7 @@ def read_schedule(folder: str | os.PathLike) -> Schedule:
     """Reads the sampler's settings from a scheduler's config.
 
     Raises:
-      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+        FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
     """
     config = importing.read_model_config(folder, SCHEDULER, 'scheduler_config.json')
     fixed = {

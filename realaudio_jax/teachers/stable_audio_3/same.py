@@ -73,11 +73,11 @@ class Layer(nn.Module):
     """One transformer layer: equations (1) and (2).
 
     Attributes:
-      head_width: F.
-      expansion: width inside (2) over D.
-      differential: two maps for each head, see `layers.mix`.
-      reach: tokens that are seen before and behind.
-      sine: is f of (2) the sine.
+        head_width: F.
+        expansion: width inside (2) over D.
+        differential: two maps for each head, see `layers.mix`.
+        reach: tokens that are seen before and behind.
+        sine: is f of (2) the sine.
     """
 
     head_width: int
@@ -129,13 +129,13 @@ class Level(nn.Module):
     """Downsamples or upsamples tokens by `stride`.
 
     Attributes:
-      features: of the result.
-      stride: tokens of the finer side for one of the coarser.
-      up: does it make more tokens.
-      window: latents seen before and behind.
-      depth: layers.
-      sines: how many the config counts as having the sine; the last of them are one fewer.
-      layer: of `Layer`, what is the same in all.
+        features: of the result.
+        stride: tokens of the finer side for one of the coarser.
+        up: does it make more tokens.
+        window: latents seen before and behind.
+        depth: layers.
+        sines: how many the config counts as having the sine; the last of them are one fewer.
+        layer: of `Layer`, what is the same in all.
     """
 
     features: int
@@ -201,15 +201,15 @@ class SAME(nn.Module):
     """The autoencoder; the defaults are SAME-S, the small one, 107 million parameters.
 
     Attributes:
-      channels: C, of the latents.
-      audio_channels: A.
-      sample_rate: Hz.
-      patch: samples of a token.
-      width: features of a level for a multiple of 1.
-      multiples, strides, depths: of each level of the encoder; the decoder mirrors them.
-      window: latents seen before and behind.
-      head_width, expansion, differential: see `Layer`.
-      encoder_sines, decoder_sines: see `Level`, one for all levels or one for each.
+        channels: C, of the latents.
+        audio_channels: A.
+        sample_rate: Hz.
+        patch: samples of a token.
+        width: features of a level for a multiple of 1.
+        multiples, strides, depths: of each level of the encoder; the decoder mirrors them.
+        window: latents seen before and behind.
+        head_width, expansion, differential: see `Layer`.
+        encoder_sines, decoder_sines: see `Level`, one for all levels or one for each.
     """
 
     channels: int = 256
@@ -266,7 +266,7 @@ class SAME(nn.Module):
         """Encodes sound to latents of about unit variance.
 
         Args:
-          audio: at `sample_rate`; zeros fill the last latent frame.
+            audio: at `sample_rate`; zeros fill the last latent frame.
         """
         audio = jnp.pad(audio, [(0, 0), (0, -audio.shape[1] % self.patch), (0, 0)])
         x = audio.reshape(len(audio), -1, self.patch, self.audio_channels)
@@ -285,7 +285,7 @@ def read_autoencoder(folder: str | os.PathLike) -> SAME:
     """The module that a folder's config describes.
 
     Raises:
-      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+        FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
@@ -327,8 +327,8 @@ def import_autoencoder(folder: str | os.PathLike, dtype: Any = np.float32) -> tu
     """The autoencoder in a folder saved by diffusers, and its parameters.
 
     Args:
-      folder: `vae` of Stable Audio 3.
-      dtype: of the parameters; None keeps each as it is stored.
+        folder: `vae` of Stable Audio 3.
+        dtype: of the parameters; None keeps each as it is stored.
     """
     model = read_autoencoder(folder)
     shapes = parameter_shapes(model)

@@ -85,9 +85,9 @@ class Context:
     """Conditioning tokens and vectors shared by all sampling steps.
 
     Attributes:
-      keys: of each block, M = text tokens + 2; values: the same.
-      bias: of the scores of all blocks; hides padding and counts what stands for it.
-      duration: projected.
+        keys: of each block, M = text tokens + 2; values: the same.
+        bias: of the scores of all blocks; hides padding and counts what stands for it.
+        duration: projected.
     """
 
     keys: tuple[Leaf['B G M F'], ...]
@@ -178,19 +178,19 @@ class Transformer(nn.Module):
     of the class in diffusers are the medium model's, which is differential.
 
     Attributes:
-      channels: C, of the latents.
-      depth: blocks.
-      heads: H.
-      head_width: F.
-      hidden: width inside equation (3).
-      context_input: I, width of the text's states.
-      duration_input: width of the duration vector and its token; the same.
-      local_input: J, of the latents kept and the mask of where.
-      level_features: Fourier features of the noise level.
-      memory: tokens.
-      differential: two maps for each head, see `layers.mix`.
-      text_tokens: positions of a text that the original pads to.
-      distilled: is it a student, told guidance scale and step size.
+        channels: C, of the latents.
+        depth: blocks.
+        heads: H.
+        head_width: F.
+        hidden: width inside equation (3).
+        context_input: I, width of the text's states.
+        duration_input: width of the duration vector and its token; the same.
+        local_input: J, of the latents kept and the mask of where.
+        level_features: Fourier features of the noise level.
+        memory: tokens.
+        differential: two maps for each head, see `layers.mix`.
+        text_tokens: positions of a text that the original pads to.
+        distilled: is it a student, told guidance scale and step size.
     """
 
     channels: int = 256
@@ -252,9 +252,9 @@ class Transformer(nn.Module):
         """Computes what all sampling steps share.
 
         Args:
-          text: states of the text encoder, T <= text_tokens.
-          text_mask: real tokens.
-          duration: its vector, which is a token of the context too.
+            text: states of the text encoder, T <= text_tokens.
+            text_mask: real tokens.
+            duration: its vector, which is a token of the context too.
         """
         padding = jnp.broadcast_to(self.padding[None, None], (len(text), 1, text.shape[-1]))
         tokens = [text, padding.astype(text.dtype), duration[:, None]]
@@ -282,12 +282,12 @@ class Transformer(nn.Module):
         """Predicts the velocity.
 
         Args:
-          x_t: noisy latents of unit variance.
-          t: noise level in [0, 1].
-          context: of `condition`.
-          local: the latents of a sound to be kept and the mask of where, each frame; None is not
-            the same as all zero.
-          guidance_scale, step_size: of a student; a teacher has none.
+            x_t: noisy latents of unit variance.
+            t: noise level in [0, 1].
+            context: of `condition`.
+            local: the latents of a sound to be kept and the mask of where, each frame; None is not
+                the same as all zero.
+            guidance_scale, step_size: of a student; a teacher has none.
         """
         level = fourier_features(t, self.level_features).astype(x_t.dtype)
         told = context.duration + self.level_out(nn.silu(self.level_in(level)))
@@ -309,7 +309,7 @@ def read_transformer(folder: str | os.PathLike) -> Transformer:
     """The module that a folder's config describes.
 
     Raises:
-      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+        FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
@@ -357,8 +357,8 @@ def import_transformer(
     """The transformer in a folder saved by diffusers, and its parameters.
 
     Args:
-      folder: `transformer` of Stable Audio 3.
-      dtype: of the parameters; None keeps each as it is stored.
+        folder: `transformer` of Stable Audio 3.
+        dtype: of the parameters; None keeps each as it is stored.
     """
     model = read_transformer(folder)
     shapes = parameter_shapes(model)

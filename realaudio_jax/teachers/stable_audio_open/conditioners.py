@@ -32,10 +32,10 @@ class Conditioning:
     """Text states and excerpt timing of a batch.
 
     Attributes:
-      text: states of the T5 encoder; text_mask: real tokens.
-      start_s, end_s: of the excerpt within the recording, seconds.
-      present: False is the condition "nothing said": all tokens zero, while the transformer's
-        timing vector stays.
+        text: states of the T5 encoder; text_mask: real tokens.
+        start_s, end_s: of the excerpt within the recording, seconds.
+        present: False is the condition "nothing said": all tokens zero, while the transformer's
+            timing vector stays.
     """
 
     text: Leaf['B T I']
@@ -53,8 +53,8 @@ class NumberConditioner(nn.Module):
     """Embeds a number as a token: x, sin(2 pi f x) and cos(2 pi f x), then a linear layer.
 
     Attributes:
-      width: of the token.
-      low, high: the range, mapped to [0, 1]; numbers beyond are clipped.
+        width: of the token.
+        low, high: the range, mapped to [0, 1]; numbers beyond are clipped.
     """
 
     width: int
@@ -75,9 +75,9 @@ class Projection(nn.Module):
     """Projects text states and timing to the transformer's tokens and timing vector.
 
     Attributes:
-      text_width: of the text states.
-      width: W, of all tokens.
-      low, high: range of start and end, seconds.
+        text_width: of the text states.
+        width: W, of all tokens.
+        low, high: range of start and end, seconds.
     """
 
     text_width: int = 768
@@ -103,7 +103,7 @@ def read_projection(folder: str | os.PathLike) -> Projection:
     """The module that a folder's config describes.
 
     Raises:
-      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+        FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
@@ -136,8 +136,8 @@ def import_projection(
     """The projection model in a folder saved by diffusers, and its parameters.
 
     Args:
-      folder: `projection_model` of Stable Audio Open.
-      dtype: of the parameters; None keeps each as it is stored.
+        folder: `projection_model` of Stable Audio Open.
+        dtype: of the parameters; None keeps each as it is stored.
     """
     model = read_projection(folder)
     return model, importing.import_params(folder, parameter_shapes(model), NAMES, dtype=dtype)

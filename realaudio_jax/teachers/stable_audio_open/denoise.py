@@ -40,11 +40,12 @@ def bind(
     """The networks as `denoise(x_t, t) -> x_0`, parameters and conditioning bound.
 
     Args:
-      networks: a teacher's, or those of `student_networks`.
-      params: their parameters; the networks compute in the precision of these.
-      conditioning: what to make; of twice as many items the first half is told nothing but timing.
-      guidance_scale: embedded scale of a student; None for a teacher.
-      step_size: of a student, in [0, 1]; None for a teacher.
+        networks: a teacher's, or those of `student_networks`.
+        params: their parameters; the networks compute in the precision of these.
+        conditioning: what to make; of twice as many items the first half is told nothing but
+            timing.
+        guidance_scale: embedded scale of a student; None for a teacher.
+        step_size: of a student, in [0, 1]; None for a teacher.
     """
     kind = params['transformer']['embed']['kernel'].dtype
     context, timing = networks.projection.apply({'params': params['projection']}, conditioning)
@@ -87,7 +88,7 @@ class Schedule:
     """Noise levels of the published sampler: `steps` of them, evenly in the logarithm, then 0.
 
     Attributes:
-      lowest, highest: sigma of noise on data of unit variance.
+        lowest, highest: sigma of noise on data of unit variance.
     """
 
     lowest: float = 0.3
@@ -97,7 +98,7 @@ class Schedule:
         """Times on the cosine path, steps + 1 of them, decreasing to 0.
 
         Raises:
-          ValueError: fewer than two steps.
+            ValueError: fewer than two steps.
         """
         if steps < 2:
             raise ValueError(f'steps is {steps}: the published schedule needs 2 or more')
@@ -118,13 +119,13 @@ def sample(
     """Samples latents by SDE-DPM-Solver++(2M) with guidance, two evaluations a step; pure.
 
     Args:
-      networks, params: of a teacher.
-      conditioning: what to make.
-      x: standard normal noise.
-      times: of `Schedule.times`.
-      noise: standard normal, for each step.
-      guidance_scale: 1 is none.
-      negative: what to guide away from, see `guided`.
+        networks, params: of a teacher.
+        conditioning: what to make.
+        x: standard normal noise.
+        times: of `Schedule.times`.
+        noise: standard normal, for each step.
+        guidance_scale: 1 is none.
+        negative: what to guide away from, see `guided`.
     """
     denoise = guided(networks, params, conditioning, negative, guidance_scale)
     return dpm_solver_pp_2m_sde(denoise, PATH, x, times, noise)

@@ -80,10 +80,10 @@ class Conv(nn.Module):
     """Convolution over time that keeps the length, with the weight-normalised kernel (2).
 
     Attributes:
-      features: of the output.
-      taps: odd.
-      dilation: samples from one tap to the next.
-      bias: is there one.
+        features: of the output.
+        taps: odd.
+        dilation: samples from one tap to the next.
+        bias: is there one.
     """
 
     features: int
@@ -239,12 +239,12 @@ class Oobleck(nn.Module):
     """The autoencoder; the defaults are the published one, 156 million parameters.
 
     Attributes:
-      encoder_width, decoder_width: features next to the samples.
-      strides: of the encoder's blocks; their product is `samples_per_latent`.
-      multiples: of the width, one for each block.
-      channels: C, of the latents; half of `encoder_width`.
-      audio_channels: A.
-      sample_rate: Hz.
+        encoder_width, decoder_width: features next to the samples.
+        strides: of the encoder's blocks; their product is `samples_per_latent`.
+        multiples: of the width, one for each block.
+        channels: C, of the latents; half of `encoder_width`.
+        audio_channels: A.
+        sample_rate: Hz.
     """
 
     encoder_width: int = 128
@@ -276,7 +276,7 @@ class Oobleck(nn.Module):
         """Mean and standard deviation of the latents.
 
         Args:
-          audio: at `sample_rate`, a whole number of latent frames.
+            audio: at `sample_rate`, a whole number of latent frames.
         """
         mean, spread = jnp.split(self.encoder(audio), 2, axis=-1)
         return mean, nn.softplus(spread) + 1e-4
@@ -290,7 +290,7 @@ def read_autoencoder(folder: str | os.PathLike) -> Oobleck:
     """The module that a folder's config describes.
 
     Raises:
-      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+        FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
@@ -326,8 +326,8 @@ def import_autoencoder(
     """The autoencoder in a folder saved by diffusers, and its parameters.
 
     Args:
-      folder: `vae` of Stable Audio Open.
-      dtype: of the parameters; None keeps each as it is stored.
+        folder: `vae` of Stable Audio Open.
+        dtype: of the parameters; None keeps each as it is stored.
     """
     model = read_autoencoder(folder)
     shapes = parameter_shapes(model)

@@ -12,19 +12,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.data.array_cache import cache_key, weights_digest
-from realaudio_jax.distillation.setup import DistillationSetup
+from realaudio_jax.data.cache import cache_key, weights_digest
+from realaudio_jax.distillation.recipe import Batch
+from realaudio_jax.noise import Denoise
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
-from realaudio_jax.teachers.distilling import Student, load_student, sample_student
-from realaudio_jax.teachers.stable_audio_open import distilling
+from realaudio_jax.teachers.pretrained import (
+    PretrainedTeacher,
+    Student,
+    sample_student,
+    student_networks,
+    whole_batch,
+)
+from realaudio_jax.teachers.stable_audio_open import conditioners, transformer
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, import_projection
 from realaudio_jax.teachers.stable_audio_open.denoise import (
     PATH,
     Networks,
     Schedule,
     bind,
+    guided,
     noises,
     sample,
 )
@@ -38,17 +46,19 @@ PREDICTORS = ('transformer', 'projection')  # the networks that a denoise functi
 PARTS = ('transformer', 'projection_model', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
 
 
-class StableAudioOpen:
+class StableAudioOpen(PretrainedTeacher):
     """The whole published model; `load` reads it from its folder.
 
     Args:
-      networks: transformer and projection.
-      autoencoder, text_encoder: the other modules.
-      params: of all four, by the names transformer, projection, autoencoder and text_encoder; the
-        networks compute in the precision of these.
-      tokenizer: of the text encoder.
-      schedule: noise levels to sample at.
+        networks: transformer and projection.
+        autoencoder, text_encoder: the other modules.
+        params: of all four, by the names transformer, projection, autoencoder and text_encoder; the
+            networks compute in the precision of these.
+        tokenizer: of the text encoder.
+        schedule: noise levels to sample at.
     """
+
+    name, predictors, path = 'stable_audio_open', PREDICTORS, PATH
 
     def __init__(
         self,
@@ -66,9 +76,9 @@ class StableAudioOpen:
         self._encode = jax.jit(functools.partial(apply, method='encode'))
         self._decode = jax.jit(functools.partial(apply, method='decode'))
         self._sample = jax.jit(functools.partial(sample, self.networks))
-        student = functools.partial(bind, distilling.student_networks(self.networks))
+        self._student_networks = student_networks(networks, 'transformer')
         self._sample_student = jax.jit(
-            functools.partial(sample_student, student, PATH), static_argnums=3
+            functools.partial(sample_student, self.student, PATH), static_argnums=3
         )
 
     @property
@@ -90,7 +100,7 @@ class StableAudioOpen:
         """T5 states [B, T, I], and the mask [B, T] of real tokens.
 
         Raises:
-          ValueError: a text has more tokens than the tokenizer allows.
+            ValueError: a text has more tokens than the tokenizer allows.
         """
         ids, mask = self.tokenizer.encode(texts)
         return self._encode_text({'params': self.params['text_encoder']}, ids, mask), mask
@@ -99,7 +109,7 @@ class StableAudioOpen:
         """The mean latents of sound at `sample_rate`, padded with silence to the whole window.
 
         Raises:
-          ValueError: longer than the window.
+            ValueError: longer than the window.
         """
         self.require_seconds(audio.shape[1] / self.sample_rate)
         whole = self.frames * self.autoencoder.samples_per_latent
@@ -132,7 +142,7 @@ class StableAudioOpen:
     def encode_scenes(
         self, audio: Float[np.ndarray, 'B S 2'], captions: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Arrays for `distilling.to_batch`: latents of the whole window, text, seconds."""
+        """Arrays for `to_batch`: latents of the whole window, text, seconds."""
         seconds = audio.shape[1] / self.sample_rate
         if self.autoencoder.audio_channels == 1:
             audio = audio.mean(axis=-1, keepdims=True)
@@ -152,14 +162,44 @@ class StableAudioOpen:
             weights=weights_digest((self.params['autoencoder'], self.params['text_encoder'])),
         )
 
-    def load_student(self, folder: str | os.PathLike) -> Student:
-        """Loads a distilled student; see `teachers.distilling.load_student`."""
-        return load_student(folder, 'stable_audio_open', distilling.student_shapes(self.networks))
+    @staticmethod
+    def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
+        """A recipe's batch from rows of `encode`.
 
-    def subject(self, text: float = 0.0) -> DistillationSetup:
-        """Transformer and projection as teacher, and a student; see `distilling.subject`."""
-        params = {name: self.params[name] for name in PREDICTORS}
-        return distilling.subject(self.networks, params, text)
+        The whole window counts, silence after the sound included: the student is sampled over it
+        too.
+        """
+        conditioning = Conditioning(
+            text=np.asarray(arrays['text'], np.float32),
+            text_mask=arrays['text_mask'],
+            start_s=np.zeros_like(arrays['seconds']),
+            end_s=arrays['seconds'],
+            present=np.ones(len(arrays['seconds']), bool),
+        )
+        return whole_batch(arrays, conditioning)
+
+    def guided(
+        self, params: PyTree, conditioning: Conditioning, guidance_scale: Float[Array, 'B']
+    ) -> Denoise:
+        """Transformer and projection with guidance away from the empty condition."""
+        return guided(self.networks, params, conditioning, None, guidance_scale)
+
+    def student(
+        self,
+        params: PyTree,
+        conditioning: Conditioning,
+        guidance_scale: Float[Array, 'B'],
+        step_size: Float[Array, 'B'],
+    ) -> Denoise:
+        """The same networks, with scale and step size as inputs."""
+        return bind(self._student_networks, params, conditioning, guidance_scale, step_size)
+
+    def student_shapes(self) -> PyTree:
+        """Shapes of a student's parameters."""
+        return {
+            'transformer': transformer.parameter_shapes(self._student_networks.transformer),
+            'projection': conditioners.parameter_shapes(self.networks.projection),
+        }
 
     def require_seconds(self, seconds: float) -> None:
         """Raises a ValueError for a duration that the model cannot generate."""
@@ -184,19 +224,19 @@ class StableAudioOpen:
         """Generates one sound for each prompt.
 
         Args:
-          prompts: texts.
-          seconds: duration; the model makes its whole window, and the rest is cut.
-          steps: of the sampler, two evaluations each.
-          guidance: scale.
-          seed: item i uses fold_in(key(0), seed + i).
-          negative: a text to guide away from; None is nothing said.
-          student: sample this instead of the teacher, at one evaluation a step and without
-            `negative`.
-          frames: latent frames to make; None is the whole window, as the original. Fewer take less
-            time and are not what the model was trained on.
+            prompts: texts.
+            seconds: duration; the model makes its whole window, and the rest is cut.
+            steps: of the sampler, two evaluations each.
+            guidance: scale.
+            seed: item i uses fold_in(key(0), seed + i).
+            negative: a text to guide away from; None is nothing said.
+            student: sample this instead of the teacher, at one evaluation a step and without
+                `negative`.
+            frames: latent frames to make; None is the whole window, as the original. Fewer take
+                less time and are not what the model was trained on.
 
         Raises:
-          ValueError: a prompt is too long, or `seconds`, `steps` or `frames` is out of range.
+            ValueError: a prompt is too long, or `seconds`, `steps` or `frames` is out of range.
         """
         self.require_seconds(seconds)
         frames = self.frames if frames is None else frames
@@ -227,13 +267,13 @@ def load(folder: str | os.PathLike, dtype: str = 'float32') -> StableAudioOpen:
     """Loads the model from a folder in the layout of diffusers.
 
     Args:
-      folder: with model_index.json, transformer/, projection_model/, vae/, text_encoder/,
-        tokenizer/ and scheduler/.
-      dtype: of all networks, one of `importing.DTYPES`.
+        folder: with model_index.json, transformer/, projection_model/, vae/, text_encoder/,
+            tokenizer/ and scheduler/.
+        dtype: of all networks, one of `importing.DTYPES`.
 
     Raises:
-      FileNotFoundError: no such folder, or parts of it are missing.
-      ValueError: another model, an older layout, damage, a precision not known; in one line.
+        FileNotFoundError: no such folder, or parts of it are missing.
+        ValueError: another model, an older layout, damage, a precision not known; in one line.
     """
     folder, kind = pathlib.Path(folder), importing.require_dtype(dtype)
     importing.require_pipeline(folder, CLASS_NAME, PARTS)
@@ -268,7 +308,7 @@ def read_schedule(folder: str | os.PathLike) -> Schedule:
     """The noise levels that a scheduler's config describes.
 
     Raises:
-      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+        FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
     """
     config = importing.read_model_config(folder, SCHEDULER, 'scheduler_config.json')
     fixed = {

@@ -103,17 +103,17 @@ class Transformer(nn.Module):
     """Diffusion transformer that predicts v; the defaults are the published model (1.06 billion).
 
     Attributes:
-      channels: C, of the latents.
-      frames: L that the model was trained on, and the most it takes.
-      depth: blocks.
-      heads: of queries; of keys and values in self-attention too.
-      key_heads: of keys and values in cross-attention, a divisor of `heads`.
-      head_width: F.
-      context_width: W, of the projected conditioning tokens.
-      context_input: width of the conditioning tokens.
-      timing_input: width of the timing vector.
-      level_features: Fourier features of the noise level.
-      distilled: is it a student, told guidance scale and step size.
+        channels: C, of the latents.
+        frames: L that the model was trained on, and the most it takes.
+        depth: blocks.
+        heads: of queries; of keys and values in self-attention too.
+        key_heads: of keys and values in cross-attention, a divisor of `heads`.
+        head_width: F.
+        context_width: W, of the projected conditioning tokens.
+        context_input: width of the conditioning tokens.
+        timing_input: width of the timing vector.
+        level_features: Fourier features of the noise level.
+        distilled: is it a student, told guidance scale and step size.
     """
 
     channels: int = 64
@@ -141,11 +141,11 @@ class Transformer(nn.Module):
         """Predicts v.
 
         Args:
-          x_t: noisy latents of unit variance.
-          t: noise level in [0, 1].
-          context: conditioning tokens: text, start and end; of the last b items, see `Block`.
-          timing: start and end side by side.
-          guidance_scale, step_size: of a student; a teacher has none.
+            x_t: noisy latents of unit variance.
+            t: noise level in [0, 1].
+            context: conditioning tokens: text, start and end; of the last b items, see `Block`.
+            timing: start and end side by side.
+            guidance_scale, step_size: of a student; a teacher has none.
         """
         width = self.heads * self.head_width
         frequencies = self.param(
@@ -179,7 +179,7 @@ def read_transformer(folder: str | os.PathLike) -> Transformer:
     """The module that a folder's config describes.
 
     Raises:
-      FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
+        FileNotFoundError, ValueError: see `importing.read_model_config` and `importing.pick`.
     """
     config = importing.read_model_config(folder, CLASS_NAME)
     fields = {
@@ -215,8 +215,8 @@ def import_transformer(
     """The transformer in a folder saved by diffusers, and its parameters.
 
     Args:
-      folder: `transformer` of Stable Audio Open.
-      dtype: of the parameters; None keeps each as it is stored.
+        folder: `transformer` of Stable Audio Open.
+        dtype: of the parameters; None keeps each as it is stored.
     """
     model = read_transformer(folder)
     params = importing.import_params(folder, parameter_shapes(model), NAMES, dtype=dtype)

@@ -33,7 +33,7 @@ def test_players_have_one_loudness_and_silence_stays_silent():
 def test_a_folder_without_a_finished_run_is_named(step, tmp_path):
     with pytest.raises(FileNotFoundError, match='is no run of experiments.distill'):
         step(tmp_path)
-    with run_folder(tmp_path, {'consistency': {'segments': [1]}}, {'recordings': None}):
+    with run_folder(tmp_path, {'stages': [], 'teacher': 'release'}, {'recordings': None}):
         pass
     with pytest.raises(FileNotFoundError, match='has no finished student; give'):
         step(tmp_path)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from realaudio_jax.data.latent_cache import frame_loudness
-from realaudio_jax.data.mixtures import FoleySource
+from realaudio_jax.data.scene_encoder import frame_loudness
 from realaudio_jax.data.scenes import make_scenes
+from realaudio_jax.data.sources import FoleySource
 from realaudio_jax.metrics.benchmarking import latency_rows
 from realaudio_jax.metrics.embedders.tower import load_tower
 from realaudio_jax.metrics.evaluation.adherence import class_rows, loudness_rows

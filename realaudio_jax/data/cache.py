@@ -2,6 +2,7 @@
 
     folder = ensure(parent / cache_key('latents', count=8, source=source.digest), build)
     arrays, index = open_arrays(folder)
+    encoded = encode_scenes(teacher, dataset.mixed('train', 8, 5.0, 0), parent)
 
 A key is a hash of everything that decides the content: sounds and weights by digest (never where
 they lie), every setting, number formats, and the code that makes it (`code_digest`). A folder gets
@@ -11,15 +12,16 @@ is made anew, with a line. `.partial-*` folders of killed processes are swept.
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -178,6 +180,118 @@ def reserve(path: Path) -> None:
     if hasattr(os, 'posix_fallocate'):
         with open(path, 'r+b') as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+class SceneSet(NamedTuple):
+    """Scenes, and what decides them.
+
+    Attributes:
+        scenes: of `data.scenes.Scene`; not touched where their arrays are there already.
+        count, seconds: how many, and of the longest one.
+        digest: of the sounds, how they are mixed, and the seed; not of where they lie.
+    """
+
+    scenes: Iterable[Any]
+    count: int
+    seconds: float
+    digest: str
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What makes arrays of scenes, a teacher for one."""
+
+    def encode(self, scenes: Iterable[Any], seconds: float) -> Iterator[dict[str, np.ndarray]]:
+        """Rows of the scenes by the array's name, some scenes at a time, in their order."""
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides the rows of a scene."""
+
+
+class EncodedScenes:
+    """Scenes as arrays with a row for each; a random-access source of examples.
+
+    Attributes:
+        arrays: by name; memory-mapped where they come from one folder.
+        folder: where they lie; None for arrays of several.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], folder: str | os.PathLike | None = None):
+        self.arrays, self.folder = dict(arrays), folder and Path(folder)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        return self.rows(i)
+
+    def rows(self, which: Any) -> dict[str, np.ndarray]:
+        """Rows of one item, or of several, stacked."""
+        return {name: np.array(array[which]) for name, array in self.arrays.items()}
+
+    def replacing(self, arrays: Mapping[str, np.ndarray]) -> 'EncodedScenes':
+        """The same scenes with other, or further, arrays."""
+        return EncodedScenes(self.arrays | dict(arrays), self.folder)
+
+
+def open_scenes(folder: str | os.PathLike) -> EncodedScenes:
+    """What `encode_scenes` left in a folder; raises as `open_arrays`."""
+    return EncodedScenes(open_arrays(folder)[0], folder)
+
+
+def joined(first: EncodedScenes, *others: EncodedScenes) -> EncodedScenes:
+    """Several sets as one.
+
+    Raises:
+        ValueError: their arrays differ in names, or in what a row is.
+    """
+
+    def form(scenes: EncodedScenes) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape[1:] for name, array in sorted(scenes.arrays.items())}
+
+    for other in others:
+        if form(other) != form(first):
+            raise ValueError(f'{form(first)} and {form(other)}: only alike sets can be joined')
+    if not others:
+        return first
+    sets = (first, *others)
+    return EncodedScenes({k: np.concatenate([s.arrays[k] for s in sets]) for k in first.arrays})
+
+
+def encode_scenes(
+    encoder: Encoder,
+    scenes: SceneSet,
+    folder: str | os.PathLike,
+    progress: Callable[[int], None] | None = None,
+) -> EncodedScenes:
+    """Encodes scenes into a folder of their own, or opens what an earlier call left there.
+
+    Scenes are drawn and written batch by batch, so their number is not bounded by memory.
+
+    Args:
+        encoder: makes the rows.
+        scenes: see `SceneSet`.
+        folder: where caches lie.
+        progress: called with the number done.
+
+    Raises:
+        ValueError: fewer scenes than announced, or one longer than announced.
+    """
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        done = 0
+        for rows in encoder.encode(itertools.islice(scenes.scenes, scenes.count), scenes.seconds):
+            yield rows
+            done += len(next(iter(rows.values())))
+            if progress:
+                progress(done)
+        if done < scenes.count:
+            raise ValueError(f'{done} scenes where {scenes.count} were announced')
+
+    key = cache_key('scenes', scenes=scenes.digest, encoder=encoder.fingerprint())
+    return open_scenes(
+        ensure(Path(folder) / key, lambda new: fill_arrays(new, scenes.count, batches()))
+    )
 
 
 @functools.lru_cache(1000)  # a run opens one folder several times

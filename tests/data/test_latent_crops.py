@@ -6,17 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.data import array_cache, latent_cache
-from realaudio_jax.data.latent_cache import (
-    FRAME_SAMPLES,
-    Latents,
-    LatentScenes,
-    RandomCrops,
-    build_latent_scenes,
-    crop_batch,
-    frame_loudness,
-    joined,
-)
+from realaudio_jax.data import cache, latent_crops
+from realaudio_jax.data.cache import EncodedScenes, SceneSet, encode_scenes, joined, open_scenes
+from realaudio_jax.data.latent_crops import RandomCrops, crop_batch
+from realaudio_jax.data.scene_encoder import FRAME_SAMPLES, SceneEncoder, frame_loudness
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.timeline import Event
 from realaudio_jax.typing import MAX_EVENTS
@@ -38,11 +31,14 @@ class Encoders:
     def __init__(self):
         self.audio_shapes, self.texts = [], []
 
-    def audio(self, audio):
+    def fingerprint(self):
+        return 'of a test'
+
+    def encode_audio(self, audio):
         self.audio_shapes.append(audio.shape)
         return np.repeat(audio[:, ::FRAME_SAMPLES, :1], C, axis=2)
 
-    def text(self, texts, max_tokens):
+    def encode_text(self, texts, max_tokens):
         self.texts.append(texts)
         code = np.array([sum(map(ord, text)) % 97 for text in texts], np.float32)
         mask = np.arange(max_tokens)[None, :] < np.array([len(t) for t in texts])[:, None]
@@ -50,11 +46,14 @@ class Encoders:
         return states, mask, np.ones((len(texts), D)) * code[:, None]
 
 
-def build(folder, encoders, count=7, key='k', scenes=None):
+def build(folder, encoders, count=7, scenes=None):
     made = scenes if scenes is not None else (scene(i) for i in range(count))
-    return build_latent_scenes(
-        made, count, FRAMES / 25, encoders.audio, encoders.text, folder / key, batch_size=3
-    )
+    scenes = SceneSet(made, count, FRAMES / 25, 'of a test')
+    return encode_scenes(SceneEncoder(encoders, batch_size=3), scenes, folder)
+
+
+def rows(cached, which):
+    return {name: jnp.asarray(array) for name, array in cached.rows(which).items()}
 
 
 @pytest.fixture
@@ -63,8 +62,7 @@ def cached(tmp_path):
 
 
 def test_everything_known_of_a_scene_is_stored(cached):
-    assert len(cached) == 7 and cached.frames == FRAMES
-    assert cached.captions[4] == 'caption 4' and cached.event_texts[3] == ['sound 0', 'bell']
+    assert len(cached) == 7
     item = cached[3]
     assert {name: (x.dtype.name, x.shape) for name, x in item.items()} == {
         'latents': ('float16', (FRAMES, C)),
@@ -101,7 +99,7 @@ def test_a_second_call_opens_what_the_first_left(tmp_path):
 def test_nothing_is_left_under_the_name_of_a_cache_that_failed(tmp_path):
     def broken():
         yield from (scene(i) for i in range(4))
-        assert not (tmp_path / 'k').exists()
+        assert all(path.name.startswith('.partial') for path in tmp_path.iterdir())
         raise OSError('no space')
 
     with pytest.raises(OSError, match='no space'):
@@ -112,15 +110,15 @@ def test_nothing_is_left_under_the_name_of_a_cache_that_failed(tmp_path):
         build(tmp_path, Encoders(), scenes=[scene(0, FRAMES + 1)])
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError):
-        LatentScenes(tmp_path / 'k')
+        open_scenes(tmp_path / 'k')
 
 
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(array_cache, 'reserve', full)
-    with pytest.raises(OSError, match='disk full while writing .*k; free some space'):
+    monkeypatch.setattr(cache, 'reserve', full)
+    with pytest.raises(OSError, match='disk full while writing .*; free some space'):
         build(tmp_path, Encoders())
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +132,7 @@ def test_loudness_is_the_rms_of_the_middle_with_a_floor():
 
 def test_a_crop_moves_and_clips_the_events(cached):
     cropped = crop_batch(
-        cached.rows([1, 3]), jnp.array([6, 14]), jnp.array([10, 10]), 10
+        rows(cached, [1, 3]), jnp.array([6, 14]), jnp.array([10, 10]), 10
     )  # from 0.24 s and 0.56 s, for 0.4 s
     assert cropped['latents'].shape == (2, 10, C)
     np.testing.assert_allclose(
@@ -146,18 +144,18 @@ def test_a_crop_moves_and_clips_the_events(cached):
     np.testing.assert_allclose(cropped['offset_s'][:, :2], [[0.16, 0.0], [0.0, 0.4]], atol=1e-6)
     assert not cropped['event_text'][0, 1].any() and cropped['gain_db'][1, 0] == 0.0
     assert not cropped['text_mask'].any()  # both captions name a sound that is gone
-    whole = crop_batch(cached.rows([1, 3]), jnp.array([0, 0]), jnp.array([FRAMES, FRAMES]), FRAMES)
-    assert np.array_equal(whole['text_mask'], cached.rows([1, 3])['text_mask'])
+    whole = crop_batch(rows(cached, [1, 3]), jnp.array([0, 0]), jnp.array([FRAMES, FRAMES]), FRAMES)
+    assert np.array_equal(whole['text_mask'], rows(cached, [1, 3])['text_mask'])
     assert whole['text_mask'].any()
 
 
 def test_lengths_are_even_and_half_of_them_the_longest():
-    lengths = np.asarray(latent_cache.random_lengths(jax.random.key(0), 4000, 12, 250))
+    lengths = np.asarray(latent_crops.random_lengths(jax.random.key(0), 4000, 12, 250))
     assert lengths.min() == 12 and lengths.max() == 250 and (lengths % 2 == 0).all()
     assert 0.47 < (lengths == 250).mean() < 0.53
     others = np.log(lengths[lengths < 250])
     assert abs(np.median(others) - np.log(12 * 250) / 2) < 0.05
-    assert (latent_cache.random_lengths(jax.random.key(0), 50, 250, 250) == 250).all()
+    assert (latent_crops.random_lengths(jax.random.key(0), 50, 250, 250) == 250).all()
 
 
 def test_batches_are_random_crops_of_random_scenes(cached):
@@ -186,12 +184,12 @@ def test_half_of_the_crops_are_chosen_by_an_event(cached):
     batch = {name: jnp.asarray(array[[1] * 2000]) for name, array in cached.arrays.items()}
     batch['event_mask'] = batch['event_mask'].at[:, 0].set(False)  # the bell at 0.8 s is left
     lengths = jnp.full(2000, 10)
-    starts = np.asarray(latent_cache.random_starts(jax.random.key(0), batch, lengths))
+    starts = np.asarray(latent_crops.random_starts(jax.random.key(0), batch, lengths))
     assert starts.min() == 0 and starts.max() == 20
     heard = ((starts / 25 <= 0.8) & (0.8 < starts / 25 + 0.4)).mean()
     assert 0.67 < heard < 0.76  # half of them, and 9 of 21 of the others
     batch['event_mask'] = jnp.zeros_like(batch['event_mask'])
-    starts = np.asarray(latent_cache.random_starts(jax.random.key(0), batch, lengths))
+    starts = np.asarray(latent_crops.random_starts(jax.random.key(0), batch, lengths))
     assert abs(starts.mean() - 9.5) < 0.5
 
 
@@ -220,16 +218,17 @@ def test_no_crop_is_longer_than_its_scene(tmp_path):
 
 
 def test_sets_are_joined_if_they_are_alike(cached):
-    other = Latents({k: v[:1] for k, v in cached.arrays.items()}, cached.frames)
+    other = EncodedScenes({k: v[:1] for k, v in cached.arrays.items()})
     all_three = joined(cached, other, cached)
-    assert all_three.frames == cached.frames and set(all_three.arrays) == set(cached.arrays)
+    assert set(all_three.arrays) == set(cached.arrays) and len(all_three) == 15
+    assert joined(cached) is cached
     for name, array in all_three.arrays.items():
         parts = np.split(array, [len(cached), len(cached) + 1])
         for part, given in zip(parts, (cached, other, cached), strict=True):
             np.testing.assert_array_equal(part, given.arrays[name])
     for other in (
-        Latents(cached.arrays, cached.frames + 1),
-        Latents({**cached.arrays, 'guidance': np.ones(len(cached))}, cached.frames),
+        cached.replacing({'latents': cached.arrays['latents'][:, 1:]}),
+        cached.replacing({'guidance': np.ones(len(cached))}),
     ):
-        with pytest.raises(ValueError, match='only alike ones can be joined'):
+        with pytest.raises(ValueError, match='only alike sets can be joined'):
             joined(cached, cached, other)

@@ -13,8 +13,8 @@ import tiny_teacher
 from realaudio_jax import packing
 from realaudio_jax.noise import CosinePath
 from realaudio_jax.release import STUDENT_NAME
-from realaudio_jax.teachers import DISTILLABLE, Distillable, distilling, load_teacher
-from realaudio_jax.teachers.audioldm2 import distilling as audioldm2
+from realaudio_jax.teachers import PRETRAINED, ConditionDropout, Teacher, load_teacher, pretrained
+from realaudio_jax.teachers.audioldm2 import AudioLDM2
 
 WRITERS = {
     'stable_audio_open': tiny_teacher.write_stable_audio_open,
@@ -24,7 +24,7 @@ WRITERS = {
 CAPTIONS = ['rain', 'a dog barks over wind and then a door slams']
 
 
-@pytest.fixture(scope='module', params=DISTILLABLE)
+@pytest.fixture(scope='module', params=PRETRAINED)
 def named(request, tmp_path_factory):
     """A name and the model."""
     folder = WRITERS[request.param](tmp_path_factory.mktemp(request.param) / 'model')
@@ -39,20 +39,20 @@ def batch(named):
     audio = np.random.default_rng(0).normal(size=(2, samples, 2)).astype(np.float32)
     arrays = model.encode_scenes(0.1 * audio, CAPTIONS)
     assert all(len(rows) == 2 for rows in arrays.values())
-    return model.subject().to_batch(arrays)
+    return model.to_batch(arrays)
 
 
 def test_a_teacher_is_guided_away_from_what_says_nothing(named, batch):
     """By guidance written out: u + 3 (c - u)."""
-    subject = named[1].subject()
+    model = named[1]
     c, x = jax.tree.map(jnp.asarray, (batch.conditioning, batch.latents))
 
     @jax.jit
     def teacher(p, c, scale):
-        return subject.teacher(p, c, jnp.full(2, scale))(x, jnp.array([0.3, 0.9]))
+        return model.guided(p, c, jnp.full(2, scale))(x, jnp.array([0.3, 0.9]))
 
     asked, nothing, guided = (
-        np.asarray(teacher(subject.teacher_params, *given))
+        np.asarray(teacher(model.teacher_params, *given))
         for given in ((c, 1.0), (c.unconditional(), 1.0), (c, 3.0))
     )
     moved = np.abs(guided - asked).max()  # little, where random weights hear little of a caption
@@ -63,28 +63,29 @@ def test_a_teacher_is_guided_away_from_what_says_nothing(named, batch):
 def test_a_student_begins_as_its_teacher(named, batch):
     """At times between the steps of a table too, at both ends, and whatever it is told."""
     _, model = named
-    assert isinstance(model, Distillable)
-    subject = model.subject()
+    assert isinstance(model, Teacher)
+    params, adapter = model.initial_student()
+    assert adapter is None
     c, x = jax.tree.map(jnp.asarray, (batch.conditioning, batch.latents))
     x = x + jax.random.normal(jax.random.key(0), x.shape)
-    teacher = jax.jit(lambda p, t, scale: subject.teacher(p, c, scale)(x, t))
-    student = jax.jit(lambda p, t, *told: subject.student(p, c, *told)(x, t))
+    teacher = jax.jit(lambda p, t, scale: model.guided(p, c, scale)(x, t))
+    student = jax.jit(lambda p, t, *told: model.student(p, c, *told)(x, t))
 
     def close(found, wanted):
         return np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
 
     ones, told = jnp.ones(2), (jnp.array([2.0, 5.0]), jnp.array([0.5, 0.125]))
     for t in (jnp.array([0.31357, 0.9]), jnp.array([0.0, 1.0])):
-        wanted = teacher(subject.teacher_params, t, ones)
+        wanted = teacher(model.teacher_params, t, ones)
         assert np.isfinite(wanted).all()
-        assert close(student(subject.student_params, t, *told), wanted)
-    assert not close(teacher(subject.teacher_params, t, 3 * ones), wanted)
+        assert close(student(params, t, *told), wanted)
+    assert not close(teacher(model.teacher_params, t, 3 * ones), wanted)
 
     def told_apart(path, leaf):
         found = any(name in str(path) for name in ('step_size', 'guidance_scale'))
         return jax.random.normal(jax.random.key(1), leaf.shape) if found else leaf
 
-    changed = jax.tree_util.tree_map_with_path(told_apart, subject.student_params)
+    changed = jax.tree_util.tree_map_with_path(told_apart, params)
     results = [
         student(changed, t, guidance, step)
         for guidance, step in ((told[0], told[1]), (3 * ones, told[1]), (told[0], ones))
@@ -93,14 +94,15 @@ def test_a_student_begins_as_its_teacher(named, batch):
     assert not close(results[1], results[0]) and not close(results[2], results[0])
 
 
-def test_absence_asks_for_nothing_in_some_items(named, batch):
+def test_condition_dropout_makes_some_items_unconditional(named, batch):
     """An item dropped is that of `unconditional()`, any other is as it was."""
     _, model = named
     many = jax.tree.map(lambda leaf: np.repeat(leaf, 100, axis=0), batch)
     nothing = many.conditioning.unconditional()
 
     def dropped(text):
-        found = model.subject(text=text).prepare(many, jax.random.key(0)).conditioning
+        dropout = ConditionDropout(text=text)
+        found = model.prepare(many, jax.random.key(0), dropout).conditioning
         same, empty = (
             [
                 (np.asarray(a) == np.asarray(b)).reshape(len(a), -1).all(axis=1)
@@ -117,7 +119,7 @@ def test_absence_asks_for_nothing_in_some_items(named, batch):
 
 def test_folders_that_hold_no_student_of_the_model(named, tmp_path):
     name, model = named
-    other = DISTILLABLE[DISTILLABLE.index(name) - 1]
+    other = PRETRAINED[PRETRAINED.index(name) - 1]
     facts = {'steps': [1, 2], 'guidance_range': [1.0, 3.0]}
     for config, says in (
         ({'teacher': name}, 'describes no student'),
@@ -126,14 +128,14 @@ def test_folders_that_hold_no_student_of_the_model(named, tmp_path):
         ({'teacher': name, 'student': facts}, 'missing'),
     ):
         (tmp_path / 'config.json').write_text(json.dumps(config | {'format_version': 1}))
-        packing.save_params(tmp_path / STUDENT_NAME, model.subject().teacher_params)
+        packing.save_params(tmp_path / STUDENT_NAME, model.teacher_params)
         with pytest.raises(ValueError, match=says) as error:
             model.load_student(tmp_path)
         assert '\n' not in str(error.value)
 
 
 def test_a_student_takes_no_negative_prompt():
-    student = distilling.Student({}, (2,), (1.0, 3.0))
+    student = pretrained.Student({}, (2,), (1.0, 3.0))
     student.require(2, 3.0)
     for steps, guidance, negative, says in (
         (4, 2.0, None, '4 steps with guidance 2: the student was trained for 2 steps'),
@@ -147,13 +149,13 @@ def test_a_student_takes_no_negative_prompt():
 def test_captions_at_one_length():
     states = np.arange(12.0, dtype=np.float32).reshape(2, 3, 2)
     mask = np.array([[True, False, False], [True, True, False]])
-    found, real = distilling.padded(jnp.asarray(states), mask, 2)
+    found, real = pretrained.padded(jnp.asarray(states), mask, 2)
     np.testing.assert_array_equal(found, states[:, :2])
     np.testing.assert_array_equal(real, mask[:, :2])
-    found, real = distilling.padded(jnp.asarray(states), mask, 500)
+    found, real = pretrained.padded(jnp.asarray(states), mask, 500)
     assert found.shape == (2, 128, 2) and real.sum() == 3
     with pytest.raises(ValueError, match='2 tokens, 1 at most; shorten it'):
-        distilling.padded(jnp.asarray(states), mask, 1)
+        pretrained.padded(jnp.asarray(states), mask, 1)
 
 
 @pytest.mark.parametrize('steps', [1, 4])
@@ -162,7 +164,7 @@ def test_a_student_is_told_the_length_of_its_steps_and_the_scale(steps):
         return lambda x_t, t: jnp.zeros_like(x_t) + (scale + step_size)[:, None, None]
 
     x = jnp.ones((2, 3, 4))
-    found = distilling.sample_student(student, CosinePath(), {}, {}, x, steps, 3.0)
+    found = pretrained.sample_student(student, CosinePath(), {}, {}, x, steps, 3.0)
     np.testing.assert_allclose(found, np.full(x.shape, 3.0 + 1 / steps), rtol=1e-5)
 
 
@@ -175,6 +177,6 @@ def test_the_padding_of_an_empty_prompt_is_masked():
         'empty_text': (1, 1, 5),
     }
     arrays = {name: np.ones(size, np.float32) for name, size in sizes.items()}
-    empty = audioldm2.to_batch({**arrays, 'text_mask': np.ones((1, 4), bool)}).conditioning.empty
+    empty = AudioLDM2.to_batch({**arrays, 'text_mask': np.ones((1, 4), bool)}).conditioning.empty
     np.testing.assert_array_equal(empty.text_mask, [[True, False, False, False]])
     np.testing.assert_array_equal(empty.text[0].any(axis=1), [True, False, False, False])

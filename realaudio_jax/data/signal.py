@@ -17,11 +17,11 @@ def random_stereo(rng: np.random.Generator, audio: Float[np.ndarray, '...']) -> 
     a scaled middle. Stereo: the image is kept, its channels swapped in half of the cases.
 
     Args:
-      rng: where the image comes from.
-      audio: [S] or [S, 2].
+        rng: where the image comes from.
+        audio: [S] or [S, 2].
 
     Returns:
-      float32 [S, 2].
+        float32 [S, 2].
     """
     if audio.ndim == 2:
         return audio[:, ::-1] if rng.random() < 0.5 else audio
@@ -63,12 +63,12 @@ def active_regions(
     """Where a sound is louder than `floor_db` below its loudest 10 ms (and than -66 dBFS).
 
     Args:
-      audio: [S] or [S, A].
-      sample_rate: Hz.
-      floor_db: dB relative to the loudest 10 ms frame.
+        audio: [S] or [S, A].
+        sample_rate: Hz.
+        floor_db: dB relative to the loudest 10 ms frame.
 
     Returns:
-      (start, end) pairs in seconds; pauses below 150 ms do not split. Empty for silence.
+        (start, end) pairs in seconds; pauses below 150 ms do not split. Empty for silence.
     """
     power = frame_power(audio, sample_rate // 100)
     loud = power > max(power.max(initial=0.0) * 10 ** (floor_db / 10), 10**-6.6)

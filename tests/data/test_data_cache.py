@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax.data import array_cache
-from realaudio_jax.data.array_cache import (
+from realaudio_jax.data import cache
+from realaudio_jax.data.cache import (
     cache_key,
     code_digest,
     content_digest,
@@ -76,9 +76,9 @@ def test_a_damaged_cache_is_made_anew_with_a_line(tmp_path, name, damage):
 
 def test_a_file_is_read_again_only_where_it_changed(tmp_path, monkeypatch):
     """A run opens one folder several times: hashing it is done once."""
-    read, digest = [], array_cache.integrity.digest
+    read, digest = [], cache.integrity.digest
     make(tmp_path / 'k', [])
-    monkeypatch.setattr(array_cache.integrity, 'digest', lambda p: read.append(p) or digest(p))
+    monkeypatch.setattr(cache.integrity, 'digest', lambda p: read.append(p) or digest(p))
     for _ in range(3):
         make(tmp_path / 'k', [])
     assert len(read) == 3  # two arrays and the index
@@ -120,7 +120,7 @@ def test_a_full_disk_is_named_before_anything_is_written(tmp_path, monkeypatch):
 
 SMALL_DISK = """
 import sys, numpy as np
-from realaudio_jax.data.array_cache import ensure, fill_arrays
+from realaudio_jax.data.cache import ensure, fill_arrays
 rows = ({'x': np.ones((4, 50_000), np.float32)} for _ in range(5))
 try:
     ensure(sys.argv[1] + '/k', lambda new: fill_arrays(new, 20, rows))

@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from realaudio_jax.data.cache import encode_scenes
+from realaudio_jax.data.datasets import MixedScenes, scene_source, scenes_digest
 from realaudio_jax.data.frozen_encoders import load_frozen_encoders
-from realaudio_jax.data.mixtures import FoleySource, MixedSource
-from realaudio_jax.data.prepared import (
-    latent_scenes,
-    require_data,
-    scene_source,
-    scenes_key,
-    whole_latents,
-)
-from realaudio_jax.data.sources import Recordings
+from realaudio_jax.data.scene_encoder import SceneEncoder
+from realaudio_jax.data.sources import FoleySource, MixedSource, Recordings
 
 
 @pytest.fixture
@@ -37,27 +32,22 @@ def recordings(tmp_path, monkeypatch):
 
 
 def test_scenes_are_encoded_once(tiny_release, tmp_path):
-    encoders = load_frozen_encoders(tiny_release)
+    encoder = SceneEncoder(load_frozen_encoders(tiny_release))
     calls = []
 
     def make(seed):
-        return latent_scenes(
-            encoders,
-            FoleySource(),
-            2,
-            1.0,
-            seed,
-            tmp_path,
-            progress=lambda done, count: calls.append((done, count)),
-        )
+        scenes = MixedScenes().mixed('train', 2, 1.0, seed)
+        return encode_scenes(encoder, scenes, tmp_path, calls.append)
 
     first = make(0)
-    assert len(first) == 2 and first.frames == 25 and calls == [(2, 2)]
+    assert len(first) == 2 and first.arrays['latents'].shape[1] == 25 and calls == [2]
     again = make(0)
-    assert len(calls) == 1 and again.captions == first.captions
+    assert len(calls) == 1 and again.folder == first.folder
     np.testing.assert_array_equal(again.arrays['latents'], first.arrays['latents'])
     assert np.isfinite(first.arrays['latents']).all()
-    assert make(1).captions != first.captions and len(calls) == 2
+    assert make(1).folder != first.folder and len(calls) == 2
+    curved = SceneEncoder(load_frozen_encoders(tiny_release), curves=('pitch',))
+    assert curved.fingerprint() != encoder.fingerprint()
 
 
 def test_where_scenes_take_their_sounds_from(recordings):
@@ -72,8 +62,8 @@ def test_where_scenes_take_their_sounds_from(recordings):
 
 
 def test_a_key_says_what_the_sounds_are_and_not_where_they_lie(recordings, tmp_path):
-    def key(folder, split='train', weight=0.25, seed=0, networks='a'):
-        return scenes_key('x', scene_source(folder, weight, split), 2, 1.0, seed, networks)
+    def key(folder, split='train', weight=0.25, seed=0):
+        return MixedScenes(folder, weight).mixed(split, 2, 1.0, seed).digest
 
     copy = tmp_path / 'elsewhere' / 'copy'
     shutil.copytree(recordings, copy)
@@ -85,7 +75,7 @@ def test_a_key_says_what_the_sounds_are_and_not_where_they_lie(recordings, tmp_p
         key(recordings, 'held_out'),
         key(recordings, weight=0.5),
         key(recordings, seed=1),
-        key(recordings, networks='b'),
+        scenes_digest('unmixed', scene_source(recordings, 0.25), 2, 1.0, 0),
     ]
     sound = next(iter(Recordings(copy).clips)).file
     soundfile.write(copy / 'audio' / sound, np.full(2_400, 0.25), 48_000)  # of the same size
@@ -112,19 +102,19 @@ def test_damaged_recordings_are_decoded_anew(recordings, tmp_path):
 
 
 def test_what_a_run_needs_of_its_recordings_is_tried_first(recordings, tmp_path):
-    assert require_data(recordings, 0.0, 1.0) == 0  # none is long enough to be taken whole
-    assert require_data(None, 0.3, 1.0) == 0
+    assert MixedScenes(recordings).require(1.0) == 0  # none is long enough to be taken unmixed
+    assert MixedScenes(None, 0.3).require(1.0) == 0
     one = tmp_path / 'one'
     one.mkdir()
     x = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * 48_000)
     soundfile.write(one / 'steady rain 1.wav', x, 48_000)
     with pytest.raises(ValueError, match='nothing is left for the split'):
-        require_data(str(one), 0.0, 1.0)
+        MixedScenes(str(one)).require(1.0)
     soundfile.write(one / 'steady rain 2.wav', x[::-1], 48_000)
-    assert require_data(str(one), 0.0, 5.0) == 1  # backgrounds alone are scenes, too
+    assert MixedScenes(str(one)).require(5.0) == 1  # backgrounds alone are scenes, too
 
 
-def test_whole_recordings_are_of_the_training_split(tiny_release, tmp_path, monkeypatch):
+def test_unmixed_recordings_are_of_the_training_split(tiny_release, tmp_path, monkeypatch):
     monkeypatch.setenv('REALAUDIO_CACHE', str(tmp_path / 'cache'))
     folder = tmp_path / 'long'
     folder.mkdir()
@@ -135,11 +125,14 @@ def test_whole_recordings_are_of_the_training_split(tiny_release, tmp_path, monk
         lines.append(f'{name},sound {i}')
     (folder / 'metadata.csv').write_text('\n'.join(lines))
     held_out = {clip.label for clip in Recordings(folder, 'held_out').clips}
-    encoders = load_frozen_encoders(tiny_release)
-    got = whole_latents(encoders, str(folder), 40, 5.0, 0, tmp_path)
-    assert len(got) == 40 and got.frames == 125 and not got.arrays['event_mask'].any()
+    encoder = SceneEncoder(load_frozen_encoders(tiny_release))
+    dataset = MixedScenes(str(folder))
+    got = encode_scenes(encoder, dataset.unmixed(40, 5.0, 0), tmp_path)
+    assert len(got) == 40 and not got.arrays['event_mask'].any()
+    assert got.arrays['latents'].shape[1] == 125
     np.testing.assert_allclose(got.arrays['seconds'], 4.1)
-    heard = ' '.join(got.captions).lower()
+    captions = (scene.caption for scene in dataset.unmixed(40, 5.0, 0).scenes)
+    heard = ' '.join(captions).lower()
     assert held_out and not any(f'{label} ' in f'{heard} ' for label in held_out)
-    again = whole_latents(encoders, str(folder), 40, 5.0, 0, tmp_path)
+    again = encode_scenes(encoder, dataset.unmixed(40, 5.0, 0), tmp_path)
     assert again.folder == got.folder

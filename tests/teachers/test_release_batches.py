@@ -1,13 +1,13 @@
-"""Random absence: its probabilities, and given regions that are what they say; onset weights."""
+"""Condition dropout: its probabilities, and given regions that are what they say; onset weights."""
 
 import jax
 import numpy as np
 import pytest
 
-from realaudio_jax.training.batches import (
-    ConditionDropout,
+from realaudio_jax.teachers import ConditionDropout
+from realaudio_jax.teachers.release import (
+    drop_conditions,
     to_batch,
-    with_absence,
     with_onset_weight,
 )
 
@@ -34,9 +34,9 @@ def arrays(batch=B):
     return {name: jax.numpy.asarray(array) for name, array in made.items()}
 
 
-def draw(absence, seed=0, batch=B):
+def draw(dropout, seed=0, batch=B):
     start = to_batch(arrays(batch))
-    return start, with_absence(start, jax.random.key(seed), absence)
+    return start, drop_conditions(start, jax.random.key(seed), dropout)
 
 
 def test_a_batch_lacks_nothing_and_is_given_nothing():
@@ -102,11 +102,11 @@ def test_rates_are_those_asked_for_and_independent():
 
 
 def test_pure_under_jit_and_a_function_of_the_key():
-    absence = ConditionDropout(0.5, 0.5, 0.5, 0.5)
-    start, want = draw(absence, seed=1, batch=2000)
-    got = jax.jit(lambda batch, key: with_absence(batch, key, absence))(start, jax.random.key(1))
+    dropout = ConditionDropout(0.5, 0.5, 0.5, 0.5)
+    start, want = draw(dropout, seed=1, batch=2000)
+    got = jax.jit(lambda batch, key: drop_conditions(batch, key, dropout))(start, jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, got, want)
-    other = draw(absence, seed=2, batch=2000)[1].conditioning
+    other = draw(dropout, seed=2, batch=2000)[1].conditioning
     assert not np.array_equal(other.init_mask, want.conditioning.init_mask)
 
 

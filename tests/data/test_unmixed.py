@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from realaudio_jax.data import crops
-from realaudio_jax.data.scenes import MAX_PEAK, SceneConfig
+from realaudio_jax.data import signal
+from realaudio_jax.data.scenes import MAX_PEAK, SceneConfig, unmixed_recordings
 from realaudio_jax.data.sources import Recordings
-from realaudio_jax.data.whole import whole_recordings
 from realaudio_jax.typing import SAMPLE_RATE
 
 SECONDS = {'door_slam': 0.5, 'Rooster': 4.5, 'rain': 6.0, 'bell': 5.0, 'siren': 12.0}
@@ -32,7 +31,7 @@ def recordings(tmp_path_factory):
 
 
 def test_a_scene_is_a_recording_and_its_name(recordings):
-    scenes = list(whole_recordings(0, recordings, 40, 10.0))
+    scenes = list(unmixed_recordings(0, recordings, 40, 10.0))
     assert {scene.labels for scene in scenes} == {('Rooster',), ('rain',), ('bell',)}
     for scene in scenes:
         (label,) = scene.labels
@@ -47,21 +46,21 @@ def test_a_scene_is_a_recording_and_its_name(recordings):
 
 def test_the_part_that_sounds_has_the_level_of_an_event(recordings):
     config = SceneConfig(gain_sd_db=0.0)
-    for scene in whole_recordings(1, recordings, 12, 10.0, config):
+    for scene in unmixed_recordings(1, recordings, 12, 10.0, config):
         sounding = scene.audio[2 * SAMPLE_RATE :]
-        level = 20 * np.log10(crops.rms(sounding))
+        level = 20 * np.log10(signal.rms(sounding))
         assert abs(level - config.level_dbfs) < 0.3
         assert np.abs(scene.audio).max() <= MAX_PEAK
     spread = {
-        round(20 * np.log10(crops.rms(s.audio[2 * SAMPLE_RATE :])))
-        for s in whole_recordings(1, recordings, 12, 10.0)
+        round(20 * np.log10(signal.rms(s.audio[2 * SAMPLE_RATE :])))
+        for s in unmixed_recordings(1, recordings, 12, 10.0)
     }
     assert len(spread) > 3
 
 
 def test_a_scene_depends_on_its_number_alone(recordings):
-    (*_, fourth) = whole_recordings(2, recordings, 4, 10.0)
-    again = list(whole_recordings(2, recordings, 6, 10.0))
+    (*_, fourth) = unmixed_recordings(2, recordings, 4, 10.0)
+    again = list(unmixed_recordings(2, recordings, 6, 10.0))
     np.testing.assert_array_equal(fourth.audio, again[3].audio)
     assert fourth.caption == again[3].caption
     assert any(scene.labels != again[3].labels for scene in again)
@@ -69,4 +68,4 @@ def test_a_scene_depends_on_its_number_alone(recordings):
 
 def test_recordings_that_do_not_fit_are_one_clear_line(recordings):
     with pytest.raises(ValueError, match='no recording of 4 to 4.2 s'):
-        next(whole_recordings(0, recordings, 1, 4.2))
+        next(unmixed_recordings(0, recordings, 1, 4.2))

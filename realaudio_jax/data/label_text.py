@@ -3,9 +3,12 @@
 A label without an entry here keeps its own words, so a folder with readable labels needs nothing.
 """
 
+import json
+import pathlib
 import re
 
-from realaudio_jax.data import library_labels, synonyms
+TABLES = pathlib.Path(__file__).parent / 'label_tables.json'  # of texts and synonyms
+_TABLES = json.loads(TABLES.read_text('utf-8'))
 
 _PITCH = re.compile(r'(voices? aa|voices? oo|prep piano)(?: ?[a-g]b?| \w+ oo)$')  # 'prep pianoc'
 _NOT_AMBIENCES = re.compile(r'\b(wind ?up|brakes|ball ?bearing)\b')
@@ -19,32 +22,31 @@ _AMBIENCES = re.compile(
 )
 
 
-def _parse(table: str) -> dict[str, tuple[str, ...]]:
-    lines = (line.split(' = ') for line in table.strip().splitlines())
-    return {label: tuple(text.split(' | ')) for label, text in lines}
+def _parsed(table: str) -> dict[str, tuple[str, ...]]:
+    return {label: tuple(texts) for label, texts in _TABLES[table].items()}
 
 
-_TEXTS = _parse(library_labels.TEXTS)
-_SYNONYMS = {text: (text, *names) for text, names in _parse(synonyms.NAMES).items()}
+_TEXTS = _parsed('texts')
+_SYNONYMS = {text: (text, *names) for text, names in _parsed('synonyms').items()}
 _GROUPS = _SYNONYMS | {  # and by the other names
     name: group
     for group in _SYNONYMS.values()
     for name in group
     if sum(name in other for other in _SYNONYMS.values()) == 1
 }
-_BY_PREFIX = sorted(_parse(library_labels.SONIC_PI_TEXTS).items(), key=lambda item: -len(item[0]))
+_BY_PREFIX = sorted(_parsed('sonic_pi_texts').items(), key=lambda item: -len(item[0]))
 
 
 def readable(label: str, file: str = '') -> tuple[str, ...]:
     """English for a label, without an article; the first one is the plainest.
 
     Args:
-      label: as the library wrote it.
-      file: the file's name; its first folder names the library, and in the Sonic Pi samples it
-        says more than the label.
+        label: as the library wrote it.
+        file: the file's name; its first folder names the library, and in the Sonic Pi samples it
+            says more than the label.
 
     Returns:
-      at least one text, for example ('footstep on gravel', 'step on gravel').
+        at least one text, for example ('footstep on gravel', 'step on gravel').
     """
     key = ' '.join(label.lower().replace('_', ' ').split())
     if file.startswith('sonic_pi/'):
@@ -63,8 +65,8 @@ def readable(label: str, file: str = '') -> tuple[str, ...]:
     key = _PITCH.sub(r'\1', key)
     if key in _TEXTS:
         return _TEXTS[key]
-    words = [word for word in key.split() if word not in library_labels.DROPPED_WORDS]
-    return (' '.join(library_labels.REPAIRS.get(word, word) for word in words),)
+    words = [word for word in key.split() if word not in _TABLES['dropped_words']]
+    return (' '.join(_TABLES['repairs'].get(word, word) for word in words),)
 
 
 def from_name(name: str) -> str:
@@ -94,6 +96,6 @@ def variants(text: str) -> tuple[str, ...]:
     """Names that people give a sound, the text itself first: 'dog bark', 'barking dog', 'dog'.
 
     Args:
-      text: any name of a sound; what the table does not know has no other.
+        text: any name of a sound; what the table does not know has no other.
     """
     return tuple(dict.fromkeys((text, *_GROUPS.get(text.lower(), ()))))
