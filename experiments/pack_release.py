@@ -2,12 +2,13 @@
 
 python -m experiments.pack_release --base=foley --autoencoder=FILE --teacher=FILE --out=DIR
 python -m experiments.pack_release --base=foley --teacher=FILE --student=FILE --rank=20 \
-    --share=1 --out=DIR
+    --teacher_adapter=1 --out=DIR
 python -m experiments.pack_release --base=foley --merge --out=DIR
 
 With --rank a teacher or student is stored as an adapter beside the base's own file, an eighth of
-its size: exactly, but for int8, where it was trained as adapters of that rank in all. --share adds
-so much of the teacher's adapter to the student, for as long as it is stored as an adapter itself.
+its size: exactly, but for int8, where it was trained as adapters of that rank in all.
+--teacher_adapter adds the teacher's adapter, times this scale, to a student that is stored as an
+adapter itself.
 --merge makes both whole again: one file each, with the adapters in it.
 
 A new student has neither moments nor the scale and grids that were chosen for the one before it.
@@ -18,6 +19,7 @@ The folder is ready to be published: it has a model card, digests and the author
 import dataclasses
 import json
 import pathlib
+from collections.abc import Collection
 
 import numpy as np
 from absl import flags
@@ -63,8 +65,8 @@ _FILES = {
 _RANK = flags.DEFINE_integer(
     'rank', 0, 'Of the adapter that a teacher or student is stored as; 0: whole.', lower_bound=0
 )
-_SHARE = flags.DEFINE_float(
-    'share', 0.0, "Of the teacher's adapter, for the student, see `release.load_denoiser`."
+_TEACHER_ADAPTER = flags.DEFINE_float(
+    'teacher_adapter', 0.0, "Scale of the teacher's adapter in the student; 0: as in the base."
 )
 _MERGE = flags.DEFINE_bool(
     'merge', False, 'Store the teacher and the student of the base whole, adapters in them.'
@@ -106,6 +108,29 @@ def vocabulary_of(recordings: str, base: pathlib.Path) -> Vocabulary:
     return make_vocabulary(labels, embed)
 
 
+def adapter_scale(scale: float | None, params: Collection[str], base: pathlib.Path) -> float | None:
+    """Scale of the teacher's adapter in the new release's student; None: it has none.
+
+    Args:
+        scale: in the base.
+        params: names of the networks that are stored anew.
+        base: for messages.
+
+    Raises:
+        ValueError: flags that contradict each other, or a base that has to be merged first.
+    """
+    wanted, rank = _TEACHER_ADAPTER.value, _RANK.value
+    if 'student' in params and not rank:
+        scale = None
+    if scale is not None and ('teacher' in params or wanted):
+        raise ValueError(
+            f"the student of {base} contains its teacher's adapter: pack it with --merge first"
+        )
+    if wanted and not rank:
+        raise ValueError('--teacher_adapter is the scale of an adapter: give --rank too')
+    return wanted or scale
+
+
 def main(argv):
     del argv
     base = find_release(_BASE.value)
@@ -140,33 +165,25 @@ def main(argv):
     same = _MERGE.value and not params.keys() & {'teacher', 'student'}
     moments = load_moments(base) if same else {}  # merged networks are what they were
     out = pathlib.Path(_OUT.value)
-    rank, share = _RANK.value, _SHARE.value
+    rank = _RANK.value
     if _MERGE.value and rank:
         raise ValueError('--merge stores no adapter and --rank does: give one of them')
-    # a student that holds a share of the teacher's adapter cannot do without that teacher
+    # a student that contains the teacher's adapter needs that teacher
     shared = student.teacher_adapter is not None and 'teacher' in params
     if _MERGE.value or (shared and not rank):
         for name in (TEACHER_NAME, STUDENT_NAME):
             stem = pathlib.Path(name).stem
             params[stem] = params.get(stem) or load_denoiser(base, name, denoiser)
-    if 'student' in params and not rank:
-        student = dataclasses.replace(student, teacher_adapter=None)
-    if student.teacher_adapter is not None and ('teacher' in params or share):
-        raise ValueError(
-            f"the student of {base} holds a share of its teacher's adapter: pack it with --merge "
-            'first'
-        )
-    if share and not rank:
-        raise ValueError('--share is of an adapter: give --rank too')
-    if share:
-        student = dataclasses.replace(student, teacher_adapter=share)
-    config = dataclasses.replace(config, student=student)
+    scale = adapter_scale(student.teacher_adapter, params, base)
+    config = dataclasses.replace(
+        config, student=dataclasses.replace(student, teacher_adapter=scale)
+    )
     names = ', '.join(sorted(params)) or 'nothing'
     autoencoder = params.pop('autoencoder', None)
     if rank:
         params = adapters(base, params, denoiser, rank)
     save_release(out, config, params, base, dtype='int8', block=BLOCK)
-    if autoencoder:  # small, and its code is exact: rounding it costs more than it saves
+    if autoencoder:  # small, and its principal components are exact: int8 costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
     if _LABELS.value:
         save_vocabulary(out, vocabulary_of(_LABELS.value, base))

@@ -381,14 +381,14 @@ def test_networks_packed_as_adapters_are_what_they_were(
     def flag(value):
         return type('Flag', (), {'value': value})
 
-    def pack(base, folder, networks, rank=2, share=0.0, merge=False):
+    def pack(base, folder, networks, rank=2, scale=0.0, merge=False):
         files = dict.fromkeys(('autoencoder', 'teacher', 'student', 'audio_tower'))
         for name, params in networks.items():
             files[name] = tmp_path / f'{name}.safetensors'
             save_params(files[name], params)
         monkeypatch.setattr(run, '_FILES', {stem: flag(value) for stem, value in files.items()})
-        settings = {'_BASE': base, '_OUT': tmp_path / folder, '_RANK': rank, '_SHARE': share}
-        settings |= {'_MERGE': merge, '_LABELS': None}
+        settings = {'_BASE': base, '_OUT': tmp_path / folder, '_RANK': rank}
+        settings |= {'_TEACHER_ADAPTER': scale, '_MERGE': merge, '_LABELS': None, '_LICENCE': None}
         for name, value in settings.items():
             monkeypatch.setattr(run, name, flag(value))
         run.main([])
@@ -408,7 +408,7 @@ def test_networks_packed_as_adapters_are_what_they_were(
     assert all(difference(packed[name], trained[name]) < rounding for name in trained)
     gained = low_rank.extract(before['teacher'], packed['teacher'], 2)
     wanted = low_rank.add(packed['student'], gained)
-    shared = pack(tiny_release, 'two', trained, share=1.0)['student']
+    shared = pack(tiny_release, 'two', trained, scale=1.0)['student']
     assert difference(shared, wanted) < rounding < difference(shared, packed['student'])
     own = low_rank.extract(before['student'], packed['student'], 2)
     further = {'student': low_rank.add(shared, own)}
@@ -416,7 +416,7 @@ def test_networks_packed_as_adapters_are_what_they_were(
     assert difference(packed, further['student']) < 2 * rounding
     whole = pack(tmp_path / 'two', 'four', further, rank=0)['student']
     assert difference(whole, further['student']) < 0.02 * difference(whole, before['student'])
-    with pytest.raises(ValueError, match="share of its teacher's adapter: pack it with --merge"):
+    with pytest.raises(ValueError, match="contains its teacher's adapter: pack it with --merge"):
         pack(tmp_path / 'two', 'five', {'teacher': trained['teacher']})
 
     before = Generator(tmp_path / 'two').params
