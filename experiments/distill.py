@@ -430,7 +430,7 @@ def main(argv):
         'student': _STUDENT.value,
         'multi_teacher': list(_MULTI_TEACHER.value),
     }
-    with run_folder(workdir, config, inputs) as workdir:
+    with run_folder(workdir, config, inputs, folder_digest=dataset.folder_digest) as workdir:
         teacher = load_teacher(config.teacher, folder, config.dtype)
         teacher.require_seconds(config.scene_seconds)
         setup = setup_of(config, teacher, _STUDENT.value, _MULTI_TEACHER.value)

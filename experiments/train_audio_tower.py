@@ -18,6 +18,7 @@ from realaudio_jax.data.cache import encode_scenes
 from realaudio_jax.data.datasets import MixedScenes
 from realaudio_jax.data.loader import batches
 from realaudio_jax.data.mel_encoder import MelEncoder
+from realaudio_jax.data.recordings_cache import folder_digest
 from realaudio_jax.integrity import digest
 from realaudio_jax.metrics.embedders.tower import load_text_embedder
 from realaudio_jax.models.audio_tower import (
@@ -165,7 +166,7 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
 def main(argv):
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'release': _RELEASE.value}
-    with run_folder(run_workdir(), _CONFIG.value, inputs) as workdir:
+    with run_folder(run_workdir(), _CONFIG.value, inputs, folder_digest=folder_digest) as workdir:
         note_recordings(workdir, _RECORDINGS.value)
         train(_CONFIG.value, workdir, _RECORDINGS.value, _RELEASE.value)
 

@@ -24,6 +24,7 @@ from realaudio_jax.data.cache import (
     open_arrays,
 )
 from realaudio_jax.data.crop_mixture import CropMixture
+from realaudio_jax.data.recordings_cache import folder_digest
 from realaudio_jax.models import autoencoder
 from realaudio_jax.models.autoencoder import (
     LEVELS,
@@ -347,7 +348,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
 def main(argv):
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'code': _CODE.value}
-    with run_folder(run_workdir(), _CONFIG.value, inputs) as workdir:
+    with run_folder(run_workdir(), _CONFIG.value, inputs, folder_digest=folder_digest) as workdir:
         note_recordings(workdir, _RECORDINGS.value, [_CODE.value])
         train(_CONFIG.value, workdir, _RECORDINGS.value, _CODE.value)
 

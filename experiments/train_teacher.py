@@ -21,6 +21,7 @@ from realaudio_jax.data.datasets import MixedScenes, fresh_crops, scene_source
 from realaudio_jax.data.fresh import FreshCrops
 from realaudio_jax.data.frozen_encoders import FrozenEncoders, load_frozen_encoders
 from realaudio_jax.data.latent_crops import RandomCrops
+from realaudio_jax.data.recordings_cache import folder_digest
 from realaudio_jax.data.scene_encoder import SceneEncoder
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
@@ -358,7 +359,7 @@ def main(argv):
     del argv
     given = (_RECORDINGS, _RELEASE, _AUTOENCODER, _INIT, _INIT_CODE)
     inputs = {flag.name: flag.value for flag in given}
-    with run_folder(run_workdir(), _CONFIG.value, inputs) as workdir:
+    with run_folder(run_workdir(), _CONFIG.value, inputs, folder_digest=folder_digest) as workdir:
         starts = [weights_of(_INIT.value, TEACHER_NAME)] if _INIT.value else []
         note_recordings(workdir, _RECORDINGS.value, starts)
         train(_CONFIG.value, workdir, *inputs.values(), _WORKERS.value)

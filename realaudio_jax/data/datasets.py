@@ -13,6 +13,7 @@ from realaudio_jax.data import (
     curves,
     fresh,
     label_text,
+    recordings_cache,
     scene_encoder,
     scenes,
     signal,
@@ -102,6 +103,10 @@ class MixedScenes:
         made = unmixed_recordings(seed, source, count, seconds)
         digest = scenes_digest('unmixed', source, count, seconds, seed)
         return SceneSet(made, count, seconds, digest)
+
+    def folder_digest(self, folder: pathlib.Path) -> str:
+        """Digest of the sounds and tables of a folder; see `recordings_cache`."""
+        return recordings_cache.folder_digest(folder)
 
     def note_origins(
         self, workdir: str | os.PathLike, starts: Sequence[str | os.PathLike] = ()

@@ -5,6 +5,7 @@ Nothing here knows about labels; `sources.Recordings` reads those from metadata.
 
 import collections
 import functools
+import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from realaudio_jax.audio import from_pcm16, to_pcm16
 from realaudio_jax.cache import cache_dir as user_cache_dir
 from realaudio_jax.data import cache, signal
 from realaudio_jax.io import printable
-from realaudio_jax.sound_files import read_sound, reason
+from realaudio_jax.sound_files import find_sounds, read_sound, reason
 from realaudio_jax.typing import SAMPLE_RATE
 
 VERSION = 3  # part of the cache key: raise it when what is stored changes
@@ -28,6 +29,13 @@ def digests(root: Path, files: Sequence[str]) -> dict[str, str]:
     """SHA-256 of each file, in hexadecimal; '' of one that cannot be read or is no regular file."""
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(files, pool.map(lambda name: _digest(root / name), files), strict=True))
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of the sounds and tables of a folder, by their names and contents."""
+    files = [*find_sounds(folder).sounds, *folder.glob('*.csv')]
+    found = digests(folder, sorted(str(file.relative_to(folder)) for file in files))
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

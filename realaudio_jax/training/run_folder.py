@@ -12,7 +12,6 @@ would with other sounds or weights under the same name, so their digests are kep
 import contextlib
 import errno
 import fnmatch
-import hashlib
 import itertools
 import json
 import os
@@ -28,10 +27,8 @@ except ImportError:  # Windows: there the lock is left out
     fcntl = None
 
 from realaudio_jax import integrity
-from realaudio_jax.data import recordings_cache
 from realaudio_jax.io import atomic_path, printable
 from realaudio_jax.provenance import describe_run
-from realaudio_jax.sound_files import find_sounds
 from realaudio_jax.training.loop import print_to_stderr
 
 RUN_NAME, LOCK_NAME = 'run.json', '.lock'
@@ -40,6 +37,7 @@ RELEASE, STUDENT, SECONDS = 'release', 'student', 'seconds.json'
 FORMAT = 1
 # Settings that a run can go on with when they change: they say what is shown, not what is trained.
 FREE = ('config.log_every', 'config.save_every', 'config.eval_*', 'config.report_*')
+FolderDigest = Callable[[pathlib.Path], str]
 _LEFT_OVERS = ('.partial-*', '*.orbax-checkpoint-tmp*')
 _NAMED = 3  # differences that an error names; it counts the others
 
@@ -50,6 +48,7 @@ def run_folder(
     config: Any,
     inputs: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print_to_stderr,
+    folder_digest: FolderDigest | None = None,
 ) -> Iterator[pathlib.Path]:
     """Locks the folder of a run, sweeps what a killed process left, and checks its configuration.
 
@@ -58,6 +57,8 @@ def run_folder(
         config: an ml_collections `ConfigDict`, or a dict.
         inputs: what else decides what is trained, by name: folders, files, None.
         say: takes one line of text.
+        folder_digest: of what counts in a folder without a manifest, such as recordings; None: its
+            content is not compared.
 
     Yields:
         The folder.
@@ -72,7 +73,9 @@ def run_folder(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         _sweep(folder)
-        _record(folder, _settings(config, inputs or {}), _contents(inputs or {}), say)
+        _record(
+            folder, _settings(config, inputs or {}), _contents(inputs or {}, folder_digest), say
+        )
         yield folder
 
 
@@ -193,23 +196,22 @@ def _place(value: Any) -> Any:
     return value
 
 
-def _contents(inputs: Mapping[str, Any]) -> dict[str, str]:
+def _contents(inputs: Mapping[str, Any], folder_digest: FolderDigest | None) -> dict[str, str]:
     """A digest of each file and folder that a run was given, by its whole path."""
     flat = itertools.chain(*(v if isinstance(v, (list, tuple)) else [v] for v in inputs.values()))
     given = [value for value in flat if isinstance(value, (str, os.PathLike))]
     paths = [pathlib.Path(os.path.abspath(value)) for value in given if os.path.exists(value)]
-    return {str(path): _content(path) for path in paths}
+    found = {str(path): _content(path, folder_digest) for path in paths}
+    return {path: digest for path, digest in found.items() if digest}
 
 
-def _content(path: pathlib.Path) -> str:
-    """Digest of a file, of a folder's manifest, or of its tables and sounds where it has none."""
+def _content(path: pathlib.Path, folder_digest: FolderDigest | None) -> str | None:
+    """Digest of a file, of a folder's manifest, or what `folder_digest` says of it."""
     if path.is_file():
         return integrity.digest(path)
     if (path / integrity.MANIFEST_NAME).is_file():
         return integrity.digest(path / integrity.MANIFEST_NAME)
-    files = [*find_sounds(path).sounds, *path.glob('*.csv')]
-    found = recordings_cache.digests(path, sorted(str(file.relative_to(path)) for file in files))
-    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
+    return folder_digest(path) if folder_digest else None
 
 
 def _record(

@@ -8,6 +8,7 @@ import ml_collections
 import pytest
 
 from realaudio_jax import provenance
+from realaudio_jax.data.recordings_cache import folder_digest
 from realaudio_jax.training.run_folder import LOCK_NAME, RUN_NAME, read_run, run_folder
 
 CONFIG = {
@@ -24,7 +25,8 @@ def changed(**settings):
 
 
 def start(folder, config=CONFIG, inputs=None, said=None):  # noqa: B006
-    with run_folder(folder, config, inputs, (said if said is not None else []).append) as path:
+    say = (said if said is not None else []).append
+    with run_folder(folder, config, inputs, say, folder_digest) as path:
         return path
 
 
