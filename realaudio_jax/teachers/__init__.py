@@ -3,7 +3,8 @@
     teacher = load_teacher('stable_audio_open', 'models/stable-audio-open-1.0')
 
 Each is a `Teacher`, so that `experiments/distill` distils all of them in one way. The published
-models are packages of their own, Flax modules with strict import of their authors' weights.
+models are packages of their own, Flax modules with strict import of their authors' weights; their
+classes can be imported from here, and each is loaded when it is asked for.
 """
 
 import dataclasses
@@ -25,6 +26,13 @@ PRETRAINED = ('stable_audio_open', 'audioldm2', 'stable_audio_3')
 TEACHERS = {RELEASE: 'realaudio_jax.teachers.release:load'} | {
     name: f'realaudio_jax.teachers.{name}.pipeline:load' for name in PRETRAINED
 }
+_CLASSES = {
+    'AudioLDM2': 'realaudio_jax.teachers.audioldm2.pipeline:AudioLDM2',
+    'ReleaseTeacher': 'realaudio_jax.teachers.release:ReleaseTeacher',
+    'StableAudio3': 'realaudio_jax.teachers.stable_audio_3.pipeline:StableAudio3',
+    'StableAudioOpen': 'realaudio_jax.teachers.stable_audio_open.pipeline:StableAudioOpen',
+}
+__all__ = ['PRETRAINED', 'TEACHERS', 'ConditionDropout', 'Teacher', 'load_teacher', *_CLASSES]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,3 +161,10 @@ def load_teacher(name: str, folder: str | os.PathLike, dtype: str | None = None)
     load = by_name.find(name, TEACHERS, 'teacher')
     found = folder if name == RELEASE else find_pretrained(folder)
     return load(found) if dtype is None else load(found, dtype)
+
+
+def __getattr__(name: str) -> Any:
+    """The class of a teacher."""
+    if name in _CLASSES:
+        return by_name.find(name, _CLASSES, 'teacher')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
