@@ -6,7 +6,7 @@ import time
 import pytest
 
 from realaudio_jax.training.loop import StopRequest
-from realaudio_jax.training.pieces import Piece, run_pieces
+from realaudio_jax.training.pieces import Piece, run_pieces, run_process
 
 
 @pytest.fixture
@@ -51,3 +51,37 @@ def test_a_piece_that_fails_or_leaves_nothing_is_an_error(fake, tmp_path):
 def test_nothing_is_begun_where_no_time_is_left(fake, tmp_path):
     piece = fake('raise SystemExit(1)')
     assert run_pieces([piece], tmp_path, StopRequest(), budget_s=1.0, stop_s=2.0) == 'fake'
+
+
+APPENDS = """
+import pathlib, sys
+*given, out = map(pathlib.Path, sys.argv[1:])
+out.write_text(''.join(path.read_text() for path in given) + out.name + '\\n')
+"""
+
+
+@pytest.mark.parametrize('stops', [False, True])
+def test_stopped_after_every_command_it_goes_on_in_the_right_piece(fake, tmp_path, stops):
+    """Each command writes what it was given and its own name; the second piece has two."""
+    fake(APPENDS)
+    a, b, c, d = (str(tmp_path / name) for name in 'abcd')
+    pieces = [
+        Piece('first', (('fake', a),), tmp_path / 'a'),
+        Piece('second', (('fake', a, b), ('fake', a, b, c)), tmp_path / 'c'),
+        Piece('third', (('fake', c, d),), tmp_path / 'd'),
+    ]
+    begun = []
+
+    def run_command(command, seconds, stop):
+        stop.requested = stops and command not in begun
+        begun.append(command)
+        return run_process(command, seconds, StopRequest())
+
+    stopped = []
+    while (
+        name := run_pieces(pieces, tmp_path, StopRequest(), run_command=run_command)
+    ) is not None:
+        stopped.append(name)
+    assert (tmp_path / 'd').read_text() == 'a\na\nb\nc\nd\n'
+    assert stopped == (['second', 'second', 'third'] if stops else [])
+    assert begun.count(('fake', a)) == begun.count(('fake', c, d)) == 1
