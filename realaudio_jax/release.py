@@ -31,7 +31,7 @@ import numpy as np
 import safetensors
 from flax.traverse_util import unflatten_dict
 
-from realaudio_jax import integrity, low_rank, weights
+from realaudio_jax import by_name, integrity, low_rank
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Conditioning, Denoiser
@@ -54,6 +54,8 @@ TEACHER_NAME = 'teacher.safetensors'
 MOMENTS_NAME = 'student_moments.safetensors'
 TOWER_NAME = 'audio_tower.safetensors'
 VOCABULARY_NAME = 'vocabulary.safetensors'
+# What fetches a release, by the scheme of its name; loaded where one is named so.
+FETCHERS = {scheme: 'realaudio_jax.weights:fetch' for scheme in ('hf', 'https', 'http')}
 SCALE_SUFFIX = '.scale'  # no parameter's own name may end so
 _LISTED = 10  # problems that a message lists; it counts the others
 VERIFY_REMEDY = f'get the release again, or remove {integrity.MANIFEST_NAME} if the change is yours'
@@ -66,8 +68,9 @@ def find_release(name: str | os.PathLike) -> pathlib.Path:
         FileNotFoundError: none of these; the message lists the shipped ones.
         ValueError, weights.FetchError: as `weights.fetch`.
     """
-    if weights.is_remote(name):
-        return weights.fetch(str(name))
+    scheme = str(name).partition('://')[0]
+    if scheme in FETCHERS and '://' in str(name):
+        return by_name.find(scheme, FETCHERS)(str(name))
     for folder in (pathlib.Path(name), RELEASES / str(name)):
         if (folder / 'config.json').is_file():
             return folder
