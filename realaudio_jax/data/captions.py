@@ -69,7 +69,7 @@ _SPECIAL = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
+class CaptionItem:
     """One sound as a caption mentions it: words, first onset, count, position in stereo.
 
     `onset_s` is in seconds from the start of the scene, `pan` in [-1, 1] from left to right.
@@ -188,7 +188,7 @@ def _when(onset_s: float) -> str:
     return f'after {_NUMBERS[whole]} second{"s" if whole > 1 else ""}' if whole <= 10 else 'later'
 
 
-def _say(rng: np.random.Generator, heard: Heard, as_clause: bool, place: bool) -> str:
+def _say(rng: np.random.Generator, heard: CaptionItem, as_clause: bool, place: bool) -> str:
     where = _where(heard.pan) if place else ''
     if as_clause and (text := clause(heard.text)):
         return f'{text}{_often(rng, heard.count)}{where}'
@@ -211,7 +211,7 @@ def _behind(rng: np.random.Generator, said: str, ambience: str) -> str:
 
 
 def make_caption(
-    rng: np.random.Generator, heard: Sequence[Heard], ambience: str | None = None
+    rng: np.random.Generator, heard: Sequence[CaptionItem], ambience: str | None = None
 ) -> str:
     """Describes a scene.
 

@@ -84,7 +84,7 @@ class Scene:
     ambience: str | None
 
 
-def pieces(clip: Clip) -> list[np.ndarray]:
+def segments(clip: Clip) -> list[np.ndarray]:
     """Cuts a clip into its sounding parts, silence before and after each removed.
 
     Args:
@@ -181,7 +181,7 @@ def _add_sound(
     rng: np.random.Generator, mix: np.ndarray, clip: Clip, config: SceneConfig, room: int
 ) -> tuple[list[Event], float]:
     """Adds a sound, once or more often, to the mix; returns its events and its pan."""
-    found, seconds = pieces(clip), len(mix) / SAMPLE_RATE
+    found, seconds = segments(clip), len(mix) / SAMPLE_RATE
     if not found:
         return [], 0.0
     footsteps = 'step' in clip.text or 'walk' in clip.text
@@ -272,7 +272,7 @@ def make_scene(
         bed = _ambience_bed(rng, ambience, samples)
     alone = bed is not None and (rng.random() < config.ambience_alone or backgrounds_alone)
     events: list[Event] = []
-    heard: list[captions.Heard] = []
+    heard: list[captions.CaptionItem] = []
     labels: list[str] = []
     wanted = 0 if alone else _kinds(rng, config, seconds)
     for tried in range(MAX_TRIES if wanted else 0):
@@ -289,7 +289,7 @@ def make_scene(
             events += added
             labels.append(clip.label)
             said = clip.caption if len(added) == 1 else ''  # it tells of the sound once
-            heard.append(captions.Heard(said or clip.text, added[0].onset_s, len(added), pan))
+            heard.append(captions.CaptionItem(said or clip.text, added[0].onset_s, len(added), pan))
     if not events and bed is None:
         raise ValueError('the source gave only silent sounds; a scene needs one that is heard')
     if room is not None:
@@ -465,7 +465,7 @@ def unmixed_recording(
     elif record.kind == 'ambience':
         caption = captions.make_caption(rng, [], text)
     else:
-        caption = captions.make_caption(rng, [captions.Heard(text, clip.active[0][0])])
+        caption = captions.make_caption(rng, [captions.CaptionItem(text, clip.active[0][0])])
     return Scene(
         audio=audio,
         caption=caption,

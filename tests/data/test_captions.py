@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from realaudio_jax.data.captions import (
-    Heard,
+    CaptionItem,
     clause,
     is_clause,
     make_caption,
@@ -13,7 +13,7 @@ from realaudio_jax.data.captions import (
 )
 from realaudio_jax.data.sources import foley
 
-HEARD = (Heard('dog bark', 0.5, 2, -0.9), Heard('door slam', 3.1, 1, 0.6))
+HEARD = (CaptionItem('dog bark', 0.5, 2, -0.9), CaptionItem('door slam', 3.1, 1, 0.6))
 
 
 def captions(heard, ambience=None, n=300):
@@ -91,7 +91,7 @@ def test_all_foley_texts_can_be_told():
     for made in foley.EVENTS.values():
         for text in made.texts:
             for count in (1, 3):
-                said = make_caption(rng, [Heard(text, 1.0, count)])
+                said = make_caption(rng, [CaptionItem(text, 1.0, count)])
                 assert said and not re.search(r'\b(an? an?|the a)\b', said.lower()), said
 
 

@@ -161,7 +161,7 @@ def parameter_shapes(networks: Networks, names: Sequence[str] | None = None) -> 
     text = _shape(f32, 1, 2, n.t5.width)
     generated = _shape(f32, 1, 2, n.projection.width)
     cache = jax.eval_shape(lambda: n.language_model.empty_cache(1, 2))
-    told = (_shape(f32, 1), _shape(f32, 1)) if n.unet.distilled else ()
+    further = (_shape(f32, 1), _shape(f32, 1)) if n.unet.distilled else ()
     inputs = {
         'clap': (_shape(i32, 1, 2), _shape(bool, 1, 2)),
         't5': (_shape(i32, 1, 2), _shape(bool, 1, 2)),
@@ -173,7 +173,7 @@ def parameter_shapes(networks: Networks, names: Sequence[str] | None = None) -> 
             generated,
             text,
             _shape(bool, 1, 2),
-            *told,
+            *further,
         ),
         'autoencoder': (_shape(f32, 1, n.autoencoder.factor, n.bands),),
         'vocoder': (_shape(f32, 1, 2, n.bands),),
@@ -220,8 +220,8 @@ def network(
 ) -> Callable:
     """The U-Net as `network(x_t [B L C], t [B]) -> prediction`, prompt bound.
 
-    Of n B prompts it predicts for the same B items told each of n things, those of the first thing
-    first: [n B L C].
+    Of n B prompts it predicts for the same B items with each of n conditions, those of the first
+    condition first: [n B L C].
 
     Between steps of the table the U-Net sees fractions, which it was not trained on; before the
     first step, where there is less noise than it knows, it sees the first.

@@ -3,7 +3,7 @@
 A U-Net over planes of time by mel band, whose attending levels follow each residual block with
 three transformers (Rombach et al. 2022, 2112.10752, section 3.3): one attends to the plane alone,
 one to what the language model generated from the prompt, one to the states of FLAN-T5. `distilled`
-adds, at zero, what a student is told besides: guidance scale and length of its step.
+adds, at zero, the further inputs of a student: guidance scale and length of its step.
 
 There may be more contexts than planes: P = n B of them tell the B planes n things, as guidance
 does. What comes before the first context is then computed once, and exactly so.
@@ -185,7 +185,7 @@ class UNet(nn.Module):
         blocks: residual blocks of a level on the way down; one more on the way up.
         depth: blocks of each transformer.
         groups, epsilon: of the norms.
-        distilled: is it a student, told guidance scale and step size.
+        distilled: whether it is a student, with guidance scale and step size as inputs.
     """
 
     latent_channels: int = 8
@@ -226,8 +226,8 @@ class UNet(nn.Module):
         )
         level = nn.Dense(4 * width, name='time_linear_2')(nn.silu(level))
         if self.distilled:
-            told = student_embedding(4 * width, guidance_scale, step_size)
-            level = level + told.astype(level.dtype)
+            further = student_embedding(4 * width, guidance_scale, step_size)
+            level = level + further.astype(level.dtype)
 
         def stage(i, **kwargs):
             sees = self.sees[i] if self.attends[i] else ()

@@ -17,7 +17,7 @@ The context is the text, a learned token at every further text position up to `t
 duration. As cross-attention knows no position, all those equal tokens are one key here, its score
 raised by the logarithm of their number: the same sum of exponentials with up to 255 keys fewer.
 Keys and values of the context do not depend on the noise level, so `condition` makes them once for
-all steps. `distilled` adds, at zero, what a student is told besides: guidance scale and length of
+all steps. `distilled` adds, at zero, the further inputs of a student: guidance scale and length of
 its step.
 """
 
@@ -190,7 +190,7 @@ class Transformer(nn.Module):
         memory: tokens.
         differential: two maps for each head, see `layers.mix`.
         text_tokens: positions of a text that the original pads to.
-        distilled: is it a student, told guidance scale and step size.
+        distilled: whether it is a student, with guidance scale and step size as inputs.
     """
 
     channels: int = 256
@@ -290,10 +290,10 @@ class Transformer(nn.Module):
             guidance_scale, step_size: of a student; a teacher has none.
         """
         level = fourier_features(t, self.level_features).astype(x_t.dtype)
-        told = context.duration + self.level_out(nn.silu(self.level_in(level)))
+        summed = context.duration + self.level_out(nn.silu(self.level_in(level)))
         if self.distilled:
-            told = told + self.student(guidance_scale, step_size).astype(told.dtype)
-        modulation = self.modulation_out(nn.silu(self.modulation_in(told)))
+            summed = summed + self.student(guidance_scale, step_size).astype(summed.dtype)
+        modulation = self.modulation_out(nn.silu(self.modulation_in(summed)))
 
         x = self.embed(x_t + self.preprocess(x_t))
         memory = jnp.broadcast_to(self.memory_tokens[None], (len(x), *self.memory_tokens.shape))

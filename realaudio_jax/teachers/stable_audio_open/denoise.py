@@ -42,8 +42,8 @@ def bind(
     Args:
         networks: a teacher's, or those of `student_networks`.
         params: their parameters; the networks compute in the precision of these.
-        conditioning: what to make; of twice as many items the first half is told nothing but
-            timing.
+        conditioning: what to make; of twice as many items the first half is conditioned on
+            timing alone.
         guidance_scale: embedded scale of a student; None for a teacher.
         step_size: of a student, in [0, 1]; None for a teacher.
     """

@@ -8,8 +8,8 @@ pre-normalised (Evans et al. 2024, arXiv 2407.14358, section 3.2; Peebles & Xie 
     b = a + cross_attention(norm(a), context),    fewer heads of keys and values                 (2)
     y = b + (u * silu(g)) W_2,    [u, g] = norm(b) W_1                                           (3)
 
-and the network predicts v on the cosine path. `distilled` adds, at zero, what a student is told
-besides: guidance scale and length of its step.
+and the network predicts v on the cosine path. `distilled` adds, at zero, the further
+inputs of a student: guidance scale and length of its step.
 """
 
 import functools
@@ -58,7 +58,7 @@ _dense = functools.partial(nn.Dense, use_bias=False)
 class Block(nn.Module):
     """Transformer block: equations (1) to (3).
 
-    A context may be of the last items alone. The others are told nothing: of tokens that are zero
+    A context may be of the last items alone. The others are unconditional: of tokens that are zero
     (2) adds zero, for it has no bias, so it is left out.
     """
 
@@ -113,7 +113,7 @@ class Transformer(nn.Module):
         context_input: width of the conditioning tokens.
         timing_input: width of the timing vector.
         level_features: Fourier features of the noise level.
-        distilled: is it a student, told guidance scale and step size.
+        distilled: whether it is a student, with guidance scale and step size as inputs.
     """
 
     channels: int = 64
