@@ -6,6 +6,7 @@ Each piece names the file that is there when it has ended. When the budget is ne
 command that runs is sent SIGTERM, at which training saves; the next call gives it once more.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -136,7 +137,7 @@ def run_process(command: Command, seconds: float | None, stop: StopRequest) -> i
     """
     begin, told = time.monotonic(), None
     # A group of its own: Ctrl-C reaches it through this process alone, and so once.
-    process = subprocess.Popen([sys.executable, '-m', *command], start_new_session=True)
+    process = subprocess.Popen([sys.executable, '-m', *command], process_group=0)
     try:
         while process.poll() is None:
             now = time.monotonic()
@@ -147,9 +148,9 @@ def run_process(command: Command, seconds: float | None, stop: StopRequest) -> i
                 break
             time.sleep(_LOOK_S)
     finally:
-        if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):  # workers outlive a process that was killed
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
     if told is not None and process.returncode in (-signal.SIGTERM, -signal.SIGKILL, STOPPED):
         return None
     return process.returncode

@@ -1,6 +1,7 @@
 """Commands within a budget: told to save, resumed in the right piece, failures named."""
 
 import json
+import pathlib
 import time
 
 import pytest
@@ -46,6 +47,24 @@ def test_a_piece_that_fails_or_leaves_nothing_is_an_error(fake, tmp_path):
         run_pieces([fake('1 / 0')], tmp_path, StopRequest())
     with pytest.raises(ValueError, match='left no'):
         run_pieces([fake('')], tmp_path, StopRequest())
+
+
+HAS_A_WORKER = """
+import pathlib, subprocess, sys, time
+worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+pathlib.Path('worker').write_text(str(worker.pid))
+time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_process_that_was_stopped(fake, tmp_path):
+    assert run_pieces([fake(HAS_A_WORKER)], tmp_path, StopRequest(), 3.0, 2.0) == 'fake'
+    worker = pathlib.Path('/proc') / (tmp_path / 'worker').read_text()
+    for _ in range(50):  # until it has gone, or waits for somebody to ask for its status
+        if not worker.exists() or (worker / 'stat').read_text().split()[2] == 'Z':
+            return
+        time.sleep(0.1)
+    raise AssertionError('the worker still runs')
 
 
 def test_nothing_is_begun_where_no_time_is_left(fake, tmp_path):
