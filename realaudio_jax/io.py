@@ -47,7 +47,7 @@ def _escape(character: str) -> str:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic_path(path: str | os.PathLike, durable: bool = True) -> Iterator[pathlib.Path]:
     """Atomic write: yields a temporary path that becomes `path` only if the block succeeds.
 
     A failure, a full disk included, leaves whatever stood under `path` before, and no part of the
@@ -56,6 +56,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     Args:
         path: the final name. Its folder is made if it is missing.
+        durable: False does not wait for the disk, for caches that are checked when they are read.
 
     Yields:
         A path in the same folder, with the same suffix.
@@ -69,8 +70,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         temporary.touch(exist_ok=False)
         yield temporary
-        with open(temporary, 'rb+') as file:  # a full disk may show no earlier than here
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, 'rb+') as file:  # a full disk may show no earlier than here
+                os.fsync(file.fileno())
         os.replace(temporary, final)
     except OSError as error:
         reason = error.strerror or error

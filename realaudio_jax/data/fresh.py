@@ -226,7 +226,7 @@ class FreshCrops:
         rows = self._encoder(made, self._seconds)
         self._stream_chunk += 1
         if path:
-            with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+            with atomic_path(path, durable=False) as temporary, open(temporary, 'wb') as file:
                 np.savez(file, **rows)
         return rows
 
