@@ -90,10 +90,8 @@ def test_config_and_flag_belong_together(main, tmp_path):
 
 
 def test_flags_that_a_pretrained_teacher_ignores_are_refused(main, tmp_path):
-    with flagsaver.flagsaver(student='a.safetensors', release='mine', multi_teacher=['b']):
-        with pytest.raises(
-            ValueError, match='no use of --student, --multi_teacher, --release; leave'
-        ):
+    with flagsaver.flagsaver(release='mine', embedder_weights='weights'):
+        with pytest.raises(ValueError, match='no use of --release, --embedder_weights; leave'):
             main(config_of('distill_stable_audio_open'), tmp_path, 'somewhere')
 
 

@@ -25,8 +25,8 @@ class Conditioning:
     Attributes:
         text: states of the text encoder; text_mask: real tokens.
         seconds: duration of the sound.
-        local: of each frame, latents to be kept and behind them 1 where they are; None is not given,
-            which is not the same as all zero.
+        local: of each frame, latents to be kept and behind them 1 where they are; None is not
+            given, which is not the same as all zero.
     """
 
     text: Leaf['B T I']
