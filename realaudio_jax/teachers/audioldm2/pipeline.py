@@ -129,7 +129,7 @@ class AudioLDM2(PretrainedTeacher):
         scale = jnp.full(len(noise), guidance_scale, jnp.float32)
         return _sample(self.networks, self.params, conditioning, noise, scale, steps)
 
-    def encode(self, sound: Float[np.ndarray, 'B S']) -> Float[Array, 'B L C']:
+    def encode_audio(self, sound: Float[np.ndarray, 'B S']) -> Float[Array, 'B L C']:
         """The mean latents of sound, padded with silence to whole frames; see `model.encode`."""
         frames = self.networks.latent_frames(sound.shape[1] / self.sample_rate)
         behind = frames * self.networks.latent_samples - sound.shape[1]
@@ -144,7 +144,7 @@ class AudioLDM2(PretrainedTeacher):
         self, audio: Float[np.ndarray, 'B S 2'], captions: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """Arrays for `to_batch`: latents, and what is made of captions and of ''."""
-        latents, c = self.encode(audio.mean(axis=-1)), self.condition(captions)
+        latents, c = self.encode_audio(audio.mean(axis=-1)), self.condition(captions)
         text, mask = padded(c.prompt.text, c.prompt.text_mask, self.tokenizer.max_tokens)
         real = np.asarray(c.empty.text_mask).any(axis=0)
         states = {
