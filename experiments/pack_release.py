@@ -43,10 +43,10 @@ from realaudio_jax.release import (
     TEACHER_NAME,
     adapter_name,
     autoencoder_template,
-    denoiser_parts,
     denoiser_template,
     find_release,
     load_denoiser,
+    load_denoiser_and_adapter,
     load_moments,
     load_params,
     read_metadata,
@@ -89,7 +89,7 @@ def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dic
     for name in (TEACHER_NAME, STUDENT_NAME):
         stem = pathlib.Path(name).stem
         if stem in params:
-            old, known = denoiser_parts(base, name, shapes)
+            old, known = load_denoiser_and_adapter(base, name, shapes)
             adapter = low_rank.extract(old, params.pop(stem), rank, known)
             params[pathlib.Path(adapter_name(name)).stem] = adapter
     return params

@@ -26,7 +26,12 @@ from realaudio_jax.data.scene_encoder import SceneEncoder
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models.denoiser import PATH, Denoiser
 from realaudio_jax.noise import diffuse
-from realaudio_jax.packing import NETWORK_KEY, save_params, starting_parts, weights_of
+from realaudio_jax.packing import (
+    NETWORK_KEY,
+    initial_weights_path,
+    load_initial_weights,
+    save_params,
+)
 from realaudio_jax.random import random_key
 from realaudio_jax.release import (
     TEACHER_NAME,
@@ -177,10 +182,10 @@ def warm_start(
 
     An adapter becomes part of a network that is changed; else it stays apart. None: it had none.
     """
-    names = read_tensors(weights_of(init, TEACHER_NAME))
+    names = read_tensors(initial_weights_path(init, TEACHER_NAME))
     curves = tuple(c for c in model.curves if f'params/curve_{c}/kernel' in names)
     depth = len({name.split('/')[1] for name in names if '/block_' in name})
-    params, adapter = starting_parts(
+    params, adapter = load_initial_weights(
         init, TEACHER_NAME, denoiser_template(model.clone(depth=depth, curves=curves))
     )
     if init_code or depth != model.depth or curves != model.curves:
@@ -197,7 +202,7 @@ def network_of(config, init) -> dict:
     A config that has more blocks than that release makes it deeper.
     """
     wanted = config.model.to_dict()
-    if not init or weights_of(init, TEACHER_NAME) == pathlib.Path(init):
+    if not init or initial_weights_path(init, TEACHER_NAME) == pathlib.Path(init):
         return wanted
     known = read_release(find_release(init)).denoiser.to_dict()
     return wanted | known | {'depth': max(wanted['depth'], known['depth'])}
@@ -360,7 +365,7 @@ def main(argv):
     given = (_RECORDINGS, _RELEASE, _AUTOENCODER, _INIT, _INIT_CODE)
     inputs = {flag.name: flag.value for flag in given}
     with run_folder(run_workdir(), _CONFIG.value, inputs, folder_digest=folder_digest) as workdir:
-        starts = [weights_of(_INIT.value, TEACHER_NAME)] if _INIT.value else []
+        starts = [initial_weights_path(_INIT.value, TEACHER_NAME)] if _INIT.value else []
         note_recordings(workdir, _RECORDINGS.value, starts)
         train(_CONFIG.value, workdir, *inputs.values(), _WORKERS.value)
 

@@ -36,9 +36,9 @@ from realaudio_jax.release import (
     VOCABULARY_NAME,
     adapter_name,
     checksum,
-    denoiser_parts,
     expand_scale,
     find_release,
+    load_denoiser_and_adapter,
     load_params,
     named_leaves,
     read_release,
@@ -110,7 +110,7 @@ def save_release(
     integrity.write_manifest(folder, [name for name in read if (folder / name).exists()])
 
 
-def weights_of(source: str | os.PathLike, name: str) -> pathlib.Path:
+def initial_weights_path(source: str | os.PathLike, name: str) -> pathlib.Path:
     """Path of a training run's initial weights: `source` itself, or a file in that release.
 
     Args:
@@ -124,23 +124,23 @@ def weights_of(source: str | os.PathLike, name: str) -> pathlib.Path:
     return path if path.suffix == '.safetensors' else find_release(source) / name
 
 
-def starting_parts(
+def load_initial_weights(
     source: str | os.PathLike, name: str, shapes: PyTree
 ) -> tuple[PyTree, PyTree | None]:
     """Initial weights of a training run and, separately, an adapter or None.
 
     Args:
-        source: see `weights_of`; a file has no adapter.
-        name, shapes: see `denoiser_parts`.
+        source: see `initial_weights_path`; a file has no adapter.
+        name, shapes: see `load_denoiser_and_adapter`.
 
     Raises:
-        FileNotFoundError, ValueError: as `find_release` and `denoiser_parts`.
+        FileNotFoundError, ValueError: as `find_release` and `load_denoiser_and_adapter`.
     """
-    path = weights_of(source, name)
+    path = initial_weights_path(source, name)
     if path == pathlib.Path(source):
         return load_params(path, shapes), None
     read_release(path.parent)
-    return denoiser_parts(path.parent, name, shapes)
+    return load_denoiser_and_adapter(path.parent, name, shapes)
 
 
 def save_params(

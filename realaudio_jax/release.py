@@ -118,11 +118,13 @@ def read_release(folder: str | os.PathLike, *names: str) -> ReleaseConfig:
 
 
 def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
-    """A release's teacher or student, with its adapter where there is one; see `denoiser_parts`."""
-    return low_rank.merge(*denoiser_parts(folder, name, shapes))
+    """A release's teacher or student, with its adapter where there is one; see `load_denoiser_and_adapter`."""
+    return low_rank.merge(*load_denoiser_and_adapter(folder, name, shapes))
 
 
-def denoiser_parts(folder: pathlib.Path, name: str, shapes: PyTree) -> tuple[PyTree, PyTree | None]:
+def load_denoiser_and_adapter(
+    folder: pathlib.Path, name: str, shapes: PyTree
+) -> tuple[PyTree, PyTree | None]:
     """A release's teacher or student and, separately, its adapter or None.
 
     A student may also contain its teacher's adapter, scaled by `student.teacher_adapter` of

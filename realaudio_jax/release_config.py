@@ -189,7 +189,7 @@ class StudentConfig(_Section):
         guidance_range: least and greatest guidance scale.
         guidance: default guidance scale; None: that of the release.
         teacher_adapter: scale of its teacher's adapter in its weights, see
-            `release.denoiser_parts`.
+            `release.load_denoiser_and_adapter`.
         grid_powers: (steps, power) of time grids that are not even, see `noise.time_grid`; in
             JSON a mapping.
     """

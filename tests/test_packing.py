@@ -17,10 +17,10 @@ from realaudio_jax.packing import save_params, save_release
 from realaudio_jax.release import (
     RELEASES,
     autoencoder_template,
-    denoiser_parts,
     denoiser_template,
     empty_conditioning,
     find_release,
+    load_denoiser_and_adapter,
     load_params,
 )
 from realaudio_jax.release_config import ReleaseConfig
@@ -161,7 +161,7 @@ def test_a_student_has_its_share_of_the_adapter_of_the_teacher(tiny_release, tmp
     wanted = low_rank.add(student, half), low_rank.add(teacher, adapter)
     for name, whole in zip(('student', 'teacher'), wanted, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params[name], whole)
-    apart = low_rank.merge(*denoiser_parts(tmp_path, 'student.safetensors', student))
+    apart = low_rank.merge(*load_denoiser_and_adapter(tmp_path, 'student.safetensors', student))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), apart, wanted[0])
 
 

@@ -241,11 +241,11 @@ class ReleaseTeacher:
         """The teacher's parameters, or those of a file or a release's student."""
         if source is None:
             return self.teacher_params, None
-        return packing.starting_parts(source, STUDENT_NAME, self.teacher_params)
+        return packing.load_initial_weights(source, STUDENT_NAME, self.teacher_params)
 
     def student_folder(self, source: str) -> pathlib.Path:
         """Where an earlier student lies."""
-        return packing.weights_of(source, STUDENT_NAME).parent
+        return packing.initial_weights_path(source, STUDENT_NAME).parent
 
     def save_student(
         self,
