@@ -118,7 +118,7 @@ def read_release(folder: str | os.PathLike, *names: str) -> ReleaseConfig:
 
 
 def load_denoiser(folder: pathlib.Path, name: str, shapes: PyTree) -> PyTree:
-    """A release's teacher or student, with its adapter where there is one; see `load_denoiser_and_adapter`."""
+    """A release's teacher or student, with its adapter merged where there is one."""
     return low_rank.merge(*load_denoiser_and_adapter(folder, name, shapes))
 
 
