@@ -12,6 +12,7 @@ from configs import foley_autoencoder
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """The settings, of a variant if one is named."""
     config = foley_autoencoder.get_config(variant)
     if variant != 'test':
         config.batch_size = 64

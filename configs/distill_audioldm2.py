@@ -18,6 +18,7 @@ from configs import distill_stable_audio_open
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """The settings, of a variant if one is named."""
     config = distill_stable_audio_open.get_config(variant)
     config.teacher = 'audioldm2'
     config.guidance_range = (1.0, 5.0)

@@ -18,6 +18,7 @@ from configs import distill_stable_audio_open
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """The settings, of a variant if one is named."""
     config = distill_stable_audio_open.get_config(variant)
     config.teacher = 'stable_audio_3'
     if variant == 'test':

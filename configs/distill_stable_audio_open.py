@@ -18,6 +18,7 @@ from configs import foley_distill
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """The settings, of a variant if one is named."""
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.teacher = 'stable_audio_open'

@@ -11,6 +11,7 @@ import ml_collections
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """The settings, of a variant if one is named."""
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.scenes = 6_000  # rendered once as log-mel

@@ -16,6 +16,7 @@ import ml_collections
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """The settings, of a variant if one is named."""
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.batch_size = 32

@@ -19,6 +19,7 @@ from realaudio_jax.distillation import progressive
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """The settings, of a variant if one is named."""
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.teacher = 'release'  # of the folder or name in --release

@@ -16,6 +16,7 @@ import ml_collections
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """The settings, of a variant if one is named."""
     config = ml_collections.ConfigDict()
     config.base = 'foley'  # release that gives the text encoder, its tokenizer and the embedder
     config.stop_s = 45.0  # seconds before the end of --budget_s at which a piece is told to save

@@ -112,9 +112,11 @@ class StageData:
         return next(self._iterators[stage.batches])
 
     def get_state(self) -> dict[str, Any]:
+        """The place of the next batch."""
         return {name: data.get_state() for name, data in self._iterators.items()}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on at a place that `get_state` gave."""
         for name, data in self._iterators.items():
             data.set_state(state[name])
 
@@ -416,6 +418,7 @@ def teacher_folder(config) -> str:
 
 
 def main(argv):
+    """Runs the command line."""
     del argv
     config, begun = _CONFIG.value, time.monotonic()
     enable_compilation_cache()

@@ -164,6 +164,7 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
 
 
 def main(argv):
+    """Runs the command line."""
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'release': _RELEASE.value}
     with run_folder(run_workdir(), _CONFIG.value, inputs, folder_digest=folder_digest) as workdir:

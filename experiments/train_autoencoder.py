@@ -346,6 +346,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
 
 
 def main(argv):
+    """Runs the command line."""
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'code': _CODE.value}
     with run_folder(run_workdir(), _CONFIG.value, inputs, folder_digest=folder_digest) as workdir:

@@ -361,6 +361,7 @@ def train(
 
 
 def main(argv):
+    """Runs the command line."""
     del argv
     given = (_RECORDINGS, _RELEASE, _AUTOENCODER, _INIT, _INIT_CODE)
     inputs = {flag.name: flag.value for flag in given}

@@ -35,6 +35,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, record: Record) -> 'Origin':
+        """The origin that a record states."""
         return cls(record.file, record.licence or UNKNOWN, record.author, record.source)
 
 

@@ -159,6 +159,7 @@ class ArrayWriter:
         self.folder, self.count, self.arrays, self.filled = folder, count, {}, 0
 
     def write(self, batch: dict[str, np.ndarray]) -> None:
+        """Appends rows."""
         size = len(next(iter(batch.values())))
         for name, rows in batch.items():
             if name not in self.arrays:
@@ -170,6 +171,7 @@ class ArrayWriter:
         self.filled += size
 
     def close(self) -> None:
+        """Writes what is still in memory."""
         for array in self.arrays.values():
             array.flush()
         self.arrays.clear()

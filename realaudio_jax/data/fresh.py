@@ -167,9 +167,11 @@ class FreshCrops:
         return self._draw(self._pool, jax.random.fold_in(self._key, self._next))
 
     def get_state(self) -> dict[str, int]:
+        """The place of the next batch."""
         return {'next': self._next}
 
     def set_state(self, state: dict[str, int]) -> None:
+        """Goes on at a place that `get_state` gave."""
         self._next = state['next']
 
     def close(self) -> None:

@@ -39,9 +39,11 @@ class Batches:
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:
+        """The place of the next batch."""
         return self._iterator.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on at a place that `get_state` gave."""
         self._iterator.set_state(state)
 
 

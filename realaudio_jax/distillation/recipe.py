@@ -57,7 +57,8 @@ class Recipe(Protocol):
         teacher_params: PyTree,
         batch: Batch,
         key: Key[Array, ''],
-    ) -> tuple[Float[Array, 'B'], Metrics]: ...
+    ) -> tuple[Float[Array, 'B'], Metrics]:
+        """The loss of each item and the metrics to log; pure, and random by its key alone."""
 
 
 @flax.struct.dataclass

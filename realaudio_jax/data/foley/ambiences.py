@@ -53,6 +53,7 @@ def _hall(rng: np.random.Generator, x: np.ndarray, t60: Number, wet: Number) -> 
 
 
 def rain(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes rain."""
     hiss = shaped(rng, n, slope(between(rng, 500, 1200), between(rng, 7000, 13_000), -2), 2)
     drops = [bubble_note(rng, 1500, 6000) for _ in range(20)]
     for _ in range(20):
@@ -63,6 +64,7 @@ def rain(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def wind(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes wind."""
     gust = wander(rng, n, 0.5)
     out = shaped(rng, n, slope(60, 350, -3), 2) * np.exp(0.25 * gust)[:, None]
     for centre in between(rng, 280, 420) * 1.6 ** np.arange(4):
@@ -74,6 +76,7 @@ def wind(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def engine(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes a running engine."""
     # Four strokes: a cylinder fires every second turn, so four are half a cycle apart in pairs.
     turns = between(rng, 13, 40) * (1 + 0.01 * wander(rng, n, 2.0))
     firing = sum(
@@ -91,6 +94,7 @@ def engine(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def fire(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes a crackling fire."""
     roar = shaped(rng, n, slope(40, 300, -3), 2) * np.exp(0.3 * wander(rng, n, 3))[:, None]
     hiss = 0.12 * shaped(rng, n, slope(2000, 9000), 2)
     small = np.full(n, between(rng, 12, 30))
@@ -105,6 +109,7 @@ def fire(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def sea(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes waves on a shore."""
     seconds = n / 48_000
     out = 0.25 * shaped(rng, n, slope(60, 700, -2), 2)
     low, high = shaped(rng, n, slope(80, 900, -2), 2), shaped(rng, n, slope(900, 8000, -2), 2)
@@ -118,6 +123,7 @@ def sea(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def siren(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes a siren."""
     period = rng.choice([rng.uniform(0.3, 0.45), rng.uniform(3.0, 5.0)])
     cycle = (np.arange(n) / 48_000 / period + rng.random()) % 1.0
     rise = np.interp(cycle, [0, 0.4, 1.0], [0.0, 1.0, 0.0])
@@ -129,6 +135,7 @@ def siren(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def crowd(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes a talking crowd."""
     syllables = []
     for _ in range(32):
         m, size = samples(rng.uniform(0.11, 0.3)), between(rng, 0.95, 1.25)
@@ -149,6 +156,7 @@ def crowd(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def machine_hum(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes the hum of a machine."""
     mains = rng.choice([50.0, 60.0]) * np.ones(n)
     orders = np.array([1, 2, 3, 4, 6, 8, 10, 12])
     gains = np.array([0.5, 1, 0.3, 0.6, 0.35, 0.2, 0.12, 0.08]) * rng.uniform(0.4, 1.4, 8)
@@ -162,6 +170,7 @@ def machine_hum(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def forest(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes birds in a forest."""
     seconds = n / 48_000
     birds = np.zeros((n, 2))
     for _ in range(rng.integers(5, 9)):  # singers, each with its tree, song and pace
@@ -179,6 +188,7 @@ def forest(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def stream(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes a running stream."""
     notes = [bubble_note(rng, 350, 3500) for _ in range(60)]
     gurgle = _scatter(rng, n, notes, between(rng, 150, 400), 0.5)
     rush = shaped(rng, n, slope(350, 4000, -2), 2)
@@ -186,6 +196,7 @@ def stream(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def crickets(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes crickets."""
     out = 0.03 * shaped(rng, n, slope(100, 2500, -3), 2)
     seconds = n / 48_000
     for _ in range(rng.integers(4, 8)):
@@ -202,6 +213,7 @@ def crickets(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def helicopter(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes a helicopter."""
     blades = np.full(n, rng.uniform(10, 17))
     chop = tone(blades, 25.0)
     slap = lowpass(chop + 0.6 * white(rng, n) * np.maximum(chop, 0), between(rng, 180, 320))
@@ -211,6 +223,7 @@ def helicopter(rng: np.random.Generator, n: int) -> Stereo:
 
 
 def applause(rng: np.random.Generator, n: int) -> Stereo:
+    """Synthesizes applause."""
     claps = [clap(rng) for _ in range(24)]
     claps = [c[: samples(0.05)] / np.abs(c).max() for c in claps]
     hands = _scatter(rng, n, claps, between(rng, 90, 250), 0.5)

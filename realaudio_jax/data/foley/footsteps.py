@@ -38,6 +38,8 @@ def _heel_and_ball(rng: np.random.Generator, heel: Mono, ball: Mono) -> Mono:
 
 
 def gravel(rng: np.random.Generator) -> Mono:
+    """Synthesizes a footstep on gravel."""
+
     def crunch(seconds: Number) -> Mono:
         n = samples(seconds)
         density = between(rng, 2000, 5000) * line(n, (0, 0.2), (0.1, 1), (0.6, 0.6), (1, 0.05))
@@ -51,6 +53,7 @@ def gravel(rng: np.random.Generator) -> Mono:
 
 
 def wood(rng: np.random.Generator) -> Mono:
+    """Synthesizes a footstep on wood."""
     base = between(rng, 90, 170)
     ratios = np.array([1.0, 1.63, 2.34, 3.1, 4.4, 6.2, 9.0]) * rng.uniform(0.95, 1.05, 7)
 
@@ -66,6 +69,7 @@ def wood(rng: np.random.Generator) -> Mono:
 
 
 def concrete(rng: np.random.Generator) -> Mono:
+    """Synthesizes a footstep on concrete."""
     heel_pitch = between(rng, 1700, 3200)
 
     def tap(hard: Number) -> Mono:
@@ -79,6 +83,8 @@ def concrete(rng: np.random.Generator) -> Mono:
 
 
 def grass(rng: np.random.Generator) -> Mono:
+    """Synthesizes a footstep on grass."""
+
     def swish(seconds: Number) -> Mono:
         n = samples(seconds)
         blades = bandpass(white(rng, n), between(rng, 1200, 2200), 0.6)
@@ -91,6 +97,7 @@ def grass(rng: np.random.Generator) -> Mono:
 
 
 def snow(rng: np.random.Generator) -> Mono:
+    """Synthesizes a footstep on snow."""
     n = samples(rng.uniform(0.3, 0.5))
     # Snow gives way in many small collapses that get denser and higher as it is packed.
     density = line(n, (0, 800), (0.6, 4000), (1, 500))

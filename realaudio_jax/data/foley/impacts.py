@@ -70,6 +70,7 @@ def _with_click(
 
 
 def wood(rng: np.random.Generator) -> Mono:
+    """Synthesizes a hit on wood."""
     pitch = between(rng, 220, 700)
     body = struck(rng, pitch, rng.uniform(25, 60), 10, 6e-4)
     hit = _with_click(rng, body, between(rng, 1200, 2500), 0.5, 0.015)
@@ -77,12 +78,14 @@ def wood(rng: np.random.Generator) -> Mono:
 
 
 def metal(rng: np.random.Generator) -> Mono:
+    """Synthesizes a hit on metal."""
     body = struck(rng, between(rng, 350, 1400), between(rng, 900, 3000), 24, 1e-4)
     hit = _with_click(rng, body, 5000, 0.3, 0.01)
     return room(rng, hit, rng.uniform(0.3, 0.6), rng.uniform(0.05, 0.2), 8000)
 
 
 def stone(rng: np.random.Generator) -> Mono:
+    """Synthesizes a hit on stone."""
     body = struck(rng, between(rng, 900, 2200), rng.uniform(25, 50), 14, 1e-4)
     out = _with_click(rng, body, between(rng, 2500, 4000), 1.0, 0.02)
     thud = partials([between(rng, 110, 180)], [0.06], [0.5], samples(0.1))
@@ -93,6 +96,7 @@ def stone(rng: np.random.Generator) -> Mono:
 
 
 def glass_clink(rng: np.random.Generator) -> Mono:
+    """Synthesizes the clink of a glass."""
     pitch = between(rng, 1500, 3200)
     first = struck(rng, pitch, between(rng, 500, 1100), 10, 4e-5, 1.4)
     second = struck(rng, pitch * rng.uniform(1.05, 1.4), between(rng, 500, 1100), 10, 4e-5, 1.4)
@@ -103,6 +107,7 @@ def glass_clink(rng: np.random.Generator) -> Mono:
 
 
 def glass_break(rng: np.random.Generator) -> Mono:
+    """Synthesizes breaking glass."""
     out = np.zeros(samples(rng.uniform(1.0, 1.9)))
     n = samples(0.25)
     crash = highpass(white(rng, n), 1800) * decay(n, rng.uniform(0.12, 0.25))
@@ -118,6 +123,7 @@ def glass_break(rng: np.random.Generator) -> Mono:
 
 
 def coin(rng: np.random.Generator) -> Mono:
+    """Synthesizes a dropped coin."""
     ring = struck(rng, between(rng, 3800, 6500), between(rng, 1200, 2200), 9, 2e-5, 0.6)
     out = np.zeros(samples(1.6))
     at, gap, gain = 0.0, rng.uniform(0.13, 0.24), 1.0
@@ -130,6 +136,7 @@ def coin(rng: np.random.Generator) -> Mono:
 
 
 def door_slam(rng: np.random.Generator) -> Mono:
+    """Synthesizes a slammed door."""
     n = samples(0.6)
     base = between(rng, 55, 95)
     ratios = np.array([1.0, 1.6, 2.3, 3.4, 4.7, 6.5, 9.1])
@@ -144,6 +151,7 @@ def door_slam(rng: np.random.Generator) -> Mono:
 
 
 def door_knock(rng: np.random.Generator) -> Mono:
+    """Synthesizes a knock on a door."""
     count, gap = rng.integers(2, 5), rng.uniform(0.14, 0.25)
     pitch = between(rng, 140, 260)
     out = np.zeros(samples(count * gap + 0.5))
@@ -154,6 +162,7 @@ def door_knock(rng: np.random.Generator) -> Mono:
 
 
 def door_creak(rng: np.random.Generator) -> Mono:
+    """Synthesizes a creaking door."""
     n = samples(rng.uniform(0.7, 1.7))
     # Stick and slip: a jittery train of small jerks that the door's panel colours.
     arch = line(n, (0, 0.5), (rng.uniform(0.2, 0.8), 1.0), (1, rng.uniform(0.4, 0.9)))
@@ -167,6 +176,7 @@ def door_creak(rng: np.random.Generator) -> Mono:
 
 
 def punch(rng: np.random.Generator) -> Mono:
+    """Synthesizes a punch."""
     n = samples(0.3)
     body = partials([between(rng, 70, 120), between(rng, 150, 240)], [0.16, 0.1], [1.0, 0.5], n)
     slap = bandpass(white(rng, n), between(rng, 700, 1600), 0.7) * strike(n, 5e-4, 0.06)
@@ -174,6 +184,7 @@ def punch(rng: np.random.Generator) -> Mono:
 
 
 def box_crash(rng: np.random.Generator) -> Mono:
+    """Synthesizes a crashing box."""
     out = np.zeros(samples(1.1))
     bodies = [struck(rng, between(rng, 120, 600), 20, 9, 6e-4) for _ in range(6)]
     for at in np.append(0.0, rng.exponential(0.16, rng.integers(10, 20))):

@@ -30,6 +30,7 @@ _CHURCH_T60 = np.array([2.9, 2.6, 2.4, 1.6, 1.9, 1.2, 1.1, 1.0, 0.7, 0.5, 0.35, 
 
 
 def church_bell(rng: np.random.Generator) -> Mono:
+    """Synthesizes a church bell."""
     ratios = _CHURCH * rng.uniform(0.995, 1.005, len(_CHURCH))
     pitch, n = between(rng, 260, 560), samples(2.95)
     gains = np.array([0.6, 0.8, 0.9, 0.4, 1.0, 0.5, 0.4, 0.5, 0.4, 0.3, 0.2, 0.15])
@@ -49,10 +50,12 @@ def _chime(rng: np.random.Generator, pitch: Number, t60: Number) -> Mono:
 
 
 def small_bell(rng: np.random.Generator) -> Mono:
+    """Synthesizes a small bell."""
     return _chime(rng, between(rng, 1500, 3200), rng.uniform(0.9, 1.8))
 
 
 def doorbell(rng: np.random.Generator) -> Mono:
+    """Synthesizes a doorbell."""
     high = between(rng, 580, 780)
     out = np.zeros(samples(2.4))
     place(out, _chime(rng, high, 1.5), 0.0)
@@ -61,6 +64,7 @@ def doorbell(rng: np.random.Generator) -> Mono:
 
 
 def telephone(rng: np.random.Generator) -> Mono:
+    """Synthesizes a telephone."""
     seconds, rate = rng.uniform(1.0, 1.8), rng.uniform(18, 25)
     low = between(rng, 900, 1500)
     bells = [_chime(rng, low * ratio, 0.5) for ratio in (1.0, rng.uniform(1.15, 1.3))]
@@ -71,6 +75,7 @@ def telephone(rng: np.random.Generator) -> Mono:
 
 
 def beep(rng: np.random.Generator) -> Mono:
+    """Synthesizes a beep."""
     n = samples(rng.uniform(0.1, 0.5))
     wave = tone(np.full(n, between(rng, 700, 2600)), rng.choice([0.0, 2.0]))
     ramp = min(0.004 * 48_000 / n, 0.2)
@@ -78,6 +83,7 @@ def beep(rng: np.random.Generator) -> Mono:
 
 
 def alarm_clock(rng: np.random.Generator) -> Mono:
+    """Synthesizes an alarm clock."""
     pitch, gap = between(rng, 1800, 3200), rng.uniform(0.11, 0.15)
     n = samples(0.55 * gap)
     pulse = tone(np.full(n, pitch), 4.0) * line(n, (0, 0.2), (0.03, 1), (0.93, 1), (1, 0))
@@ -89,6 +95,7 @@ def alarm_clock(rng: np.random.Generator) -> Mono:
 
 
 def car_horn(rng: np.random.Generator) -> Mono:
+    """Synthesizes a car horn."""
     n = samples(rng.uniform(0.3, 1.2))
     low = between(rng, 330, 430)
     settle = 1 - 0.03 * decay(n, 0.12)
@@ -100,6 +107,7 @@ def car_horn(rng: np.random.Generator) -> Mono:
 
 
 def referee_whistle(rng: np.random.Generator) -> Mono:
+    """Synthesizes a referee whistle."""
     n = samples(rng.uniform(0.35, 0.9))
     pea = tone(np.full(n, rng.uniform(28, 45)))  # the ball closes the hole as it runs round
     pitch = between(rng, 2700, 3500) * (1 + 0.02 * pea)
@@ -109,6 +117,7 @@ def referee_whistle(rng: np.random.Generator) -> Mono:
 
 
 def cymbal(rng: np.random.Generator) -> Mono:
+    """Synthesizes a cymbal."""
     n, count, lowest = samples(2.6), 70, between(rng, 340, 470)  # Hz: larger plates are lower
     frequency = lowest * (14_000 / lowest) ** rng.random(count)
     t60 = rng.uniform(1.6, 2.5) * (lowest / frequency) ** 0.12 * rng.uniform(0.6, 1.1, count)
@@ -121,6 +130,7 @@ def cymbal(rng: np.random.Generator) -> Mono:
 
 
 def bass_drum(rng: np.random.Generator) -> Mono:
+    """Synthesizes a bass drum."""
     n = samples(0.6)
     pitch = between(rng, 45, 65) * (1 + 1.6 * np.exp(-times(n) * rng.uniform(25, 50)))
     head = tone(pitch, phase=0.12) * strike(n, 1e-3, rng.uniform(0.35, 0.55))
@@ -128,6 +138,7 @@ def bass_drum(rng: np.random.Generator) -> Mono:
 
 
 def snare_drum(rng: np.random.Generator) -> Mono:
+    """Synthesizes a snare drum."""
     n = samples(0.45)
     pitch = between(rng, 165, 230)
     head = partials(
@@ -138,6 +149,7 @@ def snare_drum(rng: np.random.Generator) -> Mono:
 
 
 def guitar(rng: np.random.Generator) -> Mono:
+    """Synthesizes a plucked guitar string."""
     # Karplus and Strong 1983: a delay line of one period, averaged each time round.
     period = int(48_000 / between(rng, 82, 330))
     string = lowpass(white(rng, period), rng.uniform(3000, 8000))
@@ -152,6 +164,7 @@ def guitar(rng: np.random.Generator) -> Mono:
 
 
 def keyboard_key(rng: np.random.Generator) -> Mono:
+    """Synthesizes a key of a keyboard."""
     out = np.zeros(samples(0.25))
     body = between(rng, 500, 900)
     for at, gain in ((0.0, 1.0), (rng.uniform(0.07, 0.13), 0.5)):  # down and up
@@ -164,6 +177,7 @@ def keyboard_key(rng: np.random.Generator) -> Mono:
 
 
 def clock_tick(rng: np.random.Generator) -> Mono:
+    """Synthesizes the tick of a clock."""
     out = np.zeros(samples(0.3))
     parts = struck(rng, between(rng, 1800, 3400), rng.uniform(40, 90), 12, 3e-5)
     parts /= np.abs(parts).max()
@@ -173,6 +187,7 @@ def clock_tick(rng: np.random.Generator) -> Mono:
 
 
 def camera(rng: np.random.Generator) -> Mono:
+    """Synthesizes the shutter of a camera."""
     out = np.zeros(samples(0.4))
     for at, gain in ((0.0, 0.7), (rng.uniform(0.06, 0.12), 1.0)):
         curtain = struck(rng, between(rng, 900, 1800), 18, 12, 5e-5)
@@ -183,6 +198,7 @@ def camera(rng: np.random.Generator) -> Mono:
 
 
 def pickup(rng: np.random.Generator) -> Mono:
+    """Synthesizes the pickup of a game."""
     pitch, turn, n = between(rng, 700, 1300), rng.uniform(0.06, 0.1), samples(0.6)
     steps = np.where(times(n) < turn, pitch, pitch * 4 / 3)
     level = np.where(times(n) < turn, 0.8, np.exp(-7 * (times(n) - turn)))

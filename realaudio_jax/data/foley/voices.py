@@ -55,6 +55,7 @@ def morph(x: Mono, vowels: list[Peaks]) -> Mono:
 
 
 def dog_bark(rng: np.random.Generator) -> Mono:
+    """Synthesizes a dog bark."""
     size = between(rng, 0.7, 1.6)  # 1 is a middle-sized dog, higher is smaller
     count = 1 if rng.random() < 0.6 else 2
     length = rng.uniform(0.16, 0.28) / size**0.5
@@ -75,6 +76,7 @@ def dog_bark(rng: np.random.Generator) -> Mono:
 
 
 def cat_meow(rng: np.random.Generator) -> Mono:
+    """Synthesizes a cat meow."""
     n = samples(rng.uniform(0.55, 1.0))
     arch = line(n, (0, 0.75), (0.3, 1.0), (0.7, 0.95), (1, 0.65))
     pitch = between(rng, 480, 780) * arch * (1 + 0.02 * tone(np.full(n, rng.uniform(5, 8))))
@@ -96,6 +98,7 @@ def bird_syllable(rng: np.random.Generator) -> Mono:
 
 
 def bird_chirp(rng: np.random.Generator) -> Mono:
+    """Synthesizes a bird chirp."""
     syllable, other = bird_syllable(rng), bird_syllable(rng)
     count, gap = rng.integers(2, 6), rng.uniform(0.03, 0.12)
     out = np.zeros(samples(count * (0.16 + gap) + 0.1))
@@ -108,6 +111,7 @@ def bird_chirp(rng: np.random.Generator) -> Mono:
 
 
 def crow(rng: np.random.Generator) -> Mono:
+    """Synthesizes the caw of a crow."""
     count, length = rng.integers(1, 4), rng.uniform(0.28, 0.42)
     base, gap = between(rng, 300, 420), length + rng.uniform(0.08, 0.2)
     out = np.zeros(samples(count * gap + 0.1))
@@ -121,6 +125,7 @@ def crow(rng: np.random.Generator) -> Mono:
 
 
 def frog(rng: np.random.Generator) -> Mono:
+    """Synthesizes the croak of a frog."""
     count = rng.integers(1, 4)
     out = np.zeros(samples(count * 0.45 + 0.1))
     pitch, rate = between(rng, 480, 900), between(rng, 28, 55)
@@ -134,6 +139,7 @@ def frog(rng: np.random.Generator) -> Mono:
 
 
 def cow(rng: np.random.Generator) -> Mono:
+    """Synthesizes the moo of a cow."""
     n = samples(rng.uniform(1.1, 1.9))
     pitch = between(rng, 95, 160) * line(n, (0, 0.7), (0.3, 1.1), (0.7, 1.15), (1, 0.8))
     source = throat(rng, pitch, 250.0, 0.15)
@@ -144,6 +150,7 @@ def cow(rng: np.random.Generator) -> Mono:
 
 
 def sneeze(rng: np.random.Generator) -> Mono:
+    """Synthesizes a sneeze."""
     size = between(rng, 0.95, 1.25)
     n = samples(rng.uniform(0.35, 0.5))
     burst = bandpass(white(rng, n), 3400 * size, 0.7) * strike(n, 4e-3, 0.25)
@@ -154,6 +161,7 @@ def sneeze(rng: np.random.Generator) -> Mono:
 
 
 def cough(rng: np.random.Generator) -> Mono:
+    """Synthesizes a cough."""
     size, count = between(rng, 0.9, 1.3), rng.integers(1, 4)
     out = np.zeros(samples(count * 0.34 + 0.2))
     for i in range(count):
@@ -167,6 +175,7 @@ def cough(rng: np.random.Generator) -> Mono:
 
 
 def laugh(rng: np.random.Generator) -> Mono:
+    """Synthesizes a laugh."""
     size, rate = between(rng, 1.0, 1.25), rng.uniform(4.5, 6.0)
     count, base = rng.integers(4, 9), 150 * size**3 * rng.uniform(0.8, 1.3)
     out = np.zeros(samples(count / rate + 0.4))
@@ -180,6 +189,7 @@ def laugh(rng: np.random.Generator) -> Mono:
 
 
 def whistle(rng: np.random.Generator) -> Mono:
+    """Synthesizes a human whistle."""
     n = samples(rng.uniform(0.5, 1.0))
     turn = rng.uniform(0.3, 0.6)
     shape = line(n, (0, 0.8), (turn, 1.25), (turn + 0.12, 0.85), (1, rng.uniform(1.0, 1.6)))
@@ -190,6 +200,7 @@ def whistle(rng: np.random.Generator) -> Mono:
 
 
 def clap(rng: np.random.Generator) -> Mono:
+    """Synthesizes a clap."""
     n = samples(0.12)
     pitch = between(rng, 900, 1900)  # the pocket of air between the palms
     out = bandpass(white(rng, n), pitch, 1.3) * decay_of_hands(rng, n)

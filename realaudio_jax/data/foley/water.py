@@ -35,6 +35,7 @@ def bubble_note(rng: np.random.Generator, low: Number, high: Number) -> Mono:
 
 
 def drip(rng: np.random.Generator) -> Mono:
+    """Synthesizes a dripping drop."""
     out = np.zeros(samples(0.3))
     n = samples(0.01)
     place(out, highpass(white(rng, n), 3000) * decay(n, 0.006), 0.0, 0.12)
@@ -47,6 +48,7 @@ def drip(rng: np.random.Generator) -> Mono:
 
 
 def bubbles(rng: np.random.Generator) -> Mono:
+    """Synthesizes bubbles in water."""
     count = rng.integers(4, 14)
     out = np.zeros(samples(1.3))
     for at in np.append(0.0, np.sort(rng.uniform(0.03, 1.0, count))):
@@ -57,6 +59,7 @@ def bubbles(rng: np.random.Generator) -> Mono:
 
 
 def splash(rng: np.random.Generator) -> Mono:
+    """Synthesizes a splash in water."""
     n = samples(rng.uniform(0.9, 1.4))
     size = between(rng, 0.6, 1.4)
     slap = lowpass(white(rng, n), 700 / size) * decay(n, 0.1)
@@ -69,6 +72,7 @@ def splash(rng: np.random.Generator) -> Mono:
 
 
 def pour(rng: np.random.Generator) -> Mono:
+    """Synthesizes poured water."""
     n = samples(rng.uniform(1.2, 2.2))
     out = np.zeros(n + samples(0.3))
     fill = between(rng, 500, 800), between(rng, 1100, 1700)  # the air column gets shorter

@@ -28,6 +28,7 @@ from realaudio_jax.data.foley.primitives import (
 
 
 def gunshot(rng: np.random.Generator) -> Mono:
+    """Synthesizes a gunshot."""
     n = samples(rng.uniform(0.6, 1.2))
     # A muzzle's positive phase is well below a millisecond to a few: small arms to rifles.
     shot = 3.0 * blast(n, between(rng, 2.5e-4, 1.2e-3), 1.0)
@@ -41,6 +42,7 @@ def gunshot(rng: np.random.Generator) -> Mono:
 
 
 def explosion(rng: np.random.Generator) -> Mono:
+    """Synthesizes an explosion."""
     n = samples(2.9)
     rumble = lowpass(lowpass(white(rng, n), between(rng, 90, 220)), 500)
     rumble *= strike(n, 0.01, rng.uniform(1.8, 2.8)) * np.exp(0.25 * wander(rng, n, 9))
@@ -52,6 +54,7 @@ def explosion(rng: np.random.Generator) -> Mono:
 
 
 def thunder(rng: np.random.Generator) -> Mono:
+    """Synthesizes thunder."""
     n = samples(3.0)
     out = np.zeros(n)
     # The channel is long and crooked: its parts are heard one after another.
@@ -66,6 +69,7 @@ def thunder(rng: np.random.Generator) -> Mono:
 
 
 def laser(rng: np.random.Generator) -> Mono:
+    """Synthesizes a laser gun."""
     n = samples(rng.uniform(0.18, 0.45))
     high, low = between(rng, 2200, 5000), between(rng, 120, 400)
     pitch = low + (high - low) * np.exp(-times(n) * rng.uniform(9, 22))
@@ -75,6 +79,7 @@ def laser(rng: np.random.Generator) -> Mono:
 
 
 def ricochet(rng: np.random.Generator) -> Mono:
+    """Synthesizes a ricochet."""
     n = samples(rng.uniform(0.5, 0.9))
     pitch = between(rng, 2200, 3800) * line(n, (0, 1), (1, rng.uniform(0.35, 0.6)))
     pitch *= 1 + 0.03 * tone(np.full(n, between(rng, 25, 60)))
@@ -84,6 +89,7 @@ def ricochet(rng: np.random.Generator) -> Mono:
 
 
 def whoosh(rng: np.random.Generator) -> Mono:
+    """Synthesizes a whoosh."""
     n = samples(rng.uniform(0.3, 0.8))
     middle = rng.uniform(0.4, 0.6)
     low, high = between(rng, 250, 500), between(rng, 1200, 3000)
@@ -93,6 +99,7 @@ def whoosh(rng: np.random.Generator) -> Mono:
 
 
 def sword(rng: np.random.Generator) -> Mono:
+    """Synthesizes a drawn sword."""
     ring = struck(rng, between(rng, 900, 1700), between(rng, 1500, 3500), 28, 2e-5, 1.3)
     n = len(ring)
     slide = highpass(white(rng, n), 4500) * strike(n, 4e-3, 0.2)
@@ -103,6 +110,7 @@ def sword(rng: np.random.Generator) -> Mono:
 
 
 def arrow(rng: np.random.Generator) -> Mono:
+    """Synthesizes an arrow."""
     n = samples(0.5)
     string = tone(np.full(n, between(rng, 70, 130)), 30.0) * decay(n, 0.25)
     flight = swept(rng, line(n, (0, 3500), (1, 1200)), 0.5) * strike(n, 0.02, 0.5)
@@ -111,6 +119,7 @@ def arrow(rng: np.random.Generator) -> Mono:
 
 
 def gun_reload(rng: np.random.Generator) -> Mono:
+    """Synthesizes a reloaded gun."""
     out = np.zeros(samples(0.9))
     for at, pitch, gain in ((0.0, 1500, 0.8), (0.06, 2300, 0.5), (0.32, 1100, 1.0)):
         part = struck(rng, pitch * rng.uniform(0.8, 1.25), 45, 12, 5e-5)
