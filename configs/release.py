@@ -32,7 +32,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         batch_seconds=640.0,
         scenes=4_000,  # pool of mixed scenes
         data=dict(uses=4.0),
-        model=dict(width=384, depth=8, heads=6),  # 16 M
+        model=dict(width=384, depth=8, heads=6),  # 16.8 M parameters
         optimizer='muon',
         steps=3_000,
         warmup_steps=100,

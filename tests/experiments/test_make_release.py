@@ -1,6 +1,7 @@
 """One command from recordings to a release: its parts, its budget, the same bytes on resuming."""
 
 import importlib
+import importlib.util
 import pathlib
 import sys
 
@@ -13,6 +14,8 @@ from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.parts import split
 from realaudio_jax.release import denoiser_template
 
+ROOT = pathlib.Path(__file__).parents[2]
+
 
 @pytest.fixture
 def release(experiment):
@@ -21,6 +24,13 @@ def release(experiment):
 
 def config_of(variant=''):
     return importlib.import_module('configs.release').get_config(variant)
+
+
+def module_at(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def parsed(experiment, command):
@@ -38,8 +48,13 @@ def parsed(experiment, command):
 
 @pytest.mark.parametrize('variant', ['', 'gpu', 'test'])
 def test_every_setting_is_one_of_its_experiment(release, experiment, variant, tmp_path):
-    for piece in release.pieces_of(config_of(variant), tmp_path, 'sounds', 'weights'):
+    pieces = release.pieces_of(config_of(variant), tmp_path, 'sounds', 'weights')
+    if variant == 'gpu':
+        pieces = module_at(ROOT / 'tools' / 'on_gpu.py').pieces_of(config_of('gpu'), tmp_path, None)
+    for piece in pieces:
         for command in piece.commands:
+            if command[0] == 'pytest':
+                continue
             parsed(experiment, command)
             flags.FLAGS.unparse_flags()
 
