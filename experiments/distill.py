@@ -55,7 +55,10 @@ _RECORDINGS = flags.DEFINE_string(
 )
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the teacher and the frozen networks.')
 _TEACHER = flags.DEFINE_string(
-    'teacher', None, "A published model's folder, in the layout of its authors; see the configs."
+    'teacher',
+    None,
+    "A published model's folder in the layout of its authors, or its name, such as "
+    'stable-audio-open (docs/weights.md); see the configs.',
 )
 _EMBEDDER_WEIGHTS = flags.DEFINE_string(
     'embedder_weights', None, 'Folder of YAMNet weights, for an independent judge.'
