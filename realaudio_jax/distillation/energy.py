@@ -79,21 +79,21 @@ class Energy:
     ) -> Float[Array, 'B L C']:
         """Samples by DDIM; the gradient passes the last steps only."""
         size = len(x)
-        length = jnp.full((size,), 1.0 / steps)
+        step_size = jnp.full((size,), 1.0 / steps)
         guidance = jnp.ones(size) if batch.guidance is None else batch.guidance
 
-        def step(params, x, to_go):
-            """From t = to_go / steps, one step on."""
-            t, s = to_go * length, (to_go - 1) * length
-            denoise = self.student(params, batch.conditioning, guidance, length)
+        def step(params, x, left):
+            """From t = left / steps, one step on."""
+            t, s = left * step_size, (left - 1) * step_size
+            denoise = self.student(params, batch.conditioning, guidance, step_size)
             return ddim_step(self.path, x, denoise(x, t), t, s).astype(x.dtype)
 
         frozen = jax.lax.stop_gradient(params)
         x = jax.lax.fori_loop(
             0, steps - self.backprop_steps, lambda i, x: step(frozen, x, steps - i), x
         )
-        for to_go in range(self.backprop_steps, 0, -1):
-            x = jax.lax.cond(to_go <= steps, lambda x, i=to_go: step(params, x, i), lambda x: x, x)
+        for left in range(self.backprop_steps, 0, -1):
+            x = jax.lax.cond(left <= steps, lambda x, i=left: step(params, x, i), lambda x: x, x)
         return x
 
 

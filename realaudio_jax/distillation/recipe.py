@@ -36,8 +36,8 @@ class Batch:
         latents: data, unit variance.
         mask: what the error of a frame counts: 0 where it is padding, 1 or more where it is sound.
         conditioning: whatever the networks take; recipes only pass it on.
-        guidance: scale at which the latents are the right answer, [B]: the one that a teacher made
-            them with, any one for recordings. None: the recipe chooses.
+        guidance: scale [B] at which the latents are samples of the target: the one that a teacher
+            made them with, any one for recordings. None: the recipe chooses.
     """
 
     latents: Leaf['B L C']
