@@ -21,6 +21,7 @@ from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.typing import SAMPLE_RATE
 from realaudio_jax.vocabulary import FAR, load_vocabulary, nearest_labels
+from realaudio_jax.watermark import Watermark, read_key
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
 _PROMPT = flags.DEFINE_string('prompt', '', 'What is heard, in English.')
@@ -44,6 +45,14 @@ _LOUDNESS = flags.DEFINE_string(
     'loudness',
     'auto',
     'LUFS that the sound is brought to, such as -16, or off; auto: -23, and off with --init_audio.',
+)
+_WATERMARK_KEY = flags.DEFINE_string(
+    'watermark_key',
+    'public',
+    "Key of the watermark: 'public', 32 or more hexadecimal digits, a file with a key, or off.",
+)
+_WATERMARK_PAYLOAD = flags.DEFINE_integer(
+    'watermark_payload', 0, '32 bits that the mark carries.', lower_bound=0, upper_bound=2**32 - 1
 )
 _GUIDANCE = flags.DEFINE_float('guidance', None, "Guidance scale; none: the release's own.")
 _MODEL = flags.DEFINE_enum('model', 'student', ['student', 'teacher'], 'Which denoiser.')
@@ -108,6 +117,15 @@ def parse_loudness(text: str) -> float | str | None:
         raise ValueError(f'--loudness is {text!r}; give LUFS such as -23, or off') from None
 
 
+def parse_watermark(key: str, payload: int) -> Watermark | None:
+    """The watermark of --watermark_key and --watermark_payload.
+
+    Raises:
+        ValueError: no key. OSError: its file cannot be read.
+    """
+    return None if key == 'off' else Watermark(read_key(key), payload)
+
+
 def read_init_audio() -> np.ndarray | None:
     """The init audio at the rate of the result; says where it was converted."""
     if _INIT_AUDIO.value is None:
@@ -153,8 +171,9 @@ def main(argv):
     out = check_output(_OUT.value or 'sound.wav', tuple(WRITABLE))
     drawing = check_output(_SPECTROGRAM.value, ('.png',)) if _SPECTROGRAM.value else None
     keep, loudness = parse_spans(_KEEP.value), parse_loudness(_LOUDNESS.value)
+    mark = parse_watermark(_WATERMARK_KEY.value, _WATERMARK_PAYLOAD.value)
     begin = time.perf_counter()
-    generator = realaudio_jax.load(_RELEASE.value)
+    generator = realaudio_jax.load(_RELEASE.value, mark=mark)
     if _SAMPLE_RATE.value not in SAMPLE_RATES:
         raise ValueError(f'--sample_rate is {_SAMPLE_RATE.value}; choose 48000 or 44100')
     steps = _STEPS.value
@@ -193,7 +212,8 @@ def main(argv):
     say(
         f'{printable(out)}{replaced}: {sound.seconds:g} s at {sound.sample_rate} Hz, '
         f'{_MODEL.value}, {steps} steps, seed {sound.seed}, peak {sound.peak:.2f}, '
-        f'{sound.lufs:.0f} LUFS as generated, made in {1000 * made:.0f} ms (ready in {ready:.1f} s)'
+        f'{sound.lufs:.0f} LUFS as generated, '
+        f'{f"marked with the {sound.watermark}" if sound.watermark else "not marked"}, made in {1000 * made:.0f} ms (ready in {ready:.1f} s)'
     )
 
 

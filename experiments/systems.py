@@ -25,6 +25,7 @@ from realaudio_jax.metrics import benchmarking
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of, generate_scenes
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.program import WATERMARK
 from realaudio_jax.release import autoencoder_template, denoiser_template
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
@@ -129,12 +130,13 @@ def generator_system(generator: Generator, seconds: float, sampler: SamplerConfi
     scene = Scene(np.zeros((0, 2), np.float32), PROMPT, tuple(events), (), seconds, None)
     parts = benchmarking.stages(generator, scene, sampler)
     build = functools.cache(parts.build)  # not before it is called
+    weights = generator.programs.weights_for(bucket_of(sampler, seconds, 1))
     return System(
         name=sampler.model,
         weights=RANDOM,
         steps=sampler.steps,
         guided=sampler.model == 'teacher',
-        parameters=count(generator.programs.weights_for(bucket_of(sampler, seconds, 1))),
+        parameters=count(weights) - count(weights.get(WATERMARK)),
         sample_rate=SAMPLE_RATE,
         channels=2,
         made_s=seconds,

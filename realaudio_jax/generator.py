@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 from jax.sharding import Mesh
 
-from realaudio_jax import requests
+from realaudio_jax import requests, watermark
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.io import write_audio
@@ -41,7 +41,9 @@ from realaudio_jax.release import (
 from realaudio_jax.requests import Call, Prepared
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, PyTree
+from realaudio_jax.watermark import Watermark
 
+_PUBLIC = Watermark()
 RETRIES = 4  # of a silent sound, each with a seed derived from the requested one
 
 
@@ -58,7 +60,8 @@ class Sound:
         lufs: integrated loudness before it was changed (ITU-R BS.1770); -70 for silence.
         silent: that is below -60 LUFS.
         seed: of its noise; a derived one where the requested seed gave silence.
-        latents: [L, C], what the decoder was given.
+        latents: [L, C], what the decoder was given, before the mark on them.
+        watermark: which key marks it, 'public key' or 'private key DIGEST'; '' for none.
     """
 
     pcm: np.ndarray
@@ -68,6 +71,7 @@ class Sound:
     silent: bool
     seed: int
     latents: np.ndarray
+    watermark: str = ''
 
     @property
     def audio(self) -> np.ndarray:
@@ -87,7 +91,7 @@ class Sound:
         level = 'silent' if self.silent else f'{self.lufs:.1f} LUFS as generated'
         return (
             f'Sound({self.seconds:g} s at {self.sample_rate} Hz, peak {self.peak:.2f}, '
-            f'{level}, seed {self.seed})'
+            f'{level}, seed {self.seed}{f", {self.watermark}" if self.watermark else ""})'
         )
 
     def _repr_html_(self) -> str:
@@ -105,8 +109,10 @@ class Generator:
         model_parallel: devices among which one copy of the parameters is split.
         log: called with one line for each program that is compiled, or loaded from disk; by default
             it goes to the standard error output.
+        mark: with which sounds are marked; None: they are not.
 
     Attributes:
+        mark: as given.
         config: the release's settings.
         networks, params: modules and parameters of text encoder, autoencoder, student and teacher.
         programs: the compiled programs, `program.ProgramCache`.
@@ -118,8 +124,9 @@ class Generator:
         folder: pathlib.Path,
         model_parallel: int = 1,
         log: Callable[[str], None] | None = None,
+        mark: Watermark | None = _PUBLIC,
     ):
-        self.folder = folder
+        self.folder, self.mark = folder, mark
         self.log = _print_to_stderr if log is None else log
         self.config = config = read_release(folder)
         networks = Networks(
@@ -157,7 +164,26 @@ class Generator:
     def _set_networks(self, networks: Networks, params: PyTree, mesh: Mesh) -> None:
         self.networks = networks
         params = jax.device_put(params, param_sharding(mesh, params))
-        self.programs = ProgramCache(networks, params, mesh, lambda line: self.log(line))
+        self.programs = ProgramCache(
+            networks, params, mesh, lambda line: self.log(line), self._tape(networks)
+        )
+
+    def _tape(self, networks: Networks) -> dict[str, np.ndarray] | None:
+        autoencoder = networks.autoencoder
+        if self.mark is None:
+            return None
+        return watermark.tape(self.mark, autoencoder.directions, autoencoder.channels)
+
+    def with_watermark(self, mark: Watermark | None) -> 'Generator':
+        """A copy that marks with another key or payload; nothing is compiled anew for it.
+
+        Args:
+            mark: None for no mark: textures are one fixed take of noise, by programs of their own.
+        """
+        other = copy.copy(self)
+        other.mark = mark
+        other.programs = self.programs.with_tape(other._tape(self.networks))
+        return other
 
     def __repr__(self) -> str:
         count = sum(x.size for x in jax.tree.leaves(self.params)) / 1e6
@@ -378,6 +404,7 @@ class Generator:
                 silent=bool(diagnostics.silent[i]),
                 seed=seeds[i],
                 latents=latents[i, :frames],
+                watermark=str(self.mark) if self.mark else '',
             )
             for i in range(len(seeds))
         ]
@@ -388,6 +415,7 @@ def load(
     model_parallel: int = 1,
     log: Callable[[str], None] | None = None,
     compilation_cache: bool = True,
+    mark: Watermark | None = _PUBLIC,
 ) -> Generator:
     """Loads a release, shipped or from a folder.
 
@@ -398,13 +426,14 @@ def load(
         compilation_cache: keep compiled programs on disk, so that a second process starts without
             compiling. It is JAX's own cache, for all that this process compiles, in the folder of
             `cache.cache_dir`; one that is already set stays. False changes no setting.
+        mark: the watermark of its sounds, by default the public one; None for none.
 
     Raises:
         FileNotFoundError: no such release. ValueError: a damaged one.
     """
     if compilation_cache:
         enable_compilation_cache()
-    return Generator(find_release(name), model_parallel, log)
+    return Generator(find_release(name), model_parallel, log, mark)
 
 
 def derived_seed(seed: int, attempt: int) -> int:

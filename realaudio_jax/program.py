@@ -8,6 +8,7 @@ caller. A call runs exactly one executable.
 """
 
 import collections
+import copy
 import dataclasses
 import functools
 import os
@@ -21,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from realaudio_jax import audio as audio_lib
-from realaudio_jax import noise, samplers
+from realaudio_jax import noise, samplers, watermark
 from realaudio_jax.cache import damaged_programs_removed
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import (
@@ -48,6 +49,7 @@ from realaudio_jax.typing import (
     PyTree,
 )
 
+WATERMARK = 'watermark'  # of the parameters, see `watermark.tape`
 MOMENTS = 'student_moments'  # of the parameters, see `calibration.match_moments`
 SILENT_LUFS = -60.0  # loudness, before it is changed, below which a sound counts as silent
 MAX_PROGRAMS = 8  # kept by a `ProgramCache`; an executable for 10 s holds some 70 MiB
@@ -129,12 +131,14 @@ class Diagnostics:
         lufs: integrated loudness before it was changed and limited; -70 for silence.
         silent: below `SILENT_LUFS`, and not because all events have negative gains; the level is
             then left as it is.
+        marked: it carries a watermark.
     """
 
     finite: Leaf['B']
     peak: Leaf['B']
     lufs: Leaf['B']
     silent: Leaf['B']
+    marked: Leaf['B'] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -472,7 +476,8 @@ def generate(
 
     Args:
         params: of text encoder, autoencoder, student and teacher, by those names; `MOMENTS` of the
-            student, if it has some: {steps: {'gain': [C], 'shift': [C]}}.
+            student, if it has some: {steps: {'gain': [C], 'shift': [C]}}; and `WATERMARK`, without
+            which textures are one fixed take.
         request: what to make.
         init: sound to vary or to keep parts of; None where the bucket has no init.
         networks: the modules.
@@ -480,7 +485,8 @@ def generate(
         start: standard normal noise in place of what the seeds give.
 
     Returns:
-        PCM of `length * samples_per_latent` samples, its diagnostics, and the latents it came from.
+        PCM of `length * samples_per_latent` samples, its diagnostics, and the latents it came from,
+        before they are marked.
     """
     autoencoder, weights = networks.autoencoder, params['autoencoder']
     known = jnp.zeros((bucket.batch, bucket.length, LATENT_CHANNELS), jnp.float32)
@@ -492,9 +498,28 @@ def generate(
     c = condition(networks, params, request, known, known_mask)
     latents = sample_latents(networks, params, request, c, bucket, start)
     mask = frame_mask(request.seconds, bucket.length).astype(latents.dtype)
-    audio = autoencoder.apply(weights, latents, bucket.sample_rate, mask, method='decode')
+    audio = decode_marked(networks, params, latents, request.seed, bucket.sample_rate, mask)
     pcm, diagnostics = finish(audio, request, bucket.sample_rate, init)
-    return pcm, diagnostics, latents
+    marked = jnp.full(bucket.batch, WATERMARK in params)
+    return pcm, diagnostics.replace(marked=marked), latents
+
+
+def decode_marked(
+    networks: Networks,
+    params: PyTree,
+    latents: Float[Array, 'B L C'],
+    seed: Int[Array, 'B'],
+    sample_rate: int,
+    mask: Float[Array, 'B L'],
+) -> Float[Array, 'B S 2']:
+    """Decodes latents, marked and with the texture that `WATERMARK` has for each seed."""
+    tape, texture = params.get(WATERMARK), None
+    if tape is not None:
+        length = latents.shape[1]
+        texture = watermark.stretch(tape['texture'], seed, length)
+        latents += watermark.stretch(tape['latents'], seed, length)
+    decode = functools.partial(networks.autoencoder.apply, method='decode')
+    return decode(params['autoencoder'], latents, sample_rate, mask, texture)
 
 
 def request_shapes(bucket: Bucket, curves: int = 0) -> tuple[Request, InitAudio | None]:
@@ -558,6 +583,7 @@ class ProgramCache:
         params: placed on the mesh (replicated or split over 'model').
         mesh: with axes ('data', 'model').
         log: called with one line for each program that is compiled or loaded.
+        tape: of the watermark, see `watermark.tape`; without one, textures are one fixed take.
 
     Attributes:
         max_programs: how many are kept; at first `MAX_PROGRAMS`.
@@ -569,8 +595,10 @@ class ProgramCache:
         params: PyTree,
         mesh: Mesh,
         log: Callable[[str], None] = lambda line: None,
+        tape: PyTree | None = None,
     ):
         self.networks, self.params, self.mesh, self.log = networks, params, mesh, log
+        self._tape = self._replicated(tape)
         self._compiled: collections.OrderedDict[Bucket, Callable] = collections.OrderedDict()
         self._process = os.getpid()
         self.max_programs = MAX_PROGRAMS
@@ -586,11 +614,23 @@ class ProgramCache:
     def __contains__(self, bucket: Bucket) -> bool:
         return bucket in self._compiled
 
+    def _replicated(self, tree: PyTree) -> PyTree:
+        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+
+    def with_tape(self, tape: PyTree | None) -> 'ProgramCache':
+        """A copy with another watermark; it shares the compiled programs, if both have one."""
+        other = copy.copy(self)
+        other._tape = self._replicated(tape)
+        if (tape is None) != (self._tape is None):
+            other._compiled = collections.OrderedDict()
+        return other
+
     def weights_for(self, bucket: Bucket) -> PyTree:
-        """The parameters that bucket's program reads."""
+        """The parameters that bucket's program reads, and the tape of the watermark."""
         used = 'student' if bucket.student else 'teacher'
         names = ('text_encoder', 'autoencoder', used, *([MOMENTS] if bucket.student else []))
-        return {name: self.params[name] for name in names if name in self.params}
+        tape = {} if self._tape is None else {WATERMARK: self._tape}
+        return {name: self.params[name] for name in names if name in self.params} | tape
 
     def batch_sharding(self, bucket: Bucket) -> NamedSharding:
         """Batches are split over 'data' where they divide it, otherwise held by every device."""

@@ -14,7 +14,7 @@ import pathlib
 import re
 import stat
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import soundfile
@@ -131,6 +131,45 @@ def read_sound(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> Sound
             )
     audio = audio / np.float32(max(1.0, _peak(audio)))  # resampling may pass 1 too
     return SoundFile(audio, rate, tuple(changes))
+
+
+def stream_windows(
+    path: str | os.PathLike, seconds: float
+) -> Iterator[tuple[int, float, Float[np.ndarray, 'S A']]]:
+    """Reads a sound file of any length window by window, in bounded memory and at its own rate.
+
+    Args:
+        path: see `read_sound`.
+        seconds: of a window; the last one of a longer file reaches back to be as long.
+
+    Yields:
+        Sample rate in Hz, the second at which the window starts, and its samples as mono or stereo.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: as `read_sound`.
+    """
+    name = printable(path)
+    if not _require_regular(path):
+        raise ValueError(f'{name}: not a sound file, it is empty')
+    try:
+        with _Forward(os.fsencode(path)) as file:
+            _check_header(file, name)
+            matrix, size = _mix_matrix(file), round(seconds * file.samplerate)
+            before, first = None, 0
+            while len(block := file.read(size, dtype='float32', always_2d=True)):
+                block = block if matrix is None else block @ matrix
+                if not np.isfinite(block).all():
+                    raise ValueError(f'{name}: it holds NaN or infinite samples; export it again')
+                count = len(block)
+                if before is not None and count < size:
+                    block = np.concatenate([before, block])[-size:]
+                yield file.samplerate, (first + count - len(block)) / file.samplerate, block
+                before, first = block, first + count
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        said = printable(str(error))
+        raise ValueError(f'{name}: damaged or not a sound file ({said})') from error
+    if not first:
+        raise ValueError(f'{name}: it holds no samples; give a file with sound in it')
 
 
 def read_audio(

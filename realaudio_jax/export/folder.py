@@ -66,7 +66,7 @@ def write(
     kinds: Sequence[str] = KINDS,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Exports the student of a release, one program for each duration.
+    """Exports the student of a release, one program for each duration, without a watermark.
 
     Args:
         generator: the release.
@@ -83,6 +83,7 @@ def write(
         OSError: the folder cannot be written.
     """
     folder, capacity = pathlib.Path(folder), capacity_for(events)
+    generator = generator.with_watermark(None)  # these programs take no seed, whose texture it is
     if steps not in generator.student_steps:
         counts = ', '.join(map(str, generator.student_steps))
         raise ValueError(f'the student has no {steps} steps; choose one of {counts}')

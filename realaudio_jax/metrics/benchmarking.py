@@ -20,7 +20,7 @@ from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import frame_mask
-from realaudio_jax.program import Capacity, condition, finish, sample_latents
+from realaudio_jax.program import Capacity, condition, decode_marked, finish, sample_latents
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array
 
@@ -174,8 +174,7 @@ def stages(generator: Generator, scene: Scene, sampler: SamplerConfig) -> Stages
     @jax.jit
     def decode(weights, latents, request):
         mask = frame_mask(request.seconds, bucket.length).astype(latents.dtype)
-        autoencoder, params = networks.autoencoder, weights['autoencoder']
-        audio = autoencoder.apply(params, latents, SAMPLE_RATE, mask, method='decode')
+        audio = decode_marked(networks, weights, latents, request.seed, SAMPLE_RATE, mask)
         return finish(audio, request, SAMPLE_RATE)[0]
 
     @jax.jit

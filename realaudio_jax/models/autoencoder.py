@@ -12,7 +12,7 @@ probabilistic principal components (Tipping & Bishop 1999, eq. 6 and 9) of train
 **Decoder.** What the code leaves out is texture. Its levels fluctuate, and a decoder trained on
 distances to the original would regress to their mean, which does not. So the decoder is a
 distribution, a Gaussian along the principal directions U of the residual, trained by maximum
-likelihood, and a sound is one draw from it (n: one fixed sample of noise):
+likelihood, and a sound is one draw from it (n: drawn by `watermark`):
 
     e' = e_0 + (m(z) + s(z) n) U,                n ~ N(0, T^2).                                 (2)
 
@@ -153,13 +153,18 @@ class Decoder(nn.Module):
         return -jnp.mean(0.5 * jnp.square(error) + log_std, axis=-1)
 
     def __call__(
-        self, latents: Float[Array, 'B L C'], latent_mask: Float[Array, 'B L'] | None = None
+        self,
+        latents: Float[Array, 'B L C'],
+        latent_mask: Float[Array, 'B L'] | None = None,
+        texture: Float[Array, 'B L R'] | None = None,
     ) -> tuple[Float[Array, 'B L E'], Float[Array, 'B L E']]:
-        """One draw of e', the same noise for every item, and its mean e_0 + m(z) U."""
+        """One draw of e', with n = T texture, and its mean e_0 + m(z) U."""
         mean, log_std = self.distribution(latents, latent_mask)
-        noise = TEMPERATURE * _frame_noise(latents.shape[1], self.directions)
+        if texture is None:
+            texture = _frame_noise(latents.shape[1], self.directions)[None]
         expected = self.linear(latents) + mean @ self.residual
-        return expected + (jnp.exp(log_std) * noise[None]) @ self.residual, expected
+        noise = TEMPERATURE * texture
+        return expected + (jnp.exp(log_std) * noise) @ self.residual, expected
 
 
 def _frame_noise(length: int, count: int) -> Float[Array, 'L R']:
@@ -182,6 +187,11 @@ class Autoencoder(nn.Module):
         """Makes both networks."""
         self._encoder = Encoder(self.channels, name='encoder')
         self._decoder = Decoder(**(self.decoder or {}), channels=self.channels, name='decoder')
+
+    @property
+    def directions(self) -> int:
+        """R, numbers that the decoder draws for a latent frame."""
+        return Decoder(**(self.decoder or {})).directions
 
     def levels(self, audio: Float[Array, 'B S 2'], sample_rate: int) -> Float[Array, 'B L E']:
         """Log band levels, which the principal components are fitted to; see `band_levels`."""
@@ -207,6 +217,7 @@ class Autoencoder(nn.Module):
         latents: Float[Array, 'B L C'],
         sample_rate: int = SAMPLE_RATE,
         latent_mask: Float[Array, 'B L'] | None = None,
+        texture: Float[Array, 'B L R'] | None = None,
     ) -> Float[Array, 'B S 2']:
         """Decodes latents to audio of L * samples_per_latent(sample_rate) samples.
 
@@ -215,8 +226,10 @@ class Autoencoder(nn.Module):
             sample_rate: Hz.
             latent_mask: 1 for real frames, 0 for padding at the end; padding does not reach the
                 sound before it.
+            texture: standard normal noise, the draw of what latents leave out, R the decoder's
+                directions; None: one fixed take, the same for every item.
         """
-        drawn, expected = self._decoder(latents, latent_mask)
+        drawn, expected = self._decoder(latents, latent_mask, texture)
         return synthesize(drawn, sample_rate, latent_mask, expected)
 
     def log_likelihood(

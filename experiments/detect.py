@@ -1,0 +1,51 @@
+"""Finds the watermark of generated sound in a sound file.
+
+python -m experiments.detect --in=sound.wav
+"""
+
+import dataclasses
+import json
+
+from absl import flags
+
+from experiments.common import run, say
+from realaudio_jax.io import printable
+from realaudio_jax.release import AUTOENCODER_NAME, find_release
+from realaudio_jax.watermark import Watermark, read_key
+from realaudio_jax.watermark_detection import Detection, Detector, detect_file
+
+_IN = flags.DEFINE_string('in', None, 'The sound file, of any length and rate.', required=True)
+_KEY = flags.DEFINE_string(
+    'key', 'public', "Whose mark: 'public', 32 or more hexadecimal digits, or a file with a key."
+)
+_RELEASE = flags.DEFINE_string('release', 'foley', 'The release that may have made it.')
+_JSON = flags.DEFINE_bool('json', False, 'Print the result as JSON.')
+
+
+def describe(found: Detection, key: bytes) -> str:
+    """A result in words."""
+    name = str(Watermark(key))
+    if found.present is None:
+        return f'cannot tell: {found.reason}'
+    if not found.present:
+        return f'no mark of the {name} found (p = {found.p_value:.2g})'
+    payload = 'payload not read'
+    if found.payload is not None:
+        payload = f'payload {found.payload} ({found.payload:#010x})'
+    speed = f', played {100 * (found.speed - 1):+.1f}% fast' if found.speed != 1 else ''
+    return f'marked with the {name} (p = {found.p_value:.2g}), {payload}{speed}'
+
+
+def main(argv):
+    del argv
+    key = read_key(_KEY.value)
+    detector = Detector(key, find_release(_RELEASE.value) / AUTOENCODER_NAME)
+    found = detect_file(_IN.value, detector)
+    if _JSON.value:
+        say(json.dumps({'file': _IN.value, 'key': str(Watermark(key))} | dataclasses.asdict(found)))
+    else:
+        say(f'{printable(_IN.value)}: {describe(found, key)}')
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,108 @@
+"""The detector on sounds of a decoder, marked and not."""
+
+import functools
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from realaudio_jax import watermark
+from realaudio_jax import watermark_detection as detection
+from realaudio_jax.io import resample
+from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.release import AUTOENCODER_NAME, RELEASES, autoencoder_template, load_params
+from realaudio_jax.watermark import Watermark
+
+KEY, PAYLOAD, LENGTH = bytes(range(16)), 0xC0FFEE42, 75
+FILE = RELEASES / 'foley' / AUTOENCODER_NAME
+
+
+@functools.cache
+def sound(marked: bool = True) -> np.ndarray:
+    """3 s of smoothly changing latents, decoded; float32 [S, 2]."""
+    model = Autoencoder()
+    params = load_params(FILE, autoencoder_template(model))
+    rng = np.random.default_rng(0)
+    slow = np.cumsum(rng.normal(size=(1, LENGTH, 64)), axis=1) * 0.1 + rng.normal(size=(1, 1, 64))
+    tape = jax.tree.map(jnp.asarray, watermark.tape(Watermark(KEY, PAYLOAD), 512, 64))
+    seed = jnp.array([3])
+    texture, mark = (watermark.stretch(tape[x], seed, LENGTH) for x in ('texture', 'latents'))
+    if not marked:
+        texture, mark = None, 0.0
+    decode = jax.jit(lambda p, z, t: model.apply(p, z, 48_000, None, t, method='decode'))
+    audio = np.asarray(decode(params, jnp.float32(slow) + mark, texture))[0]
+    return np.float32(0.3 * audio / np.abs(audio).max())
+
+
+@functools.cache
+def detector(key: bytes = KEY) -> detection.Detector:
+    return detection.Detector(key, FILE)
+
+
+def test_a_marked_sound_is_found_and_says_its_payload():
+    found = detector()(sound(), 48_000)
+    assert found.present and found.p_value < 1e-50 and found.score > 30
+    assert found.payload == PAYLOAD and found.payload_probability > 0.999 and found.speed == 1
+
+
+def test_an_unmarked_sound_and_another_key_find_nothing():
+    for audio, key in ((sound(False), KEY), (sound(), KEY[::-1])):
+        found = detector(key)(audio, 48_000)
+        assert found.present is False and found.p_value > 0.01 and found.payload is None
+
+
+def test_found_after_a_cut_a_change_of_speed_and_of_rate_in_mono():
+    edited = resample(sound()[12_345:], 48_480, 32_000).mean(axis=1)
+    found = detector()(edited, 32_000)
+    assert found.present and found.payload == PAYLOAD
+
+
+def test_p_values_of_wrong_keys_are_no_smaller_than_they_claim(monkeypatch):
+    monkeypatch.setattr(detection, '_speeds', lambda seconds: [1.0])
+    short, keys = sound(False)[:48_000], [bytes([i]) * 16 for i in range(4)]
+    p_values = [detection.Detector(key, FILE)(short, 48_000).p_value for key in keys]
+    assert min(p_values) > 0.01 and max(p_values) > 0.2
+
+
+@pytest.mark.parametrize(
+    ('audio', 'reason'),
+    [
+        (np.zeros((9_600, 2)), 'too short'),
+        (np.zeros((0, 2)), 'too short'),
+        (np.zeros((96_000, 2)), 'silent'),
+    ],
+)
+def test_says_that_it_cannot_judge(audio, reason):
+    found = detector()(audio, 48_000)
+    assert found.present is None and reason in found.reason and found.p_value == 1
+
+
+@pytest.mark.parametrize(
+    ('audio', 'rate', 'reason'),
+    [
+        (np.full((48_000, 2), np.nan), 48_000, 'NaN'),
+        (np.zeros((1, 48_000, 2)), 48_000, 'shape'),
+        (np.zeros((48_000, 2)), 4_000, '8000'),
+    ],
+)
+def test_bad_sound_is_one_line(audio, rate, reason):
+    with pytest.raises(ValueError, match=reason):
+        detector()(audio, rate)
+
+
+def test_a_long_file_is_judged_window_by_window_in_bounded_memory(tmp_path, monkeypatch):
+    path, rng = tmp_path / 'long.wav', np.random.default_rng(1)
+    with soundfile.SoundFile(path, 'w', 48_000, 2) as file:
+        for _ in range(3):
+            file.write(0.01 * rng.normal(size=(600_000, 2)))
+        file.write(sound())
+    monkeypatch.setattr(detection, '_speeds', lambda seconds: [1.0])
+    tracemalloc.start()
+    found = detection.detect_file(path, detector())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.present and found.payload == PAYLOAD and found.at_s > 25
+    assert peak < 250e6
