@@ -213,7 +213,8 @@ def main(argv):
         f'{printable(out)}{replaced}: {sound.seconds:g} s at {sound.sample_rate} Hz, '
         f'{_MODEL.value}, {steps} steps, seed {sound.seed}, peak {sound.peak:.2f}, '
         f'{sound.lufs:.0f} LUFS as generated, '
-        f'{f"marked with the {sound.watermark}" if sound.watermark else "not marked"}, made in {1000 * made:.0f} ms (ready in {ready:.1f} s)'
+        f'{f"marked with the {sound.watermark}" if sound.watermark else "not marked"}, '
+        f'made in {1000 * made:.0f} ms (ready in {ready:.1f} s)'
     )
 
 
