@@ -54,7 +54,7 @@ def model_card(folder: str | os.PathLike, licence: str | None = None) -> str:
     header = [f'license: {licence}'] if licence else ['license: other', f'license_name: {UNSTATED}']
     steps = ', '.join(map(str, config.student.steps))
     rows = [
-        f'| `{name}` | {what} | {(folder / name).stat().st_size / 1e6:.1f} MB |'
+        f'| `{name}` | {what} | {(folder / name).stat().st_size / 1e6:.2g} MB |'
         for name, what in _FILES.items()
         if (folder / name).is_file()
     ]

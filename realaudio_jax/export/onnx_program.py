@@ -39,6 +39,12 @@ BINARY = {
     'le': 'LessOrEqual', 'gt': 'Greater', 'ge': 'GreaterOrEqual', 'add_any': 'Add',
 }  # fmt: skip
 ELEMENTWISE = {*UNARY, *BINARY, 'integer_pow', 'square', 'rsqrt', 'ne', 'convert_element_type'}
+# What numpy computes as JAX does, without a compilation for each shape.
+NUMPY = {
+    'add': np.add, 'sub': np.subtract, 'mul': np.multiply, 'max': np.maximum, 'min': np.minimum,
+    'neg': np.negative, 'eq': np.equal, 'ne': np.not_equal, 'lt': np.less, 'le': np.less_equal,
+    'gt': np.greater, 'ge': np.greater_equal, 'square': np.square,
+}  # fmt: skip
 REDUCTIONS = {'reduce_sum': 'ReduceSum', 'reduce_max': 'ReduceMax', 'reduce_min': 'ReduceMin'}
 SAME = ('copy', 'copy_p', 'stop_gradient', 'optimization_barrier', 'reduce_precision')
 
@@ -247,17 +253,29 @@ class _Writer:
     def computed(self, eqn: Any, inputs: list[Any]) -> list[Any]:
         """The results of an equation of constants."""
         params, shape = eqn.primitive.get_bind_params(eqn.params), eqn.outvars[0].aval.shape
-        if eqn.primitive.name in ELEMENTWISE:  # once for an axis along which nothing changes
+        name = eqn.primitive.name
+        if name in ELEMENTWISE:  # once for an axis along which nothing changes
             inputs = [np.broadcast_to(x, shape) if np.ndim(x) else x for x in inputs]
             steps = [x.strides for x in inputs if np.ndim(x)]
             part = tuple(slice(0, None if any(step) else 1) for step in zip(*steps, strict=True))
             inputs = [x[part] if np.ndim(x) else x for x in inputs]
+        if name in NUMPY and not any(map(_is_key, inputs)):
+            return [np.broadcast_to(NUMPY[name](*inputs), shape)]
+        if name == 'convert_element_type':
+            return [np.broadcast_to(inputs[0].astype(params['new_dtype']), shape)]
+        if name == 'div' and np.issubdtype(inputs[0].dtype, np.floating):
+            return [np.broadcast_to(np.divide(*inputs), shape)]
+        if name == 'reshape' and not _is_key(inputs[0]):
+            return [np.reshape(inputs[0], shape)]
+        if name == 'slice' and not _is_key(inputs[0]):
+            return [self.op_slice(eqn, *inputs)]
+        if name == 'iota':
+            numbers = np.arange(shape[params['dimension']], dtype=params['dtype'])
+            return [_broadcast(numbers, shape, [params['dimension']])]
         arrays = [x if _is_key(x) else jnp.asarray(x) for x in inputs]
         results = eqn.primitive.bind(*arrays, **params)
         results = [_known(x) for x in (results if eqn.primitive.multiple_results else [results])]
-        if eqn.primitive.name in ELEMENTWISE:
-            return [np.broadcast_to(results[0], shape)]
-        return results
+        return [np.broadcast_to(results[0], shape)] if name in ELEMENTWISE else results
 
     # -- operators ---------------------------------------------------------------------------
 
