@@ -21,6 +21,7 @@ from experiments.common import run
 from realaudio_jax.export import folder as export_folder
 from realaudio_jax.export.check import compare
 from realaudio_jax.io import atomic_path
+from realaudio_jax.watermark import Watermark, read_key
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _SECONDS = flags.DEFINE_list('seconds', ['2', '10'], 'Longest sound of each program.')
@@ -28,6 +29,12 @@ _STEPS = flags.DEFINE_integer('steps', 4, 'Steps of the student.')
 _EVENTS = flags.DEFINE_integer('events', 4, 'Room for events of a timeline, 16 at most.')
 _RATE = flags.DEFINE_integer('sample_rate', 48_000, 'Hz: 48000 or 44100.')
 _KINDS = flags.DEFINE_list('kinds', ['onnx', 'stablehlo'], 'What to write: onnx, stablehlo.')
+_WATERMARK_KEY = flags.DEFINE_string(
+    'watermark_key', 'public', "Key of the watermark: 'public', digits, a file, or off."
+)
+_WATERMARK_PAYLOAD = flags.DEFINE_integer(
+    'watermark_payload', 0, '32 bits that the mark carries.', lower_bound=0, upper_bound=2**32 - 1
+)
 _OUT = flags.DEFINE_string('out', None, 'Folder of the export.', required=True)
 _CHECK = flags.DEFINE_integer('check', 0, 'Requests that are compared with ours.', lower_bound=0)
 
@@ -36,7 +43,10 @@ def main(argv):
     del argv
     if unknown := set(_KINDS.value) - set(export_folder.KINDS):
         raise ValueError(f'--kinds={",".join(sorted(unknown))}: choose onnx, stablehlo or both')
-    generator = realaudio_jax.load(_RELEASE.value)
+    key, mark = _WATERMARK_KEY.value, None
+    if key != 'off':
+        mark = Watermark(read_key(key), _WATERMARK_PAYLOAD.value)
+    generator = realaudio_jax.load(_RELEASE.value, mark=mark)
     seconds = [float(s) for s in _SECONDS.value]
     for duration in seconds:
         if not 0.5 <= duration <= 10:

@@ -471,6 +471,7 @@ def generate(
     networks: Networks,
     bucket: Bucket,
     start: Float[Array, 'B L C'] | None = None,
+    tape_start: Int[Array, 'B'] | None = None,
 ) -> tuple[Int16[Array, 'B S 2'], Diagnostics, Float[Array, 'B L C']]:
     """The whole program: a request in, PCM, diagnostics and latents out.
 
@@ -483,6 +484,7 @@ def generate(
         networks: the modules.
         bucket: the static shape.
         start: standard normal noise in place of what the seeds give.
+        tape_start: frames of the tape in place of those of the seeds, see `watermark.starts`.
 
     Returns:
         PCM of `length * samples_per_latent` samples, its diagnostics, and the latents it came from,
@@ -498,7 +500,8 @@ def generate(
     c = condition(networks, params, request, known, known_mask)
     latents = sample_latents(networks, params, request, c, bucket, start)
     mask = frame_mask(request.seconds, bucket.length).astype(latents.dtype)
-    audio = decode_marked(networks, params, latents, request.seed, bucket.sample_rate, mask)
+    first = watermark.starts(request.seed) if tape_start is None else tape_start
+    audio = decode_marked(networks, params, latents, first, bucket.sample_rate, mask)
     pcm, diagnostics = finish(audio, request, bucket.sample_rate, init)
     marked = jnp.full(bucket.batch, WATERMARK in params)
     return pcm, diagnostics.replace(marked=marked), latents
@@ -508,16 +511,16 @@ def decode_marked(
     networks: Networks,
     params: PyTree,
     latents: Float[Array, 'B L C'],
-    seed: Int[Array, 'B'],
+    first: Int[Array, 'B'],
     sample_rate: int,
     mask: Float[Array, 'B L'],
 ) -> Float[Array, 'B S 2']:
-    """Decodes latents, marked and with the texture that `WATERMARK` has for each seed."""
+    """Decodes latents, marked and with the texture of `WATERMARK` from its frames `first` on."""
     tape, texture = params.get(WATERMARK), None
     if tape is not None:
         length = latents.shape[1]
-        texture = watermark.stretch(tape['texture'], seed, length)
-        latents += watermark.stretch(tape['latents'], seed, length)
+        texture = watermark.stretch(tape['texture'], first, length)
+        latents += watermark.stretch(tape['latents'], first, length)
     decode = functools.partial(networks.autoencoder.apply, method='decode')
     return decode(params['autoencoder'], latents, sample_rate, mask, texture)
 

@@ -187,7 +187,7 @@ def starts(seed: Int[Array, 'B']) -> Int[Array, 'B']:
     return jax.vmap(one)(seed).astype(jnp.int32)
 
 
-def stretch(part: Float[Array, 'P R'], seed: Int[Array, 'B'], length: int) -> Array:
-    """The frames of a tape that the sounds of these seeds take; float32 [B, length, R]."""
-    rows = starts(seed)[:, None] + jnp.arange(length)[None]
+def stretch(part: Float[Array, 'P R'], first: Int[Array, 'B'], length: int) -> Array:
+    """The frames of a tape that sounds take from their first on, see `starts`; [B, length, R]."""
+    rows = first[:, None] + jnp.arange(length)[None]
     return part[rows % TAPE_FRAMES]

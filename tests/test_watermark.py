@@ -26,8 +26,8 @@ def test_payload_changes_signs_alone_and_no_pilot():
 
 def test_each_seed_has_a_stretch_of_its_own_at_any_batch_size():
     tape = jnp.arange(watermark.TAPE_FRAMES, dtype=jnp.float32)[:, None]
-    several = watermark.stretch(tape, jnp.array([5, 6, 7]), 4)
-    alone = watermark.stretch(tape, jnp.array([6]), 9)
+    several = watermark.stretch(tape, watermark.starts(jnp.array([5, 6, 7])), 4)
+    alone = watermark.stretch(tape, watermark.starts(jnp.array([6])), 9)
     np.testing.assert_array_equal(several[1], alone[0, :4])
     assert len(set(np.asarray(several[:, 0, 0]).tolist())) == 3
     steps = np.diff(np.asarray(alone[0, :, 0])) % watermark.TAPE_FRAMES

@@ -29,7 +29,9 @@ def sound(marked: bool = True) -> np.ndarray:
     slow = np.cumsum(rng.normal(size=(1, LENGTH, 64)), axis=1) * 0.1 + rng.normal(size=(1, 1, 64))
     tape = jax.tree.map(jnp.asarray, watermark.tape(Watermark(KEY, PAYLOAD), 512, 64))
     seed = jnp.array([3])
-    texture, mark = (watermark.stretch(tape[x], seed, LENGTH) for x in ('texture', 'latents'))
+    texture, mark = (
+        watermark.stretch(tape[x], watermark.starts(seed), LENGTH) for x in ('texture', 'latents')
+    )
     if not marked:
         texture, mark = None, 0.0
     decode = jax.jit(lambda p, z, t: model.apply(p, z, 48_000, None, t, method='decode'))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.audio import stft_size
@@ -66,7 +67,7 @@ def write(
     kinds: Sequence[str] = KINDS,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Exports the student of a release, one program for each duration, without a watermark.
+    """Exports the student of a release, one program for each duration, with its watermark.
 
     Args:
         generator: the release.
@@ -83,7 +84,6 @@ def write(
         OSError: the folder cannot be written.
     """
     folder, capacity = pathlib.Path(folder), capacity_for(events)
-    generator = generator.with_watermark(None)  # these programs take no seed, whose texture it is
     if steps not in generator.student_steps:
         counts = ', '.join(map(str, generator.student_steps))
         raise ValueError(f'the student has no {steps} steps; choose one of {counts}')
@@ -98,6 +98,7 @@ def write(
         'guidance_range': list(generator.config.student.guidance_range),
         'loudness': LOUDNESS_LUFS,
         'silent_lufs': SILENT_LUFS,
+        'watermark': str(generator.mark) if generator.mark else 'none',
         'latent_channels': LATENT_CHANNELS,
         'capacity': {
             'events': capacity.events,
@@ -119,7 +120,7 @@ def write(
             _save(folder / made['stablehlo'], stablehlo(function, weights, shapes), log)
         if 'onnx' in kinds:
             made['onnx'] = f'sound_{duration:g}s.onnx'
-            call = functools.partial(_by_name, function, weights)
+            call = functools.partial(_by_name, function, jax.tree.map(jnp.asarray, weights))
             notes = {'release': generator.config.name, 'license': 'see NOTICE and ATTRIBUTION'}
             _save(folder / made['onnx'], onnx_program.export(call, shapes, notes), log)
         about['programs'].append(made)

@@ -319,6 +319,9 @@ class _Writer:
         size = self.elementwise('Abs', [x], x.dtype)  # a comparison with NaN is false
         return self.elementwise('LessOrEqual', [size, np.finfo(np.float32).max], bool)
 
+    def op_rem(self, eqn, a, b):
+        return self.elementwise('Mod', [a, b], eqn.outvars[0].aval.dtype, fmod=1)
+
     def op_ne(self, eqn, a, b):
         return self.elementwise('Not', [self.elementwise('Equal', [a, b], bool)], bool)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import audio as audio_lib
+from realaudio_jax import watermark
 from realaudio_jax.generator import Generator
 from realaudio_jax.program import Bucket, Capacity, Networks, Request, generate, start_noise
 from realaudio_jax.random import pinned_settings, random_key
@@ -29,6 +30,7 @@ def input_shapes(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
     onset_s, offset_s: of the events, seconds. gain_db: of the events.
     seconds: duration. guidance_scale: 1 to 4. target_lufs: loudness; NaN leaves it.
     noise: standard normal.
+    tape_start: frame at which the watermark starts, 0 to 1023, see `watermark.starts`.
     """
     room, b = bucket.capacity, bucket.batch
     shapes = {
@@ -41,6 +43,7 @@ def input_shapes(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
         'guidance_scale': (np.float32, (b,)),
         'target_lufs': (np.float32, (b,)),
         'noise': (np.float32, (b, bucket.length, LATENT_CHANNELS)),
+        'tape_start': (np.int32, (b,)),
     }
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (dtype, shape) in shapes.items()}
 
@@ -67,6 +70,7 @@ def portable(
             networks=networks,
             bucket=bucket,
             start=inputs['noise'],
+            tape_start=inputs['tape_start'],
         )
         return {'audio': audio_lib.from_pcm16(pcm), 'lufs': diagnostics.lufs}
 
@@ -128,6 +132,7 @@ def inputs_of(
         'guidance_scale': np.array([about['guidance_scale']], np.float32),
         'target_lufs': np.array([about['loudness']], np.float32),
         'noise': seed_noise(call['seed'], frames),
+        'tape_start': np.asarray(watermark.starts(jnp.array([call['seed']]))),
     }
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax import watermark
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of
@@ -174,7 +175,9 @@ def stages(generator: Generator, scene: Scene, sampler: SamplerConfig) -> Stages
     @jax.jit
     def decode(weights, latents, request):
         mask = frame_mask(request.seconds, bucket.length).astype(latents.dtype)
-        audio = decode_marked(networks, weights, latents, request.seed, SAMPLE_RATE, mask)
+        audio = decode_marked(
+            networks, weights, latents, watermark.starts(request.seed), SAMPLE_RATE, mask
+        )
         return finish(audio, request, SAMPLE_RATE)[0]
 
     @jax.jit

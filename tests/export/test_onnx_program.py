@@ -22,6 +22,7 @@ OPERATIONS = {
     'roots': lambda x: jax.lax.rsqrt(x**2 + 1) + jnp.sqrt(jnp.abs(x)) + (x**2 + 1) ** -0.75,
     'less used': lambda x: jnp.expm1(x) + jax.lax.erfc(x) + jnp.exp2(x) + jnp.log1p(x**2),
     'rounding': lambda x: jnp.floor(x) + jnp.round(3 * x) + jnp.sign(x),
+    'remainders': lambda x: jnp.mod((5 * x).astype(jnp.int32), 3).astype(jnp.float32),
     'not finite': lambda x: jnp.isfinite(jnp.where(x > 1, jnp.inf, x)).astype(jnp.float32),
     'broadcasting': lambda x: x + x[:, :1] * jnp.arange(5.0)[None, None] - x[..., :1],
     'choice': lambda x: jnp.where((x > 0) & (x < 1) | (x != x), x, jnp.clip(x, -0.5, 0.2)),

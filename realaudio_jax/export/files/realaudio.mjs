@@ -91,6 +91,12 @@ export function noise(seed, frames, channels) {
   return out;
 }
 
+/** The frame of the watermark at which the sound of a seed starts, as in Python. */
+export function tapeStart(seed) {
+  const [a, b] = threefry(threefry([0, 24], 0, seed), 0, 0);
+  return ((a ^ b) >>> 0) % 1024;
+}
+
 /** Events of 'gunshot@2.3-2.8; dog@4-6:-6': text, seconds from and to, and gain in dB. */
 export function parseEvents(text) {
   return text.split(';').filter((part) => part.trim()).map((part) => {
@@ -145,6 +151,7 @@ export function inputs(about, program, tokenizer, request) {
       noise(seed, program.frames, about.latent_channels),
       [1, program.frames, about.latent_channels],
     ],
+    tape_start: ['int32', Int32Array.from([tapeStart(seed)]), [1]],
   };
 }
 
