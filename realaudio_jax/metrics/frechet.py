@@ -298,10 +298,14 @@ def _cut(counts, parts, rng):
 
 
 def _principal(a, b, rank):
-    """Mean of both sets together and its leading principal directions, [D] and [D rank]."""
+    """Mean of both sets together and its leading principal directions, [D] and [D rank].
+
+    No more than have any variance: n frames span n - 1 directions.
+    """
     pooled = a.merge(b)
     size = len(pooled.mean)
-    bounds = (max(0, size - rank), size - 1)
+    rank = min(rank, size, max(1, pooled.count - 1))
+    bounds = (size - rank, size - 1)
     return pooled.mean, scipy.linalg.eigh(pooled.scatter, subset_by_index=bounds)[1]
 
 

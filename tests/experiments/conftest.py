@@ -32,6 +32,14 @@ def own_data(tiny_release, tmp_path_factory):
     return own_data.walk(load_experiment, tiny_release, tmp_path_factory.mktemp('own_data'))
 
 
+@pytest.fixture(scope='module')
+def autoencoder_run(tmp_path_factory):
+    """The folder of a run of train_autoencoder in its `:test` variant, and what it returned."""
+    folder = tmp_path_factory.mktemp('autoencoder')
+    config = importlib.import_module('configs.foley_autoencoder').get_config('test')
+    return folder, load_experiment('train_autoencoder').train(config, folder, None)
+
+
 @pytest.fixture(scope='session')
 def tower_release(tiny_release, tmp_path_factory):
     """The tiny release with a tiny random audio tower."""

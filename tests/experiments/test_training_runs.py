@@ -94,9 +94,9 @@ def test_base_size():
     assert 80e6 < count(autoencoder_template(autoencoder)) < 120e6
 
 
-def test_autoencoder_run_goes_through_all_stages(experiment, tmp_path):
+def test_autoencoder_run_goes_through_all_stages(experiment, autoencoder_run):
     run = experiment('train_autoencoder')
-    params = run.train(config_of('foley_autoencoder'), tmp_path, None)
+    tmp_path, params = autoencoder_run
     assert_finite(params)
     stages = [json.loads(line)['stage'] for line in (tmp_path / 'metrics.jsonl').open()]
     assert list(dict.fromkeys(stages)) == ['likelihood', 'adversarial']
@@ -107,15 +107,13 @@ def test_autoencoder_run_goes_through_all_stages(experiment, tmp_path):
         assert all(jax.tree.leaves(same)) == (name in run.SOLVED), name
 
 
-def test_another_decoder_for_a_given_code(experiment, tmp_path):
+def test_another_decoder_for_a_given_code(experiment, autoencoder_run, tmp_path):
     """A decoder can be trained anew and the teacher's latents stay what they are."""
-    run = experiment('train_autoencoder')
+    code = autoencoder_run[0] / 'code.safetensors'
     config = config_of('foley_autoencoder').unlock()
-    config.adversarial_steps = 0
-    first = run.train(config, tmp_path / 'a', None)
-    config.seed = 7
-    second = run.train(config, tmp_path / 'b', None, tmp_path / 'a' / 'code.safetensors')
-    first, second = first['params'], second['params']
+    config.adversarial_steps, config.seed = 0, 7
+    second = experiment('train_autoencoder').train(config, tmp_path, None, code)['params']
+    first = load_params(code, autoencoder_run[1])['params']
     jax.tree.map(np.testing.assert_array_equal, first['encoder'], second['encoder'])
     assert (first['decoder']['to_coordinates']['kernel'] != 0).any()
     assert (

@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+from stub_generator import StubGenerator
 
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.data.sources import FoleySource
@@ -30,6 +31,12 @@ def generator(tower_release):
 
 
 @pytest.fixture(scope='session')
+def stub(tower_release):
+    """The same release without its programs; see `stub_generator`."""
+    return StubGenerator(tower_release)
+
+
+@pytest.fixture(scope='session')
 def scenes():
     return list(make_scenes(0, FoleySource(), 5, 1.0))
 
@@ -47,13 +54,13 @@ def counted():
 
 
 @pytest.fixture(scope='session')
-def rows(generator, scenes, made, counted):
-    """A whole evaluation of the tiny release, as the main job makes it."""
+def rows(stub, scenes, made, counted):
+    """A whole evaluation, as the main job makes it, of a release without its programs."""
     return evaluate_release(
-        generator,
+        stub,
         scenes,
         [STUDENT, TEACHER],
-        load_tower(generator.folder),
+        load_tower(stub.folder),
         reference=TEACHER,
         batch=4,
         latency_repeats=2,
