@@ -71,8 +71,10 @@ _SCENES = flags.DEFINE_integer(
 _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder of sounds for the scenes; none: procedural foley.'
 )
-_WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet, another judge of FAD.')
-_CLAP = flags.DEFINE_string('clap', None, 'Folder of a LAION-CLAP, another judge of both.')
+_WEIGHTS = flags.DEFINE_string(
+    'embedder_weights', None, 'Folder of YAMNet, another evaluator of FAD.'
+)
+_CLAP = flags.DEFINE_string('clap', None, 'Folder of a LAION-CLAP, another evaluator of both.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'Where the tables and the plot go.')
 _ROW = flags.DEFINE_string('row', None, 'Measures one row here; the command calls itself so.')

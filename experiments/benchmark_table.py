@@ -69,7 +69,7 @@ def ratio_rows(rows: Sequence[dict]) -> list[dict]:
 def shown(rows: Sequence[dict]) -> list[dict]:
     """Formats rows for the Markdown table: one value a cell, with its remark.
 
-    A time that is extrapolated has a star. A figure of several judges has their names.
+    A time that is extrapolated has a star. A figure of several embedders has their names.
     """
     cells: dict[tuple, dict] = {}
     for row in rows:

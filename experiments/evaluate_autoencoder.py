@@ -97,7 +97,9 @@ def load_autoencoder(release, path):
     return reconstruct
 
 
-def load_judges(release: str, embedder_weights: str | None) -> tuple[list[Embedder], PyTree | None]:
+def load_evaluators(
+    release: str, embedder_weights: str | None
+) -> tuple[list[Embedder], PyTree | None]:
     """Every embedder at hand, the release's audio tower first, and CREPE's parameters or None."""
     folder = find_release(release)
     embedders = [load_tower(folder).embedder] if has_tower(folder) else []
@@ -116,7 +118,7 @@ def evaluate(
     against: str | None = None,
 ) -> list[dict]:
     """One row set for each of: real against real, the autoencoder at both rates, Opus."""
-    embedders, crepe = load_judges(release, embedder_weights)
+    embedders, crepe = load_evaluators(release, embedder_weights)
     reconstruct = load_autoencoder(release, autoencoder)
     clips = held_back(recordings, count, lossless)
     if len(clips) < 4:
@@ -129,7 +131,9 @@ def evaluate(
         def counted(codec, rate):
             def call(audio):
                 nonlocal done
-                done = min(done + 1, passes * len(clips))  # the judge has a few sounds of its own
+                done = min(
+                    done + 1, passes * len(clips)
+                )  # the evaluator has a few sounds of its own
                 progress.update(done)
                 return codec(audio, rate)
 

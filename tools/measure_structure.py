@@ -80,9 +80,13 @@ def first_lines(files) -> tuple[int, int]:
 
 
 def public(body):
-    """Public functions and classes of a module, and public methods of those classes."""
+    """Public functions and classes of a module, and public methods of those classes.
+
+    A Linen module's `setup` is none of them: Flax calls it.
+    """
     for node in body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != '_':
+        hidden = getattr(node, 'name', '_')[0] == '_' or node.name == 'setup'
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not hidden:
             yield node
             if isinstance(node, ast.ClassDef):
                 yield from public(node.body)

@@ -158,8 +158,8 @@ def compare_folders(
         say(f'distances by {embedder.name}')
         floor = distance_rows(*halves, embedder, distances, seed, resamples)
         rows += [{'note': 'two halves'} | row | {'model': REAL} for row in floor]
-        judged = distance_rows(real, made, embedder, distances, seed, resamples)
-        rows += [row | {'model': names['generated']} for row in judged]
+        measured = distance_rows(real, made, embedder, distances, seed, resamples)
+        rows += [row | {'model': names['generated']} for row in measured]
     return rows
 
 

@@ -215,14 +215,14 @@ def frechet_infinity_interval(
 ) -> Interval:
     """Frechet distance extrapolated to infinitely many clips of b by (2), with its interval.
 
-    The judged set b is cut at random into one, two, three and four parts; d(N / k) is the mean
+    The evaluated set b is cut at random into one, two, three and four parts; d(N / k) is the mean
     over the k parts, so that every clip counts at every size (the papers draw subsets, and frames
     in place of clips). The reference a stays whole, as there: its own bias remains, and is the
     same for every row of a table.
 
     Args:
         a: the reference.
-        b: the judged set, at least 8 clips. The rest as for `frechet_interval`.
+        b: the evaluated set, at least 8 clips. The rest as for `frechet_interval`.
 
     Returns:
         The intercept of the least-squares line with its interval; noise can make it negative.

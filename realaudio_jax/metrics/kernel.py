@@ -3,9 +3,9 @@
     MMD^2 = mean k(x, x') + mean k(y, y') - 2 mean k(x, y)                            (1)
     k(x, y) = exp(-|x - y|^2 / (2 s^2)),   s = median |x - x'| over the reference    (2)
 
-with x, x' frames of two different clips of the reference and y, y' of the judged set. No Gaussian
-is assumed, and the mean does not depend on the number of clips: the figure of a set against its
-own kind is 0 on average, so it can be slightly negative. Printed times 100.
+with x, x' frames of two different clips of the reference and y, y' of the evaluated set. No
+Gaussian is assumed, and the mean does not depend on the number of clips: the distance of a set from
+its own kind is 0 on average, so it can be slightly negative. Printed times 100.
 
 Gretton et al. 2012 (JMLR 13, eq. 3); for audio, with this kernel and bandwidth, KAD of Chung et al.
 2025 (arXiv 2502.15602). One difference: they leave out of (1) only a frame with itself, which is
@@ -41,7 +41,7 @@ def kernel_interval(
 
     Args:
         a: the reference, one array [frames, D] per clip, two clips or more; it sets the bandwidth.
-        b: the judged set, two clips or more.
+        b: the evaluated set, two clips or more.
         resamples: number of bootstrap draws.
         confidence: probability the interval is meant to cover, in (0, 1).
         paired: clip i of b was made from clip i of a: both are drawn together, and pairs of one
@@ -93,7 +93,7 @@ def kernel_difference(
 
     Args:
         reference: real clips; it sets the bandwidth.
-        a, b: the judged sets, as many clips each. The rest as for `kernel_interval`.
+        a, b: the evaluated sets, as many clips each. The rest as for `kernel_interval`.
 
     Raises:
         ValueError: fewer than two clips, sets of unlike length, a clip without frames, or a
@@ -108,7 +108,7 @@ def kernel_difference(
         raise ValueError('a clip has no frames: leave that request out of all three sets')
     everyone = list(range(len(a)))
     centre = np.mean([clip.mean(0) for clip in reference], 0)
-    real, *judged = (_Side(clips, everyone, centre) for clips in (reference, a, b))
+    real, *evaluated = (_Side(clips, everyone, centre) for clips in (reference, a, b))
     scale = _median_distance(real)
     if not scale > 0:
         raise ValueError('the reference has vectors that are all alike: no kernel bandwidth')
@@ -118,7 +118,7 @@ def kernel_difference(
     first, second = (
         _mean_kernel(side, side, weights, weights, scale, True)
         - 2 * _mean_kernel(real, side, weights, weights, scale, False)
-        for side in judged
+        for side in evaluated
     )
     found = SCALE * (first - second)
     low, high = spread_about(float(found[0]), found[1:], confidence)

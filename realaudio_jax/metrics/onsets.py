@@ -58,7 +58,7 @@ DYNAMIC_RANGE_DB = 60.0  # energy further below the loudest block counts as sile
 
 DOWN_DB, ABOVE_BED_DB = 45.0, 3.0
 SMOOTH = 10  # blocks of 1 ms
-CLEAR_S = 0.05  # between an offset and the next sound, for the offset to be judged
+CLEAR_S = 0.05  # between an offset and the next sound, for the offset to be measured
 SPURIOUS_DB = 10.0  # rise of an onset that nobody asked for
 TAIL_S = 0.1  # after a requested offset, before an onset counts as one
 OUTSIDE_FLOOR_DB = -60.0
@@ -191,13 +191,13 @@ class OnsetAccuracy:
 
     Attributes:
         onset_ms: error of each onset, NaN where it was missed.
-        offset_ms: error of each offset that can be judged, NaN where it was missed.
+        offset_ms: error of each offset that can be measured, NaN where it was missed.
         spurious_s: onsets where none was requested.
         outside_db: energy outside the requested events over all energy, -60 dB and above; NaN
             for a silent sound.
         found: what was found, as events for `event_counts` with offsets left out:
             requested ones under their own label from when they came, since what sounded is not
-            judged, and spurious ones without a label.
+            measured, and spurious ones without a label.
     """
 
     onset_ms: Float[np.ndarray, 'E']

@@ -35,7 +35,7 @@ class LinearProbe:
         classes: labels, sorted.
         weights, bias: of the standardised vector, [D K] and [K].
         mean, scale: that standardise it, [D].
-        accuracy: on real recordings, each judged by a probe that did not see its group.
+        accuracy: on real recordings, each classified by a probe that did not see its group.
         clips, groups: how many recordings and groups that rests on.
     """
 

@@ -144,13 +144,13 @@ def _settings(rows: Sequence[Row]) -> dict[tuple, str]:
 
 
 def _embedder(rows: Sequence[Row]) -> str | None:
-    """The judge of the kernel distance: the most independent one."""
+    """The embedder of the kernel distance: the most independent one."""
     names = dict.fromkeys(row['embedder'] for row in rows if row['name'] == KERNEL_DISTANCE)
     return min(names, key=lambda name: name.startswith(TOWER), default=None)
 
 
 def _shown(row: Row, figure: str, embedder: str | None) -> bool:
-    """Whether a row is of the judge that the table shows; class found has one judge alone."""
+    """Whether a row is of the embedder that the table shows; class found has one alone."""
     return figure != KERNEL_DISTANCE or row.get('embedder') == embedder
 
 

@@ -54,7 +54,7 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class CodecMeasurements:
-    """What one codec made of a judge's recordings and test signals.
+    """What one codec made of an evaluator's recordings and test signals.
 
     Attributes:
         metrics: by name.

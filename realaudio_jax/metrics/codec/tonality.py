@@ -91,7 +91,7 @@ def line_over_skirt(
     -19 dB at 3520 Hz, the ratio of the two widths.
 
     Args:
-        audio: [S] or [S A]; the mean of its channels is judged.
+        audio: [S] or [S A]; the mean of its channels is measured.
         frequency: of the sine in Hz, at each sample or steady.
         sample_rate: Hz.
 
@@ -159,7 +159,7 @@ def tonal_lines(
     60 Hz, 20 dB above the mean level within 250 Hz and at most 40 dB below the loudest one. Its
     width is that between the lowest and the highest frequency within 60 Hz of the original's peak
     that are at most 10 dB below the peak found there. Only lines that are at most 30 Hz wide in the
-    original are judged.
+    original are measured.
 
     Returns:
         None for an original of fewer than 12 such lines.
