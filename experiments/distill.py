@@ -75,6 +75,12 @@ _MULTI_TEACHER = flags.DEFINE_list(
     'Students, as for --student, whose trajectories the recipe of this name learns, counted from '
     '0.',
 )
+_LATENTS = flags.DEFINE_string(
+    'latents',
+    None,
+    'Where encoded scenes and teacher samples are kept, for runs that share them; none: '
+    'WORKDIR/latents.',
+)
 _EVALUATE = flags.DEFINE_bool('evaluate', True, 'Judge the student when it is finished.')
 _WORKERS = define_workers()
 
@@ -217,7 +223,7 @@ def stage_data(
     stages: Sequence[Stage],
     dataset: Any,
     unmixed: int,
-    workdir: pathlib.Path,
+    folder: pathlib.Path,
     workers: int = 0,
 ) -> StageData:
     """Encodes what the stages train on, and samples the teacher if one of them asks for that.
@@ -226,10 +232,10 @@ def stage_data(
         config, teacher, stages: of the run.
         dataset: of `data.DATASETS`.
         unmixed: recordings that it has unmixed at this length.
-        workdir: caches lie under it.
+        folder: where caches lie.
         workers: processes that mix scenes.
     """
-    folder, seed = workdir / 'latents', config.seed
+    seed = config.seed
 
     def encoded(name: str, scenes: SceneSet) -> EncodedScenes:
         with Progress(scenes.count, name) as progress:
@@ -443,7 +449,8 @@ def main(argv):
         stages = plan(config, setup)
         earlier = [*filter(None, [_STUDENT.value]), *_MULTI_TEACHER.value]
         dataset.note_origins(workdir, [teacher.student_folder(source) for source in earlier])
-        data = stage_data(config, teacher, stages, dataset, unmixed, workdir, _WORKERS.value)
+        latents = pathlib.Path(_LATENTS.value) if _LATENTS.value else workdir / 'latents'
+        data = stage_data(config, teacher, stages, dataset, unmixed, latents, _WORKERS.value)
         student = distill(config, setup, stages, data, workdir)
         record_seconds(workdir, 'training', time.monotonic() - begun, add=True)
         if student is None:
