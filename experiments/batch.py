@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 
 import realaudio_jax
-from experiments.common import default_name, run, say, warn
+from experiments.common import default_name, define_watermark, run, say, warn
 from realaudio_jax.batching import (
     FIELDS,
     Group,
@@ -51,6 +51,7 @@ _BATCH_SIZE = flags.DEFINE_enum(
 _REPLACE = flags.DEFINE_bool(
     'replace', False, 'Make what stands in the folder from another request anew.'
 )
+_WATERMARK = define_watermark()
 
 RESULTS_NAME = 'results.jsonl'
 MAX_COUNT = 100_000  # variations of a line
@@ -117,9 +118,11 @@ def request_digests(
 
 
 def release_digest(generator: Generator) -> str:
-    """A digest of the files of a release."""
+    """A digest of the files of a release, and the watermark of its sounds."""
     sums = generator.folder / MANIFEST_NAME
-    return digest(sums if sums.is_file() else generator.folder / CONFIG_NAME)
+    found = digest(sums if sums.is_file() else generator.folder / CONFIG_NAME)
+    mark = generator.mark
+    return found if mark is None else f'{found}, {mark}, payload {mark.payload}'
 
 
 def read_line(
@@ -309,7 +312,7 @@ def main(argv):
         raise ValueError(f'{manifest} is no file; name one with a JSON object on each line')
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        make_all(realaudio_jax.load(_RELEASE.value), manifest, out, int(size))
+        make_all(realaudio_jax.load(_RELEASE.value, mark=_WATERMARK()), manifest, out, int(size))
 
 
 def make_all(generator: Generator, manifest: pathlib.Path, out: pathlib.Path, size: int) -> None:

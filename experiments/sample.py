@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 import realaudio_jax
-from experiments.common import default_name, run, say, unused, warn
+from experiments.common import default_name, define_watermark, run, say, unused, warn
 from realaudio_jax.io import WRITABLE, printable
 from realaudio_jax.release import find_release
 from realaudio_jax.requests import SAMPLE_RATES
@@ -21,7 +21,6 @@ from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
 from realaudio_jax.typing import SAMPLE_RATE
 from realaudio_jax.vocabulary import FAR, load_vocabulary, nearest_labels
-from realaudio_jax.watermark import Watermark, read_key
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
 _PROMPT = flags.DEFINE_string('prompt', '', 'What is heard, in English.')
@@ -35,6 +34,12 @@ _STEPS = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer(
     'seed', 0, 'Another seed, another take.', lower_bound=0, upper_bound=2**31 - 1
 )
+_COUNT = flags.DEFINE_integer(
+    'count',
+    1,
+    'Variations, with consecutive seeds; --out=a.wav then gives a-0.wav, a-1.wav, ...',
+    1,
+)
 _SAMPLE_RATE = flags.DEFINE_integer('sample_rate', SAMPLE_RATE, 'Hz: 48000 or 44100.')
 _INIT_AUDIO = flags.DEFINE_string('init_audio', None, 'A sound file to vary or to keep parts of.')
 _STRENGTH = flags.DEFINE_float(
@@ -46,14 +51,7 @@ _LOUDNESS = flags.DEFINE_string(
     'auto',
     'LUFS that the sound is brought to, such as -16, or off; auto: -23, and off with --init_audio.',
 )
-_WATERMARK_KEY = flags.DEFINE_string(
-    'watermark_key',
-    'public',
-    "Key of the watermark: 'public', 32 or more hexadecimal digits, a file with a key, or off.",
-)
-_WATERMARK_PAYLOAD = flags.DEFINE_integer(
-    'watermark_payload', 0, '32 bits that the mark carries.', lower_bound=0, upper_bound=2**32 - 1
-)
+_WATERMARK = define_watermark()
 _GUIDANCE = flags.DEFINE_float('guidance', None, "Guidance scale; none: the release's own.")
 _MODEL = flags.DEFINE_enum('model', 'student', ['student', 'teacher'], 'Which denoiser.')
 _LIST = flags.DEFINE_bool(
@@ -117,15 +115,6 @@ def parse_loudness(text: str) -> float | str | None:
         raise ValueError(f'--loudness is {text!r}; give LUFS such as -23, or off') from None
 
 
-def parse_watermark(key: str, payload: int) -> Watermark | None:
-    """The watermark of --watermark_key and --watermark_payload.
-
-    Raises:
-        ValueError: no key. OSError: its file cannot be read.
-    """
-    return None if key == 'off' else Watermark(read_key(key), payload)
-
-
 def read_init_audio() -> np.ndarray | None:
     """The init audio at the rate of the result; says where it was converted."""
     if _INIT_AUDIO.value is None:
@@ -160,6 +149,16 @@ def warn_of_far_texts(generator: realaudio_jax.Generator, texts: Iterable[str]) 
             )
 
 
+def output_path(out: pathlib.Path, variation: int, steps: int) -> pathlib.Path:
+    """Where a variation goes: by --out, or by a name from what was asked for that is not taken."""
+    if _OUT.value:
+        return out if _COUNT.value == 1 else out.with_stem(f'{out.stem}-{variation}')
+    changes = {flag.name: flag.value for flag in _CHANGES if flag.value != flag.default}
+    words, seed = (_PROMPT.value, _EVENTS.value), _SEED.value + variation
+    name = default_name(*words, seed=seed, steps=steps, seconds=_SECONDS.value, **changes)
+    return unused(pathlib.Path(f'{name}.wav'))
+
+
 def main(argv):
     del argv
     prompt, seconds, seed = _PROMPT.value, _SECONDS.value, _SEED.value
@@ -169,9 +168,11 @@ def main(argv):
     if not (prompt.strip() or _EVENTS.value or _INIT_AUDIO.value):
         raise ValueError("nothing to make: give --prompt='a dog barks', --events or --init_audio")
     out = check_output(_OUT.value or 'sound.wav', tuple(WRITABLE))
+    if _COUNT.value > 1 and _SPECTROGRAM.value:
+        raise ValueError('--spectrogram draws one sound; leave out --count, or the drawing')
     drawing = check_output(_SPECTROGRAM.value, ('.png',)) if _SPECTROGRAM.value else None
     keep, loudness = parse_spans(_KEEP.value), parse_loudness(_LOUDNESS.value)
-    mark = parse_watermark(_WATERMARK_KEY.value, _WATERMARK_PAYLOAD.value)
+    mark = _WATERMARK()
     begin = time.perf_counter()
     generator = realaudio_jax.load(_RELEASE.value, mark=mark)
     if _SAMPLE_RATE.value not in SAMPLE_RATES:
@@ -180,18 +181,11 @@ def main(argv):
     if steps is None:
         steps = 4 if _MODEL.value == 'student' else generator.config.teacher.steps
     init_audio = read_init_audio()
-    if not _OUT.value:
-        changes = {flag.name: flag.value for flag in _CHANGES if flag.value != flag.default}
-        words = prompt, _EVENTS.value
-        name = default_name(*words, seed=seed, steps=steps, seconds=seconds, **changes)
-        out = unused(pathlib.Path(f'{name}.wav'))
-    replaced = ', in place of an older one' if out.exists() else ''
-    prepared = generator.prepare(
+    arguments = dict(
         prompt=prompt,
         events=_EVENTS.value,
         seconds=seconds,
         steps=steps,
-        seed=seed,
         guidance_scale=_GUIDANCE.value,
         model=_MODEL.value,
         sample_rate=_SAMPLE_RATE.value,
@@ -200,22 +194,28 @@ def main(argv):
         keep=keep,
         loudness=loudness,
     )
-    ready = time.perf_counter() - begin
-    sound = generator.run(prepared)
-    made = time.perf_counter() - begin - ready
-    sound.save(out)
+    generator.prepare(seed=seed, **arguments)
+    ready = f' (ready in {time.perf_counter() - begin:.1f} s)'
+    for i in range(_COUNT.value):
+        begin = time.perf_counter()
+        prepared = generator.prepare(seed=seed + i, **arguments)
+        sound = generator.run(prepared)
+        made = time.perf_counter() - begin
+        path = output_path(out, i, steps)
+        replaced = ', in place of an older one' if path.exists() else ''
+        sound.save(path)
+        say(
+            f'{printable(path)}{replaced}: {sound.seconds:g} s at {sound.sample_rate} Hz, '
+            f'{_MODEL.value}, {steps} steps, seed {sound.seed}, peak {sound.peak:.2f}, '
+            f'{sound.lufs:.0f} LUFS as generated, '
+            f'{f"marked with the {sound.watermark}" if sound.watermark else "not marked"}, '
+            f'made in {1000 * made:.0f} ms{"" if i else ready}'
+        )
     (timeline,) = prepared.call.timelines
     if drawing:
         title = f'{prompt} ({_MODEL.value}, {steps} steps, seed {seed})'
         plot_spectrogram(drawing, sound.audio, sound.sample_rate, timeline.events, title)
     warn_of_far_texts(generator, [prompt, *(event.text for event in timeline.events)])
-    say(
-        f'{printable(out)}{replaced}: {sound.seconds:g} s at {sound.sample_rate} Hz, '
-        f'{_MODEL.value}, {steps} steps, seed {sound.seed}, peak {sound.peak:.2f}, '
-        f'{sound.lufs:.0f} LUFS as generated, '
-        f'{f"marked with the {sound.watermark}" if sound.watermark else "not marked"}, '
-        f'made in {1000 * made:.0f} ms (ready in {ready:.1f} s)'
-    )
 
 
 if __name__ == '__main__':

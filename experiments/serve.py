@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 import realaudio_jax
-from experiments.common import run, say
+from experiments.common import define_watermark, run, say
 from realaudio_jax.batching import RequestQueue, compile_programs
 from realaudio_jax.generator import Generator
 from realaudio_jax.training.loop import stop_says
@@ -41,6 +41,7 @@ _TIMEOUT = flags.DEFINE_float(
     'timeout', 30.0, 'Seconds until a sound that is not made is 504.', 0.1
 )
 _MAX_BODY = flags.DEFINE_integer('max_body', 8 << 20, 'Bytes of a request; more are 413.', 1)
+_WATERMARK = define_watermark()
 
 
 def is_loopback(host: str) -> bool:
@@ -113,12 +114,13 @@ def main(argv):
     token, host, size = read_token(_TOKEN.value), _HOST.value, int(_BATCH_SIZE.value)
     if token is None and not is_loopback(host):
         raise ValueError(f'others reach {host}; give --token, or listen on 127.0.0.1')
+    mark = _WATERMARK()
     listening = bind(host, _PORT.value)
     port = listening.getsockname()[1]
     limits = serving.Limits(body=_MAX_BODY.value, timeout_s=_TIMEOUT.value)
     serving.BoundedProtocol.request_s = limits.request_s
     with stop_says(lambda: 'stopped'):
-        generator = realaudio_jax.load(_RELEASE.value)
+        generator = realaudio_jax.load(_RELEASE.value, mark=mark)
         count = warm(generator, size)
         metrics = serving.Metrics()
         hosts = ('localhost', host) if is_loopback(host) else ('*',)

@@ -266,6 +266,7 @@ def create_app(
             'status': 'ok',
             'version': __version__,
             'release': generator.config.name,
+            'watermark': str(generator.mark) if generator.mark else None,
             'device': jax.devices()[0].device_kind,
             'waiting': len(queue),
             'programs': sorted(set(map(describe, generator.programs.buckets))),
@@ -379,6 +380,7 @@ def _headers(made: Made, prepared: Prepared) -> dict[str, str]:
         'X-Level': f'{sound.lufs:.2f}',
         'X-Peak': f'{sound.peak:.4f}',
         'X-Sample-Rate': str(sound.sample_rate),
+        'X-Watermark': sound.watermark or 'none',
         'Server-Timing': (
             f'queue;dur={1000 * made.waited_s:.1f}, generate;dur={1000 * made.took_s:.1f}'
         ),

@@ -76,6 +76,7 @@ def test_a_sound_has_the_bytes_of_generate(port, generator):
     status, headers, body = ask(port, {'seed': 3})
     assert (status, headers['content-type'], body == wav) == (200, 'audio/wav', True)
     assert headers['x-seed'] == '3' and headers['x-sample-rate'] == '48000'
+    assert headers['x-watermark'] == 'public key'
     assert headers['x-level'] == f'{sound.lufs:.2f}' and headers['x-peak'] == f'{sound.peak:.4f}'
     assert 'generate;dur=' in headers['server-timing'] and 'x-notes' not in headers
     assert ask(port, {'seed': 3, 'format': 'flac'})[2] == flac

@@ -1,6 +1,5 @@
 """A manifest becomes sounds and rows; bad lines, stops and full disks lose nothing else."""
 
-import copy
 import hashlib
 import json
 import os
@@ -34,7 +33,9 @@ def batch(experiment, generator, monkeypatch, tmp_path, capsys):
     module = experiment('batch')
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('REALAUDIO_TRACEBACK', raising=False)
-    monkeypatch.setattr(module.realaudio_jax, 'load', lambda name: copy.copy(generator))
+    monkeypatch.setattr(
+        module.realaudio_jax, 'load', lambda name, mark: generator.with_watermark(mark)
+    )
     monkeypatch.setattr(warnings, 'showwarning', common.show_warning)
     flags.FLAGS.mark_as_parsed()
 
@@ -123,6 +124,7 @@ def test_a_changed_request_under_an_id_is_said_and_replaced_only_if_told(batch):
     assert status == 1 and out == 'out: 0 made, 0 were there, 1 not made\n'
     assert 'line 1: a sound made from another request or release stands under this id' in err
     assert rows['a']['sha256'] == first['a']['sha256'] == sha256('a.wav')
+    assert batch({'id': 'a'}, watermark_payload=7)[0] == 1
     status, rows, out, _ = batch({'id': 'a'})
     assert status == 0 and rows['a']['error'] is None
     status, rows, out, _ = batch({'id': 'a', 'seed': 1}, replace=True)

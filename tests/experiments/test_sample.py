@@ -33,7 +33,7 @@ def sample(experiment, generator, monkeypatch, tmp_path, capsys):
     module = experiment('sample')
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('REALAUDIO_TRACEBACK', raising=False)
-    monkeypatch.setattr(module.realaudio_jax, 'load', lambda name: copy.copy(generator))
+    monkeypatch.setattr(module.realaudio_jax, 'load', lambda name, mark: copy.copy(generator))
     monkeypatch.setattr(warnings, 'showwarning', common.show_warning)
     flags.FLAGS.mark_as_parsed()
 
@@ -63,6 +63,19 @@ def test_a_sound_and_its_drawing_are_made(sample):
     info = soundfile.info(name)
     assert (info.frames, info.samplerate, info.channels) == (24_000, 48_000, 2)
     assert pathlib.Path('x/a.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_variations_have_consecutive_seeds_and_names(sample):
+    assert sample(seed=4, out='one.wav')[0] == 0
+    status, out, _ = sample(count=3, seed=3, out='a.wav')
+    assert status == 0 and sorted(os.listdir()) == ['a-0.wav', 'a-1.wav', 'a-2.wav', 'one.wav']
+    assert [
+        f'seed {seed}' in line for seed, line in zip((3, 4, 5), out.splitlines(), strict=True)
+    ] == [True] * 3
+    assert pathlib.Path('a-1.wav').read_bytes() == pathlib.Path('one.wav').read_bytes()
+    assert sample(count=2)[0] == 0 and pathlib.Path('rain-seed1-1steps-0.5s.wav').exists()
+    status, _, err = sample(count=2, spectrogram='a.png')
+    assert status == 1 and '--spectrogram draws one sound' in err
 
 
 def test_init_audio_is_converted_with_a_line_that_says_so(sample):
