@@ -171,17 +171,14 @@ def loudness_lufs(
     Returns:
         -70 where nothing passes the absolute gate.
     """
-    hop = sample_rate // 10
-    parts = max(4, audio.shape[1] // hop)
-    x = jnp.moveaxis(audio[:, : parts * hop], -1, 1)
-    x = jnp.pad(x, [(0, 0), (0, 0), (0, parts * hop - x.shape[-1])])
-    spectrum = jnp.fft.rfft(x.reshape(*x.shape[:2], parts, hop))
-    bins = spectrum.shape[-1]
-    edges = np.isin(np.arange(bins), (0, hop / 2))
-    weight = _k_weighting(sample_rate, bins) * np.where(edges, 1.0, 2.0).astype(np.float32)
-    energy = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    power = jnp.sum(energy @ weight, axis=1) / hop**2  # [B, parts]
-    count = parts - 3
+    return gated_loudness(loudness_powers(audio, sample_rate), seconds)
+
+
+def gated_loudness(
+    power: Float[Array, 'B N'], seconds: Float[Array, 'B'] | None = None
+) -> Float[Array, 'B']:
+    """`loudness_lufs` from the `loudness_powers` of a sound."""
+    count = power.shape[1] - 3
     power = sum(power[:, i : i + count] for i in range(4)) / 4  # [B, blocks]
     if seconds is not None:
         whole = jnp.maximum(jnp.floor(10 * seconds + 1e-3) - 3, 1)[:, None]
@@ -195,6 +192,25 @@ def loudness_lufs(
     mean = gated(absolute)
     mean = gated(jnp.maximum(absolute, 0.1 * mean)[:, None])
     return -0.691 + 10 * jnp.log10(jnp.maximum(mean, absolute))
+
+
+def loudness_powers(audio: Float[Array, 'B S 2'], sample_rate: int) -> Float[Array, 'B N']:
+    """Power of each 100 ms behind the filters of ITU-R BS.1770, 4 of them or more.
+
+    Args:
+        audio: samples; a last 100 ms that is not whole is left out.
+        sample_rate: Hz.
+    """
+    hop = sample_rate // 10
+    parts = max(4, audio.shape[1] // hop)
+    x = jnp.moveaxis(audio[:, : parts * hop], -1, 1)
+    x = jnp.pad(x, [(0, 0), (0, 0), (0, parts * hop - x.shape[-1])])
+    spectrum = jnp.fft.rfft(x.reshape(*x.shape[:2], parts, hop))
+    bins = spectrum.shape[-1]
+    edges = np.isin(np.arange(bins), (0, hop / 2))
+    weight = _k_weighting(sample_rate, bins) * np.where(edges, 1.0, 2.0).astype(np.float32)
+    energy = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    return jnp.sum(energy @ weight, axis=1) / hop**2
 
 
 def remove_offset(

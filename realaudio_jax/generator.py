@@ -3,7 +3,9 @@
 import base64
 import copy
 import dataclasses
+import functools
 import io
+import numbers
 import os
 import pathlib
 import sys
@@ -20,11 +22,20 @@ from realaudio_jax import requests, watermark
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.io import write_audio
+from realaudio_jax.longform import Schedule
 from realaudio_jax.mesh import make_mesh, param_sharding
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser, latent_frames
-from realaudio_jax.program import CAPACITIES, MOMENTS, Capacity, Networks, ProgramCache, Request
+from realaudio_jax.program import (
+    CAPACITIES,
+    MOMENTS,
+    SILENT_LUFS,
+    Capacity,
+    Networks,
+    ProgramCache,
+    Request,
+)
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.release import (
     AUTOENCODER_NAME,
@@ -39,8 +50,9 @@ from realaudio_jax.release import (
     read_release,
 )
 from realaudio_jax.requests import Call, Prepared
-from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import SAMPLE_RATE, PyTree
+from realaudio_jax.stream import LongCall, Maker, Stream, make_loop, make_sound, notes_of
+from realaudio_jax.timeline import MAX_CLIP_SECONDS, Timeline
+from realaudio_jax.typing import MAX_SECONDS, SAMPLE_RATE, PyTree
 from realaudio_jax.watermark import Watermark
 
 _PUBLIC = Watermark()
@@ -210,7 +222,7 @@ class Generator:
         self,
         prompt: str | Sequence[str],
         events: Any = None,
-        seconds: float = 10.0,
+        seconds: float | int = 10.0,
         steps: int | float = 4,
         seed: int | float | Sequence[int | float] = 0,
         *,
@@ -226,14 +238,15 @@ class Generator:
         loudness_db: np.ndarray | None = None,
         loudness: float | None | Literal['auto'] = 'auto',
         curves: Mapping[str, Sequence[float | None]] | None = None,
+        loop: bool = False,
     ) -> Sound | list[Sound]:
-        """Makes sound from text and a timeline in one compiled program.
+        """Makes sound from text and a timeline: up to 10 s in one program, more in windows.
 
         Args:
             prompt: what is heard, in English; '' for no text. A list makes a batch.
             events: the timeline in any form that `Timeline.parse` takes; for a batch of prompts,
                 one for all, or a list with one for each.
-            seconds: duration, 0.5 to 10.
+            seconds: duration, 0.5 to 86,400; of more than 10 see `stream`, without init audio.
             steps: denoiser steps; one of the student's counts, or any for the teacher.
             seed: of the noise; for several sounds, a list, or the first of consecutive seeds. One
                 seed gives the same sound at any batch size, within one step of 16 bits.
@@ -256,6 +269,7 @@ class Generator:
                 'auto' is -23, and None where init audio or `loudness_db` set a level.
             curves: requested 'brightness' or 'pitch' in Hz, one value per latent frame, None where
                 it is free; those that the release follows.
+            loop: its end goes over into its beginning; of 10 s or more, in steps of 0.2 s.
 
         Returns:
             A `Sound`; a list of them where `prompt` is a list or there are several variations.
@@ -267,7 +281,9 @@ class Generator:
             FloatingPointError: the program's result is not finite.
             RuntimeError: this process is a fork of the one that loaded the release.
         """
-        call = Call(
+        is_long = loop or (isinstance(seconds, numbers.Real) and seconds > MAX_SECONDS)
+        call = functools.partial(LongCall, loop=loop) if is_long else Call
+        call = call(
             prompt=prompt,
             events=events,
             seconds=seconds,
@@ -286,7 +302,95 @@ class Generator:
             loudness=loudness,
             curves=curves,
         )
+        if is_long:
+            return self._generate_long(call, self._makers(call))
         return self._generate(self._prepare(call))
+
+    def stream(
+        self,
+        prompt: str,
+        events: Any = None,
+        seconds: float | int | None = None,
+        steps: int | float = 4,
+        seed: int | float = 0,
+        *,
+        guidance_scale: float | None = None,
+        model: str = 'student',
+        sample_rate: int | float = SAMPLE_RATE,
+        loudness_db: np.ndarray | None = None,
+        loudness: float | None | Literal['auto'] = 'auto',
+        curves: Mapping[str, Sequence[float | None]] | None = None,
+        schedule: Schedule | None = None,
+    ) -> Stream:
+        """Sound of any length in chunks, from a timeline that may be edited while it plays.
+
+        The chunks of a sound of `seconds` side by side are what `generate` makes, of more than
+        10 s. The level follows the loudness so far, see `longform`.
+
+        Args:
+            prompt: what is heard, in English; one text.
+            events: the timeline; 10 s hold 16 events.
+            seconds: duration, 0.5 to 86,400; None has no end, and takes events of a day.
+            steps, seed, guidance_scale, model, sample_rate, loudness_db, loudness, curves: see
+                `generate`.
+            schedule: of windows and hops; None: a hop of 1 s.
+
+        Returns:
+            An iterator over chunks, `stream.Stream`; `edit` puts another timeline in place.
+
+        Raises:
+            ValueError: an argument out of range, named with its remedy.
+            UserWarning: words that cannot be read, a text that is cut.
+        """
+        call = LongCall(
+            prompt=prompt,
+            events=events,
+            seconds=MAX_CLIP_SECONDS if seconds is None else seconds,
+            steps=steps,
+            seed=seed,
+            guidance_scale=guidance_scale,
+            model=model,
+            sample_rate=sample_rate,
+            loudness_db=loudness_db,
+            loudness=loudness,
+            curves=curves,
+            schedule=schedule or Schedule(),
+        )
+        if not call.is_single:
+            raise ValueError('a stream is of one prompt; open one for each')
+        (maker,) = self._makers(call)
+        return Stream(maker, call.timelines[0], seconds)
+
+    def _makers(self, call: LongCall) -> list[Maker]:
+        """Of each sound of a call, which is checked against the release."""
+        requests.check_release(call, self.config, self.networks.denoiser.curves)
+        for line in notes_of(self.tokenizer, call.prompts, call.timelines):
+            _warn(line)
+        return [
+            Maker(self.programs, self.tokenizer, self.config, call, i)
+            for i in range(len(call.prompts))
+        ]
+
+    def _generate_long(self, call: LongCall, makers: list[Maker]) -> Sound | list[Sound]:
+        """Sounds of more than 10 s, and loops, one after another."""
+        make, sounds = make_loop if call.loop else make_sound, []
+        for maker, timeline in zip(makers, call.timelines, strict=True):
+            made = make(maker, timeline, call.seconds)
+            if made.lufs < SILENT_LUFS:
+                _warn(f'{maker.prompt!r} is silent ({made.lufs:.0f} LUFS); try another seed')
+            sounds.append(
+                Sound(
+                    pcm=made.pcm,
+                    sample_rate=maker.sample_rate,
+                    peak=float(np.abs(from_pcm16(made.pcm)).max(initial=0.0)),
+                    lufs=made.lufs,
+                    silent=made.lufs < SILENT_LUFS,
+                    seed=maker.seed,
+                    latents=made.latents,
+                    watermark=str(self.mark) if self.mark else '',
+                )
+            )
+        return sounds[0] if call.is_single else sounds
 
     def prepare(self, prompt: str | Sequence[str] = '', *args: Any, **kwargs: Any) -> Prepared:
         """Checks the arguments of `generate` and compiles the program that it runs for them.

@@ -40,6 +40,7 @@ from realaudio_jax.typing import (
     MAX_EVENT_TOKENS,
     MAX_EVENTS,
     MAX_TEXT_TOKENS,
+    Any,
     Array,
     Float,
     Int,
@@ -56,10 +57,10 @@ MAX_PROGRAMS = 8  # kept by a `ProgramCache`; an executable for 10 s holds some 
 FADE_IN_S = 0.001
 FADE_OUT_S = 0.02  # where no event lasts to the end
 SHORT_FADE_OUT_S = 0.003  # where one does: just enough for an end without a click
-_GAIN_FRAME_RATE = 100  # Hz, of the levels by which gains are applied
+GAIN_FRAME_RATE = 100  # Hz, of the levels by which gains are applied
 _GAIN_REACH_S = (0.1, 0.4)  # from an event: its gain holds, and from there fades to none
-_BACKGROUND_S = 0.2  # what is further from every event counts as background,
-_BACKGROUND_FRAMES = 30  # if there is so much of it
+BACKGROUND_S = 0.2  # what is further from every event counts as background,
+BACKGROUND_FRAMES = 30  # if there is so much of it
 # A student's steps were trained as they are; ping-pong gives it fresh noise between them.
 SAMPLERS = {'student': ('ddim', 'ping_pong'), 'teacher': ('ddim', 'dpm_solver_pp_2m')}
 
@@ -220,11 +221,19 @@ class Networks:
     grid_powers: tuple[tuple[int, float], ...] = ()
 
 
-def start_noise(key: Key[Array, ''], seed: Int[Array, 'B'], length: int) -> Float[Array, 'B L C']:
+def start_noise(
+    key: Key[Array, ''], seed: Int[Array, 'B'], frames: int | Int[Array, 'L']
+) -> Float[Array, 'B L C']:
     """Standard normal noise of each item, a function of (key, seed, frame) alone.
 
     Neither batch size nor position nor the length of the bucket changes the noise of a frame.
+
+    Args:
+        key: of the draw.
+        seed: of each item.
+        frames: which latent frames, or how many from the first one on.
     """
+    index = jnp.arange(frames) if isinstance(frames, int) else frames
 
     def frame_noise(item_key, index):
         return jax.random.normal(
@@ -233,7 +242,7 @@ def start_noise(key: Key[Array, ''], seed: Int[Array, 'B'], length: int) -> Floa
 
     def one(item_seed):
         item_key = jax.random.fold_in(key, item_seed)
-        return jax.vmap(functools.partial(frame_noise, item_key))(jnp.arange(length))
+        return jax.vmap(functools.partial(frame_noise, item_key))(index)
 
     return jax.vmap(one)(seed)
 
@@ -392,32 +401,49 @@ def apply_gains(
         request: its timeline counts.
         sample_rate: Hz.
     """
-    block = sample_rate // _GAIN_FRAME_RATE
+    block = sample_rate // GAIN_FRAME_RATE
+    power = block_powers(audio, block)
+    gain_db, nearest = event_gains(request, power.shape[1])
+    time = (jnp.arange(power.shape[1], dtype=jnp.float32) + 0.5) / GAIN_FRAME_RATE
+    inside = time[None] < request.seconds[:, None]
+    outside = ((nearest > BACKGROUND_S) & inside).astype(power.dtype)
+    frames = jnp.sum(outside, axis=-1)
+    level = jnp.sum(outside * jnp.log(power + 1e-12), axis=-1) / jnp.maximum(frames, 1.0)
+    background = jnp.where(frames >= BACKGROUND_FRAMES, jnp.exp(level), 0.0)[:, None]
+    gain = gain_above(background, power, gain_db)
+    return audio * audio_lib.join_blocks(gain, block)[:, : audio.shape[1], None]
+
+
+def block_powers(audio: Float[Array, 'B S 2'], block: int) -> Float[Array, 'B N']:
+    """Mean power of both channels in each block of samples; silence follows the last."""
     count = -(-audio.shape[1] // block)
     power = jnp.sum(jnp.square(audio), axis=-1)
     power = jnp.pad(power, [(0, 0), (0, count * block - audio.shape[1])])
-    power = jnp.mean(power.reshape(len(audio), count, block), axis=-1)  # [B N]
-    time = ((jnp.arange(count, dtype=jnp.float32) + 0.5) / _GAIN_FRAME_RATE)[None, :, None]
+    return jnp.mean(power.reshape(len(audio), count, block), axis=-1)
+
+
+def event_gains(request: Request, blocks: int) -> tuple[Float[Array, 'B N'], Float[Array, 'B N']]:
+    """Gain of the nearest event in dB, and the distance to it in seconds, for each 10 ms."""
+    time = ((jnp.arange(blocks, dtype=jnp.float32) + 0.5) / GAIN_FRAME_RATE)[None, :, None]
     onset, offset, mask = (
         x[:, None] for x in (request.onset_s, request.offset_s, request.event_mask)
     )
     away = jnp.maximum(jnp.maximum(onset - time, time - offset), 0.0)  # [B N E]
     away = jnp.where(mask, away, 1e3)
     nearest = jnp.min(away, axis=-1)
-    counts = (mask & (away <= nearest[..., None])).astype(power.dtype)
+    counts = (mask & (away <= nearest[..., None])).astype(time.dtype)
     gain_db = jnp.sum(counts * request.gain_db[:, None], -1) / jnp.maximum(counts.sum(-1), 1.0)
     near, far = _GAIN_REACH_S
-    gain_db = gain_db * jnp.clip((far - nearest) / (far - near), 0.0, 1.0)
+    return gain_db * jnp.clip((far - nearest) / (far - near), 0.0, 1.0), nearest
 
-    inside = time[..., 0] < request.seconds[:, None]
-    outside = ((nearest > _BACKGROUND_S) & inside).astype(power.dtype)
-    frames = jnp.sum(outside, axis=-1)
-    level = jnp.sum(outside * jnp.log(power + 1e-12), axis=-1) / jnp.maximum(frames, 1.0)
-    background = jnp.where(frames >= _BACKGROUND_FRAMES, jnp.exp(level), 0.0)[:, None]
+
+def gain_above(
+    background: Float[Array, 'B N'], power: Float[Array, 'B N'], gain_db: Float[Array, 'B N']
+) -> Float[Array, 'B N']:
+    """The factor of the samples that brings a power P to B + G^2 (P - B), see `apply_gains`."""
     below = jnp.minimum(power, background)
     wanted = below + 10 ** (gain_db / 10) * (power - below)
-    gain = jnp.where(gain_db == 0, 1.0, jnp.sqrt(wanted / jnp.maximum(power, 1e-20)))
-    return audio * audio_lib.join_blocks(gain, block)[:, : audio.shape[1], None]
+    return jnp.where(gain_db == 0, 1.0, jnp.sqrt(wanted / jnp.maximum(power, 1e-20)))
 
 
 def finish(
@@ -603,6 +629,7 @@ class ProgramCache:
         self.networks, self.params, self.mesh, self.log = networks, params, mesh, log
         self._tape = self._replicated(tape)
         self._compiled: collections.OrderedDict[Bucket, Callable] = collections.OrderedDict()
+        self._jitted: dict[tuple, Callable] = {}
         self._process = os.getpid()
         self.max_programs = MAX_PROGRAMS
 
@@ -676,6 +703,20 @@ class ProgramCache:
         while len(self._compiled) > self.max_programs:
             self._compiled.popitem(last=False)
         return self._compiled[bucket]
+
+    def jitted(self, function: Callable, **static: Any) -> Callable:
+        """A function of these networks, compiled when it is first called with new shapes.
+
+        Args:
+            function: takes arrays, and `networks` and `static` by name.
+            static: hashable.
+        """
+        key = function, *sorted(static.items())
+        if key not in self._jitted:
+            self._jitted[key] = jax.jit(
+                functools.partial(function, networks=self.networks, **static)
+            )
+        return self._jitted[key]
 
     def __call__(
         self, bucket: Bucket, request: Request, init: InitAudio | None = None

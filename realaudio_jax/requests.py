@@ -10,7 +10,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -55,7 +55,7 @@ class Call:
 
     prompt: str | Sequence[str] = ''
     events: Any = None
-    seconds: float = 10.0
+    seconds: float | int = 10.0
     steps: int | float = 4
     seed: int | float | Sequence[int | float] = 0
     num_variations: int | float = 1
@@ -75,13 +75,14 @@ class Call:
     seeds: list[int] = dataclasses.field(init=False)
     target_lufs: list[float] = dataclasses.field(init=False)
     notes: list[str] = dataclasses.field(init=False)
+    longest_s: ClassVar[float] = MAX_SECONDS
 
     def __post_init__(self):
         prompts = _prompts(self.prompt)
         for name in ('steps', 'sample_rate', 'num_variations'):
             self._set(name, _whole_number(name, getattr(self, name)))
         _require_number('num_variations', self.num_variations, 1, MAX_VARIATIONS)
-        _require_number('seconds', self.seconds, MIN_SECONDS, MAX_SECONDS)
+        _require_number('seconds', self.seconds, MIN_SECONDS, self.longest_s)
         if self.model not in ('student', 'teacher'):
             raise ValueError(f'model is {self.model!r}; choose student or teacher')
         if not 1 <= self.steps <= 1000:
@@ -134,12 +135,7 @@ class Call:
     def _timelines(self, count: int) -> list[Timeline]:
         """A timeline for each of `count` prompts: the one for all, or those of a list."""
 
-        def parse(spec: Any) -> Timeline:
-            return Timeline.parse(
-                spec, self.seconds, loudness_db=self.loudness_db, curves=self.curves
-            )
-
-        events = self.events
+        parse, events = self.parse_timeline, self.events
         is_list = not isinstance(self.prompt, str) and isinstance(events, (list, tuple)) and events
         if not (is_list and all(_may_be_timeline(entry) for entry in events)):
             return [parse(events)] * count
@@ -148,6 +144,12 @@ class Call:
                 f'{len(events)} timelines for {count} prompts; give one for each, or one for all'
             )
         return [parse(spec) for spec in events]
+
+    def parse_timeline(self, events: Any) -> Timeline:
+        """A timeline of a sound of this call."""
+        return Timeline.parse(
+            events, self.seconds, loudness_db=self.loudness_db, curves=self.curves
+        )
 
     def _seeds(self, count: int) -> list[int]:
         """A seed for each sound: those of a list, or consecutive ones."""
@@ -228,7 +230,7 @@ def prepare(
     Raises:
         ValueError: the release cannot do what is requested.
     """
-    _check_release(call, config, curves)
+    check_release(call, config, curves)
     count = len(call.prompts)
     negative = [] if call.negative_prompt is None else [call.negative_prompt]
     texts = tokenise(tokenizer, call.prompts + negative, call.timelines)
@@ -411,7 +413,7 @@ def keep_weights(
     return np.float32(weights)
 
 
-def _check_release(call: Call, config: ReleaseConfig, curves: Sequence[str]) -> None:
+def check_release(call: Call, config: ReleaseConfig, curves: Sequence[str]) -> None:
     """Refuses steps, a guidance scale or a curve that the release was not trained for."""
     if call.model == 'student' and call.steps not in config.student.steps:
         counts = ', '.join(map(str, config.student.steps))
@@ -478,7 +480,7 @@ def _may_be_timeline(entry: Any) -> bool:
     return entry is None or isinstance(entry, (str, Timeline))
 
 
-def _spans(keep: Any, seconds: float) -> list[tuple[float, float]]:
+def _spans(keep: Any, seconds: float | int) -> list[tuple[float, float]]:
     """The spans of `keep`, checked against the duration of the sound."""
     try:
         spans = [(float(start), float(end)) for start, end in keep]

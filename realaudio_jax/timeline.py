@@ -40,7 +40,7 @@ MIN_LOUDNESS_DB, MAX_LOUDNESS_DB = -80.0, 0.0
 CURVES = {'brightness': (20.0, 24_000.0), 'pitch': (20.0, 8_000.0)}  # lowest and highest, Hz
 MAX_CHARACTERS = 100_000  # of a timeline as text
 MAX_TEXT = 1_000  # characters of one event's text
-MAX_CLIP_SECONDS = 3_600.0
+MAX_CLIP_SECONDS = 86_400.0  # a day
 TOLERANCE_S = 1e-6  # by which rounding may put an offset beyond the end of the clip
 
 _EXAMPLE = "'gunshot@2.3-2.8; dog bark@0.5-0.9:-6dB,4.0-4.4'"
@@ -104,7 +104,7 @@ class Timeline:
             spec: a string in the short form or JSON; a sequence of Event, mapping or tuple
                 (text, onset_s, offset_s[, gain_db]); a mapping with 'events', 'loudness_db' and
                 'curves'; a Timeline; or None.
-            seconds: length of the clip, a number of seconds up to 3,600.
+            seconds: length of the clip, a number of seconds up to 86,400.
             max_events: how many events the clip may hold.
             loudness_db: a curve of round(25 seconds) values in dB, if `spec` carries none.
             curves: further curves by name, of the same length, in Hz or None, if `spec` has none.

@@ -187,7 +187,15 @@ def starts(seed: Int[Array, 'B']) -> Int[Array, 'B']:
     return jax.vmap(one)(seed).astype(jnp.int32)
 
 
-def stretch(part: Float[Array, 'P R'], first: Int[Array, 'B'], length: int) -> Array:
-    """The frames of a tape that sounds take from their first on, see `starts`; [B, length, R]."""
-    rows = first[:, None] + jnp.arange(length)[None]
-    return part[rows % TAPE_FRAMES]
+def stretch(
+    part: Float[Array, 'P R'], first: Int[Array, 'B'], frames: int | Int[Array, 'L']
+) -> Array:
+    """The frames of a tape that sounds take; [B, L, R].
+
+    Args:
+        part: of a tape.
+        first: frame that the first frame of each sound takes, see `starts`.
+        frames: which latent frames, or how many from the first one on.
+    """
+    index = jnp.arange(frames) if isinstance(frames, int) else frames
+    return part[(first[:, None] + index[None]) % TAPE_FRAMES]

@@ -173,8 +173,8 @@ def test_the_end_of_the_clip_is_inside():
     for seconds in (0, -1, float('nan'), float('inf')):
         with pytest.raises(ValueError, match='clip length must be above 0'):
             Timeline.parse('', seconds)
-    for seconds in (1e308, 10**5000, 3601):
-        with pytest.raises(ValueError, match='at most 3600'):
+    for seconds in (1e308, 10**5000, 86_401):
+        with pytest.raises(ValueError, match='at most 86400'):
             Timeline.parse('', seconds)
     for seconds in (None, '5', True, [5]):
         with pytest.raises(ValueError, match='clip length is .*: give a number of seconds'):

@@ -41,12 +41,13 @@ from realaudio_jax.models.band_levels import (
     samples_per_latent as samples_per_latent,  # for those who use the autoencoder
 )
 from realaudio_jax.models.layers import ConvBlock, RMSNorm
-from realaudio_jax.models.synthesis import frame_keys, synthesize
+from realaudio_jax.models.synthesis import Phases, frame_keys, synthesize, synthesize_part
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
     SAMPLE_RATE,
     Array,
     Float,
+    Int,
     Leaf,
 )
 
@@ -161,15 +162,15 @@ class Decoder(nn.Module):
         """One draw of e', with n = T texture, and its mean e_0 + m(z) U."""
         mean, log_std = self.distribution(latents, latent_mask)
         if texture is None:
-            texture = _frame_noise(latents.shape[1], self.directions)[None]
+            texture = frame_noise(latents.shape[1], self.directions)[None]
         expected = self.linear(latents) + mean @ self.residual
         noise = TEMPERATURE * texture
         return expected + (jnp.exp(log_std) * noise) @ self.residual, expected
 
 
-def _frame_noise(length: int, count: int) -> Float[Array, 'L R']:
-    """One fixed take of standard normal noise."""
-    return jax.vmap(lambda key: jax.random.normal(key, (count,)))(frame_keys(0, length))
+def frame_noise(frames: int | Int[Array, 'L'], count: int) -> Float[Array, 'L R']:
+    """One fixed take of standard normal noise of latent frames, or of so many from the first on."""
+    return jax.vmap(lambda key: jax.random.normal(key, (count,)))(frame_keys(0, frames))
 
 
 class Autoencoder(nn.Module):
@@ -231,6 +232,29 @@ class Autoencoder(nn.Module):
         """
         drawn, expected = self._decoder(latents, latent_mask, texture)
         return synthesize(drawn, sample_rate, latent_mask, expected)
+
+    def decode_part(
+        self,
+        latents: Float[Array, 'B L C'],
+        sample_rate: int,
+        latent_mask: Float[Array, 'B L'],
+        frames: Int[Array, 'L'],
+        phases: Phases,
+        begin: int,
+        end: int,
+        texture: Float[Array, 'B L R'] | None = None,
+    ) -> tuple[Float[Array, 'B S 2'], Phases]:
+        """`decode` for a part of a longer sound, see `synthesis.synthesize_part`.
+
+        A decoder of three blocks reaches nine frames: this many at both ends of the part are not
+        as in the whole.
+        """
+        if texture is None:
+            texture = frame_noise(frames, self._decoder.directions)[None]
+        drawn, expected = self._decoder(latents, latent_mask, texture)
+        return synthesize_part(
+            drawn, sample_rate, latent_mask, expected, frames, phases, begin, end
+        )
 
     def log_likelihood(
         self, levels: Float[Array, 'B L E'], noise: Float[Array, 'B L C']

@@ -47,7 +47,7 @@ from realaudio_jax.models.band_levels import (
     bin_to_band,
 )
 from realaudio_jax.random import random_key
-from realaudio_jax.typing import SAMPLE_RATE, Array, Bool, Float, Key
+from realaudio_jax.typing import SAMPLE_RATE, Array, Bool, Float, Int, Key
 
 _LEVEL_RANGE = (-4.6, 8.0)  # of decoded levels: from silence to above full scale
 _SHARP_BINS = 320  # 8 kHz: wider bands hold no single partial to be found
@@ -89,6 +89,22 @@ class Lines(NamedTuple):
     power: Array
 
 
+class Phases(NamedTuple):
+    """Phases of lines by band at the end of a latent frame; each leaf [B 2 M].
+
+    Attributes:
+        cosine, sine: of theta_n of eq. 2, or of noise in bands without a line.
+    """
+
+    cosine: Array
+    sine: Array
+
+
+def no_phases(batch: int) -> Phases:
+    """Those that nobody needs, as before the first frame of a sound."""
+    return Phases(*(jnp.zeros((batch, 2, _TONE_BANDS)) for _ in range(2)))
+
+
 def synthesize(
     levels: Float[Array, 'B L E'],
     sample_rate: int,
@@ -104,6 +120,38 @@ def synthesize(
         expected: mean levels, where `levels` are a draw about them: tone is found in these, and has
             them. None: the levels are exact.
     """
+    audio, _ = synthesize_part(levels, sample_rate, latent_mask, expected)
+    return audio
+
+
+def synthesize_part(
+    levels: Float[Array, 'B L E'],
+    sample_rate: int,
+    latent_mask: Float[Array, 'B L'] | None = None,
+    expected: Float[Array, 'B L E'] | None = None,
+    frames: Int[Array, 'L'] | None = None,
+    phases: Phases | None = None,
+    begin: int = 0,
+    end: int = 0,
+) -> tuple[Float[Array, 'B S 2'], Phases]:
+    """`synthesize` for a part of a longer sound: its middle is as if the whole were made at once.
+
+    What a frame sounds like depends on frames within some 0.2 s of it, and on the phases of lines,
+    which go on from frame to frame: these are an argument and a result.
+
+    Args:
+        levels: see `synthesize`.
+        sample_rate: Hz.
+        latent_mask: 1 for frames of the sound, 0 for padding at either end.
+        expected: see `synthesize`.
+        frames: which latent frames of the whole sound these are, for noise; None: the first ones.
+        phases: of lines before frame `begin` of the part. Where padding ends, they start anew.
+        begin: frame of the part at which `phases` count.
+        end: frame of the part before which phases are returned; 0 is the end.
+
+    Returns:
+        The sound of the part, and the phases of its lines before frame `end`.
+    """
     n_fft, hop = audio_lib.stft_size(sample_rate)
     batch, length, _ = levels.shape
     frame_mask = jnp.ones((batch, length)) if latent_mask is None else latent_mask
@@ -112,10 +160,11 @@ def synthesize(
     steady = _steady_levels(power if expected is None else _powers(expected), frame_mask)
     lines = _find_lines(steady)
     power = _with_lines(power, lines, steady) * frame_mask[..., None]
-    attacks = _near_attacks(power)
+    attacks = _near_attacks(power, frame_mask)
     size = _bin_magnitudes(_less_overlap(power, attacks, lines), n_fft // 2 + 1)
-    noise = _noise_phases(length * STRIDE, n_fft, hop)
-    size, real, imaginary = _with_tone(size, *noise, lines)
+    noise = _noise_phases(length, n_fft, hop, frames)
+    state = None if phases is None else (phases, begin * STRIDE, frame_mask)
+    size, real, imaginary, found = _with_tone(size, *noise, lines, state)
 
     sample_mask = None if latent_mask is None else jnp.repeat(frame_mask, hop, axis=-1)
     real_frames = None if latent_mask is None else frame_mask
@@ -129,7 +178,9 @@ def synthesize(
     channels = (
         channels * _attack_gain(power, attacks, frame_mask, hop) * (sample_rate / SAMPLE_RATE)
     )
-    return audio_lib.left_right(jnp.moveaxis(channels, 1, -1))
+    last = (end or length) * STRIDE - 1
+    found = Phases(*(x[:, :, last] for x in found))
+    return audio_lib.left_right(jnp.moveaxis(channels, 1, -1)), found
 
 
 def _powers(levels: Float[Array, 'B L E']) -> Float[Array, 'B 2 N M']:
@@ -251,14 +302,15 @@ def _with_tone(
     real: Float[Array, '1 2 N K'],
     imaginary: Float[Array, '1 2 N K'],
     lines: Lines,
-) -> tuple[Array, Array, Array]:
-    """Magnitudes and phases with those of eq. 2 about every line; each [B 2 N K]."""
+    state: tuple[Phases, int, Array] | None = None,
+) -> tuple[Array, Array, Array, tuple[Array, Array]]:
+    """Magnitudes and phases with those of eq. 2 about every line, [B 2 N K]; and `_line_phases`."""
     count = _TONE_BINS
     turned = jnp.asarray(1.0 - 2.0 * (np.arange(count) % 2), size.dtype)  # exp(i pi k)
     turned = jnp.broadcast_to(turned, (1, 1, 1, count))
     middles = np.round(band_to_bin(np.arange(float(_TONE_BANDS)))).astype(int).clip(0, count - 1)
     start = (x[..., middles] * turned[..., middles] for x in (real, imaginary))
-    cosine, sine = _line_phases(lines, *start)
+    found = cosine, sine = _line_phases(lines, *start, state)
     distance, tone, power, cosine, sine = _by_bin(lines, cosine, sine)
 
     # Padded and chosen, which is part of the next pass; side by side would be a pass of its own.
@@ -272,25 +324,40 @@ def _with_tone(
         jnp.where(tone, phase, jnp.broadcast_to(noise, tone.shape))
         for phase, noise in ((cosine, real), (sine, imaginary))
     )
-    return size, real, imaginary
+    return size, real, imaginary, found
 
 
 def _line_phases(
-    lines: Lines, real: Float[Array, '1 2 N M'], imaginary: Float[Array, '1 2 N M']
+    lines: Lines,
+    real: Float[Array, '1 2 N M'],
+    imaginary: Float[Array, '1 2 N M'],
+    given: tuple[Phases, int, Array] | None = None,
 ) -> tuple[Float[Array, 'B 2 N M'], Float[Array, 'B 2 N M']]:
     """cos and sin of theta_n of eq. 2 of the line in each band, or of noise where there is none.
 
     A line hands its phase on to the band above and below, for it may be there in the next frame.
+    Before the first frame of a sound there is the noise of that frame. `given` are phases, the
+    frame before which they count, and the mask of frames, where a sound begins after padding.
     """
     advance = 2 * np.pi * (audio_lib.BIN_HZ / audio_lib.FRAME_RATE) * lines.frequency
     present = jnp.pad(lines.present, [(0, 0)] * 3 + [(1, 1)])
     noise = [jnp.broadcast_to(x, advance.shape) for x in (real, imaginary)]
     here_below_above = present[..., 1:-1], present[..., :-2], present[..., 2:]
     frames = (jnp.cos(advance), jnp.sin(advance), *noise, *here_below_above)
-    frames = [jnp.moveaxis(x, 2, 0) for x in frames]
+    count = advance.shape[2]
+    if given is None:
+        replaced = begins = jnp.zeros(count, bool)
+    else:
+        phases, begin, mask = given
+        replaced = jnp.arange(count) == begin
+        begins = jnp.pad((mask[0, 0, 1:] > 0) & (mask[0, 0, :-1] == 0), (1, 0))
+    frames = [replaced, begins, *(jnp.moveaxis(x, 2, 0) for x in frames)]
 
     def step(state, frame):
-        cosine, sine, *noise, here, below, above = frame
+        replaced, begins, cosine, sine, *noise, here, below, above = frame
+        if given is not None:
+            state = [jnp.where(replaced, x, y) for x, y in zip(phases, state, strict=True)]
+            state = [jnp.where(begins, x, y) for x, y in zip(noise, state, strict=True)]
         turned = (state[0] * cosine - state[1] * sine, state[0] * sine + state[1] * cosine)
 
         def handed_on(x, noise):
@@ -301,8 +368,8 @@ def _line_phases(
         state = tuple(map(handed_on, turned, noise))
         return state, state
 
-    _, phases = jax.lax.scan(step, (frames[2][0], frames[3][0]), frames)
-    return tuple(jnp.moveaxis(x, 0, 2) for x in phases)
+    _, found = jax.lax.scan(step, (frames[4][0], frames[5][0]), frames)
+    return tuple(jnp.moveaxis(x, 0, 2) for x in found)
 
 
 def _by_bin(lines: Lines, cosine: Array, sine: Array) -> tuple[Array, Array, Array, Array, Array]:
@@ -366,7 +433,7 @@ def _phases(spectrum: Array) -> tuple[Float[Array, '*b'], Float[Array, '*b']]:
 
 
 def _noise_phases(
-    frames: int, n_fft: int, hop: int
+    length: int, n_fft: int, hop: int, frames: Int[Array, 'L'] | None = None
 ) -> tuple[Float[Array, '1 2 N K'], Float[Array, '1 2 N K']]:
     """`_phases` of one fixed take of white noise that comes round every NOISE_PERIOD.
 
@@ -376,21 +443,30 @@ def _noise_phases(
     around = jnp.concatenate([noise[:, -n_fft:], noise, noise[:, :n_fft]], axis=1)
     margin, period = n_fft // hop, NOISE_PERIOD * STRIDE
     spectrum = audio_lib.stft(around, n_fft, hop)[:, margin : margin + period]
-    times = -(-frames // period)
-    return tuple(jnp.tile(part, (1, times, 1))[None, :, :frames] for part in _phases(spectrum))
+    parts = _phases(spectrum)
+    if frames is None:
+        times = -(-length // NOISE_PERIOD)
+        return tuple(jnp.tile(x, (1, times, 1))[None, :, : length * STRIDE] for x in parts)
+    blocks = (x.reshape(2, NOISE_PERIOD, STRIDE, -1)[:, frames % NOISE_PERIOD] for x in parts)
+    return tuple(x.reshape(1, 2, length * STRIDE, -1) for x in blocks)
 
 
-def _near_attacks(power: Float[Array, 'B 2 N M']) -> Bool[Array, 'B 2 N']:
+def _near_attacks(
+    power: Float[Array, 'B 2 N M'], frame_mask: Float[Array, 'B 2 N']
+) -> Bool[Array, 'B 2 N']:
     """Frames within two of an attack, where a channel's energy grows by 10 dB within 40 ms."""
     energy = _energies(power)
     count = energy.shape[2]
+    inside = frame_mask > 0
 
     def shifted(x, reach, value):
         x = jnp.pad(x, [(0, 0), (0, 0), (reach, reach)], constant_values=value)
         return [x[..., i : i + count] for i in range(2 * reach + 1)]
 
-    before = functools.reduce(jnp.minimum, shifted(energy, STRIDE, jnp.inf)[:STRIDE])
-    rises = energy > ATTACK_RATIO * before
+    # A sound's first frame is no attack.
+    known = jnp.where(inside, energy, jnp.inf)
+    before = functools.reduce(jnp.minimum, shifted(known, STRIDE, jnp.inf)[:STRIDE])
+    rises = (energy > ATTACK_RATIO * before) & inside
     return functools.reduce(jnp.logical_or, shifted(rises, _OVERLAP_REACH, False))
 
 
@@ -452,9 +528,9 @@ def _interpolated(
     """Straight lines between the middles of a frame's blocks, level at the ends of the sound."""
     edges = [(0, 0), (0, 0), (1, 1), (0, 0)]
     around = jnp.pad(x, edges, mode='edge')
-    ends = jnp.pad(frame_mask, edges[:3])[:, :, 2:, None] == 0
-    before, after = around[:, :, :-2, -1:], jnp.where(ends, x[..., -1:], around[:, :, 2:, :1])
-    before = before.at[:, :, 0].set(x[:, :, 0, :1])
+    inside = jnp.pad(frame_mask, edges[:3])[..., None] > 0
+    before = jnp.where(inside[:, :, :-2], around[:, :, :-2, -1:], x[..., :1])
+    after = jnp.where(inside[:, :, 2:], around[:, :, 2:, :1], x[..., -1:])
     knots = jnp.concatenate([before, x, after], axis=-1)
     position = (np.arange(hop) + 0.5) * (_BLOCKS / hop) + 0.5
     weights = np.maximum(0, 1 - np.abs(position[None] - np.arange(_BLOCKS + 2)[:, None]))
@@ -494,14 +570,15 @@ def _frame_signs(length: int, count: int) -> Float[Array, 'L S']:
     return jax.vmap(signs)(frame_keys(1, length))
 
 
-def frame_keys(stream: int, length: int) -> Key[Array, 'L']:
+def frame_keys(stream: int, frames: int | Int[Array, 'L']) -> Key[Array, 'L']:
     """A key for each latent frame, so a longer sound starts with the noise of a shorter one.
 
     Args:
         stream: 0 for levels, 1 for phases.
-        length: latent frames.
+        frames: which latent frames, or how many from the first one on.
     """
+    index = jnp.arange(frames) if isinstance(frames, int) else frames
     # Behind the barrier, or the compiler would spend its time drawing the noise itself.
     seed = jax.lax.optimization_barrier(jnp.asarray(_NOISE_SEED))
     key = jax.random.fold_in(random_key(seed), stream)
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(length))
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)

@@ -155,7 +155,7 @@ def test_an_attack_stays_where_it_is(make, rate):
     assert decibels(-0.02, -0.0025) - burst < -18
     assert decibels(0.0025, 0.02) == pytest.approx(burst, abs=2.5)
     power = synthesis._powers(levels_of(noise()))
-    near = synthesis._near_attacks(power)
+    near = synthesis._near_attacks(power, jnp.ones(power.shape[:3]))
     assert not np.asarray(near).any()
     gain = synthesis._attack_gain(power, near, jnp.ones(power.shape[:3]), 480)
     np.testing.assert_allclose(gain[0, 0], 1, atol=1e-6)
@@ -165,7 +165,8 @@ def test_noise_that_swells_and_fades_keeps_its_depth(make):
     """Every 80 ms by 7.8 dB, no attack: overlap takes 6% of that, and its undoing adds 8%."""
     time = np.arange(LENGTH * samples_per_latent(RATE)) / RATE
     levels = levels_of(noise() * np.exp(0.45 * np.sin(2 * np.pi * 12.5 * time)))
-    assert not np.asarray(synthesis._near_attacks(synthesis._powers(levels))).any()
+    power = synthesis._powers(levels)
+    assert not np.asarray(synthesis._near_attacks(power, jnp.ones(power.shape[:3]))).any()
     made = band_levels(mid_side_spectrum(make(levels, RATE), RATE))
     wanted, got = (
         np.asarray(x).reshape(-1, 2, BANDS)[8:-8, 0].mean(axis=-1) for x in (levels, made)
@@ -184,3 +185,26 @@ def test_overlap_is_left_about_attacks_and_in_lines():
     present = np.asarray(lines.present[0, 0])
     assert present.any() and not changed[0, 0, :, : present.shape[-1]][present].any()
     assert changed[0, 0, :40, 90:].mean() > 0.9 and changed[0, 1].mean() > 0.9
+
+
+def test_parts_side_by_side_are_the_whole():
+    """Tone, noise and an attack in parts of 5 frames; the phases of tone go from part to part."""
+    burst = np.where(np.arange(LENGTH * samples_per_latent(RATE)) > 0.7 * RATE, 1.0, 1e-3)
+    levels = levels_of(sine(931.0) + burst * noise())
+    whole = np.asarray(jax.jit(synthesis.synthesize, static_argnums=1)(levels, RATE))
+    around, hop = 8, 5
+    part = jax.jit(
+        lambda *given: synthesis.synthesize_part(
+            given[0], RATE, given[1], None, *given[2:], around - 2, around + hop - 2
+        )
+    )
+    padded = jnp.pad(levels, [(0, 0), (around, around), (0, 0)])
+    phases, size = synthesis.no_phases(1), samples_per_latent(RATE)
+    for first in range(0, LENGTH, hop):
+        frames = jnp.arange(first - around, first + hop + around)
+        mask = ((frames >= 0) & (frames < LENGTH)).astype(jnp.float32)[None]
+        audio, phases = part(padded[:, first : first + hop + 2 * around], mask, frames, phases)
+        got = np.asarray(audio)[:, around * size : (around + hop) * size]
+        np.testing.assert_allclose(
+            got, whole[:, first * size : (first + hop) * size], atol=3e-6, err_msg=f'{first}'
+        )

@@ -1,0 +1,389 @@
+"""Sound of any length: windows over a timeline, decoded into chunks as they become final.
+
+**Windows.** A window is a sound of up to 10 s by the denoiser as it is. The first frames of each
+are known, final latents of the window before, and replace its predictions at every step
+(`samplers.impose`). Beyond them every other token of `Schedule.swap` frames is taken from what the
+window before predicted there: frames of neighbouring windows are swapped, not averaged, for an
+average of two textures is smoother than either. Noise is drawn by latent frame of the whole sound,
+so both windows start from the same.
+
+         known      swap          new               provisional
+    |------------|--------|------------------|------------------------|     a window
+                 ^ final so far              ^ final from now on
+
+**Chunks.** The decoder reaches no further than `AHEAD` frames, but for the phases of its lines,
+which a `Carry` hands on; so does the level. A chunk comes out `DELAY` frames behind what is final,
+and chunks side by side are the sound that is decoded at once, to float32's rounding.
+
+**Level.** A gain that follows the loudness so far, slowly: what is not yet made is not known.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from realaudio_jax import audio as audio_lib
+from realaudio_jax import watermark
+from realaudio_jax.models.autoencoder import samples_per_latent
+from realaudio_jax.models.synthesis import Phases, no_phases
+from realaudio_jax.program import (
+    BACKGROUND_FRAMES,
+    BACKGROUND_S,
+    FADE_IN_S,
+    GAIN_FRAME_RATE,
+    SILENT_LUFS,
+    WATERMARK,
+    Bucket,
+    Networks,
+    Request,
+    block_powers,
+    condition,
+    event_gains,
+    gain_above,
+    sample_latents,
+    start_noise,
+)
+from realaudio_jax.random import random_key
+from realaudio_jax.typing import LATENT_RATE, Array, Bool, Float, Int, Int16, Leaf, PyTree
+
+BEFORE, AHEAD = 12, 12  # latent frames that a chunk is decoded with at either end
+SETTLE = 10  # latent frames by which offset, level and limiter lag behind the decoder
+DELAY = AHEAD + SETTLE
+GRID = 5  # latent frames: hops are multiples, so that blocks of 50 and 100 ms lie on them
+_BLOCKS = GAIN_FRAME_RATE // LATENT_RATE  # of 10 ms in a latent frame
+_PART_RATE = 10  # Hz, at which loudness is measured and followed
+_PARTS = SETTLE * _PART_RATE // LATENT_RATE  # of 100 ms in SETTLE
+_KNOWN_PARTS = 2 * _PARTS - 2  # levels that a carry holds; those of the last 200 ms come later
+_BACKGROUND_MEMORY = 500  # blocks of 10 ms
+_LEVEL_MEMORY = 100  # parts of 100 ms
+_RISE_DB, _FALL_DB = 0.15, 0.3  # per part: 1.5 and 3 dB a second
+_MOMENTARY_DB = 12.0  # above the target, of the loudest 400 ms
+_MAX_GAIN_DB = 20.0
+_COUNTS_FROM = 10 ** ((SILENT_LUFS + 0.691) / 10)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How windows follow each other; all in latent frames of 40 ms.
+
+    Attributes:
+        window: of a window, 250 or fewer.
+        hop: new final frames of each window; a multiple of `GRID`.
+        context: known frames at the start of a window.
+        swap: frames beyond them of which every other token is the window's before.
+        tail: frames at the end of the first window that are provisional.
+
+    Raises:
+        ValueError: sizes that do not fit.
+    """
+
+    window: int = 250
+    hop: int = 25
+    context: int = 150
+    swap: int = 16
+    tail: int = 13
+
+    def __post_init__(self):
+        if self.hop < GRID or self.hop % GRID:
+            raise ValueError(f'the hop is {self.hop} latent frames; give a multiple of {GRID}')
+        if self.context < BEFORE + DELAY:
+            raise ValueError(f'the context is {self.context}; give {BEFORE + DELAY} or more')
+        if self.window % 2 or self.context + self.hop + max(self.swap, AHEAD) > self.window:
+            raise ValueError(f'{self} does not fit: the window is even and holds all the others')
+
+    @property
+    def first_window(self) -> int:
+        """Frames of the first window, which is short: sound begins after it."""
+        frames = self.hop + AHEAD + self.tail
+        return min(self.window, frames + frames % 2)
+
+
+def sample_window(
+    params: PyTree,
+    request: Request,
+    frames: Int[Array, 'L'],
+    known: Float[Array, 'B L C'],
+    known_mask: Float[Array, 'B L'],
+    *,
+    networks: Networks,
+    bucket: Bucket,
+) -> Float[Array, 'B L C']:
+    """Latents of a window.
+
+    Args:
+        params: see `program.generate`.
+        request: of the window; its times start with the window.
+        frames: latent frames of the whole sound, from which noise is drawn.
+        known: latents where they are known; known_mask: 1 there, 0 elsewhere.
+        networks: the modules.
+        bucket: of the window, with init.
+    """
+    key, _ = jax.random.split(random_key(0))
+    c = condition(networks, params, request, known, known_mask)
+    start = start_noise(key, request.seed, frames)
+    return sample_latents(networks, params, request, c, bucket, start)
+
+
+@flax.struct.dataclass
+class Place:
+    """Where a chunk lies in the whole sound.
+
+    Attributes:
+        frames: latent frames of the sound that these are, from which noise is drawn.
+        inside: whether they are part of it, or padding.
+        is_first: whether the sound begins here.
+        since, left: samples from its start, and to its end, from what is decoded on; at most 2^30.
+        fade_out_s: at the end.
+        gain_db: of all samples, where the level does not follow loudness.
+    """
+
+    frames: Leaf['L']
+    inside: Leaf['L']
+    is_first: Leaf['']
+    since: Leaf['']
+    left: Leaf['']
+    fade_out_s: Leaf['B']
+    gain_db: Leaf['B']
+
+
+@flax.struct.dataclass
+class Carry:
+    """What a chunk hands on to the next.
+
+    Attributes:
+        phases: of the decoder's lines.
+        audio: the last 2 SETTLE frames, decoded and no more.
+        gains: of events, for each 10 ms of these.
+        background, background_frames: mean log power away from events, and of how many 10 ms.
+        levels: gain in dB of each 100 ms that is known of `audio`.
+        power, parts: mean power of what counts as loud, and of how many 100 ms.
+    """
+
+    phases: Phases
+    audio: Leaf['B S 2']
+    gains: Leaf['B N']
+    background: Leaf['B']
+    background_frames: Leaf['B']
+    levels: Leaf['B N']
+    power: Leaf['B']
+    parts: Leaf['B']
+
+
+@flax.struct.dataclass
+class ChunkDiagnostics:
+    """Measured of a chunk.
+
+    Attributes:
+        finite: every decoded sample is a number.
+        peak: 0 to 1, after the limiter.
+        power: behind the filters of ITU-R BS.1770 of each 100 ms, before the level is changed.
+    """
+
+    finite: Leaf['B']
+    peak: Leaf['B']
+    power: Leaf['B N']
+
+
+def first_carry(batch: int, sample_rate: int) -> Carry:
+    """That of the first chunk."""
+    zeros = jnp.zeros(batch)
+    return Carry(
+        phases=no_phases(batch),
+        audio=jnp.zeros((batch, 2 * SETTLE * samples_per_latent(sample_rate), 2)),
+        gains=jnp.ones((batch, 2 * SETTLE * _BLOCKS)),
+        background=zeros,
+        background_frames=zeros,
+        levels=jnp.zeros((batch, _KNOWN_PARTS)),
+        power=zeros,
+        parts=zeros,
+    )
+
+
+def make_chunk(
+    params: PyTree,
+    latents: Float[Array, 'B L C'],
+    request: Request,
+    place: Place,
+    carry: Carry,
+    *,
+    networks: Networks,
+    sample_rate: int,
+) -> tuple[Int16[Array, 'B S 2'], ChunkDiagnostics, Carry]:
+    """Decodes L - BEFORE - AHEAD latent frames, and finishes as many, SETTLE frames earlier.
+
+    Args:
+        params: of the autoencoder, and the tape of the watermark, if there is one.
+        latents: those frames with BEFORE and AHEAD others around them.
+        request: timeline, its times counted from what is decoded on, and loudness count.
+        place: in the whole sound.
+        carry: of the chunk before.
+        networks: the modules.
+        sample_rate: Hz.
+
+    Returns:
+        PCM that begins SETTLE frames before what is decoded, its diagnostics, the next carry.
+    """
+    per_frame = samples_per_latent(sample_rate)
+    batch, length, _ = latents.shape
+    hop = length - BEFORE - AHEAD
+    mask = jnp.broadcast_to(place.inside[None], (batch, length))
+    tape, texture = params.get(WATERMARK), None
+    if tape is not None:
+        first = watermark.starts(request.seed)
+        texture = watermark.stretch(tape['texture'], first, place.frames)
+        latents += watermark.stretch(tape['latents'], first, place.frames)
+    audio, phases = networks.autoencoder.apply(
+        params['autoencoder'],
+        latents,
+        sample_rate,
+        mask.astype(latents.dtype),
+        place.frames,
+        carry.phases,
+        BEFORE - 2,  # where the levels of lines are as in the whole, and what they reach
+        BEFORE + hop - 2,
+        texture,
+        method='decode_part',
+    )
+    audio = audio[:, BEFORE * per_frame :][:, : hop * per_frame]
+    finite = jnp.all(jnp.isfinite(audio), axis=(1, 2))
+    audio = jnp.where(finite[:, None, None], audio, 0.0)
+
+    block = sample_rate // GAIN_FRAME_RATE
+    inside = jnp.repeat(mask[:, BEFORE:][:, :hop], _BLOCKS, axis=1)
+    gains, background = follow_background(audio, request, inside, carry, block)
+    audio = jnp.concatenate([carry.audio, audio], axis=1)
+    gains = jnp.concatenate([carry.gains, gains], axis=1)
+    sample = jnp.arange(audio.shape[1])[None] - 2 * SETTLE * per_frame
+    inside = jnp.repeat((sample + place.since >= 0) & (sample < place.left), batch, axis=0)
+    gained = audio * (audio_lib.join_blocks(gains, block) * inside)[..., None]
+    power = audio_lib.loudness_powers(gained, sample_rate)
+    level, (loud, parts) = follow_level(power, request, place, carry)
+
+    out = audio_lib.remove_offset(gained, inside.astype(gained.dtype), sample_rate)
+    out = _faded(out, sample, place, sample_rate)
+    factor = 10 ** (audio_lib.join_blocks(level, sample_rate // _PART_RATE) / 20)
+    out = audio_lib.limit(out * factor[..., None], sample_rate)
+    pcm = audio_lib.to_pcm16(out[:, SETTLE * per_frame :][:, : hop * per_frame])
+    new = hop * _PART_RATE // LATENT_RATE
+    return (
+        pcm,
+        ChunkDiagnostics(
+            finite=finite,
+            peak=jnp.max(jnp.abs(audio_lib.from_pcm16(pcm)), axis=(1, 2)),
+            power=power[:, _PARTS : _PARTS + new],
+        ),
+        Carry(
+            phases=phases,
+            audio=audio[:, hop * per_frame :],
+            gains=gains[:, hop * _BLOCKS :],
+            background=background[0],
+            background_frames=background[1],
+            levels=level[:, new : new + _KNOWN_PARTS],
+            power=loud,
+            parts=parts,
+        ),
+    )
+
+
+def follow_background(
+    audio: Float[Array, 'B S 2'],
+    request: Request,
+    inside: Bool[Array, 'B N'],
+    carry: Carry,
+    block: int,
+) -> tuple[Float[Array, 'B N'], tuple[Float[Array, 'B'], Float[Array, 'B']]]:
+    """`program.apply_gains` from what has been heard so far: a factor for each 10 ms.
+
+    The background is the mean level of the last 5 s that were away from events.
+
+    Args:
+        audio: decoded.
+        request: its timeline counts.
+        inside: whether 10 ms are part of the sound.
+        carry: background so far.
+        block: samples in 10 ms.
+
+    Returns:
+        The factors, and the new (background, background_frames).
+    """
+    power = block_powers(audio, block)
+    gain_db, nearest = event_gains(request, power.shape[1])
+    outside = ((nearest > BACKGROUND_S) & inside).astype(power.dtype)
+
+    def step(state, now):
+        mean, count = state
+        level, away = now
+        count = jnp.minimum(count + away, _BACKGROUND_MEMORY)
+        mean += away * (level - mean) / jnp.maximum(count, 1.0)
+        return (mean, count), jnp.where(count >= BACKGROUND_FRAMES, jnp.exp(mean), 0.0)
+
+    state = carry.background, carry.background_frames
+    state, background = jax.lax.scan(step, state, (jnp.log(power + 1e-12).T, outside.T))
+    return gain_above(background.T, power, gain_db), state
+
+
+def follow_level(
+    power: Float[Array, 'B N'], request: Request, place: Place, carry: Carry
+) -> tuple[Float[Array, 'B N'], tuple[Float[Array, 'B'], Float[Array, 'B']]]:
+    """Gain in dB of each 100 ms, from the loudness up to it.
+
+    The mean power of the last 10 s that count, gated as integrated loudness is, says which gain
+    brings the sound to its target; the gain goes there by 1.5 dB a second, down twice as fast, and
+    never makes 400 ms louder than 12 dB above the target. The first chunk is measured before it is
+    heard.
+
+    Args:
+        power: of each 100 ms of the carry's audio and the new; those of the last 200 ms are not
+            final.
+        request: target_lufs; NaN is the fixed gain of `place`.
+        place: in the whole sound.
+        carry: level so far.
+
+    Returns:
+        The gains, those of the last 200 ms repeated, and the new (power, parts).
+    """
+    target = request.target_lufs
+    around = jnp.stack([power[:, _KNOWN_PARTS - i : power.shape[1] - 2 - i] for i in range(4)])
+    momentary = jnp.mean(around, axis=0)
+
+    def decibels(power):
+        return -0.691 + 10 * jnp.log10(jnp.maximum(power, 1e-10))
+
+    def wanted(mean, count):
+        return jnp.where(count > 0, jnp.clip(target - decibels(mean), -99.0, _MAX_GAIN_DB), 0.0)
+
+    whole = jnp.min(around, axis=0) > 0.0  # nothing of it lies before the sound
+    loud = ((momentary > _COUNTS_FROM) & whole).astype(power.dtype)
+    count = jnp.sum(loud, axis=1)
+    mean = jnp.sum(loud * momentary, axis=1) / jnp.maximum(count, 1.0)
+    is_first = place.is_first
+    mean = jnp.where(is_first, mean, carry.power)
+    count = jnp.where(is_first, count, carry.parts)
+    gain = jnp.where(is_first, wanted(mean, count), carry.levels[:, -1])
+
+    def step(state, now):
+        mean, count, gain = state
+        counts = (now > _COUNTS_FROM) & (now > 0.1 * mean) & ~is_first
+        count = jnp.minimum(count + counts, _LEVEL_MEMORY)
+        mean = mean + jnp.where(counts, (now - mean) / jnp.maximum(count, 1.0), 0.0)
+        gain = jnp.clip(wanted(mean, count), gain - _FALL_DB, gain + _RISE_DB)
+        gain = jnp.minimum(gain, target + _MOMENTARY_DB - decibels(now))
+        return (mean, count, gain), gain
+
+    (mean, count, _), gains = jax.lax.scan(step, (mean, count, gain), momentary.T)
+    before = jnp.where(is_first, gains[:1].T, carry.levels)
+    levels = jnp.concatenate([before, gains.T, gains[-1:].T, gains[-1:].T], axis=1)
+    fixed = jnp.broadcast_to(place.gain_db[:, None], levels.shape)
+    return jnp.where(jnp.isnan(target)[:, None], fixed, levels), (mean, count)
+
+
+def _faded(
+    audio: Float[Array, 'B S 2'], sample: Int[Array, '1 S'], place: Place, sample_rate: int
+) -> Float[Array, 'B S 2']:
+    """`audio.fade_ends` of the whole sound."""
+    since = (sample + place.since + 0.5) / sample_rate / FADE_IN_S
+    left = (place.left - sample - 0.5) / sample_rate / place.fade_out_s[:, None]
+    x = jnp.clip(jnp.minimum(since, left), 0.0, 1.0)
+    return audio * (x * x * (3.0 - 2.0 * x))[..., None]

@@ -1,0 +1,595 @@
+"""Sound of any length from a timeline: in chunks, whole, or as a loop.
+
+    stream = generator.stream('rain on a roof')
+    for chunk in stream:
+        play(chunk.pcm)
+        if knocked:
+            at = stream.editable_s + 0.2
+            stream.edit([('knock on wood', at, at + 0.4)])
+
+How windows and chunks are made: `longform`.
+"""
+
+import dataclasses
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from realaudio_jax import longform, requests
+from realaudio_jax.audio import from_pcm16, gated_loudness, to_pcm16
+from realaudio_jax.longform import AHEAD, BEFORE, GRID, SETTLE, Place, Schedule
+from realaudio_jax.models.autoencoder import samples_per_latent
+from realaudio_jax.models.denoiser import latent_frames
+from realaudio_jax.models.text_encoder import Tokenizer
+from realaudio_jax.program import (
+    CAPACITIES,
+    FADE_OUT_S,
+    SHORT_FADE_OUT_S,
+    SILENT_LUFS,
+    Bucket,
+    ProgramCache,
+    Request,
+)
+from realaudio_jax.random import pinned_settings
+from realaudio_jax.release_config import ReleaseConfig
+from realaudio_jax.requests import Call
+from realaudio_jax.timeline import MAX_CLIP_SECONDS, Event, Timeline
+from realaudio_jax.typing import (
+    LATENT_CHANNELS,
+    LATENT_RATE,
+    MAX_EVENT_TOKENS,
+    MAX_EVENTS,
+    MAX_SECONDS,
+    MAX_TEXT_TOKENS,
+    Float,
+)
+
+MAX_STREAM_EVENTS = 10_000  # of a timeline
+LOOP_SKIP = 12  # latent frames, of the first window of a loop, that begin as a sound begins
+LOOP_FADE_S = 0.2  # in which the lines of a loop's end go over into those of its beginning
+_NEVER = 2**30  # samples: further away than anything counts
+_TOLERANCE_S = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LongCall(Call):
+    """The arguments of a sound of more than 10 s, or of a loop, checked.
+
+    Attributes:
+        loop: whether its end goes over into its beginning.
+        schedule: of windows.
+    """
+
+    longest_s: ClassVar[float] = MAX_CLIP_SECONDS
+    loop: bool = False
+    schedule: Schedule = Schedule()
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, given in (
+            ('init_audio', self.init_audio is not None),
+            ('negative_prompt', self.negative_prompt is not None),
+            ('the sampler ping_pong', self.sampler == 'ping_pong'),
+        ):
+            if given:
+                what = 'a loop' if self.loop else f'{self.seconds:g} s'
+                raise ValueError(f'{name} is for sounds of up to 10 s, not {what}; leave it out')
+        if self.loop:
+            self._check_loop()
+
+    def parse_timeline(self, events: Any) -> Timeline:
+        """A timeline of any length, of which no 10 s hold more events than a window."""
+        timeline = Timeline.parse(
+            events,
+            self.seconds,
+            MAX_STREAM_EVENTS,
+            loudness_db=self.loudness_db,
+            curves=self.curves,
+        )
+        check_density(timeline)
+        return timeline
+
+    def _check_loop(self) -> None:
+        shortest, step = self.schedule.window / LATENT_RATE, GRID / LATENT_RATE
+        if self.seconds < shortest:
+            raise ValueError(
+                f'a loop of {self.seconds:g} s is shorter than a window; give {shortest:g} or more'
+            )
+        if abs(self.seconds / step - round(self.seconds / step)) > 1e-6:
+            raise ValueError(
+                f'a loop of {self.seconds:g} s is no multiple of {step:g} s; give '
+                f'{round(self.seconds / step) * step:g}'
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chunk:
+    """A piece of a stream.
+
+    Attributes:
+        pcm: int16 [S, 2].
+        start: of its first sample, in samples from the start of the stream.
+        sample_rate: Hz.
+        peak: 0 to 1.
+        power: of each 100 ms behind the filters of ITU-R BS.1770, before the level is changed.
+    """
+
+    pcm: np.ndarray
+    start: int
+    sample_rate: int
+    peak: float
+    power: np.ndarray
+
+    @property
+    def start_s(self) -> float:
+        """Seconds from the start of the stream."""
+        return self.start / self.sample_rate
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return len(self.pcm) / self.sample_rate
+
+
+class Maker:
+    """Windows and chunks of one sound of a call, on the device.
+
+    Args:
+        programs: networks and parameters.
+        tokenizer: of the text encoder.
+        config: of the release.
+        call: the arguments, checked; `requests.check_release` too.
+        which: of its sounds.
+    """
+
+    def __init__(
+        self,
+        programs: ProgramCache,
+        tokenizer: Tokenizer,
+        config: ReleaseConfig,
+        call: LongCall,
+        which: int = 0,
+    ):
+        scale = call.guidance_scale
+        self.prompt, self.seed = call.prompts[which], call.seeds[which]
+        self.target_lufs = call.target_lufs[which]
+        self.sample_rate, self.schedule = call.sample_rate, call.schedule
+        self.per_frame = samples_per_latent(call.sample_rate)
+        self.bucket = Bucket(
+            batch=1,
+            length=call.schedule.window,
+            steps=call.steps,
+            sample_rate=call.sample_rate,
+            student=call.model == 'student',
+            init=True,
+            sampler=call.sampler,
+        )
+        self._scale = config.default_guidance_scale(call.model) if scale is None else scale
+        self._lead, self._tokenizer = config.onset_lead_s, tokenizer
+        self._programs, self._params = programs, programs.weights_for(self.bucket)
+
+    @pinned_settings()
+    def window(
+        self,
+        timeline: Timeline,
+        frames: np.ndarray,
+        known: Float[np.ndarray, 'L C'],
+        known_mask: Float[np.ndarray, 'L'],
+        seconds: float | int,
+    ) -> Float[np.ndarray, 'L C']:
+        """Latents of a window.
+
+        Args:
+            timeline: of the window.
+            frames: latent frames from which noise is drawn.
+            known, known_mask: latents where they are known, and where that is.
+            seconds: duration.
+        """
+        bucket = dataclasses.replace(self.bucket, length=len(frames))
+        latents = self._programs.jitted(longform.sample_window, bucket=bucket)(
+            self._params,
+            self.request(timeline, len(frames), seconds),
+            frames.astype(np.int32),
+            (known * known_mask[:, None])[None],
+            known_mask[None],
+        )
+        return np.asarray(latents)[0]
+
+    def request(self, timeline: Timeline, length: int, seconds: float | int) -> Request:
+        """Of one sound with the prompt of the call."""
+        return requests.build_request(
+            requests.tokenise(self._tokenizer, [self.prompt], [timeline]),
+            [timeline],
+            seconds,
+            [self.seed],
+            self._scale,
+            length,
+            CAPACITIES[-1],
+            self._lead,
+            self._programs.networks.denoiser.curves,
+            target_lufs=self.target_lufs,
+        )
+
+    @pinned_settings()
+    def chunk(
+        self,
+        latents: Float[np.ndarray, 'L C'],
+        timeline: Timeline,
+        place: Place,
+        carry: longform.Carry,
+    ) -> tuple[np.ndarray, longform.ChunkDiagnostics, longform.Carry]:
+        """(PCM [S, 2], diagnostics, carry) of `longform.make_chunk`.
+
+        Args:
+            latents: of the chunk, with those around it.
+            timeline: of these latents, from the first of them on.
+            place: of the chunk.
+            carry: of the chunk before.
+        """
+        request = self.request(timeline, len(latents), len(latents) / LATENT_RATE)
+        lead = np.float32(BEFORE / LATENT_RATE)
+        program = self._programs.jitted(longform.make_chunk, sample_rate=self.sample_rate)
+        pcm, diagnostics, carry = program(
+            self._params,
+            latents[None],
+            request.replace(onset_s=request.onset_s - lead, offset_s=request.offset_s - lead),
+            place,
+            carry,
+        )
+        pcm, diagnostics = jax.device_get((pcm[0], diagnostics))
+        if not diagnostics.finite[0]:
+            raise FloatingPointError(
+                f'the sound for {self.prompt!r} is not finite; try another seed or a lower '
+                'guidance scale'
+            )
+        return pcm, diagnostics, carry
+
+
+class Stream:
+    """Chunks of sound, made as they are asked for: an iterator, see `Generator.stream`.
+
+    One thread iterates; others may edit meanwhile.
+
+    Args:
+        maker: of windows and chunks.
+        timeline: what happens when.
+        seconds: duration; None has no end.
+    """
+
+    def __init__(self, maker: Maker, timeline: Timeline, seconds: float | int | None):
+        self.seconds, self.sample_rate = seconds, maker.sample_rate
+        self._maker, self._per_frame = maker, maker.per_frame
+        self._samples = math.inf if seconds is None else round(seconds * maker.sample_rate)
+        self._frames = math.inf if seconds is None else latent_frames(seconds)
+        self._lock = threading.Lock()
+        self._timeline, self._is_edited = timeline, False
+        self._final = 0  # latent frames that will not change
+        self._latents = np.zeros((0, LATENT_CHANNELS), np.float32)  # the last of these
+        self._provisional = self._latents
+        self._carry = longform.first_carry(1, maker.sample_rate)
+
+    @property
+    def timeline(self) -> Timeline:
+        """What happens when, as it stands."""
+        return self._timeline
+
+    @property
+    def editable_s(self) -> float:
+        """From when on the timeline may be changed: all before it is made, or being made."""
+        return self._final / LATENT_RATE
+
+    def edit(self, events: Any) -> None:
+        """Puts another timeline in place; it is heard from the next hop on.
+
+        Args:
+            events: the whole timeline in any form that `Timeline.parse` takes.
+
+        Raises:
+            ValueError: a timeline that cannot be, or one that changes what is already made.
+        """
+        longest = MAX_CLIP_SECONDS if self.seconds is None else self.seconds
+        new = Timeline.parse(events, longest, MAX_STREAM_EVENTS)
+        check_density(new)
+        with self._lock:
+            check_edit(self._timeline, new, self.editable_s)
+            self._timeline, self._is_edited = new, True
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        while (self._final - AHEAD - SETTLE) * self._per_frame < self._samples:
+            chunk = self._advance()
+            if len(chunk.pcm):
+                return chunk
+        raise StopIteration
+
+    @property
+    def latents(self) -> Float[np.ndarray, 'L C']:
+        """The last final latent frames: those of the last hop, and some before."""
+        return self._latents
+
+    def _advance(self) -> Chunk:
+        """Makes a window, and the chunk that is final with it; it may be empty."""
+        schedule = self._maker.schedule
+        with self._lock:
+            timeline, is_edited, self._is_edited = self._timeline, self._is_edited, False
+            begin = self._final
+            self._final += schedule.hop + (0 if begin else AHEAD)
+        known = min(begin, schedule.context)
+        first, length = begin - known, schedule.window if begin else schedule.first_window
+        values = np.zeros((length, LATENT_CHANNELS), np.float32)
+        mask = np.zeros(length, np.float32)
+        values[:known], mask[:known] = self._latents[len(self._latents) - known :], 1.0
+        if not is_edited:
+            count = len(self._provisional)
+            values[known:][:count], mask[known:][:count] = self._provisional, swapped(begin, count)
+        latents = self._maker.window(
+            window_timeline(timeline, first, length),
+            first + np.arange(length),
+            values,
+            mask,
+            min(length, self._frames - first) / LATENT_RATE,
+        )
+        new = self._final - begin
+        kept = max(schedule.context, BEFORE + schedule.hop + AHEAD)
+        made = latents[known : known + new]
+        self._latents = np.concatenate([self._latents, made])[-kept:]
+        self._provisional = latents[known + new :][: schedule.swap]
+        return self._chunk(timeline, self._final - AHEAD - schedule.hop)
+
+    def _chunk(self, timeline: Timeline, first: int) -> Chunk:
+        """The chunk that is decoded from a latent frame on."""
+        maker, per_frame = self._maker, self._per_frame
+        length = BEFORE + maker.schedule.hop + AHEAD
+        latents = self._latents[-length:]
+        latents = np.pad(latents, [(length - len(latents), 0), (0, 0)])
+        frames = first - BEFORE + np.arange(length)
+        last = max((event.offset_s for event in timeline.events), default=0.0)
+        sounds_to_end = self.seconds is not None and last > self.seconds - FADE_OUT_S
+        place = Place(
+            frames=frames.astype(np.int32),
+            inside=(frames >= 0) & (frames < self._frames),
+            is_first=np.bool_(first == 0),
+            since=np.int32(min(first * per_frame, _NEVER)),
+            left=np.int32(min(self._samples - first * per_frame, _NEVER)),
+            fade_out_s=np.full(1, SHORT_FADE_OUT_S if sounds_to_end else FADE_OUT_S, np.float32),
+            gain_db=np.zeros(1, np.float32),
+        )
+        part = window_timeline(timeline, first - BEFORE, length)
+        pcm, diagnostics, self._carry = maker.chunk(latents, part, place, self._carry)
+        start = (first - SETTLE) * per_frame
+        begin, end = max(0, -start), min(len(pcm), self._samples - start)
+        return Chunk(
+            pcm=pcm[begin : max(begin, end)],
+            start=start + begin,
+            sample_rate=self.sample_rate,
+            peak=float(diagnostics.peak[0]),
+            power=diagnostics.power[0, begin // (self.sample_rate // 10) :],
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LongSound:
+    """A sound of any length.
+
+    Attributes:
+        pcm: int16 [S, 2].
+        lufs: integrated loudness before it was changed.
+        latents: [L, C].
+    """
+
+    pcm: np.ndarray
+    lufs: float
+    latents: np.ndarray
+
+
+def make_sound(maker: Maker, timeline: Timeline, seconds: float | int) -> LongSound:
+    """All chunks of a stream side by side."""
+    stream = Stream(maker, timeline, seconds)
+    pcm = np.zeros((round(seconds * maker.sample_rate), 2), np.int16)
+    latents = np.zeros((latent_frames(seconds), LATENT_CHANNELS), np.float32)
+    power, done = [], 0
+    for chunk in stream:
+        pcm[chunk.start :][: len(chunk.pcm)] = chunk.pcm
+        power.append(chunk.power)
+        end = round(stream.editable_s * LATENT_RATE)
+        new = stream.latents[len(stream.latents) - (end - done) :]
+        if done < len(latents):
+            latents[done:end] = new[: len(latents) - done]
+        done = end
+    return LongSound(pcm, integrated_lufs(np.concatenate(power), seconds), latents)
+
+
+def make_loop(maker: Maker, timeline: Timeline, seconds: float | int) -> LongSound:
+    """A sound whose end goes over into its beginning: noise, windows and decoder are circular.
+
+    One gain brings it to its loudness, which is measured once around.
+
+    Args:
+        maker: of windows and chunks.
+        timeline: of one round; its events may not cross the end.
+        seconds: of one round, see `LongCall`.
+    """
+    length = round(seconds * LATENT_RATE)
+    latents = _loop_latents(maker, timeline, length)
+    target, maker.target_lufs = maker.target_lufs, math.nan
+    _, power = _around(maker, timeline, latents, 0.0)
+    lufs = integrated_lufs(power, seconds)
+    is_changed = not math.isnan(target) and lufs >= SILENT_LUFS
+    pcm, _ = _around(maker, timeline, latents, target - lufs if is_changed else 0.0)
+    return LongSound(pcm, lufs, latents)
+
+
+def _loop_latents(maker: Maker, timeline: Timeline, length: int) -> Float[np.ndarray, 'L C']:
+    """Latents of a loop: the last window lies between the end and the beginning, both known."""
+    schedule = maker.schedule
+    window, context = schedule.window, schedule.context
+    ring = np.zeros((length, LATENT_CHANNELS), np.float32)
+    begin, origin = 0, LOOP_SKIP  # frames origin to begin are known
+    provisional = ring[:0]
+    while begin < origin + length:
+        known = min(begin, context)
+        frames = begin - known + np.arange(window)
+        at = frames % length
+        mask = np.float32((frames < begin) | (frames >= origin + length))
+        values = ring[at]
+        count = len(provisional)
+        swap = np.maximum(mask[known:][:count], swapped(begin, count))
+        values[known:][:count] = np.where(
+            mask[known:][:count, None] > 0, values[known:][:count], provisional
+        )
+        mask[known:][:count] = swap
+        made = maker.window(
+            window_timeline(timeline, begin - known, window, length),
+            at,
+            values,
+            mask,
+            window / LATENT_RATE,
+        )
+        left = origin + length - begin
+        hop = context + schedule.hop if begin == 0 else schedule.hop
+        hop = left if left <= (window - context) // 2 else min(hop, left)
+        ring[(begin + np.arange(hop)) % length] = made[known : known + hop]
+        provisional = made[known + hop :][: schedule.swap]
+        begin += hop
+    return ring
+
+
+def _around(
+    maker: Maker, timeline: Timeline, latents: Float[np.ndarray, 'L C'], gain_db: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """PCM of one round, and the power of each of its 100 ms."""
+    hop, per_frame, length = maker.schedule.hop, maker.per_frame, len(latents)
+    fade = round(LOOP_FADE_S * LATENT_RATE) * per_frame
+    carry = longform.first_carry(1, maker.sample_rate)
+    pcm, powers = [], []
+    # From a chunk before the beginning, whose phases count, to a cross-fade after the end.
+    firsts = range(-hop, length + SETTLE + fade // per_frame, hop)
+    for first in firsts:
+        begin, count = first - BEFORE, BEFORE + hop + AHEAD
+        frames = begin + np.arange(count)
+        place = Place(
+            frames=(frames % length).astype(np.int32),
+            inside=np.ones(len(frames), bool),
+            is_first=np.bool_(False),
+            since=np.int32(_NEVER),
+            left=np.int32(_NEVER),
+            fade_out_s=np.full(1, FADE_OUT_S, np.float32),
+            gain_db=np.full(1, gain_db, np.float32),
+        )
+        part = window_timeline(timeline, begin, count, length)
+        made, diagnostics, carry = maker.chunk(latents[frames % length], part, place, carry)
+        pcm.append(made)
+        powers.append(diagnostics.power[0])
+    start = (hop + SETTLE) * per_frame
+    sound = np.concatenate(pcm)[start:]
+    size = length * per_frame
+    weight = np.linspace(1.0, 0.0, fade, dtype=np.float32)[:, None]
+    over = weight * from_pcm16(sound[size:][:fade]) + (1 - weight) * from_pcm16(sound[:fade])
+    sound[:fade] = to_pcm16(over)
+    parts = start // (maker.sample_rate // 10)
+    return sound[:size], np.concatenate(powers)[parts:][: size // (maker.sample_rate // 10)]
+
+
+def integrated_lufs(power: Float[np.ndarray, 'N'], seconds: float | int) -> float:
+    """Integrated loudness of a sound from the power of each of its 100 ms, see `Chunk`."""
+    parts = max(4, min(len(power), round(10 * seconds)))
+    power = np.pad(power[:parts], (0, parts - min(parts, len(power))))
+    return float(gated_loudness(jax.numpy.asarray(power)[None])[0])
+
+
+def swapped(first: int, count: int) -> Float[np.ndarray, 'L']:
+    """1 for the frames of every other token from a latent frame on, 0 for the others."""
+    return np.float32((first + np.arange(count)) // 2 % 2 == 0)
+
+
+def check_density(timeline: Timeline) -> None:
+    """Refuses more events within 10 s than a window holds.
+
+    Raises:
+        ValueError: when there are too many.
+    """
+    onsets = np.sort([event.onset_s for event in timeline.events])
+    offsets = np.sort([event.offset_s for event in timeline.events])
+    ended = np.searchsorted(offsets, onsets - MAX_SECONDS, 'right')
+    counts = np.searchsorted(onsets, onsets, 'right') - ended
+    if counts.max(initial=0) > MAX_EVENTS:
+        end = onsets[counts.argmax()]
+        raise ValueError(
+            f'{counts.max()} events sound between {max(end - MAX_SECONDS, 0):g} and {end:g} s: 10 '
+            f's hold {MAX_EVENTS}, so remove some'
+        )
+
+
+def window_timeline(
+    timeline: Timeline, first: int, length: int, period: int | None = None
+) -> Timeline:
+    """The part of a timeline that falls into a window, its times counted from its start.
+
+    Args:
+        timeline: of the whole sound.
+        first: latent frame with which the window begins.
+        length: latent frames.
+        period: of a loop, latent frames; None does not come round.
+    """
+    start, end = first / LATENT_RATE, (first + length) / LATENT_RATE
+    rounds = (0,) if period is None else range(first // period, (first + length) // period + 1)
+    events = []
+    for event in timeline.events:
+        for turn in rounds:
+            shift = turn * (period or 0) / LATENT_RATE - start
+            onset, offset = event.onset_s + shift, event.offset_s + shift
+            if onset < end - start and offset > 0:
+                times = max(onset, 0.0), min(offset, end - start)
+                events.append(Event(event.text, *times, event.gain_db))
+    index = first + np.arange(length)
+
+    def part(curve: np.ndarray, rest: float | np.floating) -> np.ndarray:
+        at = index if period is None else index % len(curve)
+        inside = (at >= 0) & (at < len(curve))
+        return np.where(inside, curve[np.clip(at, 0, len(curve) - 1)], rest).astype(np.float32)
+
+    loudness = timeline.loudness_db
+    if loudness is not None:
+        loudness = part(loudness, loudness[-1])
+    curves = {name: part(curve, np.nan) for name, curve in timeline.curves.items()}
+    return Timeline(tuple(events), loudness, curves)
+
+
+def check_edit(old: Timeline, new: Timeline, editable_s: float) -> None:
+    """Refuses a timeline that differs from another before a time.
+
+    Raises:
+        ValueError: which event of the past is changed.
+    """
+
+    def past(timeline: Timeline) -> list[tuple]:
+        return [
+            (event.text, event.onset_s, min(event.offset_s, editable_s), event.gain_db)
+            for event in timeline.events
+            if event.onset_s < editable_s - _TOLERANCE_S
+        ]
+
+    before, after = past(old), past(new)
+    for entry, verb in [(e, 'changes') for e in after if e not in before] + [
+        (e, 'removes') for e in before if e not in after
+    ]:
+        text, onset, offset, _ = entry
+        raise ValueError(
+            f'the edit {verb} {text!r} at {onset:g} to {offset:g} s, which is already made; edit '
+            f'what comes from {editable_s:g} s on'
+        )
+
+
+def notes_of(tokenizer: Tokenizer, prompts: Sequence[str], timelines: Sequence[Timeline]) -> list:
+    """Lines on texts that are cut or cannot be read."""
+    lines: list[str] = []
+    tokenizer.encode(list(prompts), MAX_TEXT_TOKENS, log=lines.append)
+    texts = dict.fromkeys(e.text for timeline in timelines for e in timeline.events)
+    tokenizer.encode(list(texts), MAX_EVENT_TOKENS, log=lines.append)
+    return list(dict.fromkeys(lines))
