@@ -438,7 +438,7 @@ def event_gains(request: Request, blocks: int) -> tuple[Float[Array, 'B N'], Flo
 
 
 def gain_above(
-    background: Float[Array, 'B N'], power: Float[Array, 'B N'], gain_db: Float[Array, 'B N']
+    background: Float[Array, 'B #N'], power: Float[Array, 'B N'], gain_db: Float[Array, 'B N']
 ) -> Float[Array, 'B N']:
     """The factor of the samples that brings a power P to B + G^2 (P - B), see `apply_gains`."""
     below = jnp.minimum(power, background)
