@@ -267,11 +267,21 @@ def save(results: Results, item: Item, name: str, sound: Sound, notes: list[str]
             raise FileExistsError(None, 'another file stands there; move it, or give --replace')
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded)
-    results.add({
-        'id': item.id, 'line': item.line, 'file': name, 'sha256': sha256, 'seed': sound.seed,
-        'level': round(sound.lufs, 2), 'peak': round(sound.peak, 4), 'ms': round(ms, 1),
-        'notes': notes, 'error': None, 'request': item.request,
-    })  # fmt: skip
+    results.add(
+        {
+            'id': item.id,
+            'line': item.line,
+            'file': name,
+            'sha256': sha256,
+            'seed': sound.seed,
+            'level': round(sound.lufs, 2),
+            'peak': round(sound.peak, 4),
+            'ms': round(ms, 1),
+            'notes': notes,
+            'error': None,
+            'request': item.request,
+        }
+    )
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -69,9 +69,13 @@ def read_fields(text: str | bytes, further: Sequence[str] = ()) -> dict[str, Any
 
 
 _KINDS = {
-    list: 'list', str: 'text', int: 'number', float: 'number', bool: 'truth value',
+    list: 'list',
+    str: 'text',
+    int: 'number',
+    float: 'number',
+    bool: 'truth value',
     type(None): 'null',
-}  # fmt: skip
+}
 
 
 def _integer(digits: str) -> int:

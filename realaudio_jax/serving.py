@@ -49,9 +49,13 @@ from realaudio_jax.sound_files import read_audio
 MEDIA_TYPES = {'wav': 'audio/wav', 'flac': 'audio/flac', 'pcm': 'audio/pcm'}
 _ACCEPTED = {
     **{media: name for name, media in MEDIA_TYPES.items()},
-    'audio/x-wav': 'wav', 'audio/wave': 'wav', 'audio/vnd.wave': 'wav', 'audio/x-flac': 'flac',
-    'audio/*': 'wav', '*/*': 'wav',
-}  # fmt: skip
+    'audio/x-wav': 'wav',
+    'audio/wave': 'wav',
+    'audio/vnd.wave': 'wav',
+    'audio/x-flac': 'flac',
+    'audio/*': 'wav',
+    '*/*': 'wav',
+}
 _INIT_KINDS = ('PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE')
 _VANISHED = 499  # the client closed the connection; nobody reads the status
 
@@ -190,9 +194,11 @@ class Metrics:
             'realaudio_batch_seconds', 'Time of a batch.', buckets=times, registry=registry
         )
         self.size = prometheus_client.Histogram(
-            'realaudio_batch_requests', 'Requests in a batch.', registry=registry,
+            'realaudio_batch_requests',
+            'Requests in a batch.',
+            registry=registry,
             buckets=[2**i for i in range(9)],
-        )  # fmt: skip
+        )
 
     def observe(self, count: int, seconds: float) -> None:
         """For `RequestQueue`."""

@@ -203,8 +203,10 @@ def test_the_part_of_a_timeline_in_a_window():
     assert not window_timeline(timeline, 100, 50).events
     around = window_timeline(timeline, 75, 50, 100)  # comes round
     assert around.events == (
-        Event('wind', 0.0, 1.0), Event('wind', 1.0, 2.0), Event('dog', 0.5, 3.9 - 3.0, -6.0)
-    )  # fmt: skip
+        Event('wind', 0.0, 1.0),
+        Event('wind', 1.0, 2.0),
+        Event('dog', 0.5, 3.9 - 3.0, -6.0),
+    )
     np.testing.assert_array_equal(around.loudness_db, [*curve[75:], *curve[:25]])
 
 

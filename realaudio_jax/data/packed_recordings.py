@@ -32,8 +32,16 @@ FORMS = {'opus': '.opus', 'flac': '.flac'}
 KBIT_PER_S = 96.0  # of Opus, for each channel: 10 to 20 kHz stay within 0.1 dB (median)
 _LOSSY = ('.ogg', '.oga', '.opus', '.mp3')
 COLUMNS = (
-    'file', 'label', 'caption', 'split', 'licence', 'author', 'source', 'group', 'active_regions',
-)  # fmt: skip
+    'file',
+    'label',
+    'caption',
+    'split',
+    'licence',
+    'author',
+    'source',
+    'group',
+    'active_regions',
+)
 _BLOCK = 1 << 16  # samples written at a time
 
 
@@ -146,10 +154,16 @@ def _free_name(file: str, suffix: str, taken: set[str]) -> str:
 def _row(record: Record, name: str) -> tuple[str, ...]:
     regions = ';'.join(f'{start:.4f}-{end:.4f}' for start, end in record.active)
     return (
-        name, record.label, record.captions[0] if record.captions else '',
-        'held_out' if record.held_out else 'train', record.licence, record.author, record.source,
-        record.take.rsplit('/', 1)[-1], regions,
-    )  # fmt: skip
+        name,
+        record.label,
+        record.captions[0] if record.captions else '',
+        'held_out' if record.held_out else 'train',
+        record.licence,
+        record.author,
+        record.source,
+        record.take.rsplit('/', 1)[-1],
+        regions,
+    )
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

@@ -81,19 +81,36 @@ def test_a_manifest_becomes_sounds_and_rows(batch, generator):
 
 def test_a_bad_line_is_a_row_and_not_the_end(batch):
     status, rows, out, err = batch(
-        '{"prompt": "rain"', '', {'id': 'a'}, {'id': 'A'}, {'secnds': 1}, {'id': '../a'},
-        {'count': 0}, {'prompt': 'x', 'steps': 3}, {'init_audio': 'none.wav'}, '\x00\xff', 'x' * 9,
-        {'id': 'last', 'format': 'wav'}, {'id': 'z', 'seconds': 0.6},
-    )  # fmt: skip
+        '{"prompt": "rain"',
+        '',
+        {'id': 'a'},
+        {'id': 'A'},
+        {'secnds': 1},
+        {'id': '../a'},
+        {'count': 0},
+        {'prompt': 'x', 'steps': 3},
+        {'init_audio': 'none.wav'},
+        '\x00\xff',
+        'x' * 9,
+        {'id': 'last', 'format': 'wav'},
+        {'id': 'z', 'seconds': 0.6},
+    )
     assert status == 1 and out == 'out: 2 made, 0 were there, 10 not made\n'
     assert err.splitlines()[-1] == 'error: 10 not made; out/results.jsonl says why'
     assert rows['a']['error'] is None and rows['z']['error'] is None
     said = {int(name[5:]): row['error'] for name, row in rows.items() if name.startswith('line ')}
     parts = {
-        1: 'not JSON', 4: "the id 'A' is that of line 3", 5: "did you mean 'seconds'?",
-        6: 'it names a file', 7: 'count is 0', 8: 'the student has no 3 steps',
-        9: 'there is no such file', 10: 'not JSON', 11: 'not JSON', 12: "unknown key 'format'",
-    }  # fmt: skip
+        1: 'not JSON',
+        4: "the id 'A' is that of line 3",
+        5: "did you mean 'seconds'?",
+        6: 'it names a file',
+        7: 'count is 0',
+        8: 'the student has no 3 steps',
+        9: 'there is no such file',
+        10: 'not JSON',
+        11: 'not JSON',
+        12: "unknown key 'format'",
+    }
     assert said.keys() == parts.keys()
     for line, part in parts.items():
         assert part in said[line]

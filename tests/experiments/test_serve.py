@@ -49,8 +49,10 @@ def test_an_address_that_others_reach_needs_a_token(serve):
 def test_the_token_is_the_flag_or_a_file(serve, tmp_path):
     (tmp_path / 'token').write_text('abc\n')
     assert [serve.module.read_token(x) for x in (None, 'x', f'@{tmp_path}/token')] == [
-        None, 'x', 'abc',
-    ]  # fmt: skip
+        None,
+        'x',
+        'abc',
+    ]
     with pytest.raises(ValueError, match='printable'):
         serve.module.read_token('two words')
 

@@ -116,9 +116,15 @@ def test_a_stage_takes_its_own_batches_and_all_go_on_where_they_were(experiment,
 
     data = run.StageData({name: Counting(name) for name in names})
     assert take(data, stages * 2) == [
-        'scenes, 2 1', 'teacher_samples, 2 1', 'scenes, 2 2', 'scenes, 5 1',
-        'scenes, 2 3', 'teacher_samples, 2 2', 'scenes, 2 4', 'scenes, 5 2',
-    ]  # fmt: skip
+        'scenes, 2 1',
+        'teacher_samples, 2 1',
+        'scenes, 2 2',
+        'scenes, 5 1',
+        'scenes, 2 3',
+        'teacher_samples, 2 2',
+        'scenes, 2 4',
+        'scenes, 5 2',
+    ]
     again = run.StageData({name: Counting(name) for name in names})
     again.set_state(json.loads(json.dumps(data.get_state())))
     assert take(again, stages) == take(data, stages)
