@@ -3,8 +3,8 @@
     python -m experiments.distill --config=configs/one_recipe.py:consistency \
         --student=runs/one_recipe_start/release
 
-Variants: `:start`, guidance folded in by one progressive stage, from which all others begin; and
-the names in RECIPES. `,test` behind one makes it a matter of seconds.
+Variants: `:start`, the one without a name, guidance folded in by one progressive stage, from which
+all others begin; and the names in RECIPES. `,test` behind one makes it a matter of seconds.
 
 Cost, result: docs/recipes.md.
 """
@@ -48,11 +48,12 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
-    name, *rest = variant.split(',')
+    name, *rest = {'': START, 'test': f'{START},test'}.get(variant, variant).split(',')
     if name not in (START, *RECIPES) or rest not in ([], ['test']):
         raise ValueError(
             f'no variant {variant!r} of this config; there are '
-            f'{", ".join(f":{known}" for known in (START, *RECIPES))}, each with or without ",test"'
+            f'{", ".join(f":{known}" for known in (START, *RECIPES))}, each with or without ",test"; '
+            'and :test'
         )
     config = foley_distill.get_config('test' if rest else '').unlock()
     folding = progressive.stages((FINEST,))

@@ -109,5 +109,5 @@ def test_an_adapter_of_a_pretrained_student_is_all_that_is_trained(main, tmp_pat
             ranks[path] = int((values > 1e-3 * max(values[0], 1e-6)).sum())
         else:
             np.testing.assert_array_equal(a, b, err_msg=path)
-    # A kernel that sees one vector, such as that of the same duration in all items, moves by rank 1.
+    # A kernel that sees one vector, as of one duration in all items, moves by rank 1.
     assert {2} <= set(ranks.values()) <= {1, 2}, ranks

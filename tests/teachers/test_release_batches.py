@@ -1,5 +1,7 @@
 """Condition dropout: its probabilities, and given regions that are what they say; onset weights."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -65,14 +67,14 @@ def test_probability_zero_leaves_everything_but_loudness():
     ],
 )
 def test_probability_one(change, text, events, loudness):
-    c = draw(NEVER.replace(**change))[1].conditioning
+    c = draw(dataclasses.replace(NEVER, **change))[1].conditioning
     assert (np.asarray(c.text_mask) == text).all() and (np.asarray(c.event_mask) == events).all()
     assert (np.asarray(c.loudness_mask) == loudness).all()
 
 
 def test_given_regions_hold_the_latents_and_never_padding():
     """Before a time, after one, or both: at most two borders, and all three kinds occur."""
-    start, got = draw(NEVER.replace(init=1.0), batch=2000)
+    start, got = draw(dataclasses.replace(NEVER, init=1.0), batch=2000)
     mask, c = np.asarray(start.mask), got.conditioning
     given = np.asarray(c.init_mask)
     assert set(np.unique(given)) == {0.0, 1.0} and not (given * (1 - mask)).any()
