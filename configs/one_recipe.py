@@ -52,8 +52,8 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     if name not in (START, *RECIPES) or rest not in ([], ['test']):
         raise ValueError(
             f'no variant {variant!r} of this config; there are '
-            f'{", ".join(f":{known}" for known in (START, *RECIPES))}, each with or without ",test"; '
-            'and :test'
+            f'{", ".join(f":{known}" for known in (START, *RECIPES))}, each with or without '
+            '",test"; and :test'
         )
     config = foley_distill.get_config('test' if rest else '').unlock()
     folding = progressive.stages((FINEST,))
