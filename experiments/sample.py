@@ -1,6 +1,8 @@
-"""Makes one sound from a prompt and a timeline.
+"""Makes sounds from a prompt and a timeline, of any length; or loops.
 
 python -m experiments.sample --prompt='a dog barks in the rain' --events='gunshot@2.3-2.8'
+python -m experiments.sample --prompt='waves on a beach' --seconds=120
+python -m experiments.sample --prompt='waves on a beach' --seconds=20 --loop
 """
 
 import os
@@ -19,7 +21,9 @@ from realaudio_jax.release import find_release
 from realaudio_jax.requests import SAMPLE_RATES
 from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
-from realaudio_jax.typing import SAMPLE_RATE
+from realaudio_jax.stream import MAX_STREAM_EVENTS
+from realaudio_jax.timeline import Timeline
+from realaudio_jax.typing import MAX_SECONDS, SAMPLE_RATE
 from realaudio_jax.vocabulary import FAR, load_vocabulary, nearest_labels
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
@@ -27,7 +31,10 @@ _PROMPT = flags.DEFINE_string('prompt', '', 'What is heard, in English.')
 _EVENTS = flags.DEFINE_string(
     'events', None, "What happens when: 'gunshot@2.3-2.8:-6dB; dog bark@0.5-0.9,4.0-4.4', or JSON."
 )
-_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration, 0.5 to 10 s.')
+_SECONDS = flags.DEFINE_float(
+    'seconds', 10.0, 'Duration, 0.5 s and more; beyond 10 s it is made in windows.'
+)
+_LOOP = flags.DEFINE_bool('loop', False, 'The end goes over into the beginning.')
 _STEPS = flags.DEFINE_integer(
     'steps', None, "Denoiser steps; none: 4 for the student, the release's own for the teacher."
 )
@@ -61,7 +68,17 @@ _OUT = flags.DEFINE_string('out', None, 'WAV, FLAC or OGG; none: a name from the
 _SPECTROGRAM = flags.DEFINE_string('spectrogram', None, 'PNG to draw the sound into.')
 
 # What changes a sound besides its words, seed, steps and duration.
-_CHANGES = (_RELEASE, _SAMPLE_RATE, _INIT_AUDIO, _STRENGTH, _KEEP, _LOUDNESS, _GUIDANCE, _MODEL)
+_CHANGES = (
+    _RELEASE,
+    _SAMPLE_RATE,
+    _INIT_AUDIO,
+    _STRENGTH,
+    _KEEP,
+    _LOUDNESS,
+    _GUIDANCE,
+    _MODEL,
+    _LOOP,
+)
 
 
 def check_output(name: str, suffixes: tuple[str, ...]) -> pathlib.Path:
@@ -194,12 +211,18 @@ def main(argv):
         keep=keep,
         loudness=loudness,
     )
-    generator.prepare(seed=seed, **arguments)
+    is_long = _LOOP.value or seconds > MAX_SECONDS
+    if is_long:
+        timeline = Timeline.parse(_EVENTS.value, seconds, MAX_STREAM_EVENTS)
+    else:
+        (timeline,) = generator.prepare(seed=seed, **arguments).call.timelines
     ready = f' (ready in {time.perf_counter() - begin:.1f} s)'
     for i in range(_COUNT.value):
         begin = time.perf_counter()
-        prepared = generator.prepare(seed=seed + i, **arguments)
-        sound = generator.run(prepared)
+        if is_long:
+            sound = generator.generate(seed=seed + i, loop=_LOOP.value, **arguments)
+        else:
+            sound = generator.run(generator.prepare(seed=seed + i, **arguments))
         made = time.perf_counter() - begin
         path = output_path(out, i, steps)
         replaced = ', in place of an older one' if path.exists() else ''
@@ -211,7 +234,6 @@ def main(argv):
             f'{f"marked with the {sound.watermark}" if sound.watermark else "not marked"}, '
             f'made in {1000 * made:.0f} ms{"" if i else ready}'
         )
-    (timeline,) = prepared.call.timelines
     if drawing:
         title = f'{prompt} ({_MODEL.value}, {steps} steps, seed {seed})'
         plot_spectrogram(drawing, sound.audio, sound.sample_rate, timeline.events, title)

@@ -78,6 +78,19 @@ def test_variations_have_consecutive_seeds_and_names(sample):
     assert status == 1 and '--spectrogram draws one sound' in err
 
 
+def test_long_sounds_and_loops_are_made_in_windows(sample, generator, monkeypatch):
+    short = generator.generate('rain', seconds=0.5, steps=1)
+    asked = []
+    monkeypatch.setattr(type(generator), 'generate', lambda _, **a: asked.append(a) or short)
+    for values in (
+        dict(seconds=12.0, events='dog bark@11-11.5', out='a.wav'),
+        dict(seconds=10.0, loop=True, out='b.wav'),
+    ):
+        assert sample(**values)[0] == 0
+    assert [(a['seconds'], a['loop']) for a in asked] == [(12.0, False), (10.0, True)]
+    assert len(glob.glob('*.wav')) == 2
+
+
 def test_init_audio_is_converted_with_a_line_that_says_so(sample):
     write_audio('mono.wav', 0.1 * np.sin(np.arange(8_000) / 9), 32_000)
     status, out, err = sample(init_audio='mono.wav', keep='0-0.2', out='b.flac')
@@ -172,7 +185,7 @@ def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
         (dict(loudness='loud'), "--loudness is 'loud'; give LUFS such as -23, or off"),
         (dict(loudness='3'), 'loudness is 3; choose -70 to 0'),
         (dict(steps=3), 'the student has no 3 steps; choose one of 1, 2, 4, 8'),
-        (dict(seconds=11.0), 'seconds is 11; choose 0.5 to 10'),
+        (dict(seconds=0.2), 'seconds is 0.2; choose 0.5 to 10'),
         (dict(sample_rate=22_050), 'sample_rate is 22050; choose 48000 or 44100'),
         (dict(strength=0.5), 'need --init_audio'),
         (dict(init_audio='nan.wav'), 'nan.wav: it holds NaN'),
