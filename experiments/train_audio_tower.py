@@ -119,7 +119,7 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
         optax.clip_by_global_norm(1.0),
         optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay),
     )
-    example = cut_windows(jnp.zeros((1, *sets['train'].log_mel.shape[1:])), WINDOW_FRAMES)
+    example = cut_windows(jnp.zeros((1, *sets['train'].arrays['log_mel'].shape[1:])), WINDOW_FRAMES)
     state = create_state(jax.jit(model.init)(random_key(config.seed), example), tx)
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, ema_decay=config.ema_decay),

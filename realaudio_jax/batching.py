@@ -29,11 +29,11 @@ from realaudio_jax.io import printable
 from realaudio_jax.program import CAPACITIES, Bucket
 from realaudio_jax.requests import Call, Prepared
 
-# What a request may hold: one sound each, so the arguments of `generate` but for its batches.
+# What a request may hold: one sound of up to 10 s, so no batches and no loops.
 FIELDS = tuple(
     name
     for name in inspect.signature(Generator.generate).parameters
-    if name not in ('self', 'num_variations')
+    if name not in ('self', 'num_variations', 'loop')
 )
 
 
