@@ -36,7 +36,7 @@ from realaudio_jax.report.page import ReportClip, without_paths, write_report
 from realaudio_jax.report.summary import Table
 from realaudio_jax.report.tables import write_results
 from realaudio_jax.training.loop import STOPPED, StopRequest
-from realaudio_jax.training.pieces import Piece, run_pieces
+from realaudio_jax.training.pieces import Piece, given, run_pieces
 from realaudio_jax.training.run_folder import RELEASE, run_folder
 
 _CONFIG = define_config('configs/recipes.py')
@@ -65,8 +65,8 @@ class Comparison:
         embedder_weights: str | None,
     ):
         self.config, self.workdir = config, workdir
-        self._inputs = _given(release=release, recordings=recordings)
-        self._weights = _given(embedder_weights=embedder_weights)
+        self._inputs = given(release=release, recordings=recordings)
+        self._weights = given(embedder_weights=embedder_weights)
 
     @property
     def start(self) -> pathlib.Path:
@@ -122,11 +122,11 @@ class Comparison:
         train = (
             'experiments.distill',
             f'--config=configs/one_recipe.py:{name}{self.config.suffix}',
-            *_given(workdir=folder, **{'config.seed': seed}),
-            *_given(**settings),
-            *_given(latents=self.workdir / 'latents'),
+            *given(workdir=folder, **{'config.seed': seed}),
+            *given(**settings),
+            *given(latents=self.workdir / 'latents'),
             *self._inputs,
-            *(() if name == one_recipe.START else _given(student=self.start / RELEASE)),
+            *(() if name == one_recipe.START else given(student=self.start / RELEASE)),
             '--noevaluate',
         )
         label = str(folder.relative_to(self.workdir))
@@ -134,7 +134,7 @@ class Comparison:
             return Piece(label, (train,), student / 'config.json')
         evaluate = (
             'experiments.evaluate',
-            *_given(run=folder, scenes=scenes, seed=seed),
+            *given(run=folder, scenes=scenes, seed=seed),
             *self._weights,
         )
         return Piece(label, (train, evaluate), folder / 'results.json')
@@ -275,11 +275,6 @@ def write_page(
         facts={'command': without_paths(' '.join(sys.argv))},
         note='Four steps of every recipe from the same noise.',
     )
-
-
-def _given(**values) -> tuple[str, ...]:
-    """--NAME=VALUE of each value that is not None."""
-    return tuple(f'--{name}={value}' for name, value in values.items() if value is not None)
 
 
 def main(argv):

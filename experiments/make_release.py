@@ -21,7 +21,7 @@ from absl import flags
 from experiments.common import define_config, define_workdir, run, run_workdir, say
 from realaudio_jax.parts import is_split, join
 from realaudio_jax.training.loop import STOPPED, StopRequest
-from realaudio_jax.training.pieces import Command, Piece, run_pieces
+from realaudio_jax.training.pieces import Command, Piece, given, run_pieces
 from realaudio_jax.training.run_folder import run_folder
 
 _CONFIG = define_config('configs/release.py')
@@ -102,11 +102,6 @@ def pieces_of(
         Piece('release', (pack_student, calibrate), release / 'config.json'),
         Piece('evaluation', (evaluate,), figures / 'results.json'),
     ]
-
-
-def given(**values) -> tuple[str, ...]:
-    """--NAME=VALUE of each value that is not None."""
-    return tuple(f'--{name}={value}' for name, value in values.items() if value is not None)
 
 
 def config_of(section) -> tuple[str, ...]:

@@ -154,3 +154,8 @@ def run_process(command: Command, seconds: float | None, stop: StopRequest) -> i
     if told is not None and process.returncode in (-signal.SIGTERM, -signal.SIGKILL, STOPPED):
         return None
     return process.returncode
+
+
+def given(**values: object) -> Command:
+    """--NAME=VALUE of each value that is not None."""
+    return tuple(f'--{name}={value}' for name, value in values.items() if value is not None)
