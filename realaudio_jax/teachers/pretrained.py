@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import integrity
-from realaudio_jax.data.cache import EncodedScenes
+from realaudio_jax.data.cache import EncodedScenes, cache_key, weights_digest
 from realaudio_jax.data.loader import Batches, batches
 from realaudio_jax.distillation import recipe
 from realaudio_jax.distillation.recipe import Batch
@@ -61,12 +61,14 @@ class PretrainedTeacher:
     Attributes:
         name: in `teachers.PRETRAINED`.
         predictors: names in `params` of the networks that a denoise function is made of.
+        encoders: names in `params` of those that `encode_scenes` uses.
         networks: dataclass of modules; params: of each, by name.
         to_batch, guided, student, student_shapes: set by the subclass, see `Teacher`.
     """
 
     name: str
     predictors: tuple[str, ...]
+    encoders: tuple[str, ...]
     networks: Any
     params: PyTree
     sample_rate: int
@@ -101,6 +103,14 @@ class PretrainedTeacher:
                 own = [min(scene.seconds, seconds) for scene in batch]
                 arrays['seconds'] = np.array(own, np.float32)
             yield {name: rows[:count] for name, rows in arrays.items()}
+
+    def fingerprint(self) -> str:
+        """Hash of the weights that `encode` uses."""
+        return cache_key(
+            'teacher',
+            networks=repr(self.networks),
+            weights=weights_digest([self.params[name] for name in self.encoders]),
+        )
 
     def batches(
         self, scenes: EncodedScenes, batch_size: int, seed: int, crop_seconds: float | None

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.data.cache import cache_key, weights_digest
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.models import roberta
 from realaudio_jax.noise import Denoise, NoisePath
@@ -63,6 +62,7 @@ class AudioLDM2(PretrainedTeacher):
     """
 
     name, predictors = 'audioldm2', PREDICTORS
+    encoders = ('autoencoder', 'clap', 't5', 'projection', 'language_model')
 
     def __init__(
         self,
@@ -156,15 +156,6 @@ class AudioLDM2(PretrainedTeacher):
         }
         states = {name: np.asarray(array, np.float16) for name, array in states.items()}
         return {**states, 'text_mask': mask}
-
-    def fingerprint(self) -> str:
-        """Hash of the weights of the autoencoder and the text networks."""
-        read = ('autoencoder', 'clap', 't5', 'projection', 'language_model')
-        return cache_key(
-            'teacher',
-            networks=repr(self.networks),
-            weights=weights_digest([self.params[name] for name in read]),
-        )
 
     @staticmethod
     def to_batch(arrays: dict[str, np.ndarray]) -> Batch:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.data.cache import cache_key, weights_digest
 from realaudio_jax.distillation.recipe import Batch
 from realaudio_jax.noise import Denoise
 from realaudio_jax.random import pinned_settings, random_key
@@ -59,6 +58,7 @@ class StableAudioOpen(PretrainedTeacher):
     """
 
     name, predictors, path = 'stable_audio_open', PREDICTORS, PATH
+    encoders = ('autoencoder', 'text_encoder')
 
     def __init__(
         self,
@@ -153,14 +153,6 @@ class StableAudioOpen(PretrainedTeacher):
             'text_mask': mask,
             'seconds': np.full(len(audio), seconds, np.float32),
         }
-
-    def fingerprint(self) -> str:
-        """Hash of the weights of the autoencoder and the text encoder."""
-        return cache_key(
-            'teacher',
-            networks=repr(self.networks),
-            weights=weights_digest((self.params['autoencoder'], self.params['text_encoder'])),
-        )
 
     @staticmethod
     def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
