@@ -4,12 +4,16 @@
     find('my_package.my_recipe.MyRecipe')   # anything that can be imported
 
 A table maps short names to 'package.module:attribute'. A module is imported when it is asked for,
-so that a run loads what its config names and nothing else.
+so that a run loads what its config names and nothing else. Packages export classes of their modules
+in the same way:
+
+    __getattr__, __dir__ = lazy_attributes(__name__, {'Progressive': 'package.module:Progressive'})
 """
 
 import difflib
 import importlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -42,3 +46,24 @@ def find(name: str, table: Mapping[str, str], kind: str = 'object') -> Any:
     if not hasattr(found, attribute):
         raise ValueError(f'no {kind} {name!r}: {module} has no {attribute!r}')
     return getattr(found, attribute)
+
+
+def lazy_attributes(
+    module: str, table: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a module whose attributes are imported at first use (PEP 562).
+
+    Args:
+        module: its name.
+        table: by attribute 'package.module:attribute'.
+    """
+
+    def get(name: str) -> Any:
+        if name not in table:
+            raise AttributeError(f'module {module!r} has no attribute {name!r}')
+        return find(name, table, 'attribute')
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[module]), *table})
+
+    return get, names

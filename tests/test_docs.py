@@ -188,6 +188,7 @@ def test_reachable_follows_imports_to_the_end(tmp_path):
     for name, text in {
         '__init__.py': '"""Package."""\n',
         'a.py': 'import numpy\n\n\ndef f():\n    from realaudio_jax.models import b\n',
+        'types.py': 'if TYPE_CHECKING:\n    import realaudio_jax.a\nimport realaudio_jax.c\n',
         'models/__init__.py': '',
         'models/b.py': 'import realaudio_jax.c\n',
         'c.py': 'x = 1\ny = 2\n',
@@ -198,6 +199,31 @@ def test_reachable_follows_imports_to_the_end(tmp_path):
     names = {str(path.relative_to(package)) for path in found}
     assert names == {'a.py', '__init__.py', 'models/b.py', 'c.py'}
     assert measure.lines(found) == 5 + 1 + 1 + 2
+    found = measure.reachable(package / 'types.py', tmp_path)
+    assert {path.name for path in found} == {'types.py', '__init__.py', 'c.py'}
+
+
+def test_training_loads_no_generator():
+    """Nor does what a config names; and the measure counts whatever the training imports."""
+    measure = module_of(ROOT / 'tools' / 'measure_structure.py')
+    code = """
+import sys
+import experiments.distill
+print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'realaudio_jax'))
+from realaudio_jax import by_name, data, distillation, teachers
+for table in (data.DATASETS, distillation.RECIPES, teachers.TEACHERS):
+    for name in table:
+        by_name.find(name, table)
+print(*(n for n in sys.modules if n.split('.')[0] == 'realaudio_jax'))
+"""
+    result = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported, named = (line.split() for line in result.stdout.splitlines())
+    assert not {'realaudio_jax.generator', 'realaudio_jax.program'} & set(named)
+    counted = {str(path) for path in measure.reachable(ROOT / 'experiments' / 'distill.py')}
+    empty = {path for path in imported if not pathlib.Path(path).read_text().strip()}
+    assert set(imported) - empty <= counted
 
 
 def test_figure_uses_measured_times_where_there_are_any():

@@ -4,9 +4,7 @@ The classes of RECIPES can be imported from here, such as `from realaudio_jax.di
 Consistency`; each is loaded when it is asked for.
 """
 
-from typing import Any
-
-from realaudio_jax import by_name
+from realaudio_jax.by_name import lazy_attributes
 
 _HERE = 'realaudio_jax.distillation'
 RECIPES = {
@@ -22,9 +20,4 @@ RECIPES = {
 _CLASSES = {place.rpartition(':')[2]: place for place in RECIPES.values()}
 __all__ = ['RECIPES', *_CLASSES]
 
-
-def __getattr__(name: str) -> Any:
-    """The class of a recipe."""
-    if name in _CLASSES:
-        return by_name.find(name, _CLASSES)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+__getattr__, __dir__ = lazy_attributes(__name__, _CLASSES)

@@ -33,6 +33,7 @@ _CLASSES = {
     'StableAudioOpen': 'realaudio_jax.teachers.stable_audio_open.pipeline:StableAudioOpen',
 }
 __all__ = ['PRETRAINED', 'TEACHERS', 'ConditionDropout', 'Teacher', 'load_teacher', *_CLASSES]
+__getattr__, __dir__ = by_name.lazy_attributes(__name__, _CLASSES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,10 +162,3 @@ def load_teacher(name: str, folder: str | os.PathLike, dtype: str | None = None)
     load = by_name.find(name, TEACHERS, 'teacher')
     found = folder if name == RELEASE else find_pretrained(folder)
     return load(found) if dtype is None else load(found, dtype)
-
-
-def __getattr__(name: str) -> Any:
-    """The class of a teacher."""
-    if name in _CLASSES:
-        return by_name.find(name, _CLASSES, 'teacher')
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
