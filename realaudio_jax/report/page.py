@@ -14,17 +14,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import soundfile
 
-from realaudio_jax.audio import to_pcm16
+from realaudio_jax import audio as audio_lib
 from realaudio_jax.io import atomic_path
 from realaudio_jax.report import html
 from realaudio_jax.report.summary import Table
 from realaudio_jax.spectrogram import spectrogram_image
 from realaudio_jax.timeline import Event
+from realaudio_jax.typing import Float
 
 MAX_BYTES = 4_000_000
+PLAYED_LUFS = -23.0  # of the players: EBU R 128
+_MOST_DB = 40.0  # that a player is raised by: silence stays silent
 _COMPRESSION = (0.4, 0.6, 0.8, 1.0)  # of Vorbis, as libsndfile counts: 0 is best, 1 is smallest
 _BLOCK = 65_536  # samples written at once: libvorbis needs stack in proportion
 
@@ -97,7 +102,7 @@ def write_report(
         rows.setdefault(clip.prompt, []).append(clip)
     images = {id(clip): spectrogram_image(clip.audio, clip.sample_rate) for clip in clips}
     for compression in _COMPRESSION:
-        sounds = {id(clip): _vorbis(clip, compression) for clip in clips}
+        sounds = {id(clip): vorbis(clip.audio, clip.sample_rate, compression) for clip in clips}
         if 4 / 3 * sum(map(len, [*sounds.values(), *images.values()])) < 0.95 * MAX_BYTES:
             break
     body = [html.lead(sentences)] if sentences else []
@@ -114,8 +119,8 @@ def write_report(
                 html.player(
                     clip.label,
                     _description(clip),
-                    _data_uri('audio/ogg', sounds[id(clip)]),
-                    _data_uri('image/webp', images[id(clip)]),
+                    data_uri('audio/ogg', sounds[id(clip)]),
+                    data_uri('image/webp', images[id(clip)]),
                     len(clip.audio) / clip.sample_rate,
                     [(event.onset_s, event.offset_s) for event in clip.events],
                 )
@@ -136,24 +141,39 @@ def _description(clip: ReportClip) -> str:
     return f'Spectrogram of {clip.label}: {clip.prompt}' + (f'. Events: {said}' if said else '')
 
 
-def _vorbis(clip: ReportClip, compression: float) -> bytes:
-    audio = np.asarray(clip.audio)
-    audio = audio if audio.dtype == np.int16 else to_pcm16(audio)
+def played(sound: Float[np.ndarray, 'S 2'], sample_rate: int) -> Float[np.ndarray, 'S 2']:
+    """A sound at the level of the players, `PLAYED_LUFS`.
+
+    Args:
+        sound: in [-1, 1].
+        sample_rate: Hz.
+    """
+    batch = jnp.asarray(sound, jnp.float32)[None]
+    change_db = min(PLAYED_LUFS - float(audio_lib.loudness_lufs(batch, sample_rate)[0]), _MOST_DB)
+    louder = batch * 10 ** (change_db / 20)
+    return jax.device_get(audio_lib.limit(louder, sample_rate))[0]
+
+
+def vorbis(audio: np.ndarray, sample_rate: int, compression: float) -> bytes:
+    """A sound as an Ogg Vorbis file.
+
+    Args:
+        audio: float in [-1, 1] or int16, [S] or [S, A].
+        sample_rate: Hz.
+        compression: as libsndfile counts, 0 (best) to 1 (smallest).
+    """
+    audio = np.asarray(audio)
+    audio = audio if audio.dtype == np.int16 else audio_lib.to_pcm16(audio)
     channels = 1 if audio.ndim == 1 else audio.shape[1]
     buffer = io.BytesIO()
     with soundfile.SoundFile(
-        buffer,
-        'w',
-        clip.sample_rate,
-        channels,
-        'VORBIS',
-        format='OGG',
-        compression_level=compression,
+        buffer, 'w', sample_rate, channels, 'VORBIS', format='OGG', compression_level=compression
     ) as file:
         for first in range(0, len(audio), _BLOCK):
             file.write(audio[first : first + _BLOCK])
     return buffer.getvalue()
 
 
-def _data_uri(kind: str, data: bytes) -> str:
+def data_uri(kind: str, data: bytes) -> str:
+    """The `data:` address of a file of a MIME type."""
     return f'data:{kind};base64,{base64.b64encode(data).decode()}'

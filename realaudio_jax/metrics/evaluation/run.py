@@ -10,8 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax import audio as audio_lib
@@ -31,7 +29,7 @@ from realaudio_jax.metrics.evaluation.pretrained import evaluate_pretrained_run
 from realaudio_jax.metrics.evaluation.release import evaluate_release
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.rows import ENOUGH_CLIPS, FRECHET_DISTANCE
-from realaudio_jax.report.page import ReportClip, without_paths, write_report
+from realaudio_jax.report.page import PLAYED_LUFS, ReportClip, played, without_paths, write_report
 from realaudio_jax.report.summary import Summary, summarise
 from realaudio_jax.report.tables import wide_table, write_results
 from realaudio_jax.spectrogram import plot_spectrogram
@@ -45,9 +43,6 @@ from realaudio_jax.training.run_folder import (
     record_seconds,
 )
 from realaudio_jax.typing import SAMPLE_RATE
-
-PLAYED_LUFS = -23.0  # of the report's players: EBU R 128
-_MOST_DB = 40.0  # that a player is raised by: silence stays silent
 
 
 def finish_run(
@@ -187,7 +182,9 @@ def _write_page(
             name = f'{i}-{label.replace(", ", "-").replace(" ", "-")}.wav'
             write_audio(workdir / 'samples' / name, sound, SAMPLE_RATE)
             clips.append(
-                ReportClip(scene.caption, label, _played(sound), SAMPLE_RATE, scene.events)
+                ReportClip(
+                    scene.caption, label, played(sound, SAMPLE_RATE), SAMPLE_RATE, scene.events
+                )
             )
     plot_spectrogram(
         workdir / 'spectrogram.png', shown[few][0], SAMPLE_RATE, scenes[0].events, scenes[0].caption
@@ -225,11 +222,3 @@ def _stage_name(stage: Mapping[str, Any]) -> str:
     """The name of a stage, or that of its recipe."""
     recipe = stage['recipe']
     return stage.get('name') or (recipe if isinstance(recipe, str) else ' + '.join(recipe))
-
-
-def _played(sound: np.ndarray) -> np.ndarray:
-    """A sound at the level of the report's players."""
-    batch = jnp.asarray(sound, jnp.float32)[None]
-    change_db = min(PLAYED_LUFS - float(audio_lib.loudness_lufs(batch, SAMPLE_RATE)[0]), _MOST_DB)
-    louder = batch * 10 ** (change_db / 20)
-    return jax.device_get(audio_lib.limit(louder, SAMPLE_RATE))[0]

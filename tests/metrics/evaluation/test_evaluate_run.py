@@ -11,10 +11,11 @@ from realaudio_jax import calibration
 from realaudio_jax.audio import loudness_lufs
 from realaudio_jax.calibration import calibrate_run
 from realaudio_jax.metrics.evaluation import run as evaluation
-from realaudio_jax.metrics.evaluation.run import PLAYED_LUFS, _played, evaluate_run
+from realaudio_jax.metrics.evaluation.run import evaluate_run
 from realaudio_jax.packing import save_params
 from realaudio_jax.release import MOMENTS_NAME, load_moments
 from realaudio_jax.release_config import ReleaseConfig
+from realaudio_jax.report.page import PLAYED_LUFS, played
 from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE
 
@@ -22,11 +23,11 @@ from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE
 def test_players_have_one_loudness_and_silence_stays_silent():
     noise = np.random.default_rng(0).normal(size=(SAMPLE_RATE, 2)).astype(np.float32)
     for level in (1e-3, 0.05, 0.3):
-        played = _played(level * noise)
-        assert played.shape == noise.shape and np.abs(played).max() < 1
-        lufs = float(loudness_lufs(jnp.asarray(played)[None], SAMPLE_RATE)[0])
+        sound = played(level * noise, SAMPLE_RATE)
+        assert sound.shape == noise.shape and np.abs(sound).max() < 1
+        lufs = float(loudness_lufs(jnp.asarray(sound)[None], SAMPLE_RATE)[0])
         np.testing.assert_allclose(lufs, PLAYED_LUFS, atol=0.1)
-    assert not _played(0 * noise).any()
+    assert not played(0 * noise, SAMPLE_RATE).any()
 
 
 @pytest.mark.parametrize('step', [calibrate_run, evaluate_run])
