@@ -31,9 +31,11 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
     'progressive': halving(),
     'consistency': [dict(recipe='consistency', teacher_step=1 / 32)],
     'shortcut': [dict(recipe='shortcut')],
-    'ctm': [dict(recipe='ctm')],
+    'ctm': [dict(recipe='ctm', teacher_step=1 / 32)],
     'scm': [dict(recipe='scm')],
     'mean_flow': [dict(recipe='mean_flow')],
+    'dmd': [dict(recipe='dmd')],
+    'arc': [dict(recipe='arc', data=SAMPLES)],
     'energy': [
         dict(
             recipe={

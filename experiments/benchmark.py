@@ -32,7 +32,8 @@ from absl import flags
 from experiments import baselines, benchmark_table, systems
 from experiments.common import run
 from realaudio_jax.io import atomic_path
-from realaudio_jax.metrics.benchmarking import LatencyStats, measure, peak_memory
+from realaudio_jax.memory import peak_memory
+from realaudio_jax.metrics.benchmarking import LatencyStats, measure
 from realaudio_jax.metrics.embedders.clap import load_clap
 from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation.scenes import SceneEvaluator, held_out_scenes

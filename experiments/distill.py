@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import flags
 
@@ -34,15 +35,22 @@ from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.data import DATASETS
 from realaudio_jax.data.cache import EncodedScenes, SceneSet, encode_scenes, joined
 from realaudio_jax.distillation import registry
-from realaudio_jax.distillation.recipe import Recipe
+from realaudio_jax.distillation.recipe import (
+    STUDENT,
+    Recipe,
+    all_networks,
+    as_student_params,
+    extra_rates,
+)
 from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.distillation.teacher_samples import recordings_as_samples, sample_teacher
+from realaudio_jax.memory import peak_memory
 from realaudio_jax.random import random_key
 from realaudio_jax.release import named_leaves
 from realaudio_jax.teachers import RELEASE, ConditionDropout, Teacher, load_teacher
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
-from realaudio_jax.training.run_folder import record_seconds, run_folder
+from realaudio_jax.training.run_folder import record_memory, record_seconds, run_folder
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state, with_learning_rate
 from realaudio_jax.training.writers import MetricWriter
@@ -300,22 +308,24 @@ def train_step(
     prepare,
     ema_decay,
 ):
-    """One update of the student. `previous` is the target where it is not the average.
+    """One update of the student, and of the further networks of its recipe.
 
-    The student's parameters are what is trained joined with `base`. Gradients are multiplied by
-    `mask`, see `trainable_mask`.
+    `previous` is the target where it is not the average. The student's parameters are what is
+    trained of it joined with `base`, and its gradients are multiplied by `mask`, see
+    `trainable_mask`.
     """
     key_batch, key_loss = jax.random.split(key)
     batch = prepare(batch, key_batch)
-    target = low_rank.join(base, state.ema_params if previous is None else previous)
+    target = low_rank.join(base, state.ema_params[STUDENT] if previous is None else previous)
 
     def loss_fn(trained):
-        params = low_rank.join(base, trained)
+        networks = trained | {STUDENT: low_rank.join(base, trained[STUDENT])}
+        params = as_student_params(networks)
         loss, metrics = recipe.loss(params, target, teacher_params, batch, key_loss)
         return jnp.mean(loss), metrics
 
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
-    grads = jax.tree.map(jnp.multiply, grads, mask)
+    grads = grads | {STUDENT: jax.tree.map(jnp.multiply, grads[STUDENT], mask)}
     return apply_gradients(state, grads, tx, ema_decay, learning_rate), metrics
 
 
@@ -325,9 +335,22 @@ def trainable_mask(params: PyTree, frozen: str) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(params), map(jnp.float32, mask))
 
 
-def optimizer(learning_rate) -> optax.GradientTransformation:
-    """Adam with clipping."""
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate, b2=0.99))
+def optimizer(rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """Adam with clipping of each network by itself; the learning rate is given to each update.
+
+    Args:
+        rates: of the networks beside the student, over the learning rate; see `recipe`.
+    """
+
+    def adam(learning_rate):
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate, b2=0.99))
+
+    def build(learning_rate):
+        of_each = {name: adam(learning_rate * rate) for name, rate in rates.items()}
+        of_each[STUDENT] = adam(learning_rate)
+        return optax.multi_transform(of_each, {name: name for name in of_each})
+
+    return with_learning_rate(build)
 
 
 def distill(
@@ -343,34 +366,54 @@ def distill(
         replicate(mesh, tree) for tree in (setup.teacher_params, setup.base, setup.student_params)
     )
     stages = [dataclasses.replace(s, recipe=replicate(mesh, s.recipe)) for s in stages]
-    total = sum(stage.updates for stage in stages)
-    tx = with_learning_rate(optimizer)
-    step_fn = jax.jit(
-        functools.partial(train_step, tx=tx, prepare=setup.prepare, ema_decay=config.ema_decay)
-    )
-    state = {'step': jnp.zeros((), jnp.int32), 'previous': initial}
-    state['student'] = create_state(initial, tx)  # it begins as its teacher
+    ends = np.cumsum([stage.updates for stage in stages])
+    total = int(ends[-1])
     key = random_key(config.seed)
+
+    @functools.cache
+    def step_of(rates):
+        """The optimizer and the compiled update of stages with these further networks."""
+        tx = optimizer(dict(rates))
+        settings = dict(tx=tx, prepare=setup.prepare, ema_decay=config.ema_decay)
+        return tx, jax.jit(functools.partial(train_step, **settings))
+
+    def tools(stage):
+        return step_of(tuple(sorted(extra_rates(stage.recipe).items())))
+
+    def begun(stage, previous):
+        """The state before the first update of a stage; it begins as the one before it ended."""
+        example = setup.to_batch(data.next(stage)) if extra_rates(stage.recipe) else None
+        student = low_rank.join(base, previous)
+        networks = all_networks(stage.recipe, previous, student, example, key)
+        return create_state(replicate(mesh, networks), tools(stage)[0])
+
+    def template(step):
+        """The structure of the state that was saved after so many updates."""
+        stage = stages[int(np.searchsorted(ends, step))]
+        return {'step': jnp.int32(0), 'previous': initial, 'student': begun(stage, initial)}
+
+    state = {'step': jnp.zeros((), jnp.int32), 'previous': initial}
+    state['student'] = create_state({STUDENT: initial}, optimizer({}))  # it begins as its teacher
 
     with (
         MetricWriter(workdir) as writer,
         Checkpointer(workdir / 'checkpoints') as checkpointer,
         StopRequest() as stop,
     ):
-        state = checkpointer.restore(state, data) or state
+        state = checkpointer.restore(template, data) or state
         begin = 0
         for stage in stages:
             end = begin + stage.updates
-            mask = trainable_mask(initial, stage.frozen)
+            mask, (_, update) = trainable_mask(initial, stage.frozen), tools(stage)
             with Progress(total, stage.name, int(state['step'])) as progress:
                 for step in range(max(begin, int(state['step'])), end):
                     if step == begin:  # the student so far becomes the teacher of this stage
-                        state['previous'] = state['student'].ema_params
-                        state['student'] = create_state(state['previous'], tx)
+                        state['previous'] = state['student'].ema_params[STUDENT]
+                        state['student'] = begun(stage, state['previous'])
                     previous = None if stage.target_is_average else state['previous']
                     rate = stage.learning_rate * min(1.0, (end - step) / (0.5 * stage.updates))
                     batch = shard_batch(mesh, setup.to_batch(data.next(stage)))
-                    student, metrics = step_fn(
+                    student, metrics = update(
                         state['student'],
                         previous,
                         base,
@@ -388,13 +431,16 @@ def distill(
                         writer.write(done, metrics, stage.name)
                     progress.update(done, metrics['loss'])
                     if done % config.save_every == 0 or done == total or stop.requested:
-                        require_finite(metrics['loss'], step, checkpointer, student.ema_params)
+                        require_finite(
+                            metrics['loss'], step, checkpointer, student.ema_params[STUDENT]
+                        )
                         checkpointer.save(state, data)
                     if stop.requested:
                         return None
             begin = end
     before, after = (
-        low_rank.join(base, trained) for trained in (state['previous'], state['student'].ema_params)
+        low_rank.join(base, trained)
+        for trained in (state['previous'], state['student'].ema_params[STUDENT])
     )
     return interpolate(before, after, stages[-1])
 
@@ -453,6 +499,7 @@ def main(argv):
         data = stage_data(config, teacher, stages, dataset, unmixed, latents, _WORKERS.value)
         student = distill(config, setup, stages, data, workdir)
         record_seconds(workdir, 'training', time.monotonic() - begun, add=True)
+        record_memory(workdir, peak_memory())
         if student is None:
             return
         saved = teacher.save_student(workdir, student, config.student_steps, config.guidance_range)

@@ -1,6 +1,10 @@
-"""A setting of the C library that makes generation on a CPU faster."""
+"""Memory of a process: its peak, and a setting of the C library that makes calls faster."""
 
 import ctypes
+import dataclasses
+import sys
+
+import jax
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -19,3 +23,24 @@ def keep_freed_memory() -> None:
         return
     mallopt(_MALLOC_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_MALLOC_MMAP_MAX, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PeakMemory:
+    """Highest memory use since the process began, in bytes; device is None where unknown."""
+
+    host: int
+    device: int | None
+
+
+def peak_memory(device: jax.Device | None = None) -> PeakMemory:
+    """Peak resident memory of this process and peak use of one device (the first by default).
+
+    A CPU device reports no statistics: its arrays are part of the host figure.
+    """
+    import resource  # not on Windows, where all else of this module works
+
+    unit = 1 if sys.platform == 'darwin' else 1024  # getrusage counts kilobytes on Linux
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    stats = (device or jax.local_devices()[0]).memory_stats() or {}
+    return PeakMemory(host, stats.get('peak_bytes_in_use'))

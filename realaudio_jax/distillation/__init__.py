@@ -8,8 +8,10 @@ from realaudio_jax.by_name import lazy_attributes
 
 _HERE = 'realaudio_jax.distillation'
 RECIPES = {
+    'arc': f'{_HERE}.arc:AdversarialPostTraining',
     'consistency': f'{_HERE}.consistency:Consistency',
     'ctm': f'{_HERE}.ctm:ConsistencyTrajectory',
+    'dmd': f'{_HERE}.dmd:DistributionMatching',
     'energy': f'{_HERE}.energy:Energy',
     'mean_flow': f'{_HERE}.mean_flow:MeanFlow',
     'multi_teacher': f'{_HERE}.multi_teacher:MultiTeacher',

@@ -28,6 +28,7 @@ from realaudio_jax.distillation.recipe import (
     Student,
     Teacher,
     draw_guidance,
+    frame_mean,
     noise_like,
     snr_weighted_error,
 )
@@ -94,9 +95,8 @@ class ConsistencyTrajectory:
 
         target = to_data(flow_map(self.path, bound(older, u - s), x, u, s))
         mine = to_data(flow_map(self.path, bound(student_params, t - s), x_t, t, s))
-        square = jnp.mean(jnp.square(mine - jax.lax.stop_gradient(target)), axis=-1) * batch.mask
-        frames = jnp.maximum(jnp.sum(batch.mask, axis=-1), 1.0)
-        trajectory = jnp.sum(square, axis=-1) / frames
+        square = jnp.square(mine - jax.lax.stop_gradient(target))
+        trajectory = frame_mean(jnp.mean(square, axis=-1), batch.mask)
         prediction = bound(student_params, jnp.zeros(size))(x_t, t)
         wanted = jax.lax.stop_gradient(teacher_x0)
         denoising = snr_weighted_error(prediction, wanted, self.path, t, batch.mask)

@@ -11,9 +11,14 @@ sees networks only as two functions that return `denoise(x_t, t) -> x_0`:
 
 A recipe is itself a pytree, so numbers that change between stages (a count of steps) are arguments
 of the compiled step, not constants of it.
+
+A recipe may train further networks beside the student, such as a critic, see `HasExtraNetworks`.
+Its `student_params` are then {'student': ..., NAME: ...}, and its loss is a sum of terms, each with
+the gradient stopped at the networks that it is not for. Only the student is averaged into
+`target_params`, and only the student is saved.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
@@ -26,6 +31,7 @@ from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 Student = Callable[[PyTree, Any, Float[Array, 'B'], Float[Array, 'B']], Denoise]
 Teacher = Callable[[PyTree, Any, Float[Array, 'B']], Denoise]
 Metrics = dict[str, Float[Array, '']]
+STUDENT = 'student'  # its name among the networks that a stage trains
 
 
 @flax.struct.dataclass
@@ -61,9 +67,63 @@ class Recipe(Protocol):
         """The loss of each item and the metrics to log; pure, and random by its key alone."""
 
 
+@runtime_checkable
+class HasExtraNetworks(Recipe, Protocol):
+    """A recipe that trains networks of its own beside the student.
+
+    Attributes:
+        extra_rates: the learning rate of each by its name, over that of the student.
+    """
+
+    extra_rates: dict[str, float]
+
+    def extra_networks(
+        self, student_params: PyTree, batch: Batch, key: Key[Array, '']
+    ) -> dict[str, PyTree]:
+        """The parameters they begin with, by name.
+
+        Args:
+            student_params: of the student alone, as the stage begins.
+            batch: any one, for its shapes.
+            key: of what is random.
+        """
+
+
+def extra_rates(recipe: Recipe) -> dict[str, float]:
+    """`HasExtraNetworks.extra_rates`, empty for a recipe that trains the student alone."""
+    return dict(getattr(recipe, 'extra_rates', {}))
+
+
+def all_networks(
+    recipe: Recipe,
+    trained: PyTree,
+    student_params: PyTree,
+    batch: Batch | None,
+    key: Key[Array, ''],
+) -> dict[str, PyTree]:
+    """What a stage trains: {'student': ...} with the further networks of its recipe, if any.
+
+    Args:
+        recipe: of the stage.
+        trained: what is trained of the student: all its parameters, or an adapter.
+        student_params, batch, key: see `HasExtraNetworks.extra_networks`; no batch is needed where
+            the recipe has none.
+    """
+    if not extra_rates(recipe):
+        return {STUDENT: trained}
+    return {STUDENT: trained, **recipe.extra_networks(student_params, batch, key)}
+
+
+def as_student_params(networks: Mapping[str, PyTree]) -> PyTree:
+    """The `student_params` of a recipe: those of the student, or all networks if there are more."""
+    return dict(networks) if len(networks) > 1 else networks[STUDENT]
+
+
 @flax.struct.dataclass
 class WeightedSum:
     """Weighted sum of the losses of several recipes on one batch, as a `Recipe`.
+
+    A further network of one of them, see `HasExtraNetworks`, has the name RECIPE_NETWORK.
 
     Attributes:
         weights, recipes: by the names under which their metrics appear.
@@ -71,6 +131,27 @@ class WeightedSum:
 
     weights: Any
     recipes: Any  # not checked: a pytree's fields hold other things while JAX takes it apart
+
+    @property
+    def extra_rates(self) -> dict[str, float]:
+        """Of the further networks of all recipes."""
+        return {
+            f'{name}_{network}': rate
+            for name, recipe in self.recipes.items()
+            for network, rate in extra_rates(recipe).items()
+        }
+
+    def extra_networks(
+        self, student_params: PyTree, batch: Batch, key: Key[Array, '']
+    ) -> dict[str, PyTree]:
+        """Those of all recipes, each from a key of its own."""
+        keys = jax.random.split(key, len(self.recipes))
+        return {
+            f'{name}_{network}': params
+            for own, (name, recipe) in zip(keys, self.recipes.items(), strict=True)
+            if extra_rates(recipe)
+            for network, params in recipe.extra_networks(student_params, batch, own).items()
+        }
 
     def loss(
         self,
@@ -82,9 +163,12 @@ class WeightedSum:
     ) -> tuple[Float[Array, 'B'], Metrics]:
         """Each recipe draws from a key of its own."""
         total, metrics = jnp.zeros(len(batch.latents)), {}
+        student = student_params[STUDENT] if self.extra_rates else student_params
         keys = jax.random.split(key, len(self.recipes))
         for own, (name, recipe) in zip(keys, self.recipes.items(), strict=True):
-            loss, found = recipe.loss(student_params, target_params, teacher_params, batch, own)
+            extra = {k: student_params[f'{name}_{k}'] for k in extra_rates(recipe)}
+            params = as_student_params({STUDENT: student, **extra})
+            loss, found = recipe.loss(params, target_params, teacher_params, batch, own)
             total += self.weights[name] * loss
             metrics |= {f'{name}_{k}': value for k, value in found.items()}
         return total, metrics | {'loss': jnp.mean(total)}
@@ -112,6 +196,11 @@ def noise_like(key: Key[Array, ''], x: Float[Array, 'B L C']) -> Float[Array, 'B
     return jax.random.normal(key, x.shape, x.dtype)
 
 
+def frame_mean(per_frame: Float[Array, 'B L'], mask: Float[Array, 'B L']) -> Float[Array, 'B']:
+    """Mean over frames, each counted as often as the mask says."""
+    return jnp.sum(per_frame * mask, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1.0)
+
+
 def snr_weighted_error(
     prediction: Float[Array, 'B L C'],
     target: Float[Array, 'B L C'],
@@ -127,5 +216,4 @@ def snr_weighted_error(
     """
     snr = jnp.square(path.alpha(t) / jnp.maximum(path.sigma(t), 1e-4))
     weight = jnp.clip(snr, 1.0, largest)
-    error = jnp.mean(jnp.square(prediction - target), axis=-1) * mask
-    return weight * jnp.sum(error, axis=-1) / jnp.maximum(jnp.sum(mask, axis=-1), 1.0)
+    return weight * frame_mean(jnp.mean(jnp.square(prediction - target), axis=-1), mask)

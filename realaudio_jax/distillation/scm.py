@@ -33,6 +33,7 @@ from realaudio_jax.distillation.recipe import (
     Student,
     Teacher,
     draw_guidance,
+    frame_mean,
     noise_like,
     snr_weighted_error,
 )
@@ -84,9 +85,7 @@ class ContinuousConsistency:
         frozen = predict(jax.lax.stop_gradient(student_params))
         x0, derivative = total_derivative(frozen, self.path, x_t, t, teacher_x0)
         tangent = flow_map_derivative(self.path, x0, derivative, teacher_x0, t, bound)
-        square = jnp.mean(jnp.square(tangent), axis=-1) * batch.mask
-        frames = jnp.maximum(jnp.sum(batch.mask, axis=-1), 1.0)
-        norm = jnp.sqrt(jnp.sum(square, axis=-1) / frames)
+        norm = jnp.sqrt(frame_mean(jnp.mean(jnp.square(tangent), axis=-1), batch.mask))
         if self.normalize:
             tangent = tangent / per_item(norm + self.floor, tangent)
         target = jax.lax.stop_gradient(x0 - tangent)

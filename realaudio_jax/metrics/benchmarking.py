@@ -5,8 +5,6 @@ A call is timed with its result ready: JAX returns before its work is done.
 
 import dataclasses
 import functools
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +16,9 @@ import numpy as np
 from realaudio_jax import watermark
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
+from realaudio_jax.memory import PeakMemory, peak_memory
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of
+from realaudio_jax.metrics.rows import TIME
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import frame_mask
 from realaudio_jax.program import Capacity, condition, decode_marked, finish, sample_latents
@@ -34,14 +34,6 @@ class LatencyStats:
     p95: float
     p99: float
     n: int
-
-
-@dataclasses.dataclass(frozen=True)
-class PeakMemory:
-    """Highest memory use since the process began, in bytes; device is None where unknown."""
-
-    host: int
-    device: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,24 +109,13 @@ def measure(fn: Callable[[], Any], repeats: int = 9, warmup: int = 1) -> Latency
     return LatencyStats(median, p95, p99, repeats)
 
 
-def peak_memory(device: jax.Device | None = None) -> PeakMemory:
-    """Peak resident memory of this process and peak use of one device (the first by default).
-
-    A CPU device reports no statistics: its arrays are part of the host figure.
-    """
-    unit = 1 if sys.platform == 'darwin' else 1024  # getrusage counts kilobytes on Linux
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    stats = (device or jax.local_devices()[0]).memory_stats() or {}
-    return PeakMemory(host, stats.get('peak_bytes_in_use'))
-
-
 def latency_row(
     generator: Generator, scene: Scene, sampler: SamplerConfig, repeats: int = 9
 ) -> dict:
     """Time of one call at batch 1, PCM on the host, median of `repeats`."""
     bucket, request, columns = _single(generator, scene, sampler)
     found = benchmark(lambda: _whole(generator, bucket, request), repeats=repeats)
-    return _stats_row('time per sound', found.warm) | {'seconds': scene.seconds} | columns
+    return _stats_row(TIME, found.warm) | {'seconds': scene.seconds} | columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +198,7 @@ def latency_rows(
         },
         repeats,
     )
-    rows = [_stats_row('time per sound', found.warm)]
+    rows = [_stats_row(TIME, found.warm)]
     rows += [_stats_row(f'time of {name}', stats) for name, stats in found.stages.items()]
     rows += [
         {'name': 'first call', 'value': found.cold_ms, 'unit': 'ms', 'n': 1},

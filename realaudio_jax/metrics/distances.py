@@ -19,6 +19,7 @@ from realaudio_jax.metrics.kernel import kernel_interval
 from realaudio_jax.metrics.rows import (
     ENOUGH_CLIPS,
     FRECHET_DISTANCE,
+    FRECHET_INFINITE,
     KERNEL_DISTANCE,
     REAL,
     interval_row,
@@ -29,7 +30,7 @@ from realaudio_jax.sound_files import SUFFIXES, find_sounds
 LEAST = 4  # files in a folder: two halves of two
 DISTANCES = {
     'fad': (FRECHET_DISTANCE, frechet_interval),
-    'fad_inf': ('extrapolated Frechet distance', frechet_infinity_interval),
+    'fad_inf': (FRECHET_INFINITE, frechet_infinity_interval),
     'kad': (KERNEL_DISTANCE, kernel_interval),
 }
 Windows = Sequence[np.ndarray]  # of an embedder, one array [frames D] per sound

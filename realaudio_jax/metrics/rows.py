@@ -15,10 +15,13 @@ FRECHET_DISTANCE, KERNEL_DISTANCE = 'Frechet distance', 'kernel distance'
 CLAP_SCORE, CLASS_SCORE = 'CLAP score', 'class score'
 CLASS_FOUND, LATENT_ERROR = 'class found', 'latent error'
 ONSET_MEDIAN, ONSETS_NEAR = 'onset error, median', 'onsets within 50 ms'
+ONSET_P90, LATENT_COSINE = 'onset error, 90th percentile', 'latent cosine'
+FRECHET_INFINITE, DIVERSITY = 'extrapolated Frechet distance', 'diversity of one prompt'
+TIME = 'time per sound'
 # Fewer clips than this and a metric tells more of which clips they are than of what is measured.
 ENOUGH_CLIPS = {
     FRECHET_DISTANCE: 64,
-    'extrapolated Frechet distance': 64,
+    FRECHET_INFINITE: 64,
     KERNEL_DISTANCE: 24,
     LATENT_ERROR: 12,
     CLASS_FOUND: 24,

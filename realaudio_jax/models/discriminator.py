@@ -1,14 +1,15 @@
-"""Multi-resolution discriminator on patches of complex STFTs.
+"""Discriminators: of sound by its complex spectra, and the head of one of latents.
 
-As in DAC (arXiv 2306.06546, sec. 3.4) it judges complex spectra at several window lengths; unlike
-it, the spectrum is cut into bands of eight bins that become the features of one position, and
-further layers are small depthwise filters and matrix products.
+As in DAC (arXiv 2306.06546, sec. 3.4) `Discriminator` judges complex spectra at several window
+lengths; unlike it, the spectrum is cut into bands of eight bins that become the features of one
+position, and further layers are small depthwise filters and matrix products.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from realaudio_jax import audio as audio_lib
+from realaudio_jax.models.layers import ConvBlock
 from realaudio_jax.typing import Array, Float
 
 _BINS_PER_PATCH = 8
@@ -76,3 +77,21 @@ class Discriminator(nn.Module):
     def __call__(self, audio: Float[Array, 'B S 2']) -> tuple[list[Array], list[list[Array]]]:
         parts = [SpectrumDiscriminator(n, name=f'n_fft_{n}')(audio) for n in self.n_ffts]
         return [logits for logits, _ in parts], [features for _, features in parts]
+
+
+class LatentHead(nn.Module):
+    """A logit for each frame of what a network sees of latents, with its neighbours.
+
+    Attributes:
+        width: features of a frame.
+    """
+
+    width: int = 64
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, 'B L F'], mask: Float[Array, 'B L']
+    ) -> Float[Array, 'B L']:
+        x = nn.silu(nn.Dense(self.width, name='embed')(features))
+        x = ConvBlock(name='block')(x, (mask > 0).astype(x.dtype))
+        return nn.Dense(1, name='logits')(x)[..., 0]

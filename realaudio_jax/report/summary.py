@@ -18,11 +18,11 @@ from realaudio_jax.metrics.rows import (
     ONSETS_NEAR,
     REAL,
     RECONSTRUCTION,
+    TIME,
     too_few,
 )
 from realaudio_jax.report.tables import aligned
 
-TIME = 'time per sound'
 TOWER = 'audio tower'  # trained with the release, so another embedder is preferred to it
 
 # Of a table: the figure, and whether a smaller value is a better one.

@@ -95,12 +95,16 @@ class Checkpointer:
             raise
 
     def restore(
-        self, state: PyTree, data_iterator: Any = None, step: int | None = None
+        self,
+        state: PyTree | Callable[[int], PyTree],
+        data_iterator: Any = None,
+        step: int | None = None,
     ) -> PyTree | None:
         """Restore into the structure, shapes, dtypes and sharding of a template.
 
         Args:
-            state: template, of arrays or `jax.ShapeDtypeStruct`; its values are not read.
+            state: template, of arrays or `jax.ShapeDtypeStruct`; its values are not read. Where
+                the structure changes during a run, a function of the step that gives it.
             data_iterator: has `set_state()`, given what `get_state()` gave at the save.
             step: checkpoint to take; None: the newest intact one. Damaged ones that are newer are
                 set aside, each with a line.
@@ -123,6 +127,7 @@ class Checkpointer:
         else:
             integrity.verify(self.folder / str(step), remedy='take another step')
         manager = self._open()
+        state = state(step) if callable(state) else state
         named = _named(state)
         saved = manager.item_metadata(step)
         _require_match(f'{self.folder}/{step}', dict(named), dict(saved.state.tree))

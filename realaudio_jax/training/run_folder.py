@@ -10,6 +10,7 @@ would with other sounds or weights under the same name, so their digests are kep
 """
 
 import contextlib
+import dataclasses
 import errno
 import fnmatch
 import itertools
@@ -28,12 +29,13 @@ except ImportError:  # Windows: there the lock is left out
 
 from realaudio_jax import integrity
 from realaudio_jax.io import atomic_path, printable
+from realaudio_jax.memory import PeakMemory
 from realaudio_jax.provenance import describe_run
 from realaudio_jax.training.loop import print_to_stderr
 
 RUN_NAME, LOCK_NAME = 'run.json', '.lock'
 # Left by a distillation: its student as a release, or alone where the teacher is a published model.
-RELEASE, STUDENT, SECONDS = 'release', 'student', 'seconds.json'
+RELEASE, STUDENT, SECONDS, MEMORY = 'release', 'student', 'seconds.json', 'memory.json'
 FORMAT = 1
 # Settings that a run can go on with when they change: they say what is shown, not what is trained.
 FREE = ('config.log_every', 'config.save_every', 'config.eval_*', 'config.report_*')
@@ -140,6 +142,21 @@ def record_seconds(workdir: pathlib.Path, step: str, seconds: float, add: bool =
 def read_seconds(workdir: pathlib.Path) -> dict[str, float]:
     """How long each step of a run took, s; see `record_seconds`."""
     path = workdir / SECONDS
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+
+
+def record_memory(workdir: pathlib.Path, memory: PeakMemory) -> None:
+    """Keeps the peak memory of a run's training, the largest of its starts."""
+    kept = read_memory(workdir)
+    found = {name: value for name, value in dataclasses.asdict(memory).items() if value}
+    with atomic_path(workdir / MEMORY) as temporary:
+        most = {name: max(value, kept.get(name, 0)) for name, value in found.items()}
+        temporary.write_text(json.dumps(kept | most), encoding='utf-8')
+
+
+def read_memory(workdir: pathlib.Path) -> dict[str, int]:
+    """Peak memory of a run's training, bytes, of 'host' and 'device'; see `record_memory`."""
+    path = workdir / MEMORY
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 

@@ -25,7 +25,7 @@ def test_every_recipe_of_the_package_has_a_name_and_is_exported():
     for file in folder.glob('*.py'):
         if '    def loss(' in file.read_text() and file.stem != 'recipe':
             named[file.stem] = registry.recipe_class(file.stem)
-    assert sorted(named) == sorted(distillation.RECIPES) and len(named) >= 8
+    assert sorted(named) == sorted(distillation.RECIPES) and len(named) >= 10
     for recipe in named.values():
         assert getattr(distillation, recipe.__name__) is recipe
         assert recipe.__name__ in distillation.__all__
@@ -58,7 +58,7 @@ def test_a_dotted_path_and_a_weighted_sum_are_what_they_name():
     'name, settings, part',
     [
         ('scn', {}, "no recipe 'scn': did you mean 'scm'"),
-        ('distillation', {}, "no recipe 'distillation': use one of consistency, ctm, .*scm"),
+        ('distillation', {}, "no recipe 'distillation': use one of arc, consistency, .*scm"),
         ('realaudio_jax.noise.CosinePath', {}, 'no dataclass with a method `loss`'),
         ('multi_teacher', {'trajectories': ((1, 0, 0),)}, '--multi_teacher gives 0'),
         ('scm', {'segment': (1,)}, "has no setting 'segment': did you mean 'segments'"),

@@ -9,6 +9,7 @@ import optax
 import tiny
 
 from realaudio_jax.distillation.progressive import Progressive
+from realaudio_jax.distillation.recipe import STUDENT
 from realaudio_jax.mesh import make_mesh
 from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
 from realaudio_jax.random import random_key
@@ -73,7 +74,14 @@ def test_a_distillation_step_on_four_devices_is_that_of_one(experiment):
         params = replicate(mesh, student)
         split = shard_batch(mesh, batch())
         assert {s.data.shape[0] for s in split.latents.addressable_shards} == {SIZE // count}
-        given = create_state(params, tx), None, None, replicate(mesh, teacher), recipe, split
+        given = (
+            create_state({STUDENT: params}, tx),
+            None,
+            None,
+            replicate(mesh, teacher),
+            recipe,
+            split,
+        )
         compiled = step.lower(*given, random_key(3), 1.0, mask).compile()
         work[count] = compiled.cost_analysis()['flops']
         results[count] = compiled(*given, random_key(3), 1.0, mask)
@@ -81,7 +89,8 @@ def test_a_distillation_step_on_four_devices_is_that_of_one(experiment):
     (one, metrics_1), (four, metrics_4) = results[1], results[4]
     for name, value in metrics_1.items():
         np.testing.assert_allclose(metrics_4[name], value, rtol=1e-4, err_msg=name)
-    for a, b, before in zip(*map(jax.tree.leaves, (one.params, four.params, student)), strict=True):
+    trees = one.params, four.params, {STUDENT: student}
+    for a, b, before in zip(*map(jax.tree.leaves, trees), strict=True):
         gradient = np.asarray(before) - np.asarray(a)
         np.testing.assert_allclose(b, a, atol=1e-4 * max(np.abs(gradient).max(), 1e-6))
     jax.tree.map(

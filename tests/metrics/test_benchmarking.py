@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from realaudio_jax.metrics.benchmarking import benchmark, measure, peak_memory
+from realaudio_jax.memory import peak_memory
+from realaudio_jax.metrics.benchmarking import benchmark, measure
 
 
 def test_percentiles_and_counts():

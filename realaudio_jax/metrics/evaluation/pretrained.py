@@ -12,6 +12,7 @@ from realaudio_jax import by_name
 from realaudio_jax.data import DATASETS
 from realaudio_jax.data.cache import encode_scenes
 from realaudio_jax.distillation.recipe import Batch
+from realaudio_jax.metrics.rows import LATENT_COSINE
 from realaudio_jax.metrics.similarity import step_coherence
 from realaudio_jax.noise import time_grid
 from realaudio_jax.random import random_key
@@ -124,7 +125,7 @@ def coherence_rows(
             cosines = step_coherence(latents(model, steps), reference)
             rows.append(
                 {
-                    'name': 'latent cosine',
+                    'name': LATENT_COSINE,
                     'value': float(cosines.mean()),
                     'n': len(cosines),
                     'model': model,

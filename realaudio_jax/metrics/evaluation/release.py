@@ -5,6 +5,7 @@ reference rows stand beside them: real against real (no generator can be expecte
 reconstruction against real (no sampler can go below what its decoder gives).
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,8 +30,60 @@ from realaudio_jax.metrics.evaluation.scenes import (
     SceneMeasurements,
     latent_errors,
 )
-from realaudio_jax.metrics.rows import REAL, RECONSTRUCTION, mean_row
+from realaudio_jax.metrics.rows import LATENT_COSINE, REAL, RECONSTRUCTION, mean_row
 from realaudio_jax.metrics.similarity import step_coherence
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Sounds of a sampler with which those of others are compared, from the same noise."""
+
+    sampler: SamplerConfig
+    made: GeneratedBatch
+    measured: SceneMeasurements
+
+    @classmethod
+    def of(
+        cls, evaluator: SceneEvaluator, sampler: SamplerConfig, made: GeneratedBatch
+    ) -> 'Reference':
+        """Listens to the sounds; their error to themselves is 0."""
+        error = np.zeros(len(made.sounds))
+        return cls(sampler, made, evaluator.measure(made.floats(), error))
+
+    def measure(self, evaluator: SceneEvaluator, made: GeneratedBatch) -> SceneMeasurements:
+        """Listens to other sounds, with the error of their latents."""
+        error = latent_errors(made.latents, self.made.latents)
+        return evaluator.measure(made.floats(), error)
+
+    def rows(
+        self,
+        evaluator: SceneEvaluator,
+        made: GeneratedBatch,
+        measured: SceneMeasurements,
+        columns: dict,
+        seed: int = 0,
+    ) -> list[dict]:
+        """Cosines of latents and embeddings of other sounds with those of the reference."""
+        to = columns | {'to': f'{self.sampler.model} {self.sampler.steps}'}
+        cosines = step_coherence(made.latents, self.made.latents)
+        rows = [mean_row(LATENT_COSINE, cosines, seed=seed)]
+        rows += evaluator.coherence(measured.windows, self.measured.windows)
+        return [row | to for row in rows]
+
+
+def diversity_row(
+    evaluator: SceneEvaluator,
+    generator: Generator,
+    sampler: SamplerConfig,
+    prompts: int,
+    seed: int = 0,
+    batch: int = BATCH,
+) -> dict:
+    """Diversity of SAMPLES sounds of each of the first scenes, from as many seeds."""
+    scenes = evaluator.scenes
+    repeated = [scene for scene in scenes[:prompts] for _ in range(SAMPLES)]
+    made = generate_scenes(generator, repeated, sampler, seed + len(scenes), batch)
+    return evaluator.diversity(made.floats()) | sampler.columns(generator)
 
 
 def evaluate_release(
@@ -104,39 +157,34 @@ def evaluate_release(
             made(sampler, sounds)
         return sounds
 
-    def diversity_samples(sampler):
-        """SAMPLES sounds of each of the first scenes, from as many seeds."""
-        repeated = [scene for scene in scenes[:diversity_prompts] for _ in range(SAMPLES)]
-        return generate_scenes(generator, repeated, sampler, seed + len(scenes), batch).floats()
-
     rows = evaluator.floor(others)
     say(REAL, len(scenes), len(scenes))
     ceiling = reconstruct(generator, scenes, batch)
     rows += evaluator.rows(evaluator.measure(ceiling.floats()), {'model': RECONSTRUCTION}, True)
     say(RECONSTRUCTION, len(scenes), len(scenes))
     measured: dict[SamplerConfig, SceneMeasurements] = {}
+    kept = None
     if reference is not None:
-        kept = make(reference)
-        nothing = np.zeros(len(scenes))
-        measured[reference] = evaluator.measure(kept.floats(), nothing)
+        kept = Reference.of(evaluator, reference, make(reference))
+        measured[reference] = kept.measured
         if reference not in samplers:
             finished(reference)
     for sampler in samplers:
         columns = sampler.columns(generator)
-        again = reference is not None and sampler == reference
-        sounds = kept if again else make(sampler)
-        if not again:
-            error = None if reference is None else latent_errors(sounds.latents, kept.latents)
-            measured[sampler] = evaluator.measure(sounds.floats(), error)
+        if kept and sampler == reference:
+            sounds = kept.made
+        else:
+            sounds = make(sampler)
+            measured[sampler] = (
+                kept.measure(evaluator, sounds) if kept else evaluator.measure(sounds.floats())
+            )
         rows += evaluator.rows(measured[sampler], columns)
-        if reference is not None:
-            to = columns | {'to': f'{reference.model} {reference.steps}'}
-            latent = step_coherence(sounds.latents, kept.latents)
-            rows.append(mean_row('latent cosine', latent, seed=seed) | to)
-            coherence = evaluator.coherence(measured[sampler].windows, measured[reference].windows)
-            rows += [row | to for row in coherence]
+        if kept:
+            rows += kept.rows(evaluator, sounds, measured[sampler], columns, seed)
         if diversity_prompts:
-            rows.append(evaluator.diversity(diversity_samples(sampler)) | columns)
+            rows.append(
+                diversity_row(evaluator, generator, sampler, diversity_prompts, seed, batch)
+            )
         rows.append({'name': 'NFE', 'value': sampler.nfe, 'unit': '', 'n': 1} | columns)
         if latency_repeats:
             rows.append(latency_row(generator, scenes[0], sampler, latency_repeats))

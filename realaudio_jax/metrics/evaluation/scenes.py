@@ -26,6 +26,7 @@ from realaudio_jax.metrics.rows import (
     CLAP_SCORE,
     CLASS_FOUND,
     CLASS_SCORE,
+    DIVERSITY,
     KERNEL_DISTANCE,
     LATENT_ERROR,
     ONSET_MEDIAN,
@@ -210,7 +211,7 @@ class SceneEvaluator:
         means = np.stack([w.mean(0) for w in embed_clips(embedder, sounds, SAMPLE_RATE)])
         means -= np.concatenate(self.windows[0]).mean(0)[None, :]
         values = [diversity(means[i : i + SAMPLES]) for i in range(0, len(means), SAMPLES)]
-        row = mean_row('diversity of one prompt', values, seed=self.seed)
+        row = mean_row(DIVERSITY, values, seed=self.seed)
         return row | {'embedder': embedder.name}
 
     def _distances(self, a, b, embedder, paired):
