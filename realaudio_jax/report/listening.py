@@ -1,7 +1,7 @@
 """A blind listening test: a page of pairs of sounds, and what the answers say.
 
-Each pair is one prompt by two systems. Which of them is the left sound is drawn anew for each pair
-and stands in a file of its own, the key, so that neither the page nor its source tells. The page is
+Each pair is one prompt by two systems. Which of them is sound A is drawn anew for each pair and
+stands in a file of its own, the key, so that neither the page nor its source tells. The page is
 one HTML file that needs no network; it asks two questions of each pair and saves the answers as
 JSON. The preference for a system is the mean over pairs of
 
@@ -31,7 +31,7 @@ QUESTIONS = {
     'fits': 'Which fits the words better?',
     'sounds': 'Which sounds better, whatever the words say?',
 }
-ANSWERS = {'left': 1.0, 'same': 0.0, 'right': -1.0}  # preference for the left sound
+ANSWERS = {'a': 1.0, 'same': 0.0, 'b': -1.0}  # preference for sound A
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +74,14 @@ def write_listening_test(
         raise ValueError(f'both systems are called {systems[0]!r}; give them two names')
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(pairs))
-    first_left = draw.permutation(np.arange(len(pairs)) % 2 == 0)  # as often left as right
+    first_is_a = draw.permutation(np.arange(len(pairs)) % 2 == 0)  # as often A as B
     items, sides = [], []
     for index in order:
         pair = pairs[index]
-        left = 0 if first_left[index] else 1
-        sounds = [vorbis(pair.sounds[side], sample_rate, 0.4) for side in (left, 1 - left)]
+        a = 0 if first_is_a[index] else 1
+        sounds = [vorbis(pair.sounds[side], sample_rate, 0.4) for side in (a, 1 - a)]
         items.append({'prompt': pair.prompt, 'sounds': [data_uri('audio/ogg', s) for s in sounds]})
-        sides.append({'prompt': pair.prompt, 'group': pair.group, 'left': systems[left]})
+        sides.append({'prompt': pair.prompt, 'group': pair.group, 'a': systems[a]})
     # Names this page in its answers; the sounds, and so the sides, cannot be read from it.
     digest = hashlib.sha256(json.dumps([seed, items]).encode()).hexdigest()[:16]
     key = {'test': digest, 'systems': list(systems), 'pairs': sides}
@@ -112,7 +112,7 @@ def preference_rows(
     key = _read(key_path, 'the key of a listening test', ('test', 'systems', 'pairs'))
     try:
         first, second = key['systems']
-        signs = [{first: 1.0, second: -1.0}[pair['left']] for pair in key['pairs']]
+        signs = [{first: 1.0, second: -1.0}[pair['a']] for pair in key['pairs']]
         groups = [pair['group'] for pair in key['pairs']]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f'{printable(key_path)} is not the key of a listening test') from None
@@ -171,7 +171,7 @@ def _page(test: str, items: Sequence[Mapping[str, Any]]) -> str:
             f'<fieldset><legend>{html.escape(text)}</legend>'
             + ''.join(
                 f'<label><input type="radio" name="{i} {name}" value="{answer}"> {shown}</label>'
-                for answer, shown in zip(ANSWERS, ('Left', 'No difference', 'Right'), strict=True)
+                for answer, shown in zip(ANSWERS, ('A', 'No difference', 'B'), strict=True)
             )
             + '</fieldset>'
             for name, text in QUESTIONS.items()
@@ -179,7 +179,7 @@ def _page(test: str, items: Sequence[Mapping[str, Any]]) -> str:
         players = ''.join(
             f'<button type="button" aria-pressed="false">{side}</button>'
             f'<audio preload="auto" src="{sound}"></audio>'
-            for side, sound in zip(('Left', 'Right'), item['sounds'], strict=True)
+            for side, sound in zip(('A', 'B'), item['sounds'], strict=True)
         )
         sections.append(
             f'<section aria-label="Pair {i + 1}"><p class="count">{i + 1} of {len(items)}</p>'
@@ -217,7 +217,7 @@ button:disabled { opacity: .45; cursor: default; }
 fieldset { border: 0; padding: 0; margin: 0 0 .9rem; }
 legend { padding: 0; margin-bottom: .3rem; }
 label { display: inline-block; padding: .25rem 1rem .25rem 0; }
-nav { display: flex; gap: .6rem; margin-top: .8rem; }
+nav { display: flex; gap: .6rem; margin: .8rem 0 .5rem; }
 nav span { flex: 1; }
 """
 
@@ -287,7 +287,7 @@ previous.addEventListener('click', () => show(shown - 1));
 next.addEventListener('click', () => show(shown + 1));
 document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === 'l' || event.key === 'r') toggle(sections[shown], event.key === 'l' ? 0 : 1);
+  if (event.key === 'a' || event.key === 'b') toggle(sections[shown], event.key === 'a' ? 0 : 1);
   if (event.key === 'n' && !next.disabled) show(shown + 1);
   if (event.key === 'p' && !previous.disabled) show(shown - 1);
 });
@@ -319,7 +319,7 @@ _PAGE = string.Template("""<!doctype html>
 <body data-test="$test">
 <h1>Listening test</h1>
 <p class="note">Two sounds were made for the same words. Listen with headphones, switch between them
-as often as you like, and answer; a question may stay open. Keys: L and R play, N and P go to the
+as often as you like, and answer; a question may stay open. Keys: A and B play, N and P go to the
 next and the previous pair.</p>
 <main>
 $pairs

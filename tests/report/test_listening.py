@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 def sounds(folder):
-    """Which system the left and the right sound of each pair of the page is of, by their pitch."""
+    """Which system the sounds A and B of each pair of the page is of, by their pitch."""
     page = (folder / PAGE_NAME).read_text(encoding='utf-8')
     found = []
     for data in re.findall(r'src="data:audio/ogg;base64,([^"]+)"', page):
@@ -47,30 +47,27 @@ def sounds(folder):
 
 
 def answer(folder, name, choose):
-    """A file of answers: choose(question, left, right) -> 'left', 'same' or 'right', or None."""
-    given = [
-        {q: choose(q, left, right) for q in QUESTIONS if choose(q, left, right)}
-        for left, right in sounds(folder)
-    ]
+    """A file of answers: choose(question, a, b) -> 'a', 'same' or 'b', or None."""
+    given = [{q: choose(q, a, b) for q in QUESTIONS if choose(q, a, b)} for a, b in sounds(folder)]
     test = json.loads((folder / KEY_NAME).read_text())['test']
     (folder / name).write_text(json.dumps({'test': test, 'answers': given}))
     return folder / name
 
 
-def test_the_key_says_which_sound_is_left_and_the_page_does_not(folder):
+def test_the_key_says_whose_sound_a_is_and_the_page_does_not(folder):
     page, key = (folder / PAGE_NAME).read_text(), json.loads((folder / KEY_NAME).read_text())
-    assert [pair['left'] for pair in key['pairs']] == [left for left, _ in sounds(folder)]
-    assert sorted(left for left, _ in sounds(folder)) == ['student'] * 4 + ['teacher'] * 4
+    assert [pair['a'] for pair in key['pairs']] == [a for a, _ in sounds(folder)]
+    assert sorted(a for a, _ in sounds(folder)) == ['student'] * 4 + ['teacher'] * 4
     assert not any(word in page for word in (*SYSTEMS, 'rain'))
     assert 'prompt &lt;3&gt;' in page and 'prompt <3>' not in page
     assert not re.search(r'(?:src|href)="(?!data:)', page)  # nothing from elsewhere
 
 
 def test_a_preference_follows_the_system_whichever_side_it_is_on(folder):
-    def choose(question, left, right):
+    def choose(question, a, b):
         if question == 'sounds':
             return 'same'
-        return 'left' if left == 'teacher' else 'right'
+        return 'a' if a == 'teacher' else 'b'
 
     rows = preference_rows(folder / KEY_NAME, [answer(folder, 'a.json', choose)])
     found = {(row['name'], row['group']): row for row in rows}
@@ -81,19 +78,17 @@ def test_a_preference_follows_the_system_whichever_side_it_is_on(folder):
 
 
 def test_listeners_of_a_pair_are_averaged_before_pairs(folder):
-    always = answer(folder, 'b.json', lambda q, left, right: 'left')
-    first = answer(
-        folder, 'c.json', lambda q, left, right: 'left' if left == 'student' else 'right'
-    )
+    always = answer(folder, 'b.json', lambda q, a, b: 'a')
+    first = answer(folder, 'c.json', lambda q, a, b: 'a' if a == 'student' else 'b')
     rows = preference_rows(folder / KEY_NAME, [always, first])
-    # With 'always left' a pair is 1 where the student is left, else (-1 + 1) / 2 = 0.
+    # With 'always a' a pair is 1 where the student is A, else (-1 + 1) / 2 = 0.
     whole = next(row for row in rows if row['group'] == 'all')
     assert (whole['value'], whole['n'], whole['listeners']) == (0.5, 8, 2)
     assert whole['low'] < 0.5 < whole['high']
 
 
 def test_a_question_left_open_counts_for_nothing(folder):
-    path = answer(folder, 'd.json', lambda q, left, right: 'left' if q == 'fits' else None)
+    path = answer(folder, 'd.json', lambda q, a, b: 'a' if q == 'fits' else None)
     assert {row['name'] for row in preference_rows(folder / KEY_NAME, [path])} == {
         'preference, fits'
     }
@@ -112,7 +107,7 @@ def test_a_question_left_open_counts_for_nothing(folder):
         ('{"test": "TEST", "answers": [[], 0, 0, 0, 0, 0, 0, 0]}', 'answer 1 is not'),
         ('{"test": "TEST", "answers": [{"fits": "up"}, {}, {}, {}, {}, {}, {}, {}]}', 'fits: up'),
         ('{"test": "TEST", "answers": [{"fits": []}, {}, {}, {}, {}, {}, {}, {}]}', 'no such'),
-        ('{"test": "TEST", "answers": [{"x": "left"}, {}, {}, {}, {}, {}, {}, {}]}', 'x: left'),
+        ('{"test": "TEST", "answers": [{"x": "a"}, {}, {}, {}, {}, {}, {}, {}]}', 'x: a'),
     ],
 )
 def test_what_is_no_answer_is_named(folder, text, said):
@@ -124,12 +119,12 @@ def test_what_is_no_answer_is_named(folder, text, said):
 
 
 def test_what_makes_no_test_is_refused(tmp_path):
-    assert set(ANSWERS) == {'left', 'same', 'right'}
+    assert set(ANSWERS) == {'a', 'same', 'b'}
     with pytest.raises(ValueError, match='at least one pair'):
         write_listening_test(tmp_path, SYSTEMS, [], RATE)
     pair = Pair('x', 'x', (tone(500), tone(500)))
     with pytest.raises(ValueError, match='both systems'):
         write_listening_test(tmp_path, ('a', 'a'), [pair], RATE)
-    (tmp_path / 'key.json').write_text('{"test": 1, "systems": ["a", "b"], "pairs": [{"left": 2}]}')
+    (tmp_path / 'key.json').write_text('{"test": 1, "systems": ["a", "b"], "pairs": [{"a": 2}]}')
     with pytest.raises(ValueError, match='key.json is not the key'):
         preference_rows(tmp_path / 'key.json', [])
