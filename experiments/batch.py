@@ -16,7 +16,8 @@ from typing import Any
 from absl import flags
 
 import realaudio_jax
-from experiments.common import default_name, define_watermark, run, say, warn
+from experiments.common import default_name, run, say, warn
+from experiments.watermark_flags import define_watermark
 from realaudio_jax.batching import (
     FIELDS,
     Group,

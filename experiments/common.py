@@ -23,9 +23,8 @@ from realaudio_jax.io import printable
 from realaudio_jax.memory import keep_freed_memory
 from realaudio_jax.random import pin_process
 from realaudio_jax.training.loop import STOPPED, main_guard
-from realaudio_jax.watermark import Watermark, read_key
 
-_WATERMARK = ('watermark_key', 'watermark_payload')
+flags.disclaim_key_flags()  # --help shows those defined here as the experiment's own
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
@@ -142,27 +141,6 @@ def define_workers() -> flags.FlagHolder:
     )
 
 
-def define_watermark(
-    values: flags.FlagValues = flags.FLAGS,
-) -> Callable[[], Watermark | None]:
-    """The flags --watermark_key and --watermark_payload, of the experiments that make sounds.
-
-    Returns:
-        A function that gives the watermark; it raises ValueError where the key is none, and OSError
-        where its file cannot be read.
-    """
-    key = flags.DEFINE_string(
-        'watermark_key',
-        'public',
-        "Key of the watermark: 'public', 32 or more hexadecimal digits, a file with a key, or off.",
-        flag_values=values,
-    )
-    payload = flags.DEFINE_integer(
-        'watermark_payload', 0, '32 bits that the mark carries.', 0, 2**32 - 1, flag_values=values
-    )
-    return lambda: None if key.value == 'off' else Watermark(read_key(key.value), payload.value)
-
-
 def default_name(prompt: str, events: str | None, **settings: Any) -> str:
     """A file name from a request, without suffix: 'a-dog-barks-seed0-4steps-10s-1f2e3d'.
 
@@ -250,14 +228,9 @@ def _expand_home(values: flags.FlagValues) -> None:
 def usage(program: str, values: flags.FlagValues = flags.FLAGS) -> str:
     """What --help prints: what the program does, its flags and, if it has one, its config."""
     parts = [(sys.modules['__main__'].__doc__ or '').strip(), '', 'flags:']
-    names = {flag.name for flag in values.get_key_flags_for_module(program)}
-    names |= {'config', 'workdir', 'workers', *_WATERMARK} & set(
-        values
-    )  # defined by the functions above
-    for name in sorted(names):
-        flag = values[name]
+    for flag in sorted(values.get_key_flags_for_module(program), key=lambda flag: flag.name):
         default = '' if flag.default in (None, '', [], False) else f' ({flag.default_as_str})'
-        parts.append(f'  --{name}: {" ".join((flag.help or "").split())}{default}')
+        parts.append(f'  --{flag.name}: {" ".join((flag.help or "").split())}{default}')
     if 'config' in values:
         parts += ['', *_config_help(values['config'].default_as_str.strip("'"))]
     return '\n'.join([*parts, '', '--helpfull lists the flags of libraries too.'])

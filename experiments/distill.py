@@ -46,7 +46,6 @@ from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.distillation.teacher_samples import recordings_as_samples, sample_teacher
 from realaudio_jax.memory import peak_memory
 from realaudio_jax.random import random_key
-from realaudio_jax.release import named_leaves
 from realaudio_jax.teachers import RELEASE, ConditionDropout, Teacher, load_teacher
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
@@ -54,6 +53,7 @@ from realaudio_jax.training.run_folder import record_memory, record_seconds, run
 from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
 from realaudio_jax.training.state import apply_gradients, create_state, with_learning_rate
 from realaudio_jax.training.writers import MetricWriter
+from realaudio_jax.trees import named_leaves
 from realaudio_jax.typing import Any, PyTree
 
 _CONFIG = define_config('configs/foley_distill.py')

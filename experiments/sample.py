@@ -15,7 +15,8 @@ import numpy as np
 from absl import flags
 
 import realaudio_jax
-from experiments.common import default_name, define_watermark, run, say, unused, warn
+from experiments.common import default_name, run, say, unused, warn
+from experiments.watermark_flags import define_watermark
 from realaudio_jax.io import WRITABLE, printable
 from realaudio_jax.release import find_release
 from realaudio_jax.requests import SAMPLE_RATES

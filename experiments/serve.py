@@ -13,7 +13,8 @@ import numpy as np
 from absl import flags
 
 import realaudio_jax
-from experiments.common import define_watermark, run, say
+from experiments.common import run, say
+from experiments.watermark_flags import define_watermark
 from realaudio_jax.batching import RequestQueue, compile_programs
 from realaudio_jax.generator import Generator
 from realaudio_jax.training.loop import stop_says

@@ -40,10 +40,10 @@ from realaudio_jax.release import (
     find_release,
     load_denoiser_and_adapter,
     load_params,
-    named_leaves,
     read_release,
 )
 from realaudio_jax.release_config import CONFIG_NAME, FORMAT_VERSION, ReleaseConfig
+from realaudio_jax.trees import named_leaves
 from realaudio_jax.typing import PyTree
 
 NETWORK_KEY = 'denoiser'  # of a trained teacher's metadata: the module's arguments as JSON

@@ -23,7 +23,6 @@ import pathlib
 import warnings
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +36,7 @@ from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Conditioning, Denoiser
 from realaudio_jax.random import random_key
 from realaudio_jax.release_config import CONFIG_NAME, REMEDY, ReleaseConfig
+from realaudio_jax.trees import named_leaves
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
     LATENT_RATE,
@@ -283,12 +283,6 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
         ValueError: the file is truncated or damaged.
     """
     return _open(path, names=())[1]
-
-
-def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    """The leaves of a tree with their names, joined by '/', in the order of the tree."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [(jax.tree_util.keystr(p, simple=True, separator='/'), leaf) for p, leaf in leaves]
 
 
 def checksum(tensors: Mapping[str, np.ndarray]) -> str:

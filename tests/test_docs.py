@@ -95,7 +95,8 @@ def flags_of(module):
     """The flags that a source file and the ones it shares with all others define."""
     found = {'help', 'workdir'}
     path = ROOT / f'{module.replace(".", "/")}.py'
-    source = path.read_text() + (ROOT / 'experiments' / 'common.py').read_text()
+    shared = [ROOT / 'experiments' / f'{name}.py' for name in ('common', 'watermark_flags')]
+    source = ''.join(file.read_text() for file in (path, *shared))
     found |= set(re.findall(r"DEFINE_\w+\(\s*f?'(\w+)'", source))
     for names in re.findall(r'stem: flags\.DEFINE_\w+.*?for stem in \(?([^)]*)\)', source, re.S):
         found |= {name.lower() for name in re.findall(r'(\w+)', names)}

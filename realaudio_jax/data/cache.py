@@ -28,7 +28,7 @@ import numpy as np
 
 from realaudio_jax import integrity
 from realaudio_jax.io import atomic_folder
-from realaudio_jax.release import named_leaves
+from realaudio_jax.trees import named_leaves
 from realaudio_jax.typing import PyTree
 
 VERSION = 2  # of the layout; part of every key

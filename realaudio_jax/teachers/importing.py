@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from realaudio_jax.release import named_leaves
+from realaudio_jax.trees import named_leaves
 from realaudio_jax.typing import PyTree
 
 CONFIG_NAME = 'config.json'

@@ -24,8 +24,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from realaudio_jax import integrity
-from realaudio_jax.release import named_leaves
 from realaudio_jax.training.loop import print_to_stderr
+from realaudio_jax.trees import named_leaves
 from realaudio_jax.typing import PyTree
 
 _LISTED = 10  # differences that a message names; it counts the others

@@ -14,8 +14,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from realaudio_jax.metrics.evaluation.run import finish_run
-from realaudio_jax.release import named_leaves
 from realaudio_jax.teachers import load_teacher
+from realaudio_jax.trees import named_leaves
 
 # 1 s of sound, and attention in the middle alone, which compiles much sooner.
 UNET = {

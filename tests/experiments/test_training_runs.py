@@ -28,13 +28,13 @@ from realaudio_jax.release import (
     find_release,
     load_moments,
     load_params,
-    named_leaves,
     read_tensors,
 )
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.teachers import load_teacher
 from realaudio_jax.training.loop import NonFiniteLossError
 from realaudio_jax.training.writers import MetricWriter
+from realaudio_jax.trees import named_leaves
 
 
 def config_of(name: str):

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.random import random_key
-from realaudio_jax.release import named_leaves, read_tensors
+from realaudio_jax.release import read_tensors
+from realaudio_jax.trees import named_leaves
 from realaudio_jax.typing import PyTree
 
 LEAVES = {

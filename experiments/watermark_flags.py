@@ -1,0 +1,30 @@
+"""Flags of the experiments that make sounds: which watermark these carry."""
+
+from collections.abc import Callable
+
+from absl import flags
+
+from realaudio_jax.watermark import Watermark, read_key
+
+flags.disclaim_key_flags()  # --help shows them as the experiment's own
+
+
+def define_watermark(
+    values: flags.FlagValues = flags.FLAGS,
+) -> Callable[[], Watermark | None]:
+    """The flags --watermark_key and --watermark_payload, of the experiments that make sounds.
+
+    Returns:
+        A function that gives the watermark; it raises ValueError where the key is none, and OSError
+        where its file cannot be read.
+    """
+    key = flags.DEFINE_string(
+        'watermark_key',
+        'public',
+        "Key of the watermark: 'public', 32 or more hexadecimal digits, a file with a key, or off.",
+        flag_values=values,
+    )
+    payload = flags.DEFINE_integer(
+        'watermark_payload', 0, '32 bits that the mark carries.', 0, 2**32 - 1, flag_values=values
+    )
+    return lambda: None if key.value == 'off' else Watermark(read_key(key.value), payload.value)
