@@ -22,9 +22,7 @@ from realaudio_jax.release import find_release
 from realaudio_jax.requests import SAMPLE_RATES
 from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
-from realaudio_jax.stream import MAX_STREAM_EVENTS
-from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import MAX_SECONDS, SAMPLE_RATE
+from realaudio_jax.typing import SAMPLE_RATE
 from realaudio_jax.vocabulary import FAR, load_vocabulary, nearest_labels
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
@@ -211,19 +209,13 @@ def main(argv):
         strength=_STRENGTH.value,
         keep=keep,
         loudness=loudness,
+        loop=_LOOP.value,
     )
-    is_long = _LOOP.value or seconds > MAX_SECONDS
-    if is_long:
-        timeline = Timeline.parse(_EVENTS.value, seconds, MAX_STREAM_EVENTS)
-    else:
-        (timeline,) = generator.prepare(seed=seed, **arguments).call.timelines
+    (timeline,) = generator.prepare(seed=seed, **arguments).call.timelines
     ready = f' (ready in {time.perf_counter() - begin:.1f} s)'
     for i in range(_COUNT.value):
         begin = time.perf_counter()
-        if is_long:
-            sound = generator.generate(seed=seed + i, loop=_LOOP.value, **arguments)
-        else:
-            sound = generator.run(generator.prepare(seed=seed + i, **arguments))
+        sound = generator.run(generator.prepare(seed=seed + i, **arguments))
         made = time.perf_counter() - begin
         path = output_path(out, i, steps)
         replaced = ', in place of an older one' if path.exists() else ''

@@ -3,9 +3,7 @@
 import base64
 import copy
 import dataclasses
-import functools
 import io
-import numbers
 import os
 import pathlib
 import sys
@@ -49,10 +47,19 @@ from realaudio_jax.release import (
     load_params,
     read_release,
 )
-from realaudio_jax.requests import Call, Prepared
-from realaudio_jax.stream import LongCall, Maker, Stream, make_loop, make_sound, notes_of
+from realaudio_jax.requests import Prepared
+from realaudio_jax.stream import (
+    LongCall,
+    Maker,
+    PreparedLong,
+    Stream,
+    check_call,
+    make_loop,
+    make_sound,
+    prepare_long,
+)
 from realaudio_jax.timeline import MAX_CLIP_SECONDS, Timeline
-from realaudio_jax.typing import MAX_SECONDS, SAMPLE_RATE, PyTree
+from realaudio_jax.typing import SAMPLE_RATE, PyTree
 from realaudio_jax.watermark import Watermark
 
 _PUBLIC = Watermark()
@@ -281,14 +288,12 @@ class Generator:
             FloatingPointError: the program's result is not finite.
             RuntimeError: this process is a fork of the one that loaded the release.
         """
-        is_long = loop or (isinstance(seconds, numbers.Real) and seconds > MAX_SECONDS)
-        call = functools.partial(LongCall, loop=loop) if is_long else Call
-        call = call(
-            prompt=prompt,
-            events=events,
-            seconds=seconds,
-            steps=steps,
-            seed=seed,
+        prepared = self._prepare(
+            prompt,
+            events,
+            seconds,
+            steps,
+            seed,
             num_variations=num_variations,
             negative_prompt=negative_prompt,
             guidance_scale=guidance_scale,
@@ -301,10 +306,9 @@ class Generator:
             loudness_db=loudness_db,
             loudness=loudness,
             curves=curves,
+            loop=loop,
         )
-        if is_long:
-            return self._generate_long(call, self._makers(call))
-        return self._generate(self._prepare(call))
+        return self.run(prepared)
 
     def stream(
         self,
@@ -358,23 +362,65 @@ class Generator:
         )
         if not call.is_single:
             raise ValueError('a stream is of one prompt; open one for each')
-        (maker,) = self._makers(call)
-        return Stream(maker, call.timelines[0], seconds)
-
-    def _makers(self, call: LongCall) -> list[Maker]:
-        """Of each sound of a call, which is checked against the release."""
-        requests.check_release(call, self.config, self.networks.denoiser.curves)
-        for line in notes_of(self.tokenizer, call.prompts, call.timelines):
+        for line in self._prepare_long(call).notes:
             _warn(line)
-        return [
-            Maker(self.programs, self.tokenizer, self.config, call, i)
-            for i in range(len(call.prompts))
-        ]
+        return Stream(self._maker(call), call.timelines[0], seconds)
 
-    def _generate_long(self, call: LongCall, makers: list[Maker]) -> Sound | list[Sound]:
-        """Sounds of more than 10 s, and loops, one after another."""
-        make, sounds = make_loop if call.loop else make_sound, []
-        for maker, timeline in zip(makers, call.timelines, strict=True):
+    def prepare(
+        self,
+        prompt: str | Sequence[str] = '',
+        events: Any = None,
+        seconds: float | int = 10.0,
+        steps: int | float = 4,
+        seed: int | float | Sequence[int | float] = 0,
+        **settings: Any,
+    ) -> Prepared | PreparedLong:
+        """Checks the arguments of `generate` and compiles the program that it runs for them.
+
+        Another program is compiled for another padded capacity of texts and events, duration,
+        count of steps, batch or sampler; not for other seeds, gains, times or words. Those of a
+        sound that is made in windows are compiled when it is run.
+
+        Args:
+            prompt, events, seconds, steps, seed, settings: as for `generate`.
+
+        Returns:
+            What `run` takes; nothing is generated.
+
+        Raises:
+            ValueError: an argument out of range, named with its remedy.
+        """
+        prepared = self._prepare(prompt, events, seconds, steps, seed, **settings)
+        if isinstance(prepared, Prepared):
+            self.programs.get(prepared.bucket)
+        return prepared
+
+    def run(self, prepared: Prepared | PreparedLong) -> Sound | list[Sound]:
+        """Runs a prepared call: `run(prepare(...))` is `generate(...)`."""
+        for line in prepared.notes:
+            _warn(line)
+        is_long = isinstance(prepared, PreparedLong)
+        sounds = self._run_long(prepared) if is_long else self._run_with_retries(prepared)
+        return sounds[0] if prepared.call.is_single else sounds
+
+    def _prepare(self, *args: Any, **settings: Any) -> Prepared | PreparedLong:
+        call = check_call(*args, **settings)
+        if isinstance(call, LongCall):
+            return self._prepare_long(call)
+        return requests.prepare(call, self.config, self.tokenizer, self.networks.denoiser.curves)
+
+    def _prepare_long(self, call: LongCall) -> PreparedLong:
+        return prepare_long(call, self.config, self.tokenizer, self.networks.denoiser.curves)
+
+    def _maker(self, call: LongCall, which: int = 0) -> Maker:
+        return Maker(self.programs, self.tokenizer, self.config, call, which)
+
+    def _run_long(self, prepared: PreparedLong) -> list[Sound]:
+        """Sounds that are made in windows, one after another."""
+        call, sounds = prepared.call, []
+        make = make_loop if call.loop else make_sound
+        for i, timeline in enumerate(call.timelines):
+            maker = self._maker(call, i)
             made = make(maker, timeline, call.seconds)
             if made.lufs < SILENT_LUFS:
                 _warn(f'{maker.prompt!r} is silent ({made.lufs:.0f} LUFS); try another seed')
@@ -390,30 +436,7 @@ class Generator:
                     watermark=str(self.mark) if self.mark else '',
                 )
             )
-        return sounds[0] if call.is_single else sounds
-
-    def prepare(self, prompt: str | Sequence[str] = '', *args: Any, **kwargs: Any) -> Prepared:
-        """Checks the arguments of `generate` and compiles the program that it runs for them.
-
-        Another program is compiled for another padded capacity of texts and events, duration,
-        count of steps, batch or sampler; not for other seeds, gains, times or words.
-
-        Args:
-            prompt, args, kwargs: as for `generate`.
-
-        Returns:
-            What `run` takes; nothing is generated.
-
-        Raises:
-            ValueError: an argument out of range, named with its remedy.
-        """
-        prepared = self._prepare(Call(prompt, *args, **kwargs))
-        self.programs.get(prepared.bucket)
-        return prepared
-
-    def run(self, prepared: Prepared) -> Sound | list[Sound]:
-        """Runs a prepared call: `run(prepare(...))` is `generate(...)`."""
-        return self._generate(prepared)
+        return sounds
 
     def request(
         self,
@@ -448,14 +471,9 @@ class Generator:
             self.networks.denoiser.curves,
         )
 
-    def _prepare(self, call: Call) -> Prepared:
-        return requests.prepare(call, self.config, self.tokenizer, self.networks.denoiser.curves)
-
-    def _generate(self, prepared: Prepared) -> Sound | list[Sound]:
+    def _run_with_retries(self, prepared: Prepared) -> list[Sound]:
         """Runs the program, and again for silent sounds that have a loudness to reach."""
         call = prepared.call
-        for line in prepared.notes:
-            _warn(line)
         sounds = self._run(prepared, call.seeds)
         levelled = ~np.isnan(call.target_lufs)
         for attempt in range(1, RETRIES + 1):
@@ -485,7 +503,7 @@ class Generator:
                 else:
                     remedy = 'raise its loudness curve, or ask for a loudness'
                 _warn(f'{call.name(i)} is silent ({sound.lufs:.0f} LUFS); {remedy}')
-        return sounds[0] if call.is_single else sounds
+        return sounds
 
     def _run(self, prepared: Prepared, seeds: Sequence[int]) -> list[Sound]:
         """One run of the program; a sound for each seed."""
@@ -546,8 +564,11 @@ def derived_seed(seed: int, attempt: int) -> int:
 
 
 def _warn(line: str) -> None:
-    """A warning at the line that called `Generator.generate` or `run`."""
-    warnings.warn(line, stacklevel=4)
+    """A warning at the line that called this module."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_code.co_filename == __file__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(line, stacklevel=level)
 
 
 def _print_to_stderr(line: str) -> None:

@@ -12,6 +12,7 @@ How windows and chunks are made: `longform`.
 
 import dataclasses
 import math
+import numbers
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -104,6 +105,59 @@ class LongCall(Call):
                 f'a loop of {self.seconds:g} s is no multiple of {step:g} s; give '
                 f'{round(self.seconds / step) * step:g}'
             )
+
+
+def check_call(
+    prompt: str | Sequence[str] = '',
+    events: Any = None,
+    seconds: float | int = MAX_SECONDS,
+    *args: Any,
+    loop: bool = False,
+    **settings: Any,
+) -> Call:
+    """The arguments of `Generator.generate`, checked.
+
+    Args:
+        prompt, events, seconds, args, loop, settings: of `generate`.
+
+    Returns:
+        A `LongCall` where the sound is made in windows, a loop or one of more than 10 s.
+
+    Raises:
+        ValueError: an argument out of range, named with its remedy.
+    """
+    if loop or (isinstance(seconds, numbers.Real) and seconds > MAX_SECONDS):
+        return LongCall(prompt, events, seconds, *args, loop=loop, **settings)
+    return Call(prompt, events, seconds, *args, **settings)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedLong:
+    """A checked call of sounds that are made in windows.
+
+    Attributes:
+        call: the checked arguments.
+        notes: lines on texts that are cut or cannot be read.
+    """
+
+    call: LongCall
+    notes: list[str]
+
+
+def prepare_long(
+    call: LongCall, config: ReleaseConfig, tokenizer: Tokenizer, curves: Sequence[str] = ()
+) -> PreparedLong:
+    """Checks a call against a release and notes what is lost of its texts; see `requests.prepare`.
+
+    Raises:
+        ValueError: the release cannot do what is requested.
+    """
+    requests.check_release(call, config, curves)
+    lines: list[str] = []
+    tokenizer.encode(call.prompts, MAX_TEXT_TOKENS, log=lines.append)
+    texts = dict.fromkeys(event.text for timeline in call.timelines for event in timeline.events)
+    tokenizer.encode(list(texts), MAX_EVENT_TOKENS, log=lines.append)
+    return PreparedLong(call, list(dict.fromkeys(lines)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -584,12 +638,3 @@ def check_edit(old: Timeline, new: Timeline, editable_s: float) -> None:
             f'the edit {verb} {text!r} at {onset:g} to {offset:g} s, which is already made; edit '
             f'what comes from {editable_s:g} s on'
         )
-
-
-def notes_of(tokenizer: Tokenizer, prompts: Sequence[str], timelines: Sequence[Timeline]) -> list:
-    """Lines on texts that are cut or cannot be read."""
-    lines: list[str] = []
-    tokenizer.encode(list(prompts), MAX_TEXT_TOKENS, log=lines.append)
-    texts = dict.fromkeys(e.text for timeline in timelines for e in timeline.events)
-    tokenizer.encode(list(texts), MAX_EVENT_TOKENS, log=lines.append)
-    return list(dict.fromkeys(lines))

@@ -17,6 +17,7 @@ from realaudio_jax.generator import Generator, load
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig
 from realaudio_jax.program import CAPACITIES, Bucket, Diagnostics
 from realaudio_jax.release_config import ReleaseConfig
+from realaudio_jax.stream import LongCall
 from realaudio_jax.timeline import Event, Timeline
 
 SHORT = dict(seconds=0.5, steps=2)  # the shortest sound: one program for most of these tests
@@ -225,8 +226,11 @@ def test_a_call_is_prepared_without_being_run(generator, dog, monkeypatch):
     assert compiled == [prepared.bucket] and prepared.bucket in generator.programs
     generator.prepare(['dog', 'rain'], 'bark@0.1-0.3', seconds=7.0, steps=1, model='teacher')
     assert (compiled[1].batch, compiled[1].length, compiled[1].student) == (2, 250, False)
-    with pytest.raises(ValueError, match='seconds is 40'):
-        generator.prepare(seconds=40.0)
+    with pytest.raises(ValueError, match='seconds is 90000'):
+        generator.prepare(seconds=90_000.0)
+    assert isinstance(generator.prepare('rain', None, 40.0).call, LongCall)
+    assert isinstance(generator.prepare('rain', loop=True).call, LongCall)
+    assert len(compiled) == 2
     monkeypatch.undo()
     np.testing.assert_array_equal(generator.run(prepared).pcm, dog.pcm)
     assert len(generator.programs) == count

@@ -189,8 +189,13 @@ def test_more_than_a_window_goes_through_windows(generator, monkeypatch):
 
     monkeypatch.setattr('realaudio_jax.generator.make_sound', made)
     events = [('dog', float(i), i + 0.5) for i in range(40)]
-    sounds = generator.generate(['rain', 'wind'], events, seconds=300.0, seed=5)
+    given = (['rain', 'wind'], events, 300.0)
+    sounds = generator.generate(*given, seed=5)
     assert calls == [('rain', 5, 40, 300.0), ('wind', 6, 40, 300.0)] and sounds[1].seed == 6
+    prepared = generator.prepare(*given, seed=5)
+    assert len(calls) == 2  # nothing is made
+    again = generator.run(prepared)
+    assert calls[2:] == calls[:2] and [sound.seed for sound in again] == [5, 6]
 
 
 def test_the_part_of_a_timeline_in_a_window():

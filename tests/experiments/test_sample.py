@@ -80,14 +80,14 @@ def test_variations_have_consecutive_seeds_and_names(sample):
 
 def test_long_sounds_and_loops_are_made_in_windows(sample, generator, monkeypatch):
     short = generator.generate('rain', seconds=0.5, steps=1)
-    asked = []
-    monkeypatch.setattr(type(generator), 'generate', lambda _, **a: asked.append(a) or short)
+    calls = []
+    monkeypatch.setattr(type(generator), 'run', lambda _, p: calls.append(p.call) or short)
     for values in (
         dict(seconds=12.0, events='dog bark@11-11.5', out='a.wav'),
         dict(seconds=10.0, loop=True, out='b.wav'),
     ):
         assert sample(**values)[0] == 0
-    assert [(a['seconds'], a['loop']) for a in asked] == [(12.0, False), (10.0, True)]
+    assert [(call.seconds, call.loop) for call in calls] == [(12.0, False), (10.0, True)]
     assert len(glob.glob('*.wav')) == 2
 
 
