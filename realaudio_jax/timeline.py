@@ -123,7 +123,10 @@ class Timeline:
             raise ValueError('curves are given twice: keep those in events or the others')
         _check_count(entries, max_events)
         events = tuple(_checked(i, entry, seconds) for i, entry in enumerate(entries, 1))
-        loudness = _curve(loudness_db if curve is None else curve, seconds)
+        loudness = loudness_db if curve is None else curve
+        if loudness is not None:
+            limits = MIN_LOUDNESS_DB, MAX_LOUDNESS_DB
+            loudness = _curve('loudness_db', loudness, seconds, limits, 'dB')
         return cls(events, loudness, _curves(further or curves, seconds))
 
     def to_string(self) -> str:
@@ -353,37 +356,6 @@ def _text_of(entry: Any) -> Any:
     return entry[0] if isinstance(entry, (tuple, list)) and entry else entry
 
 
-def _curve(values: Any, seconds: float) -> np.ndarray | None:
-    """A loudness curve as float32 [L], checked."""
-    if values is None:
-        return None
-    frames = round(seconds * LATENT_RATE)
-    if hasattr(values, 'dtype'):
-        values = np.asarray(values)
-        shape, numeric = list(values.shape), values.dtype.kind in 'iuf'
-    else:  # not through NumPy, which reads text as numbers
-        sized = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
-        shape = [len(values)] if sized else None
-        numeric = sized and (
-            shape != [frames]
-            or all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values)
-        )
-    if not numeric:
-        raise ValueError(f'loudness_db must hold numbers: give {frames} values in dB')
-    if shape != [frames]:
-        raise ValueError(
-            f'loudness_db has shape {shape}: a clip of {seconds:g} s needs '
-            f'{frames} values, {LATENT_RATE} per second'
-        )
-    for index, value in enumerate(values):
-        if not MIN_LOUDNESS_DB <= value <= MAX_LOUDNESS_DB:
-            raise ValueError(
-                f'loudness_db is {_shown(value)} at frame {index}: '
-                f'keep it from {MIN_LOUDNESS_DB:g} to {MAX_LOUDNESS_DB:g} dB'
-            )
-    return np.asarray(values, np.float32)
-
-
 def _curves(given: Any, seconds: float) -> dict[str, np.ndarray]:
     """Further curves by name as float32 [L] in Hz, NaN where none is wanted, checked."""
     if given is None:
@@ -393,31 +365,50 @@ def _curves(given: Any, seconds: float) -> dict[str, np.ndarray]:
             f'curves are of type {type(given).__name__}: give names ({", ".join(CURVES)}) and '
             'values'
         )
-    frames, checked = round(seconds * LATENT_RATE), {}
-    for name, values in given.items():
+    for name in given:
         if name not in CURVES:
             raise ValueError(f'there is no curve {_shown(name)}: give {", ".join(CURVES)}')
-        low, high = CURVES[name]
-        if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, (str, bytes)):
-            raise ValueError(f'{name} must hold numbers: give {frames} values in Hz')
-        if len(values) != frames:
+    return {
+        name: _curve(name, values, seconds, CURVES[name], 'Hz', may_be_free=True)
+        for name, values in given.items()
+    }
+
+
+def _curve(
+    name: str,
+    values: Any,
+    seconds: float,
+    limits: tuple[float, float],
+    unit: str,
+    may_be_free: bool = False,
+) -> np.ndarray:
+    """A curve as float32 [L], checked; where frames may be free, None and NaN become NaN."""
+    frames, (low, high) = round(seconds * LATENT_RATE), limits
+    if hasattr(values, 'dtype'):
+        values = np.asarray(values)
+        shape = list(values.shape)
+    elif isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
+        shape = [len(values)]  # not through NumPy, which reads text as numbers
+    else:
+        raise ValueError(f'{name} must hold numbers: give {frames} values in {unit}')
+    if shape != [frames]:
+        raise ValueError(
+            f'{name} has shape {shape}: a clip of {seconds:g} s needs {frames} values, '
+            f'{LATENT_RATE} per second'
+        )
+    curve = np.full(frames, np.nan, np.float32)
+    for index, value in enumerate(values):
+        if value is None and may_be_free:
+            continue
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not is_number or not (low <= value <= high or (may_be_free and value != value)):
+            free = ', or None where it is free' if may_be_free else ''
             raise ValueError(
-                f'{name} has {len(values)} values: a clip of {seconds:g} s needs {frames}, '
-                f'{LATENT_RATE} per second'
+                f'{name} is {_shown(value)} at frame {index}: keep it from {low:g} to {high:g} '
+                f'{unit}{free}'
             )
-        curve = np.full(frames, np.nan, np.float32)
-        for index, value in enumerate(values):
-            if value is None:
-                continue
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not number or not (low <= value <= high or value != value):
-                raise ValueError(
-                    f'{name} is {_shown(value)} at frame {index}: keep it from {low:g} to '
-                    f'{high:g} Hz, or None where it is free'
-                )
-            curve[index] = value
-        checked[name] = curve
-    return checked
+        curve[index] = value
+    return curve
 
 
 def _name(index: int, text: Any) -> str:
