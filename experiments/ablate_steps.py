@@ -14,7 +14,7 @@ from experiments.common import run
 from realaudio_jax.generator import load
 from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.embedders.registry import load_evaluators
-from realaudio_jax.metrics.evaluation.generate import SamplerConfig, equal_evaluations
+from realaudio_jax.metrics.evaluation.generate import SamplerConfig, SamplerSet
 from realaudio_jax.metrics.evaluation.release import evaluate_release
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.rows import (
@@ -64,13 +64,11 @@ def ablate(
     """Measures every step count; writes results.json, results.md, steps.csv and steps.png."""
     generator = load(release)
     tower, embedders = load_evaluators(generator.folder, embedder_weights)
-    samplers = [SamplerConfig('student', steps) for steps in student_steps]
-    samplers += [SamplerConfig('teacher', steps) for steps in teacher_steps]
+    compared = SamplerSet.of_steps(student_steps, teacher_steps)
+    samplers, pairs = compared.samplers, compared.equal_pairs
     reference = SamplerConfig('teacher', max(teacher_steps))
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
     enough = count >= ENOUGH_CLIPS[FRECHET_DISTANCE]
-    students = [sampler for sampler in samplers if sampler.model == 'student']
-    pairs = [pair for pair in equal_evaluations(students) if pair[1] in samplers]
     with Progress(count * (len(samplers) + 2) + len(pairs), 'steps') as progress:
         rows = evaluate_release(
             generator,

@@ -22,7 +22,7 @@ from realaudio_jax.metrics.benchmarking import latency_rows
 from realaudio_jax.metrics.distances import DISTANCES, compare_folders, sound_files
 from realaudio_jax.metrics.embedders.registry import NAMES, load_embedders, load_evaluators
 from realaudio_jax.metrics.evaluation.adherence import class_rows, loudness_rows
-from realaudio_jax.metrics.evaluation.generate import REFERENCE, SamplerConfig, equal_evaluations
+from realaudio_jax.metrics.evaluation.generate import REFERENCE, SamplerConfig, SamplerSet
 from realaudio_jax.metrics.evaluation.release import evaluate_release
 from realaudio_jax.metrics.evaluation.run import finish_run
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
@@ -104,10 +104,8 @@ def evaluate_held_out(
         kept = pathlib.Path(workdir) / 'embeddings'
         probe = probe_of_recordings(recordings, embedders[0], kept)
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
-    samplers = [SamplerConfig('student', n) for n in steps]
-    equal = equal_evaluations(samplers)
-    teachers = [teacher for _, teacher in equal] + [SamplerConfig('teacher', 4), REFERENCE]
-    samplers += list(dict.fromkeys(teachers))
+    compared = SamplerSet.with_equal_teachers(steps, [SamplerConfig('teacher', 4), REFERENCE])
+    samplers, equal = compared.samplers, compared.equal_pairs
     curved = scenes[:loudness_scenes]
     total = count * (len(samplers) + 2) + len(samplers) * len(curved)
     total += len(samplers) * probe_clips * (len(probe.classes) if probe else 0)

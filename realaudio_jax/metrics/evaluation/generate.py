@@ -78,6 +78,45 @@ def equal_evaluations(
     ]
 
 
+@dataclasses.dataclass(frozen=True)
+class SamplerSet:
+    """The sampler configs that an evaluation compares.
+
+    Attributes:
+        students, teachers: in the order of its table.
+    """
+
+    students: tuple[SamplerConfig, ...]
+    teachers: tuple[SamplerConfig, ...]
+
+    @classmethod
+    def of_steps(cls, students: Sequence[int], teachers: Sequence[int]) -> 'SamplerSet':
+        """The student and the teacher at counts of steps."""
+        return cls(
+            tuple(SamplerConfig('student', steps) for steps in students),
+            tuple(SamplerConfig('teacher', steps) for steps in teachers),
+        )
+
+    @classmethod
+    def with_equal_teachers(
+        cls, steps: Sequence[int], further: Sequence[SamplerConfig]
+    ) -> 'SamplerSet':
+        """The student at counts of steps, teachers of as many evaluations, and further teachers."""
+        students = cls.of_steps(steps, []).students
+        equal = [teacher for _, teacher in equal_evaluations(students)]
+        return cls(students, tuple(dict.fromkeys([*equal, *further])))
+
+    @property
+    def samplers(self) -> list[SamplerConfig]:
+        """All of them, students first."""
+        return [*self.students, *self.teachers]
+
+    @property
+    def equal_pairs(self) -> list[tuple[SamplerConfig, SamplerConfig]]:
+        """Student and teacher of as many evaluations, where both are there."""
+        return [pair for pair in equal_evaluations(self.students) if pair[1] in self.teachers]
+
+
 def bucket_of(
     sampler: SamplerConfig, seconds: float, batch: int, capacity: Capacity = CAPACITIES[-1]
 ) -> Bucket:

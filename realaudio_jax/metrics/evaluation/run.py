@@ -23,7 +23,7 @@ from realaudio_jax.metrics.evaluation.generate import (
     REFERENCE,
     GeneratedBatch,
     SamplerConfig,
-    equal_evaluations,
+    SamplerSet,
 )
 from realaudio_jax.metrics.evaluation.pretrained import evaluate_pretrained_run
 from realaudio_jax.metrics.evaluation.release import evaluate_release
@@ -110,10 +110,8 @@ def evaluate_run(
     generator = Generator(release)
     tower, embedders = load_evaluators(release, embedder_weights)
     scenes, others = held_out_scenes(recordings, config['eval_scenes'], seconds, seed)
-    students = [SamplerConfig('student', steps) for steps in config['student_steps']]
-    equal = equal_evaluations(students)
-    teachers = [teacher for _, teacher in equal] + [REFERENCE]
-    few = min(students, key=lambda sampler: abs(sampler.steps - 4))
+    compared = SamplerSet.with_equal_teachers(config['student_steps'], [REFERENCE])
+    few = min(compared.students, key=lambda sampler: abs(sampler.steps - 4))
     distances = ['kad']
     if len(scenes) >= ENOUGH_CLIPS[FRECHET_DISTANCE]:
         distances.append('fad')
@@ -122,9 +120,9 @@ def evaluate_run(
     def keep(sampler: SamplerConfig, made: GeneratedBatch) -> None:
         shown[sampler] = made.sounds[: config['report_prompts']]
 
-    comparisons = [*equal, (few, REFERENCE)]
+    comparisons = [*compared.equal_pairs, (few, REFERENCE)]
     timed = (few, REFERENCE)
-    sounds = len(scenes) * (len(students) + len(teachers) + 2)
+    sounds = len(scenes) * (len(compared.samplers) + 2)
     print_to_stderr(
         f'evaluation: {len(scenes)} held-out scenes, then differences, times of one sound and the '
         'report; programs are compiled on the way'
@@ -134,7 +132,7 @@ def evaluate_run(
         rows = evaluate_release(
             generator,
             scenes,
-            [*students, *teachers],
+            compared.samplers,
             tower,
             embedders,
             others,
@@ -158,7 +156,7 @@ def evaluate_run(
         write_results(workdir, rows, 'Steps against quality')
         summary = summarise(rows)
         record_seconds(workdir, 'evaluation', time.monotonic() - begin)
-        order = [REFERENCE, *students]
+        order = [REFERENCE, *compared.students]
         _write_page(workdir, run, config, summary, scenes, {s: shown[s] for s in order}, few)
         say('report', 1, 1)
     return summary

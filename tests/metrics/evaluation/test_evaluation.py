@@ -18,7 +18,7 @@ from realaudio_jax.metrics.evaluation.adherence import (
 )
 from realaudio_jax.metrics.evaluation.generate import (
     SamplerConfig,
-    equal_evaluations,
+    SamplerSet,
     generate_scenes,
     one_duration,
 )
@@ -95,9 +95,18 @@ def test_a_distance_from_few_clips_says_so(rows):
 
 
 def test_a_teacher_of_as_many_evaluations_has_half_the_steps():
-    pairs = equal_evaluations([SamplerConfig('student', steps) for steps in (1, 2, 4, 8)])
-    assert [(a.steps, b.steps) for a, b in pairs] == [(4, 2), (8, 4)]
-    assert all(a.nfe == b.nfe and b.model == 'teacher' for a, b in pairs)
+    compared = SamplerSet.with_equal_teachers([1, 2, 4, 8], [SamplerConfig('teacher', 4)])
+    assert [sampler.steps for sampler in compared.samplers] == [1, 2, 4, 8, 2, 4]  # 4 once
+    assert [(a.steps, b.steps) for a, b in compared.equal_pairs] == [(4, 2), (8, 4)]
+    assert all(a.nfe == b.nfe and b.model == 'teacher' for a, b in compared.equal_pairs)
+    given = SamplerSet.of_steps([8, 1], [50, 4])
+    assert [(s.model, s.steps) for s in given.samplers] == [
+        ('student', 8),
+        ('student', 1),
+        ('teacher', 50),
+        ('teacher', 4),
+    ]
+    assert given.equal_pairs == [(SamplerConfig('student', 8), SamplerConfig('teacher', 4))]
 
 
 def test_samples_of_one_prompt_differ(rows):
