@@ -26,7 +26,7 @@ from typing import Any
 from realaudio_jax import requests
 from realaudio_jax.generator import Generator, Sound
 from realaudio_jax.io import printable
-from realaudio_jax.program import CAPACITIES, Bucket
+from realaudio_jax.program_io import CAPACITIES, Bucket
 from realaudio_jax.requests import Call, Prepared
 
 # What a request may hold: one sound of up to 10 s, so no batches and no loops.

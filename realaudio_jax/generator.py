@@ -19,21 +19,15 @@ from jax.sharding import Mesh
 from realaudio_jax import requests, watermark
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.cache import enable_compilation_cache
+from realaudio_jax.finishing import SILENT_LUFS
 from realaudio_jax.io import write_audio
 from realaudio_jax.longform import Schedule
 from realaudio_jax.mesh import make_mesh, param_sharding
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser, latent_frames
-from realaudio_jax.program import (
-    CAPACITIES,
-    MOMENTS,
-    SILENT_LUFS,
-    Capacity,
-    Networks,
-    ProgramCache,
-    Request,
-)
+from realaudio_jax.program import MOMENTS, Networks, ProgramCache
+from realaudio_jax.program_io import CAPACITIES, Capacity, Request
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.release import (
     AUTOENCODER_NAME,

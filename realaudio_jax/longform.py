@@ -26,25 +26,20 @@ import jax.numpy as jnp
 
 from realaudio_jax import audio as audio_lib
 from realaudio_jax import watermark
-from realaudio_jax.models.autoencoder import samples_per_latent
-from realaudio_jax.models.synthesis import Phases, no_phases
-from realaudio_jax.program import (
+from realaudio_jax.finishing import (
     BACKGROUND_FRAMES,
     BACKGROUND_S,
     FADE_IN_S,
     GAIN_FRAME_RATE,
     SILENT_LUFS,
-    WATERMARK,
-    Bucket,
-    Networks,
-    Request,
     block_powers,
-    condition,
     event_gains,
     gain_above,
-    sample_latents,
-    start_noise,
 )
+from realaudio_jax.models.autoencoder import samples_per_latent
+from realaudio_jax.models.synthesis import Phases, no_phases
+from realaudio_jax.program import WATERMARK, Networks, condition, sample_latents, start_noise
+from realaudio_jax.program_io import Bucket, Request
 from realaudio_jax.random import random_key
 from realaudio_jax.typing import LATENT_RATE, Array, Bool, Float, Int, Int16, Leaf, PyTree
 
@@ -294,7 +289,7 @@ def follow_background(
     carry: Carry,
     block: int,
 ) -> tuple[Float[Array, 'B N'], tuple[Float[Array, 'B'], Float[Array, 'B']]]:
-    """`program.apply_gains` from what has been heard so far: a factor for each 10 ms.
+    """`finishing.apply_gains` from what has been heard so far: a factor for each 10 ms.
 
     The background is the mean level of the last 5 s that were away from events.
 

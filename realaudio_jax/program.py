@@ -14,17 +14,15 @@ import functools
 import os
 from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from realaudio_jax import audio as audio_lib
 from realaudio_jax import noise, samplers, watermark
 from realaudio_jax.cache import damaged_programs_removed
-from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
+from realaudio_jax.finishing import finish
+from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import (
     PATH,
     Conditioning,
@@ -33,176 +31,29 @@ from realaudio_jax.models.denoiser import (
     frame_mask,
 )
 from realaudio_jax.models.text_encoder import TextEncoder, sentence_embedding
+from realaudio_jax.program_io import (
+    Bucket,
+    Diagnostics,
+    InitAudio,
+    Request,
+    describe,
+    request_shapes,
+)
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
-    LATENT_RATE,
-    MAX_EVENT_TOKENS,
-    MAX_EVENTS,
-    MAX_TEXT_TOKENS,
     Any,
     Array,
     Float,
     Int,
     Int16,
     Key,
-    Leaf,
     PyTree,
 )
 
 WATERMARK = 'watermark'  # of the parameters, see `watermark.tape`
 MOMENTS = 'student_moments'  # of the parameters, see `calibration.match_moments`
-SILENT_LUFS = -60.0  # loudness, before it is changed, below which a sound counts as silent
 MAX_PROGRAMS = 8  # kept by a `ProgramCache`; an executable for 10 s holds some 70 MiB
-FADE_IN_S = 0.001
-FADE_OUT_S = 0.02  # where no event lasts to the end
-SHORT_FADE_OUT_S = 0.003  # where one does: just enough for an end without a click
-GAIN_FRAME_RATE = 100  # Hz, of the levels by which gains are applied
-_GAIN_REACH_S = (0.1, 0.4)  # from an event: its gain holds, and from there fades to none
-BACKGROUND_S = 0.2  # what is further from every event counts as background,
-BACKGROUND_FRAMES = 30  # if there is so much of it
-# A student's steps were trained as they are; ping-pong gives it fresh noise between them.
-SAMPLERS = {'student': ('ddim', 'ping_pong'), 'teacher': ('ddim', 'dpm_solver_pp_2m')}
-
-
-@flax.struct.dataclass
-class Request:
-    """What to generate, as arrays; every leaf starts with the batch axis.
-
-    Attributes:
-        token_ids, token_mask: of the prompt.
-        event_ids, event_token_mask: of each event's text.
-        onset_s, offset_s, gain_db, event_mask: the timeline, see `timeline.Timeline.arrays`.
-        loudness_db, loudness_mask: requested level per latent frame (dBFS), and whether it is
-            requested.
-        curves, curve_mask: see `Conditioning`; None where the denoiser has none.
-        seconds: duration; frames beyond it are padding.
-        seed: of each item; the same seed gives the same sound at any batch size and position,
-            within one step of 16 bits: products are summed in another order.
-        guidance_scale: 1 and above.
-        strength: noise level to start from, in (0, 1]; below 1 the sound is a variation of init
-            audio.
-        target_lufs: integrated loudness of the result (ITU-R BS.1770); NaN leaves its level.
-        negative_ids, negative_mask: tokens of the text that a teacher's guidance leads away from;
-            None where the bucket has none.
-    """
-
-    token_ids: Leaf['B T']
-    token_mask: Leaf['B T']
-    event_ids: Leaf['B E U']
-    event_token_mask: Leaf['B E U']
-    onset_s: Leaf['B E']
-    offset_s: Leaf['B E']
-    gain_db: Leaf['B E']
-    event_mask: Leaf['B E']
-    loudness_db: Leaf['B L']
-    loudness_mask: Leaf['B']
-    seconds: Leaf['B']
-    seed: Leaf['B']
-    guidance_scale: Leaf['B']
-    strength: Leaf['B']
-    target_lufs: Leaf['B']
-    curves: Leaf['B L K'] = None
-    curve_mask: Leaf['B L K'] = None
-    negative_ids: Leaf['B T'] = None
-    negative_mask: Leaf['B T'] = None
-
-
-@flax.struct.dataclass
-class InitAudio:
-    """Init audio: a sound to vary, or to keep parts of.
-
-    Attributes:
-        audio: samples at the rate of the bucket.
-        keep: 1 for samples that stay, 0 for those that are made anew, between them where one fades
-            into the other; see `requests.keep_weights`.
-    """
-
-    audio: Leaf['B S 2']
-    keep: Leaf['B S']
-
-
-@flax.struct.dataclass
-class Diagnostics:
-    """Diagnostics of a result, measured inside the program.
-
-    Attributes:
-        finite: every sample is a number.
-        peak: 0 to 1, after the limiter.
-        lufs: integrated loudness before it was changed and limited; -70 for silence.
-        silent: below `SILENT_LUFS`, and not because all events have negative gains; the level is
-            then left as it is.
-        marked: it carries a watermark.
-    """
-
-    finite: Leaf['B']
-    peak: Leaf['B']
-    lufs: Leaf['B']
-    silent: Leaf['B']
-    marked: Leaf['B'] = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Capacity:
-    """Padded capacity of a program: all of it passes through the text encoder, used or not.
-
-    Attributes:
-            events: events of a timeline.
-            event_tokens: tokens of the text of one event.
-            text_tokens: tokens of a prompt.
-    """
-
-    events: int
-    event_tokens: int
-    text_tokens: int
-
-    @classmethod
-    def of(cls, request: Request) -> 'Capacity':
-        """The capacity of a request's arrays."""
-        return cls(*request.event_ids.shape[1:], request.token_ids.shape[1])
-
-
-# Those that programs have: half the capacity is half the time of the text encoder.
-CAPACITIES = (
-    Capacity(2, 8, 16),
-    Capacity(4, 8, 32),
-    Capacity(MAX_EVENTS, MAX_EVENT_TOKENS, MAX_TEXT_TOKENS),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Bucket:
-    """The static shape of a program.
-
-    Attributes:
-        batch: sounds per call.
-        length: latent frames, even.
-        steps: sampling steps.
-        sample_rate: Hz.
-        student: one evaluation a step, guidance inside; otherwise the teacher, guided, two.
-        init: whether the program takes init audio.
-        sampler: one of `SAMPLERS` of the model.
-        capacity: of prompt and timeline, one of `CAPACITIES`.
-        negative: whether a teacher is guided away from a negative prompt.
-    """
-
-    batch: int
-    length: int
-    steps: int
-    sample_rate: int
-    student: bool = True
-    init: bool = False
-    sampler: str = 'ddim'
-    capacity: Capacity = CAPACITIES[-1]
-    negative: bool = False
-
-    def __post_init__(self):
-        model = 'student' if self.student else 'teacher'
-        if self.sampler not in SAMPLERS[model]:
-            raise ValueError(
-                f'the {model} is not sampled with {self.sampler!r}; choose '
-                f'{" or ".join(SAMPLERS[model])}'
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +108,7 @@ def condition(
     """Encodes prompt and event texts, and joins them with the timeline.
 
     The network is conditioned on the gains of overlapping events relative to their mean;
-    `apply_gains` applies the gains themselves.
+    `finishing.apply_gains` applies the gains themselves.
     """
     encoder, weights = networks.text_encoder, {'params': params['text_encoder']}
     batch, events, tokens = request.event_ids.shape
@@ -386,109 +237,6 @@ def overlap_gains(request: Request) -> Float[Array, 'B E']:
     return request.gain_db * request.event_mask - mean / jnp.maximum(overlap.sum(-1), 1.0)
 
 
-def apply_gains(
-    audio: Float[Array, 'B S 2'], request: Request, sample_rate: int
-) -> Float[Array, 'B S 2']:
-    """Applies the gains of events to the audio: scales what stands above the background.
-
-    The network hardly follows a gain (-12 dB gives -3), so it generates the usual level, and the
-    level of each 10 ms is changed afterwards: with P its power, B the background's and G
-    the gain, from P to B + G^2 (P - B). B is the mean level of what is far from all events; where
-    there is none, all of the sound is the events'. Events that overlap share their mean gain.
-
-    Args:
-        audio: samples.
-        request: its timeline counts.
-        sample_rate: Hz.
-    """
-    block = sample_rate // GAIN_FRAME_RATE
-    power = block_powers(audio, block)
-    gain_db, nearest = event_gains(request, power.shape[1])
-    time = (jnp.arange(power.shape[1], dtype=jnp.float32) + 0.5) / GAIN_FRAME_RATE
-    inside = time[None] < request.seconds[:, None]
-    outside = ((nearest > BACKGROUND_S) & inside).astype(power.dtype)
-    frames = jnp.sum(outside, axis=-1)
-    level = jnp.sum(outside * jnp.log(power + 1e-12), axis=-1) / jnp.maximum(frames, 1.0)
-    background = jnp.where(frames >= BACKGROUND_FRAMES, jnp.exp(level), 0.0)[:, None]
-    gain = gain_above(background, power, gain_db)
-    return audio * audio_lib.join_blocks(gain, block)[:, : audio.shape[1], None]
-
-
-def block_powers(audio: Float[Array, 'B S 2'], block: int) -> Float[Array, 'B N']:
-    """Mean power of both channels in each block of samples; silence follows the last."""
-    count = -(-audio.shape[1] // block)
-    power = jnp.sum(jnp.square(audio), axis=-1)
-    power = jnp.pad(power, [(0, 0), (0, count * block - audio.shape[1])])
-    return jnp.mean(power.reshape(len(audio), count, block), axis=-1)
-
-
-def event_gains(request: Request, blocks: int) -> tuple[Float[Array, 'B N'], Float[Array, 'B N']]:
-    """Gain of the nearest event in dB, and the distance to it in seconds, for each 10 ms."""
-    time = ((jnp.arange(blocks, dtype=jnp.float32) + 0.5) / GAIN_FRAME_RATE)[None, :, None]
-    onset, offset, mask = (
-        x[:, None] for x in (request.onset_s, request.offset_s, request.event_mask)
-    )
-    away = jnp.maximum(jnp.maximum(onset - time, time - offset), 0.0)  # [B N E]
-    away = jnp.where(mask, away, 1e3)
-    nearest = jnp.min(away, axis=-1)
-    counts = (mask & (away <= nearest[..., None])).astype(time.dtype)
-    gain_db = jnp.sum(counts * request.gain_db[:, None], -1) / jnp.maximum(counts.sum(-1), 1.0)
-    near, far = _GAIN_REACH_S
-    return gain_db * jnp.clip((far - nearest) / (far - near), 0.0, 1.0), nearest
-
-
-def gain_above(
-    background: Float[Array, 'B #N'], power: Float[Array, 'B N'], gain_db: Float[Array, 'B N']
-) -> Float[Array, 'B N']:
-    """The factor of the samples that brings a power P to B + G^2 (P - B), see `apply_gains`."""
-    below = jnp.minimum(power, background)
-    wanted = below + 10 ** (gain_db / 10) * (power - below)
-    return jnp.where(gain_db == 0, 1.0, jnp.sqrt(wanted / jnp.maximum(power, 1e-20)))
-
-
-def finish(
-    audio: Float[Array, 'B S 2'],
-    request: Request,
-    sample_rate: int,
-    init: InitAudio | None = None,
-) -> tuple[Int16[Array, 'B S 2'], Diagnostics]:
-    """Post-processes decoded audio into 16-bit PCM; a sound that is not finite becomes zero.
-
-    It is cut to its duration, events get their gains, an offset is taken away, and the ends are
-    faded. What is kept of init audio is spliced in as it was. One gain brings the whole to the
-    requested loudness, and the limiter holds its peaks below -1 dB.
-
-    Args:
-        audio: decoded samples.
-        request: seconds, timeline and loudness count.
-        sample_rate: Hz.
-        init: of which parts are kept.
-    """
-    seconds = request.seconds
-    inside = jnp.arange(audio.shape[1])[None] < jnp.round(seconds * sample_rate)[:, None]
-    audio = jnp.where(inside[..., None], audio, 0.0)
-    finite = jnp.all(jnp.isfinite(audio), axis=(1, 2))
-    audio = jnp.where(finite[:, None, None], audio, 0.0)
-    audio = apply_gains(audio, request, sample_rate)
-    audio = audio_lib.remove_offset(audio, inside.astype(audio.dtype), sample_rate)
-    last = jnp.max(jnp.where(request.event_mask, request.offset_s, 0.0), axis=1)
-    fade = jnp.where(last > seconds - FADE_OUT_S, SHORT_FADE_OUT_S, FADE_OUT_S)
-    audio = audio_lib.fade_ends(audio, seconds, sample_rate, FADE_IN_S, fade)
-    if init is not None:
-        keep = (init.keep * inside)[..., None]
-        audio = keep * init.audio + (1.0 - keep) * audio
-
-    lufs = audio_lib.loudness_lufs(audio, sample_rate, seconds)
-    loudest = jnp.max(jnp.where(request.event_mask, request.gain_db, -jnp.inf), axis=1)
-    loudest = jnp.where(jnp.any(request.event_mask, axis=1), jnp.minimum(loudest, 0.0), 0.0)
-    silent = lufs - loudest < SILENT_LUFS
-    change = jnp.where(jnp.isnan(request.target_lufs) | silent, 0.0, request.target_lufs - lufs)
-    audio = audio_lib.limit(audio * (10 ** (change / 20))[:, None, None], sample_rate)
-    pcm = audio_lib.to_pcm16(audio)
-    peak = jnp.max(jnp.abs(audio_lib.from_pcm16(pcm)), axis=(1, 2))
-    return pcm, Diagnostics(finite=finite, peak=peak, lufs=lufs, silent=silent)
-
-
 def generate(
     params: PyTree,
     request: Request,
@@ -549,55 +297,6 @@ def decode_marked(
         latents += watermark.stretch(tape['latents'], first, length)
     decode = functools.partial(networks.autoencoder.apply, method='decode')
     return decode(params['autoencoder'], latents, sample_rate, mask, texture)
-
-
-def request_shapes(bucket: Bucket, curves: int = 0) -> tuple[Request, InitAudio | None]:
-    """The shapes a bucket's program takes: (request, init audio or None).
-
-    Args:
-        bucket: see `Bucket`.
-        curves: K, that the denoiser has besides loudness.
-    """
-    b, length, capacity = bucket.batch, bucket.length, bucket.capacity
-    e = capacity.events
-
-    def of(dtype, *shape):
-        return jax.ShapeDtypeStruct((b, *shape), dtype)
-
-    request = Request(
-        token_ids=of(np.int32, capacity.text_tokens),
-        token_mask=of(np.bool_, capacity.text_tokens),
-        event_ids=of(np.int32, e, capacity.event_tokens),
-        event_token_mask=of(np.bool_, e, capacity.event_tokens),
-        onset_s=of(np.float32, e),
-        offset_s=of(np.float32, e),
-        gain_db=of(np.float32, e),
-        event_mask=of(np.bool_, e),
-        loudness_db=of(np.float32, length),
-        loudness_mask=of(np.bool_),
-        seconds=of(np.float32),
-        seed=of(np.int32),
-        guidance_scale=of(np.float32),
-        strength=of(np.float32),
-        target_lufs=of(np.float32),
-        curves=of(np.float32, length, curves) if curves else None,
-        curve_mask=of(np.bool_, length, curves) if curves else None,
-        negative_ids=of(np.int32, capacity.text_tokens) if bucket.negative else None,
-        negative_mask=of(np.bool_, capacity.text_tokens) if bucket.negative else None,
-    )
-    samples = length * samples_per_latent(bucket.sample_rate)
-    init = InitAudio(audio=of(np.float32, samples, 2), keep=of(np.float32, samples))
-    return request, init if bucket.init else None
-
-
-def describe(bucket: Bucket) -> str:
-    """A bucket in words, for a log line."""
-    seconds = bucket.length // LATENT_RATE
-    return (
-        f'{"a sound" if bucket.batch == 1 else f"{bucket.batch} sounds"} of up to {seconds} s at '
-        f'{bucket.sample_rate} Hz, {"student" if bucket.student else "teacher"}, '
-        f'{bucket.steps} steps of {bucket.sampler}{", from init audio" if bucket.init else ""}'
-    )
 
 
 class ProgramCache:

@@ -20,7 +20,7 @@ from realaudio_jax.io import printable
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames, octaves
 from realaudio_jax.models.text_encoder import Tokenizer
-from realaudio_jax.program import CAPACITIES, Bucket, Capacity, InitAudio, Request
+from realaudio_jax.program_io import CAPACITIES, Bucket, Capacity, InitAudio, Request
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import (

@@ -42,7 +42,7 @@ from realaudio_jax.batching import (
 )
 from realaudio_jax.generator import Generator, Sound
 from realaudio_jax.io import encode_audio, printable
-from realaudio_jax.program import describe
+from realaudio_jax.program_io import describe
 from realaudio_jax.requests import Prepared
 from realaudio_jax.sound_files import read_audio
 

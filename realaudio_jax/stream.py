@@ -22,19 +22,13 @@ import numpy as np
 
 from realaudio_jax import longform, requests
 from realaudio_jax.audio import from_pcm16, gated_loudness, to_pcm16
+from realaudio_jax.finishing import FADE_OUT_S, SHORT_FADE_OUT_S, SILENT_LUFS
 from realaudio_jax.longform import AHEAD, BEFORE, GRID, SETTLE, Place, Schedule
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames
 from realaudio_jax.models.text_encoder import Tokenizer
-from realaudio_jax.program import (
-    CAPACITIES,
-    FADE_OUT_S,
-    SHORT_FADE_OUT_S,
-    SILENT_LUFS,
-    Bucket,
-    ProgramCache,
-    Request,
-)
+from realaudio_jax.program import ProgramCache
+from realaudio_jax.program_io import CAPACITIES, Bucket, Request
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.requests import Call

@@ -35,7 +35,7 @@ import numpy as np
 
 from realaudio_jax.typing import LATENT_RATE, MAX_EVENTS
 
-MIN_GAIN_DB, MAX_GAIN_DB = -24.0, 6.0  # what `program.apply_gains` and the limiter carry out
+MIN_GAIN_DB, MAX_GAIN_DB = -24.0, 6.0  # what `finishing.apply_gains` and the limiter carry out
 MIN_LOUDNESS_DB, MAX_LOUDNESS_DB = -80.0, 0.0
 CURVES = {'brightness': (20.0, 24_000.0), 'pitch': (20.0, 8_000.0)}  # lowest and highest, Hz
 MAX_CHARACTERS = 100_000  # of a timeline as text

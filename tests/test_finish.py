@@ -7,13 +7,9 @@ import pytest
 import scipy.signal
 
 from realaudio_jax import audio as audio_lib
-from realaudio_jax.program import (
-    Bucket,
-    InitAudio,
-    finish,
-    overlap_gains,
-    request_shapes,
-)
+from realaudio_jax.finishing import finish
+from realaudio_jax.program import overlap_gains
+from realaudio_jax.program_io import Bucket, InitAudio, request_shapes
 from realaudio_jax.requests import keep_weights
 
 RATE = 48_000

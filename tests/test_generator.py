@@ -15,7 +15,7 @@ import soundfile
 from realaudio_jax import generator as generator_lib
 from realaudio_jax.generator import Generator, load
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig
-from realaudio_jax.program import CAPACITIES, Bucket, Diagnostics
+from realaudio_jax.program_io import CAPACITIES, Bucket, Diagnostics
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.stream import LongCall
 from realaudio_jax.timeline import Event, Timeline

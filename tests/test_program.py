@@ -24,18 +24,15 @@ from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
 from realaudio_jax.models.text_encoder import TextEncoder, parameter_shapes
 from realaudio_jax.noise import ddim_step, diffuse, time_grid
 from realaudio_jax.program import (
-    CAPACITIES,
     MOMENTS,
-    Bucket,
-    InitAudio,
     Networks,
     ProgramCache,
     StrengthPath,
     condition,
-    request_shapes,
     sample_latents,
     start_noise,
 )
+from realaudio_jax.program_io import CAPACITIES, Bucket, InitAudio, request_shapes
 from realaudio_jax.release import autoencoder_template, denoiser_template
 from realaudio_jax.training.sharding import replicate
 from realaudio_jax.typing import LATENT_CHANNELS

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from realaudio_jax.models.text_encoder import TOKENIZER_NAME, Tokenizer
-from realaudio_jax.program import CAPACITIES, request_shapes
+from realaudio_jax.program_io import CAPACITIES, request_shapes
 from realaudio_jax.release import RELEASES
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.requests import Call, _prompts, _spans, prepare, tokenise

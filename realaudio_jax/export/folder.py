@@ -15,12 +15,13 @@ import numpy as np
 from realaudio_jax.audio import stft_size
 from realaudio_jax.export import onnx_program
 from realaudio_jax.export.program import input_shapes, portable
+from realaudio_jax.finishing import SILENT_LUFS
 from realaudio_jax.generator import Generator
 from realaudio_jax.integrity import write_manifest
 from realaudio_jax.io import atomic_path
 from realaudio_jax.models.denoiser import latent_frames
 from realaudio_jax.models.text_encoder import TOKENIZER_NAME
-from realaudio_jax.program import CAPACITIES, SILENT_LUFS, Bucket, Capacity
+from realaudio_jax.program_io import CAPACITIES, Bucket, Capacity
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.requests import LOUDNESS_LUFS
 from realaudio_jax.typing import LATENT_CHANNELS, MIN_SECONDS, PyTree

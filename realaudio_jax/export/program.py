@@ -14,7 +14,8 @@ import numpy as np
 from realaudio_jax import audio as audio_lib
 from realaudio_jax import watermark
 from realaudio_jax.generator import Generator
-from realaudio_jax.program import Bucket, Capacity, Networks, Request, generate, start_noise
+from realaudio_jax.program import Networks, generate, start_noise
+from realaudio_jax.program_io import Bucket, Capacity, Request
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS, Float, PyTree

@@ -15,13 +15,15 @@ import numpy as np
 
 from realaudio_jax import watermark
 from realaudio_jax.data.scenes import Scene
+from realaudio_jax.finishing import finish
 from realaudio_jax.generator import Generator
 from realaudio_jax.memory import PeakMemory, peak_memory
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of
 from realaudio_jax.metrics.rows import TIME
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import frame_mask
-from realaudio_jax.program import Capacity, condition, decode_marked, finish, sample_latents
+from realaudio_jax.program import condition, decode_marked, sample_latents
+from realaudio_jax.program_io import Capacity
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array
 

@@ -14,7 +14,7 @@ from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames
-from realaudio_jax.program import CAPACITIES, Bucket, Capacity
+from realaudio_jax.program_io import CAPACITIES, Bucket, Capacity
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Float, Int16
 
@@ -28,7 +28,7 @@ class SamplerConfig:
     Attributes:
         model: 'student' or 'teacher'.
         steps: of the sampler.
-        method: 'ddim' or another `sampler` of `program.Bucket`.
+        method: 'ddim' or another `sampler` of `program_io.Bucket`.
         guidance: scale; None is the release's own.
     """
 
