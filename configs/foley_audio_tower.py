@@ -4,7 +4,8 @@
         --recordings=DIR --workdir=runs/foley_audio_tower
 
 Reproduces: `audio_tower.safetensors` in `realaudio_jax/releases/foley`. Cost and result of the
-shipped weights were not recorded. It is trained with the release, so it is no independent judge.
+shipped weights were not recorded. It is trained with the release, so it is no independent
+evaluator.
 """
 
 import ml_collections

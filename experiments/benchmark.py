@@ -12,7 +12,7 @@ baseline has random weights, which cost the same time and memory. `--torch` adds
 through diffusers (extra `reference`), eager and compiled. `--evaluations=K` measures K of the
 denoiser's evaluations where the whole sampler would take longer than --limit_s, and marks the row
 as extrapolated; text, encode and decode are always measured whole. Quality needs real weights and
---scenes. Writes benchmark.md, benchmark.png, and every figure with its settings to results.json and
+--scenes. Writes benchmark.md, benchmark.png, and every value with its settings to results.json and
 results.md.
 """
 

@@ -1,4 +1,4 @@
-"""The benchmark's rows as Markdown, JSON and a plot; figures that others report, set apart."""
+"""The benchmark's rows as Markdown, JSON and a plot; values that others report, set apart."""
 
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 PARTS = ('text', 'denoiser', 'decode', 'encode')
 NOT_MEASURED = 'not measured'
-# Figures of the table that this model is known by, as its source reports them for 10 s of sound.
+# Values of the table that this model is known by, as its source reports them for 10 s of sound.
 REPORTED = (
     ('this model', 4, 0.24, 1.82, 0.32, 6.2),
     ('AudioLDM 2', 50, 4.8, 1.75, 0.34, 11.4),
@@ -25,7 +25,7 @@ REPORTED = (
 REPORTED_NOTE = """\
 Reported elsewhere, not measured here: for 10 s of sound, by one source, whose first three rows are
 of one RTX 4090 (float16 for this model, encoding included). It names neither the FAD embedder nor
-the CLAP checkpoint nor the prompts, and no device for the last three, so these figures are not
+the CLAP checkpoint nor the prompts, and no device for the last three, so these values are not
 comparable with those above."""
 
 
@@ -69,7 +69,7 @@ def ratio_rows(rows: Sequence[dict]) -> list[dict]:
 def shown(rows: Sequence[dict]) -> list[dict]:
     """Formats rows for the Markdown table: one value a cell, with its remark.
 
-    A time that is extrapolated has a star. A figure of several embedders has their names.
+    A time that is extrapolated has a star. A value by several embedders has their names.
     """
     cells: dict[tuple, dict] = {}
     for row in rows:
@@ -91,7 +91,7 @@ def shown(rows: Sequence[dict]) -> list[dict]:
 
 
 def write_tables(rows: list[dict], workdir: pathlib.Path, seconds: float) -> str:
-    """Writes every file; returns the Markdown, figures that others report set apart."""
+    """Writes every file; returns the Markdown, values that others report set apart."""
     rows, reported = rows + ratio_rows(rows), reported_rows()
     title = f'Time and memory for {seconds:g} s of sound'
     write_results(workdir, rows + reported, title)

@@ -5,7 +5,7 @@ python -m experiments.compare_recipes --config=configs/recipes.py --workdir=runs
 Each recipe is tried at the same learning rates on a seed of its own; the rate with the smallest
 latent error at four steps is kept. It is then trained from the common start with every seed, for
 equal updates or equal seconds of training, and evaluated at every step count. Each run is the
-experiment `distill` with configs/one_recipe.py in a process of its own, its figures `evaluate
+experiment `distill` with configs/one_recipe.py in a process of its own, its metrics `evaluate
 --run`; the same command goes on where it was stopped. docs/recipes.md says how to read the table.
 """
 
@@ -46,7 +46,7 @@ _RECORDINGS = flags.DEFINE_string(
 )
 _TEACHER_RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the teacher.')
 _WEIGHTS = flags.DEFINE_string(
-    'embedder_weights', None, 'Folder of YAMNet weights, for an independent judge.'
+    'embedder_weights', None, 'Folder of YAMNet weights, for an independent evaluator.'
 )
 
 METRICS = (LATENT_ERROR, KERNEL_DISTANCE, FRECHET_DISTANCE, CLASS_FOUND, ONSETS_NEAR)
@@ -305,7 +305,7 @@ def main(argv):
             _RECORDINGS.value, config.scenes, one.eval_seconds, config.seeds[0]
         )
         write_page(workdir / 'report.html', first, scenes[: one.report_prompts], tables(rows))
-    say(f'done: open {workdir / "report.html"}; all figures are in {workdir / "results.json"}')
+    say(f'done: open {workdir / "report.html"}; all metrics are in {workdir / "results.json"}')
 
 
 if __name__ == '__main__':

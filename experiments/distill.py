@@ -3,7 +3,7 @@
 python -m experiments.distill --config=configs/foley_distill.py --recordings=DIR --workdir=DIR
 python -m experiments.distill --config=configs/distill_stable_audio_open.py --teacher=DIR
 
-and likewise distill_audioldm2.py and distill_stable_audio_3.py. A finished student is judged by
+and likewise distill_audioldm2.py and distill_stable_audio_3.py. A finished student is evaluated by
 experiments.evaluate --run=WORKDIR, which this command starts as its last step.
 """
 
@@ -69,7 +69,7 @@ _TEACHER = flags.DEFINE_string(
     'stable-audio-open (docs/weights.md); see the configs.',
 )
 _EMBEDDER_WEIGHTS = flags.DEFINE_string(
-    'embedder_weights', None, 'Folder of YAMNet weights, for an independent judge.'
+    'embedder_weights', None, 'Folder of YAMNet weights, for an independent evaluator.'
 )
 _STUDENT = flags.DEFINE_string(
     'student',
@@ -89,7 +89,7 @@ _LATENTS = flags.DEFINE_string(
     'Where encoded scenes and teacher samples are kept, for runs that share them; none: '
     'WORKDIR/latents.',
 )
-_EVALUATE = flags.DEFINE_bool('evaluate', True, 'Judge the student when it is finished.')
+_EVALUATE = flags.DEFINE_bool('evaluate', True, 'Evaluate the student when it is finished.')
 _WORKERS = define_workers()
 
 # Data of a stage: mixed scenes; these and unmixed recordings, where there are any; or what the
@@ -510,7 +510,7 @@ def main(argv):
     if _EVALUATE.value:
         go_on_as('experiments.evaluate', *arguments)
     else:
-        print(f'judge it with python -m experiments.evaluate {shlex.join(arguments)}')
+        print(f'evaluate it with python -m experiments.evaluate {shlex.join(arguments)}')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The figures of a folder of sounds against another, of a release or a run on held-out scenes.
+"""Metrics of a folder of sounds against another, or of a release or a run on held-out scenes.
 
 python -m experiments.evaluate --run=DIR
 python -m experiments.evaluate --generated=DIR --reference=DIR --embedder_weights=DIR --workdir=DIR
@@ -7,7 +7,7 @@ python -m experiments.evaluate --recordings=DIR --embedder_weights=DIR --workdir
 Two folders need nothing but the files. Their embeddings are kept under the workdir, so a run that
 was stopped goes on where it was, and a second one with other metrics embeds nothing again. Files
 that cannot be read are left out, and the table says which and why. docs/metrics.md says what each
-figure means.
+metric means.
 """
 
 import datetime
@@ -32,7 +32,7 @@ from realaudio_jax.report.tables import wide_table, write_results
 from realaudio_jax.training.loop import Progress
 
 _RUN = flags.DEFINE_string(
-    'run', None, 'Folder of a distillation run: its figures and report are made again.'
+    'run', None, 'Folder of a distillation run: its metrics and report are made again.'
 )
 _GENERATED = flags.DEFINE_string('generated', None, 'Folder of sounds to evaluate.')
 _REFERENCE = flags.DEFINE_string('reference', None, 'Folder of sounds to compare them with.')

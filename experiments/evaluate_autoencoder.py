@@ -2,7 +2,7 @@
 
 python -m experiments.evaluate_autoencoder --recordings=DIR --embedder_weights=DIR --workdir=DIR
 
-With --autoencoder=FILE and --against=FILE two autoencoders are compared, figure by figure, each
+With --autoencoder=FILE and --against=FILE two autoencoders are compared, metric by metric, each
 difference with a paired interval.
 """
 

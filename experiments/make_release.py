@@ -30,7 +30,7 @@ _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder of sounds, packed or not; none: procedural foley alone.'
 )
 _WEIGHTS = flags.DEFINE_string(
-    'embedder_weights', None, 'Folder of YAMNet weights, for an independent judge.'
+    'embedder_weights', None, 'Folder of YAMNet weights, for an independent evaluator.'
 )
 _BUDGET = flags.DEFINE_float(
     'budget_s', 0.0, 'Stop cleanly before so many seconds; 0: go on to the end.', lower_bound=0.0
@@ -51,7 +51,7 @@ def pieces_of(
     teacher = workdir / 'teacher' / 'teacher.safetensors'
     guided = workdir / 'guided'  # the teacher as a release, from which the student is distilled
     student = workdir / 'student' / 'release' / 'student.safetensors'
-    release, figures = workdir / 'release', workdir / 'evaluation'
+    release, evaluation = workdir / 'release', workdir / 'evaluation'
     sounds = given(recordings=recordings)
     mixing = given(workers=config.workers or None)
 
@@ -89,7 +89,7 @@ def pieces_of(
     )
     evaluate = (
         'experiments.evaluate',
-        *given(release=release, embedder_weights=embedder_weights, workdir=figures),
+        *given(release=release, embedder_weights=embedder_weights, workdir=evaluation),
         *sounds,
         *given(**config.evaluation),
     )
@@ -100,7 +100,7 @@ def pieces_of(
         Piece('student', (distill,), student),
         # Calibration adds to what a release has, so one that was stopped begins with a new release.
         Piece('release', (pack_student, calibrate), release / 'config.json'),
-        Piece('evaluation', (evaluate,), figures / 'results.json'),
+        Piece('evaluation', (evaluate,), evaluation / 'results.json'),
     ]
 
 
@@ -145,7 +145,7 @@ def main(argv):
     if stopped:
         say(f'stopped in {stopped!r}: go on with the same command')
         sys.exit(STOPPED)
-    say(f'done: the release is {workdir / "release"}, its figures {workdir / "evaluation"}')
+    say(f'done: the release is {workdir / "release"}, its metrics {workdir / "evaluation"}')
 
 
 if __name__ == '__main__':

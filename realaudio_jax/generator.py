@@ -553,7 +553,7 @@ def load(
 
 
 def derived_seed(seed: int, attempt: int) -> int:
-    """Another seed, a function of a seed and the number of the attempt."""
+    """Seed of another attempt: a function of the requested seed and the number of the attempt."""
     return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0] >> 1)
 
 

@@ -90,7 +90,7 @@ class Schedule:
 
     @property
     def first_window(self) -> int:
-        """Frames of the first window, which is short: sound begins after it."""
+        """Latent frames of the first window, which is short so that sound begins soon."""
         frames = self.hop + AHEAD + self.tail
         return min(self.window, frames + frames % 2)
 
@@ -105,7 +105,7 @@ def sample_window(
     networks: Networks,
     bucket: Bucket,
 ) -> Float[Array, 'B L C']:
-    """Latents of a window.
+    """Samples the latents of one window, of which some frames are known.
 
     Args:
         params: see `program.generate`.
@@ -289,7 +289,7 @@ def follow_background(
     carry: Carry,
     block: int,
 ) -> tuple[Float[Array, 'B N'], tuple[Float[Array, 'B'], Float[Array, 'B']]]:
-    """`finishing.apply_gains` from what has been heard so far: a factor for each 10 ms.
+    """`finishing.apply_gains` from the sound so far: a factor for each 10 ms.
 
     The background is the mean level of the last 5 s that were away from events.
 

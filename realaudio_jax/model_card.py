@@ -28,7 +28,7 @@ _FILES = {
 def write_model_card(folder: str | os.PathLike, licence: str | None = None) -> bool:
     """Writes the model card of a release that has none.
 
-    What nobody but its author knows (licence of the weights, limits, figures) is left open in plain
+    What nobody but its author knows (licence of the weights, limits, results) is left open in plain
     sight.
 
     Args:
@@ -93,9 +93,9 @@ def model_card(folder: str | os.PathLike, licence: str | None = None) -> str:
             if (folder / 'ATTRIBUTION.md').is_file()
             else '(To be written: what it was trained on, and under which licences.)',
             '',
-            '## Figures',
+            '## Results',
             '',
-            '(To be written: `python -m experiments.evaluate`, with n, judge and interval.)',
+            '(To be written: `python -m experiments.evaluate`, with n, evaluator and interval.)',
             '',
         ]
     )

@@ -337,7 +337,7 @@ class ProgramCache:
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
-        """Those that are compiled, the most recently used last."""
+        """Buckets of the compiled programs, the most recently used last."""
         return tuple(self._compiled)
 
     def __contains__(self, bucket: Bucket) -> bool:

@@ -322,7 +322,7 @@ class Stream:
 
     @property
     def timeline(self) -> Timeline:
-        """What happens when, as it stands."""
+        """The current timeline."""
         return self._timeline
 
     @property
@@ -552,7 +552,7 @@ def integrated_lufs(power: Float[np.ndarray, 'N'], seconds: float | int) -> floa
 
 
 def swapped(first: int, count: int) -> Float[np.ndarray, 'L']:
-    """1 for the frames of every other token from a latent frame on, 0 for the others."""
+    """Mask of the frames kept from the window before: 1 for every other token, 0 for the rest."""
     return np.float32((first + np.arange(count)) // 2 % 2 == 0)
 
 

@@ -161,7 +161,7 @@ def signed_carrier(mark: Watermark, name: str, columns: int) -> Float[np.ndarray
 
 
 def tape(mark: Watermark, directions: int, channels: int) -> dict[str, np.ndarray]:
-    """What the compiled program draws textures and the mark on latents from.
+    """The tape of a key: noise for textures and the mark on latents, arguments of the program.
 
     Args:
         mark: key and payload.

@@ -23,7 +23,7 @@ LEVELS = {'real against real': ':', 'reconstruction against real': '--'}
 
 
 def quality_and_time(quality: list[dict], speed: list[dict]) -> list[dict]:
-    """One row for each model and step count that was judged.
+    """One row for each model and step count that was evaluated.
 
     Args:
         quality: rows of `experiments.evaluate`; the distances of YAMNet are used.

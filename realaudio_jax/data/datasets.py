@@ -1,4 +1,4 @@
-"""The scenes that a run trains on and is judged by: sounds mixed, or recordings unmixed."""
+"""The scenes that a run trains on and is evaluated on: sounds mixed, or recordings unmixed."""
 
 import dataclasses
 import os

@@ -2,7 +2,7 @@
 
 Clips, not frames, are drawn with replacement: frames of one clip are not independent. A resample
 repeats clips, which shifts a distance upwards as a smaller set would; so the spread of the
-resamples about their own mean is laid around the figure of the full set (Efron & Tibshirani 1993,
+resamples about their own mean is laid around the value of the full set (Efron & Tibshirani 1993,
 section 10.2, with the bias taken out once instead of twice).
 """
 
@@ -89,7 +89,7 @@ def bootstrap(
         ValueError: there is no clip.
     """
     if not len(clips):
-        raise ValueError('no clips: a figure needs at least one')
+        raise ValueError('no clips: a metric needs at least one')
     value = float(statistic(list(clips)))
     rng = np.random.default_rng(seed)
     drawn = (rng.integers(len(clips), size=len(clips)) for _ in range(resamples))
@@ -137,7 +137,7 @@ def paired_bootstrap(
 def mean_interval(
     values: Float[AnyArray, 'N'] | Sequence[float], resamples: int = 200, seed: int = 0
 ) -> Interval:
-    """The mean of one figure per clip, with its interval."""
+    """The mean of one value per clip, with its interval."""
     return bootstrap(
         lambda drawn: float(np.mean(drawn)), list(np.asarray(values)), resamples, seed=seed
     )

@@ -185,7 +185,7 @@ def _remarks(found, side, model, say):
     if found.silent:
         say(
             f'{side}: {found.silent} of {len(found.files)} sounds are silent (below -60 dBFS); '
-            'they are judged like the others'
+            'they are measured like the others'
         )
     if len(found.sample_rates) > 1:
         rates = ', '.join(map(str, found.sample_rates))

@@ -9,7 +9,7 @@ matrix square root of C_a C_b does, and biases the result).
 
 The distance is that of Dowson & Landau (1982), in the use of Heusel et al. 2017 (arXiv
 1706.08500, eq. 6) and, for audio, Kilgour et al. 2019 (arXiv 1812.08466, eq. 1). Covariances
-are unbiased (divided by N - 1). A distance from few frames is biased upwards: compare figures
+are unbiased (divided by N - 1). A distance from few frames is biased upwards: compare distances
 of like N only, or extrapolate to infinite N:
 
     d(n) = d_inf + c / n,   fitted to n = N, N/2, N/3, N/4                            (2)
@@ -330,7 +330,7 @@ def _weighted_gaussians(clips, used, centre, directions, counts: Int[np.ndarray,
 
 
 def _canonical_order(clips, used):
-    """Clips in an order that depends on what they hold, so that a set has one figure."""
+    """Clips in an order that depends on what they hold, so that a set has one value."""
     keys = [np.asarray(clips[i], np.float64).mean() for i in used]
     return used[np.argsort(keys, kind='stable')]
 

@@ -66,7 +66,7 @@ def kernel_interval(
     if not scale > 0:
         raise ValueError('the reference has vectors that are all alike: no kernel bandwidth')
     counts = draw_counts(len(sets[0]), len(sets[1]), resamples, paired, seed)
-    # the first row, every clip once, is the figure itself
+    # the first row, every clip once, is the distance itself
     weights = [np.vstack([np.ones((1, c.shape[1])), c]) for c in counts]
     within = [
         _mean_kernel(side, side, w, w, scale, True) for side, w in zip(sides, weights, strict=True)

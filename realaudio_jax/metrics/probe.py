@@ -2,8 +2,8 @@
 
 The probe is multinomial logistic regression on one vector per clip (its mean over windows, each
 dimension standardised), fitted to labelled recordings. Its own accuracy is measured by leaving one
-group of recordings out at a time (the folds of ESC-10, or the takes): a figure for generated sounds
-means nothing beside a probe that does not know real ones, so the two stand together.
+group of recordings out at a time (the folds of ESC-10, or the takes): an accuracy on generated
+sounds means little where the probe does not recognise real ones, so both are reported.
 """
 
 import collections

@@ -35,17 +35,17 @@ def too_few(row: Mapping[str, Any]) -> bool:
     return (row.get('n') or 0) < ENOUGH_CLIPS.get(row['name'], 0)
 
 
-def difference_row(figure: str, against: str, found: Interval, unit: str = '') -> dict:
+def difference_row(metric: str, against: str, found: Interval, unit: str = '') -> dict:
     """A metric minus that of another set of sounds for the same prompts.
 
     Args:
-        figure: the metric's name.
+        metric: its name.
         against: what made the other sounds.
         found: of `paired_bootstrap` or `kernel_difference`.
         unit: of the metric.
     """
-    row = interval_row(f'{figure}, minus that of {against}', found, unit)
-    return row | {'figure': figure, 'against': against}
+    row = interval_row(f'{metric}, minus that of {against}', found, unit)
+    return row | {'figure': metric, 'against': against}
 
 
 def interval_row(name: str, found: Interval, unit: str = '') -> dict:

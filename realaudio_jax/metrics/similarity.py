@@ -1,6 +1,6 @@
 """Cosine similarities: sound to prompt, step count to step count, sample to sample.
 
-A figure names the network its vectors come from; the functions here know only the vectors.
+A score names the network its vectors come from; the functions here know only the vectors.
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ def clap_score(
     """Cosine of each sound's embedding with its prompt's; a set's score is the mean.
 
     The cosine of the two embeddings of one audio-text network (the CLAP score of Wu et al. 2023,
-    arXiv 2211.06687). Its scale belongs to that network: compare figures of one network only,
-    beside the same figure for recordings and for prompts of other items.
+    arXiv 2211.06687). Its scale belongs to that network: compare scores of one network only,
+    beside the same score for recordings and for prompts of other items.
 
     Args:
         audio: embeddings of the sounds.

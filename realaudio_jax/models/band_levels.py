@@ -32,7 +32,7 @@ def bin_to_band(bins: np.ndarray) -> np.ndarray:
 
 
 def band_to_bin(position: Float[AnyArray, '*b']) -> Float[AnyArray, '*b']:
-    """The inverse of `bin_to_band`; numpy for numpy."""
+    """Inverse of `bin_to_band`; a NumPy array gives a NumPy array."""
     numpy = np if isinstance(position, np.ndarray) else jnp
     return numpy.expm1(position / _BANDS_PER_NEPER) * _MEL_BINS
 

@@ -123,7 +123,7 @@ def page(title: str, body: Sequence[str]) -> str:
 
 
 def lead(sentences: Sequence[str]) -> str:
-    """What came out, one sentence a line."""
+    """HTML of the result in words, one sentence a line."""
     said = ''.join(f'<p>{html.escape(sentence)}</p>' for sentence in sentences)
     return f'<div class="lead">{said}</div>'
 

@@ -1,4 +1,4 @@
-"""One page to read, hear and see a run: what came out, the figures, the sounds, the run's facts.
+"""One page to read, hear and see a run: the summary, the metrics, the sounds, the run's facts.
 
 `write_report` joins them in one HTML file that needs no other file and no network. Sounds are
 embedded as Ogg Vorbis and spectrograms as WebP, in the best quality that keeps the page below
@@ -81,15 +81,15 @@ def write_report(
     facts: Mapping[str, Any] | None = None,
     note: str = '',
 ) -> None:
-    """Writes the page.
+    """Writes the report of a run as one HTML page.
 
     Args:
         path: of the HTML, written whole or not at all.
         title: its heading.
         clips: sounds; those of one prompt stand side by side, in the order given.
-        sentences: what came out, in words.
-        tables: figures.
-        warnings: figures that cannot be relied on, in words.
+        sentences: the result in words.
+        tables: of metrics.
+        warnings: metrics that cannot be relied on, in words.
         facts: names and values shown at the end; a command goes through `without_paths` first.
         note: what a listener should know of the sounds and drawings, said before them.
 

@@ -1,4 +1,4 @@
-"""The figures of a distillation as an advisor reads them: two sentences, a table, what to doubt.
+"""Summary of a distillation's metrics: two sentences, a table, what to doubt.
 
 Everything here is taken from rows of `metrics.evaluation.release`, whose `comparisons` give the
 paired differences. A difference counts where its 95% interval leaves out 0; no other words of
@@ -25,7 +25,7 @@ from realaudio_jax.report.tables import aligned
 
 TOWER = 'audio tower'  # trained with the release, so another embedder is preferred to it
 
-# Of a table: the figure, and whether a smaller value is a better one.
+# Of a table: the metric, and whether a smaller value is a better one.
 FIGURES = {
     LATENT_ERROR: True,
     KERNEL_DISTANCE: True,
@@ -64,13 +64,13 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What came out of a distillation.
+    """Result of a distillation, in words and tables.
 
     Attributes:
         sentences: what it bought, with intervals; empty where nothing was compared.
-        figures: each setting with its figures and their intervals.
+        figures: each setting with its metrics and their intervals.
         differences: student minus teacher; None where nothing was compared.
-        warnings: figures that cannot tell what they seem to tell.
+        warnings: metrics that cannot tell what they seem to tell.
     """
 
     sentences: tuple[str, ...]
@@ -225,7 +225,7 @@ def _sentences(
 def _verdicts(rows: Sequence[Row]) -> str:
     """'better in latent error (-0.14 [-0.16, -0.12]), worse in class found (...)'.
 
-    Figures from too few clips are named apart: of those nothing is known.
+    Metrics from too few clips are named apart: of those nothing is known.
     """
     said = []
     for verdict in ('better', 'worse'):
@@ -267,7 +267,7 @@ def _named(settings: Mapping[tuple, str], name: str) -> tuple | None:
 
 
 def _warnings(found: Mapping, settings: Mapping[tuple, str]) -> tuple[str, ...]:
-    """Figures from few clips, and models that a figure puts at or below the real sounds' own."""
+    """Metrics from few clips, and models that a metric puts at or below the real sounds' own."""
     warnings = []
     few: dict[tuple[int, int], list[str]] = {}
     for name in FIGURES:

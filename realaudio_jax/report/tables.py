@@ -53,20 +53,20 @@ def write_results(
 
 
 def pivot(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One wide row for each setting, its figures side by side: for CSV files and plots.
+    """One wide row for each setting, its metrics side by side: for CSV files and plots.
 
-    A setting is a model, its number of steps, and whatever else tells apart two rows of one figure,
+    A setting is a model, its number of steps, and whatever else tells apart two rows of one metric,
     such as the guidance scale.
 
     Args:
         rows: as for `write_results`, with the settings 'model' and, where there are any, 'steps'.
 
     Returns:
-        Dicts with 'model', 'steps', further settings that differ, and one column for each figure,
-        named 'figure (unit), embedder'; all have the same columns, None where a figure is missing.
+        Dicts with 'model', 'steps', further settings that differ, and one column for each metric,
+        named 'metric (unit), embedder'; all have the same columns, None where a metric is missing.
 
     Raises:
-        ValueError: two rows of one figure have the same settings throughout.
+        ValueError: two rows of one metric have the same settings throughout.
     """
     plain = [_plain_row(row) for row in rows]
     keys = _distinguishing(plain)
@@ -88,14 +88,14 @@ def pivot(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _column(row: Mapping[str, Any]) -> str:
-    """The heading of a figure in a wide table."""
+    """The heading of a metric in a wide table."""
     unit = f' ({row["unit"]})' if row.get('unit') else ''
     embedder = f', {row["embedder"].split(" (")[0]}' if row.get('embedder') else ''
     return row['name'] + unit + embedder
 
 
 def _distinguishing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that tell rows of one figure apart, model and steps first."""
+    """The settings that tell rows of one metric apart, model and steps first."""
     keys = ['model', 'steps']
     settings = dict.fromkeys(key for row in rows for key in row if key not in (*ABOUT, *keys))
     for setting in settings:
@@ -109,14 +109,14 @@ def _distinguishing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def wide_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`pivot` as a Markdown table, figures rounded to four digits."""
+    """`pivot` as a Markdown table, values rounded to four digits."""
     wide = pivot(rows)
     lines = [[_cell(row, key) if row[key] is not None else '' for key in row] for row in wide]
     return aligned([list(wide[0]), *lines], [key != 'model' for key in wide[0]])
 
 
 def tall_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`wide_table` with a line for each figure and a column for each setting."""
+    """`wide_table` with a line for each metric and a column for each setting."""
     wide, keys = pivot(rows), _distinguishing([_plain_row(row) for row in rows])
     head = ['', *(' '.join(str(row[key]) for key in keys if row[key] is not None) for row in wide)]
     lines = [
@@ -155,7 +155,7 @@ def _plain(name: str, key: str, value: Any) -> Any:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], title: str) -> str:
-    """The rows as `results.md` and a terminal show them."""
+    """Markdown table of rows, as `results.md` and a terminal show it."""
     rows = [_plain_row(row) for row in rows]
     settings = list(dict.fromkeys(key for row in rows for key in row if key not in COLUMNS))
     shared = [

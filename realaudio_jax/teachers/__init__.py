@@ -133,7 +133,7 @@ class Teacher(Protocol):
         """
 
     def student_folder(self, source: str) -> pathlib.Path:
-        """Where an earlier student lies."""
+        """Folder of an earlier student."""
 
     def save_student(
         self,

@@ -128,7 +128,7 @@ def _sketched(c: Conditioning, keys: Key[Array, '2']) -> Conditioning:
 
 
 def with_onset_weight(batch: Batch, weight: float) -> Batch:
-    """Lets the frames around the onset of each event count `weight` times, by the mask.
+    """Multiplies the mask by `weight` in the frames around the onset of each event.
 
     They are less than a tenth of all frames, and what is heard of timing is decided in them. What
     minimises the loss stays the same, since the weight depends on the conditioning alone.
@@ -205,7 +205,7 @@ class ReleaseTeacher:
     def guided(
         self, params: PyTree, conditioning: Conditioning, guidance_scale: Float[Array, 'B']
     ) -> Denoise:
-        """See `guided_denoiser`."""
+        """The teacher with classifier-free guidance, see `guided_denoiser`."""
         return guided_denoiser(self._model, params, conditioning, guidance_scale)
 
     def student(
@@ -221,7 +221,7 @@ class ReleaseTeacher:
     def drop_rows(
         self, arrays: Mapping[str, np.ndarray], dropout: ConditionDropout, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """Masks of text, timeline and loudness; a loudness curve is never given.
+        """Condition dropout of stored rows, as masks; loudness curves are always dropped.
 
         The masks of events stay: a crop needs them to know which caption no longer holds.
         """

@@ -29,7 +29,7 @@ class NonFiniteLossError(ArithmeticError):
 
 
 def print_to_stderr(line: str) -> None:
-    """Say a line where no bar runs."""
+    """Prints a line to standard error, where no progress bar runs."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -12,7 +12,7 @@ from realaudio_jax.typing import Float, PyTree
 
 
 def fit_pca(params: PyTree, levels: Float[np.ndarray, 'N E']) -> PyTree:
-    """An autoencoder's parameters with eq. 1 and U of eq. 2 solved for on levels.
+    """Fits eq. 1 and U of eq. 2 to band levels; returns the autoencoder's parameters with them.
 
     The side and the highest bands count less, so that directions are spent on what is heard first:
     with equal weights the Frechet distance of reconstructions is larger by half. Each latent is

@@ -124,7 +124,7 @@ class CodecEvaluator:
         return rows
 
     def floor_rows(self) -> list[dict]:
-        """The distance between two halves of the recordings, and what they are themselves."""
+        """Reference rows: distance between two halves of the recordings, and their own metrics."""
         rows = []
         for embedder, windows in zip(self.embedders, self._windows, strict=True):
             found = distance_rows(windows[::2], windows[1::2], embedder, DISTANCES)

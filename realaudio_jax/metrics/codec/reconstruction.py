@@ -56,7 +56,7 @@ def band_energy_error(
         sample_rate: Hz.
 
     Returns:
-        {'62.5-125 Hz': dB, ...}. The figure of a set is the mean of the magnitudes.
+        {'62.5-125 Hz': dB, ...}. The value of a set is the mean of the magnitudes.
 
     Raises:
         ValueError: the shapes differ or there is no sample.

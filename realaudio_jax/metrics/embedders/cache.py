@@ -41,7 +41,7 @@ class StoredVectors(collections.abc.Sequence):
         return StoredVectors([self.paths[i] for i in indices])
 
     def by_content(self) -> 'StoredVectors':
-        """The clips in an order that no file name decides, so that a set has one figure."""
+        """The clips in an order that no file name decides, so that a set has one value."""
         return StoredVectors(sorted(self.paths))
 
 

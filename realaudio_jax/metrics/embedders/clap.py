@@ -89,7 +89,7 @@ class ClapNetwork(nn.Module):
         self.logit_scale_t = self.param('logit_scale_t', nn.initializers.zeros, ())
 
     def audio(self, log_mel: Float[Array, 'B N 64']) -> Float[Array, 'B E']:
-        """Unit vectors of windows."""
+        """Unit embeddings of audio windows."""
         return self.audio_projection(self.audio_model(log_mel))
 
     def text(self, ids: Int[Array, 'B T'], mask: Bool[Array, 'B T']) -> Float[Array, 'B E']:
@@ -104,7 +104,7 @@ class ClapNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Clap:
-    """A loaded checkpoint.
+    """A loaded LAION-CLAP checkpoint, which embeds sounds and texts.
 
     Attributes:
         name: the checkpoint, with the start of its file's hash; what a table prints.

@@ -98,7 +98,7 @@ def load_embedder(name: str, weights_dir: str | os.PathLike) -> Embedder:
     """The embedder of this name with the weights in a folder.
 
     Its `name` holds the start of the weights' hash, so that a table that prints it says which
-    checkpoint a figure is of. For the CLAP score, which needs texts too, use `clap.load_clap`.
+    checkpoint a result is of. For the CLAP score, which needs texts too, use `clap.load_clap`.
 
     Args:
         name: a key of CHECKPOINTS.

@@ -1,7 +1,7 @@
 """Prompt adherence: class prompts recognised by a probe, and requested loudness curves.
 
 Both make sounds of their own, beside those of `metrics.evaluation`: a scene's caption and timeline
-say too much at once for a figure of one control.
+say too much at once for a metric of one control.
 """
 
 from collections.abc import Callable, Sequence

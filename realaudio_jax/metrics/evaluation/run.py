@@ -60,7 +60,7 @@ def finish_run(
         workdir, embedder_weights, changes: see `evaluate_run`.
 
     Returns:
-        What came out, as text.
+        The summary as text.
     """
     weights = f' --embedder_weights={shlex.quote(embedder_weights)}' if embedder_weights else ''
     run = f'{shlex.quote(str(workdir))}{weights}'
@@ -88,7 +88,7 @@ def evaluate_run(
     embedder_weights: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Figures of a run's student and teacher on held-out scenes, samples and the report page.
+    """Metrics of a run's student and teacher on held-out scenes, samples and the report page.
 
     Writes `results.json`, `results.md`, `samples/`, `spectrogram.png` and `report.html`.
 
@@ -98,7 +98,7 @@ def evaluate_run(
         changes: of the run's settings for its evaluation: seed, eval_scenes, eval_seconds.
 
     Returns:
-        What came out, as text and tables.
+        The summary: sentences and tables.
 
     Raises:
         FileNotFoundError: there is no such run, or it has no release yet.
@@ -200,7 +200,7 @@ def _write_page(
         'scenes': f'{config["scenes"]} of {config["scene_seconds"]:g} s for training, '
         f'{len(scenes)} of {config["eval_seconds"]:g} s held out',
         'seed': config['seed'],
-        'settings': f'all of them: {RUN_NAME}; all figures: results.json',
+        'settings': f'all of them: {RUN_NAME}; all metrics: results.json',
     }
     write_report(
         workdir / 'report.html',
@@ -212,7 +212,7 @@ def _write_page(
         facts,
         'Lines in the spectrograms: solid where an event was asked to begin, dashed where to end. '
         'Mel scale from 0 to 24 kHz, -100 to -20 dB. Every sound is played at '
-        f'{PLAYED_LUFS:g} LUFS; samples/ and all figures have the level that the decoder gave.',
+        f'{PLAYED_LUFS:g} LUFS; samples/ and all metrics have the level that the decoder gave.',
     )
 
 

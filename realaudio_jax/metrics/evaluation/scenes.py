@@ -46,7 +46,7 @@ _COLLAR_MS = 50  # of ONSETS_NEAR
 
 @dataclasses.dataclass(frozen=True)
 class SceneMeasurements:
-    """What figures are taken from: one sound for each scene, already listened to.
+    """Measurements of one sound for each scene, from which metrics are computed.
 
     Attributes:
         windows: vectors of each sound, for each embedder.
@@ -153,7 +153,7 @@ class SceneEvaluator:
     def differences(
         self, a: SceneMeasurements, b: SceneMeasurements, against: str, columns: dict
     ) -> list[dict]:
-        """Figures of a minus those of b, from the same scenes and noise, with paired intervals.
+        """Metrics of a minus those of b, from the same scenes and noise, with paired intervals.
 
         Args:
             a, b: two sets of sounds.
@@ -228,7 +228,7 @@ class SceneEvaluator:
         return 100.0 * np.array(hits)
 
     def _of_each(self, measured: SceneMeasurements) -> list[dict]:
-        """Figures that need no reference set."""
+        """Metrics that need no reference set."""
         rows = self._prompt_similarity(measured.windows, self.captions)
         if measured.class_hits is not None:
             row = mean_row(CLASS_FOUND, measured.class_hits, '%', self.seed)

@@ -96,7 +96,7 @@ class StableAudio3(PretrainedTeacher):
         return self.autoencoder.sample_rate
 
     def frames(self, seconds: float) -> int:
-        """Latent frames of a sound, the last one full."""
+        """Number of latent frames that hold a sound, rounded up."""
         return math.ceil(seconds * self.sample_rate / self.autoencoder.samples_per_latent)
 
     def encode_text(self, texts: Sequence[str]) -> tuple[Array, np.ndarray]:

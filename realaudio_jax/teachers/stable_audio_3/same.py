@@ -308,7 +308,7 @@ def read_autoencoder(folder: str | os.PathLike) -> SAME:
 
 
 def parameter_shapes(model: SAME) -> PyTree:
-    """The parameters as `jax.ShapeDtypeStruct`."""
+    """Parameter shapes as `jax.ShapeDtypeStruct`: a template for strict loading."""
     shape = (1, 2 * model.samples_per_latent, model.audio_channels)
     audio = jax.ShapeDtypeStruct(shape, jnp.float32)
     return jax.eval_shape(model.init, random_key(0), audio)['params']

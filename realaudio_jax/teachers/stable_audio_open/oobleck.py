@@ -314,7 +314,7 @@ def parameter_shapes(model: Oobleck) -> PyTree:
 
 
 def layout(path: str, array: np.ndarray) -> np.ndarray:
-    """Directions to [taps, in, out]; a transposed convolution stores [in, out, taps]."""
+    """Transposes weight-norm directions to [taps, in, out], of transposed convolutions too."""
     if not path.endswith('/direction'):
         return array.reshape(-1)
     return array.transpose((2, 0, 1) if '/up/' in path else (2, 1, 0))
