@@ -24,7 +24,8 @@ from realaudio_jax.memory import keep_freed_memory
 from realaudio_jax.random import pin_process
 from realaudio_jax.training.loop import STOPPED, main_guard
 
-flags.disclaim_key_flags()  # --help shows those defined here as the experiment's own
+# Modules whose functions define flags for experiments: --help shows these among their own.
+_SHARED_FLAGS = (__name__, 'experiments.watermark_flags')
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
@@ -228,7 +229,10 @@ def _expand_home(values: flags.FlagValues) -> None:
 def usage(program: str, values: flags.FlagValues = flags.FLAGS) -> str:
     """What --help prints: what the program does, its flags and, if it has one, its config."""
     parts = [(sys.modules['__main__'].__doc__ or '').strip(), '', 'flags:']
-    for flag in sorted(values.get_key_flags_for_module(program), key=lambda flag: flag.name):
+    by_module = values.flags_by_module_dict()
+    shared = [flag for module in _SHARED_FLAGS for flag in by_module.get(module, ())]
+    known = {flag.name: flag for flag in [*values.get_key_flags_for_module(program), *shared]}
+    for _, flag in sorted(known.items()):
         default = '' if flag.default in (None, '', [], False) else f' ({flag.default_as_str})'
         parts.append(f'  --{flag.name}: {" ".join((flag.help or "").split())}{default}')
     if 'config' in values:

@@ -6,8 +6,6 @@ from absl import flags
 
 from realaudio_jax.watermark import Watermark, read_key
 
-flags.disclaim_key_flags()  # --help shows them as the experiment's own
-
 
 def define_watermark(
     values: flags.FlagValues = flags.FLAGS,
