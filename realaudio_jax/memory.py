@@ -36,7 +36,7 @@ class PeakMemory:
 def peak_memory(device: jax.Device | None = None) -> PeakMemory:
     """Peak resident memory of this process and peak use of one device (the first by default).
 
-    A CPU device reports no statistics: its arrays are part of the host figure.
+    A CPU device reports no statistics: its arrays are part of the host's memory.
     """
     import resource  # not on Windows, where all else of this module works
 
