@@ -25,14 +25,18 @@ _BASE = flags.DEFINE_string('new_to', None, 'Name or folder of a release that th
 
 
 def new_files(folder: pathlib.Path, base: pathlib.Path) -> list[str]:
-    """The files of a folder that the base has not, or has otherwise; its manifest in any case."""
+    """The files of a folder without those of its manifest that the base has, too.
+
+    What the manifest does not list, such as licences and authors, no join could take from the base.
+    """
+    listed = integrity.read_manifest(folder) or {}
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file())
 
     def same(name: str) -> bool:
         other = base / name
         return other.is_file() and integrity.digest(other) == integrity.digest(folder / name)
 
-    return [name for name in names if name == integrity.MANIFEST_NAME or not same(name)]
+    return [name for name in names if name not in listed or not same(name)]
 
 
 def with_known_files(folder: pathlib.Path, base: pathlib.Path) -> None:
