@@ -36,6 +36,7 @@ from realaudio_jax.requests import Prepared
 from realaudio_jax.sound_files import read_audio
 from realaudio_jax.training.loop import Progress, StopRequest
 from realaudio_jax.training.run_folder import locked
+from realaudio_jax.watermark import Watermark
 
 _MANIFEST = flags.DEFINE_string(
     'manifest', None, 'JSON lines: arguments of `generate`, and "id" and "count" where wanted.'
@@ -200,7 +201,7 @@ def error_row(item: Item | None, line: int, error: Exception | str) -> dict[str,
     if isinstance(error, OSError) and error.strerror and error.filename:
         error = f'{error.strerror}: {error.filename}'
     reason = printable(str(error) or type(error).__name__, 400)
-    empty = dict.fromkeys(('file', 'sha256', 'seed', 'level', 'peak', 'ms', 'notes'))
+    empty = dict.fromkeys(('file', 'sha256', 'seed', 'level', 'peak', 'ms', 'watermark', 'notes'))
     request = item and item.request
     return {'id': item and item.id, 'line': line, **empty, 'error': reason, 'request': request}
 
@@ -255,7 +256,15 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + '\n'
 
 
-def save(results: Results, item: Item, name: str, sound: Sound, notes: list[str], ms: float):
+def save(
+    results: Results,
+    item: Item,
+    name: str,
+    sound: Sound,
+    notes: list[str],
+    ms: float,
+    mark: Watermark | None,
+):
     """Writes a sound and its row.
 
     Raises:
@@ -278,6 +287,7 @@ def save(results: Results, item: Item, name: str, sound: Sound, notes: list[str]
             'level': round(sound.lufs, 2),
             'peak': round(sound.peak, 4),
             'ms': round(ms, 1),
+            'watermark': mark and {'key': str(mark), 'payload': mark.payload},
             'notes': notes,
             'error': None,
             'request': item.request,
@@ -356,7 +366,7 @@ def make_all(generator: Generator, manifest: pathlib.Path, out: pathlib.Path, si
                 try:
                     if isinstance(result, Exception):
                         raise result
-                    save(results, item, names[item.id], result, notes, ms)
+                    save(results, item, names[item.id], result, notes, ms, generator.mark)
                     made += 1
                 except Exception as error:
                     if isinstance(error, OSError) and error.errno is not None:

@@ -1,13 +1,16 @@
-"""Serves a release over HTTP: POST /generate gives a sound, GET /health and /metrics say how it is.
+"""Serves a release: POST /generate gives a sound, the WebSocket /stream one that is edited live.
 
 python -m experiments.serve --port=8000
 curl --json '{"prompt": "rain", "seconds": 2}' -o rain.wav http://127.0.0.1:8000/generate
 """
 
+import asyncio
 import errno
 import itertools
 import pathlib
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -17,7 +20,9 @@ from experiments.common import run, say
 from experiments.watermark_flags import define_watermark
 from realaudio_jax.batching import RequestQueue, compile_programs
 from realaudio_jax.generator import Generator
+from realaudio_jax.longform import Schedule
 from realaudio_jax.training.loop import stop_says
+from realaudio_jax.typing import LATENT_RATE
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
 _HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on; others need --token.')
@@ -42,7 +47,16 @@ _TIMEOUT = flags.DEFINE_float(
     'timeout', 30.0, 'Seconds until a sound that is not made is 504.', 0.1
 )
 _MAX_BODY = flags.DEFINE_integer('max_body', 8 << 20, 'Bytes of a request; more are 413.', 1)
+_STREAMS = flags.DEFINE_integer('streams', 4, 'Streams at a time; 0: no WebSocket.', 0, 1000)
+_HOP = flags.DEFINE_float(
+    'hop', 1.0, 'Seconds of a stream made at a time, a multiple of 0.2.', 0.2, 2.0
+)
+_OSC_PORT = flags.DEFINE_integer(
+    'osc_port', None, 'UDP port on 127.0.0.1 where a stream is steered by OSC.', 0, 65535
+)
 _WATERMARK = define_watermark()
+
+MAX_COMPILED = 32  # programs that are kept, where requests compile them
 
 
 def is_loopback(host: str) -> bool:
@@ -64,38 +78,45 @@ def read_token(text: str | None) -> str | None:
     return token
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens once it is served from.
+def bind(host: str, port: int, flag: str = 'port', kind: int = socket.SOCK_STREAM) -> socket.socket:
+    """A socket that listens once it is served from, on the port of a flag.
 
     Raises:
         OSError: the port is in use, or the address is not this machine's.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=kind)[0]
         listening = socket.socket(*found[:2])
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_STREAM:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(found[4])
         return listening
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = '; choose another --port' if error.errno == errno.EADDRINUSE else ''
+        remedy = f'; choose another --{flag}' if error.errno == errno.EADDRINUSE else ''
         raise OSError(error.errno, f'cannot listen on {host}:{port}: {reason}{remedy}') from None
+
+
+def numbers(flag: flags.FlagHolder, kind: type = int) -> list[float]:
+    """The numbers of a flag that lists them.
+
+    Raises:
+        ValueError: something else stands among them.
+    """
+    try:
+        return [kind(text) for text in flag.value]
+    except ValueError:
+        raise ValueError(f'--{flag.name} lists numbers, not {",".join(flag.value)!r}') from None
 
 
 def warm(generator: Generator, size: int) -> int:
     """Compiles the programs of the flags; their number."""
     examples = []
+    durations = numbers(_SECONDS, float)
     for seconds, steps, rate in itertools.product(
-        _SECONDS.value, _STEPS.value, _SAMPLE_RATES.value
+        durations, numbers(_STEPS), numbers(_SAMPLE_RATES)
     ):
-        try:
-            fields = {'prompt': 'x', 'seconds': float(seconds), 'steps': int(steps)}
-            examples.append(fields | {'sample_rate': int(rate)})
-        except ValueError:
-            raise ValueError(
-                f'--seconds, --steps and --sample_rates are numbers, not {seconds!r}, {steps!r}, '
-                f'{rate!r}'
-            ) from None
+        examples.append({'prompt': 'x', 'seconds': seconds, 'steps': steps, 'sample_rate': rate})
     if _INIT_AUDIO.value:
         init = {'init_audio': np.ones((9, 2), np.float32), 'strength': 0.5}
         examples += [fields | init for fields in examples]
@@ -104,46 +125,59 @@ def warm(generator: Generator, size: int) -> int:
 
 def main(argv):
     del argv
-    try:
-        import uvicorn
+    serve('serve')
 
-        from realaudio_jax import serving
+
+def serve(extra: str, extend: Callable[[Any], None] | None = None) -> None:
+    """Serves what the flags say until Ctrl-C.
+
+    Args:
+        extra: of the package, which this needs.
+        extend: adds routes to the application, whose requests then compile what they need.
+
+    Raises:
+        ValueError, OSError: flags that do not fit, a port in use.
+    """
+    try:
+        from realaudio_jax import live, serving
     except ImportError as error:
         raise ValueError(
-            f"{error.name} is not installed; pip install 'realaudio_jax[serve]'"
+            f"{error.name} is not installed; pip install 'realaudio_jax[{extra}]'"
         ) from None
     token, host, size = read_token(_TOKEN.value), _HOST.value, int(_BATCH_SIZE.value)
     if token is None and not is_loopback(host):
         raise ValueError(f'others reach {host}; give --token, or listen on 127.0.0.1')
-    mark = _WATERMARK()
+    if _OSC_PORT.value is not None and not _STREAMS.value:
+        raise ValueError('--osc_port steers a stream; leave out --streams=0')
+    mark, schedule = _WATERMARK(), Schedule(hop=round(_HOP.value * LATENT_RATE))
     listening = bind(host, _PORT.value)
     port = listening.getsockname()[1]
-    limits = serving.Limits(body=_MAX_BODY.value, timeout_s=_TIMEOUT.value)
-    serving.BoundedProtocol.request_s = limits.request_s
+    steering = None
+    if _OSC_PORT.value is not None:
+        steering = bind('127.0.0.1', _OSC_PORT.value, 'osc_port', socket.SOCK_DGRAM)
+    limits = serving.Limits(body=_MAX_BODY.value, timeout_s=_TIMEOUT.value, streams=_STREAMS.value)
     with stop_says(lambda: 'stopped'):
-        generator = realaudio_jax.load(_RELEASE.value, mark=mark)
-        count = warm(generator, size)
+        generator, compiles = realaudio_jax.load(_RELEASE.value, mark=mark), extend is not None
+        count, streams = warm(generator, size), None
         metrics = serving.Metrics()
         hosts = ('localhost', host) if is_loopback(host) else ('*',)
         with RequestQueue(generator, size, _QUEUE.value, observe=metrics.observe) as queue:
-            app = serving.create_app(queue, metrics, limits, token, hosts)
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    app,
-                    http=serving.BoundedProtocol,
-                    ws='none',
-                    lifespan='off',
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    limit_concurrency=limits.connections,
-                    timeout_graceful_shutdown=int(limits.body_s),
-                )
-            )
+            if limits.streams:
+                kinds = numbers(_STEPS), numbers(_SAMPLE_RATES), schedule
+                there = queue.call(lambda: live.compile_streams(generator, *kinds)).result()
+                there = frozenset() if compiles else there
+                streams = live.LiveStreams(queue, limits, schedule, there)
+            app = serving.create_app(queue, metrics, limits, token, hosts, streams, compiles)
+            if compiles:
+                generator.programs.max_programs = MAX_COMPILED
+                extend(app)
             shown = f'[{host}]' if ':' in host else host
-            name = generator.folder.name
-            say(f'{name} at http://{shown}:{port}, {count} programs; Ctrl-C ends it')
-            server.run(sockets=[listening])
+            what = f'{generator.folder.name} at http://{shown}:{port}, {count} programs'
+            also = f', OSC at UDP port {steering.getsockname()[1]}' if steering else ''
+            say(f'{what}{also}; Ctrl-C ends it')
+            asyncio.run(
+                serving.answer(serving.make_server(app, limits), listening, streams, steering)
+            )
 
 
 if __name__ == '__main__':

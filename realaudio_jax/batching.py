@@ -45,7 +45,18 @@ def read_fields(text: str | bytes, further: Sequence[str] = ()) -> dict[str, Any
         further: keys that it may have besides `FIELDS`.
 
     Raises:
-        ValueError: no JSON, no object, a key that is unknown (the nearest is named) or there twice.
+        ValueError: see `read_object`; or an unknown key, the nearest of those there are is named.
+    """
+    fields = read_object(text)
+    refuse_unknown(fields, (*FIELDS, *further))
+    return fields
+
+
+def read_object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: no JSON, no object, or a key that is there twice.
     """
     try:
         fields = json.loads(
@@ -60,12 +71,19 @@ def read_fields(text: str | bytes, further: Sequence[str] = ()) -> dict[str, Any
         raise ValueError(f'not JSON: {error.msg} at {where}; write one object') from None
     if not isinstance(fields, dict):
         raise ValueError(f'a JSON {_KINDS[type(fields)]}; write an object, {{"prompt": "rain"}}')
-    known = (*FIELDS, *further)
+    return fields
+
+
+def refuse_unknown(fields: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuses keys that mean nothing.
+
+    Raises:
+        ValueError: which key, and the nearest of those there are.
+    """
     for key in fields.keys() - set(known):
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         remedy = f'did you mean {close[0]!r}?' if close else f'there are {", ".join(known)}'
         raise ValueError(f'unknown key {printable(key, 40)!r}; {remedy}')
-    return fields
 
 
 _KINDS = {
@@ -108,7 +126,7 @@ def prepare(generator: Generator, fields: Mapping[str, Any]) -> Prepared:
         ValueError: a value out of range, or nothing to make.
     """
     try:
-        call = Call(**_typed(fields))
+        call = Call(**typed(fields))
     except (TypeError, OverflowError) as error:
         raise ValueError(str(error)) from error
     if not (call.prompts[0].strip() or call.timelines[0].events or call.init_audio is not None):
@@ -123,9 +141,9 @@ _NUMBERS = ('seconds', 'steps', 'seed', 'guidance_scale', 'sample_rate', 'streng
 _OPTIONAL = ('events', 'negative_prompt', 'guidance_scale', 'loudness', 'loudness_db', 'curves')
 
 
-def _typed(fields: Mapping[str, Any]) -> dict[str, Any]:
+def typed(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields as JSON holds them with the types that `generate` takes; a wrong one is an error."""
-    typed, curves = {}, {}
+    values, curves = {}, {}
     for name, value in fields.items():
         shown = f'{name} is {printable(repr(value), 40)}'
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -143,10 +161,10 @@ def _typed(fields: Mapping[str, Any]) -> dict[str, Any]:
             curves[name] = value
         else:
             is_measure = name in (*_NUMBERS, 'loudness') and is_number
-            typed[name] = float(value) if is_measure else value
+            values[name] = float(value) if is_measure else value
     if curves:  # a timeline's own check takes what JSON has
-        typed['events'] = {'events': fields.get('events'), **curves}
-    return typed
+        values['events'] = {'events': fields.get('events'), **curves}
+    return values
 
 
 def _spans(value: Any) -> list[tuple[float, float]]:
@@ -285,8 +303,8 @@ class Made:
 
 @dataclasses.dataclass(eq=False)
 class _Waiting:
-    prepared: Prepared
-    group: Group
+    work: Prepared | Callable[[], Any]
+    group: Group | object  # a call has one of its own
     since: float
     future: concurrent.futures.Future
 
@@ -340,15 +358,30 @@ class RequestQueue:
         Raises:
             QueueFull: `most` requests wait. QueueClosed: after `close`.
         """
-        waiting = _Waiting(
-            prepared, group_of(prepared), time.monotonic(), concurrent.futures.Future()
-        )
+        return self._add(prepared, group_of(prepared), self.most)
+
+    def call(self, function: Callable[[], Any]) -> concurrent.futures.Future:
+        """Queues a call of a function in the queue's thread, such as one for a stream's next chunk.
+
+        It takes its turn among the requests, and `most` does not bound it: whoever calls has few
+        calls waiting at a time.
+
+        Args:
+            function: what it returns or raises is the future's.
+
+        Raises:
+            QueueClosed: after `close`.
+        """
+        return self._add(function, object(), None)
+
+    def _add(self, work: Any, group: Any, most: int | None) -> concurrent.futures.Future:
+        waiting = _Waiting(work, group, time.monotonic(), concurrent.futures.Future())
         with self._changed:
             if self._closed:
                 raise QueueClosed('the queue is closed')
             self._drop_cancelled()
-            if len(self._waiting) >= self.most:
-                raise QueueFull(f'{self.most} requests wait already')
+            if most is not None and len(self._waiting) >= most:
+                raise QueueFull(f'{most} requests wait already')
             self._waiting.append(waiting)
             self._changed.notify()
         return waiting.future
@@ -379,8 +412,11 @@ class RequestQueue:
             del batch  # the thread holds no sound while it waits
 
     def _make(self, batch: list[_Waiting]) -> None:
+        if callable(batch[0].work):
+            batch[0].future.set_result(batch[0].work())
+            return
         begin = time.monotonic()
-        results = run_batch(self.generator, [w.prepared for w in batch], self.size)
+        results = run_batch(self.generator, [w.work for w in batch], self.size)
         took = time.monotonic() - begin
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
@@ -397,10 +433,13 @@ class RequestQueue:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return []
+                self._drop_cancelled()
+                if not self._waiting:
+                    continue
                 oldest = self._waiting[0]
                 left = oldest.since + self.window_s - time.monotonic()
                 alike = [w for w in self._waiting if w.group == oldest.group][: self.size]
-                if len(alike) < self.size and left > 0:
+                if len(alike) < self.size and left > 0 and not callable(oldest.work):
                     self._changed.wait(left)
                     continue
                 for waiting in alike:

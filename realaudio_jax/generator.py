@@ -340,10 +340,10 @@ class Generator:
             ValueError: an argument out of range, named with its remedy.
             UserWarning: words that cannot be read, a text that is cut.
         """
-        call = LongCall(
+        stream, notes = self.open_stream(
             prompt=prompt,
             events=events,
-            seconds=MAX_CLIP_SECONDS if seconds is None else seconds,
+            seconds=seconds,
             steps=steps,
             seed=seed,
             guidance_scale=guidance_scale,
@@ -354,11 +354,24 @@ class Generator:
             curves=curves,
             schedule=schedule or Schedule(),
         )
+        for line in notes:
+            _warn(line)
+        return stream
+
+    def open_stream(self, seconds: float | int | None = None, **given: Any) -> tuple[Stream, list]:
+        """A stream, and what `stream` would warn of, as lines.
+
+        Args:
+            seconds, given: arguments of `stream`.
+
+        Raises:
+            ValueError: see `stream`.
+        """
+        call = LongCall(seconds=MAX_CLIP_SECONDS if seconds is None else seconds, **given)
         if not call.is_single:
             raise ValueError('a stream is of one prompt; open one for each')
-        for line in self._prepare_long(call).notes:
-            _warn(line)
-        return Stream(self._maker(call), call.timelines[0], seconds)
+        notes = self._prepare_long(call).notes
+        return Stream(self._maker(call), call.timelines[0], seconds), notes
 
     def prepare(
         self,

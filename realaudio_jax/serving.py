@@ -1,21 +1,21 @@
-"""A release over HTTP: one sound for one POST, as `Generator.generate` makes it.
+"""A release over HTTP: one sound for one POST, as `Generator.generate` makes it, and streams.
 
-`create_app` is the application, `BoundedProtocol` what it needs of uvicorn. Requests are read and
-checked by threads, made by the one thread of a `RequestQueue`, and encoded by threads again, so
+`create_app` is the application, `make_server` and `answer` serve it, by uvicorn. Requests are read
+and checked by threads, made by the one thread of a `RequestQueue`, and encoded by threads again, so
 that neither a slow client nor a large body keeps the device waiting. Needs the extra `serve`.
 
 A client is served within limits, each with its status and one line: bytes (413), time for the body
 (408) and for the sound (504), requests that wait (429); a connection on which a request takes
-longer than all of these together is cut.
+longer than all of these together is cut. A stream is a WebSocket, see `live`.
 """
 
 import asyncio
 import base64
 import binascii
 import concurrent.futures
-import dataclasses
 import io
 import secrets
+import socket
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -23,10 +23,12 @@ from typing import Any
 import jax
 import prometheus_client
 import soundfile
-from fastapi import FastAPI, Request, Response
+import uvicorn
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from realaudio_jax import __version__
 from realaudio_jax.batching import (
@@ -42,6 +44,8 @@ from realaudio_jax.batching import (
 )
 from realaudio_jax.generator import Generator, Sound
 from realaudio_jax.io import encode_audio, printable
+from realaudio_jax.live import Limits, LiveStreams
+from realaudio_jax.osc import OscProtocol
 from realaudio_jax.program_io import describe
 from realaudio_jax.requests import Prepared
 from realaudio_jax.sound_files import read_audio
@@ -58,28 +62,6 @@ _ACCEPTED = {
 }
 _INIT_KINDS = ('PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE')
 _VANISHED = 499  # the client closed the connection; nobody reads the status
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What a client may take of the server.
-
-    Attributes:
-        body: bytes of a request.
-        body_s: seconds for these to arrive.
-        timeout_s: seconds from then to the sound.
-        connections: at a time.
-    """
-
-    body: int = 8 << 20
-    body_s: float = 10.0
-    timeout_s: float = 30.0
-    connections: int = 512
-
-    @property
-    def request_s(self) -> float:
-        """Seconds for all of a request, the time in which its response is read included."""
-        return self.timeout_s + 2 * self.body_s
 
 
 class Refusal(Exception):
@@ -200,6 +182,16 @@ class Metrics:
             buckets=[2**i for i in range(9)],
         )
 
+        self.streams = prometheus_client.Gauge(
+            'realaudio_streams', 'Streams that are open.', registry=registry
+        )
+        self.chunk = prometheus_client.Histogram(
+            'realaudio_chunk_seconds',
+            "Time of a stream's chunk, the queue included.",
+            buckets=times,
+            registry=registry,
+        )
+
     def observe(self, count: int, seconds: float) -> None:
         """For `RequestQueue`."""
         self.size.observe(count)
@@ -212,10 +204,10 @@ def create_app(
     limits: Limits = Limits(),  # noqa: B008
     token: str | None = None,
     hosts: Sequence[str] = ('*',),
+    streams: LiveStreams | None = None,
+    compiles: bool = False,
 ) -> FastAPI:
-    """The application: POST /generate, GET /health, GET /metrics.
-
-    Whatever else makes sound, such as a stream of a long timeline, submits to the same queue.
+    """The application: POST /generate, the WebSocket /stream, GET /health, GET /metrics.
 
     Args:
         queue: makes the sounds; closed by whoever made it.
@@ -224,6 +216,9 @@ def create_app(
         token: where given, /generate and /metrics need 'Authorization: Bearer TOKEN'.
         hosts: names by which the server may be called; a web page elsewhere cannot rebind a name
             of its own to this machine.
+        streams: without them there is no /stream.
+        compiles: whether a request for which there is no program has one compiled, while all
+            others wait; else it is refused.
     """
     app = FastAPI(title='realaudio_jax', version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
@@ -237,22 +232,26 @@ def create_app(
     @app.exception_handler(404)
     @app.exception_handler(405)
     async def unknown(request: Request, error: Any) -> Response:
-        line = {'error': f'{error.detail}; there are POST /generate, GET /health, GET /metrics'}
+        line = {'error': f'{error.detail}; there are {_ROUTES}'}
         return JSONResponse(line, error.status_code, error.headers)
 
+    def knows_token(given: str) -> bool:
+        return token is None or secrets.compare_digest(given.encode(), token.encode())
+
     def authorise(request: Request) -> None:
-        given = request.headers.get('authorization', '').encode()
-        if token is not None and not secrets.compare_digest(given, f'Bearer {token}'.encode()):
+        if not knows_token(request.headers.get('authorization', '').removeprefix('Bearer ')):
             raise Refusal(401, 'give the token of the server', **{'WWW-Authenticate': 'Bearer'})
+
+    app.state.limits, app.state.authorise = limits, authorise  # for further routes
 
     @app.post('/generate', openapi_extra=_SCHEMA, response_class=Response)
     async def generate(request: Request) -> Response:
         authorise(request)
-        body = await _read_body(request, limits)
+        body = await read_body(request, limits)
         accept = request.headers.get('accept')
         prepared, kind = await asyncio.to_thread(read_request, queue.generator, body, accept)
         del body
-        if program_of(prepared, queue.size) not in queue.generator.programs:
+        if not compiles and program_of(prepared, queue.size) not in queue.generator.programs:
             wanted = describe(program_of(prepared, 1))
             raise Refusal(
                 400, f'this server has no program for {wanted}; it lists its own under /health'
@@ -265,6 +264,18 @@ def create_app(
             data, media_type=_media_type(made.sound, kind), headers=_headers(made, prepared)
         )
 
+    if streams is not None:
+        metrics.streams.set_function(lambda: streams.count)
+        streams.observe = metrics.chunk.observe
+
+        @app.websocket('/stream')
+        async def stream(socket: WebSocket) -> None:
+            given = socket.headers.get('authorization', '').removeprefix('Bearer ')
+            if token is None and not is_same_origin(socket):
+                await socket.close()  # a page of another site, which may open any WebSocket
+                return
+            await streams.serve(socket, lambda text: knows_token(text or given))
+
     @app.get('/health')
     async def health() -> dict[str, Any]:
         generator = queue.generator
@@ -276,6 +287,7 @@ def create_app(
             'device': jax.devices()[0].device_kind,
             'waiting': len(queue),
             'programs': sorted(set(map(describe, generator.programs.buckets))),
+            'streams': streams.count if streams else 0,
         }
 
     @app.get('/metrics')
@@ -287,6 +299,7 @@ def create_app(
     return app
 
 
+_ROUTES = 'POST /generate, WebSocket /stream, GET /health, GET /metrics'
 _SCHEMA = {
     'requestBody': {
         'required': True,
@@ -304,11 +317,26 @@ _SCHEMA = {
 }
 
 
-async def _read_body(request: Request, limits: Limits) -> bytes:
-    """The body within its limits."""
+def is_same_origin(socket: WebSocket) -> bool:
+    """Whether a WebSocket is opened by a page of this server, or by no page at all."""
+    origin = socket.headers.get('origin')
+    return origin is None or origin.partition('://')[2] == socket.headers.get('host')
+
+
+async def read_body(request: Request, limits: Limits, wanted: str = 'application/json') -> bytes:
+    """The body within its limits.
+
+    Args:
+        request: not yet read.
+        limits: see `Limits`.
+        wanted: its content type, one that a page of another site cannot send unasked.
+
+    Raises:
+        Refusal: it is of another type, too large or too slow, or the client is gone.
+    """
     kind = request.headers.get('content-type', '').split(';')[0].strip().lower()
-    if kind != 'application/json':  # what a page of another site cannot send unasked
-        raise Refusal(415, 'send JSON, with Content-Type: application/json')
+    if kind != wanted:
+        raise Refusal(415, f'send it with Content-Type: {wanted}')
     too_large = Refusal(413, f'the request has more than {limits.body:,} bytes')
     length = request.headers.get('content-length', '')
     if length.isdecimal() and int(length[:20]) > limits.body:
@@ -397,6 +425,45 @@ def _headers(made: Made, prepared: Prepared) -> dict[str, str]:
     return headers
 
 
+def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
+    """The server of an application, for `answer`."""
+    protocol = type('Protocol', (BoundedProtocol,), {'request_s': limits.request_s})
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=protocol,
+            ws=BoundedSocket,
+            ws_max_size=limits.body,
+            ws_per_message_deflate=False,
+            lifespan='off',
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=limits.connections,
+            timeout_graceful_shutdown=int(limits.body_s),
+        )
+    )
+
+
+async def answer(
+    server: uvicorn.Server,
+    listening: socket.socket,
+    streams: LiveStreams | None = None,
+    steering: socket.socket | None = None,
+) -> None:
+    """Serves until it is told to end.
+
+    Args:
+        server: see `make_server`.
+        listening: its socket.
+        streams, steering: what OSC steers, and the UDP socket where it comes in; None: no OSC.
+    """
+    if steering is not None:
+        loop = asyncio.get_running_loop()
+        await loop.create_datagram_endpoint(lambda: OscProtocol(streams), sock=steering)
+    await server.serve(sockets=[listening])
+
+
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 on connections that are cut when a request on them takes too long.
 
@@ -416,9 +483,31 @@ class BoundedProtocol(H11Protocol):
         self._timer.cancel()
         super().connection_lost(exc)
 
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        self._timer.cancel()  # a stream has its own limits
+        super().handle_websocket_upgrade(event)
+
     def _check(self) -> None:
         if self.cycle is self._seen:  # no request has begun since the check before
             self.transport.abort()
             return
         self._seen = self.cycle
         self._timer = self.loop.call_later(self.request_s, self._check)
+
+
+class BoundedSocket(WebSocketsSansIOProtocol):
+    """WebSockets that are cut when what they were sent last is not read.
+
+    uvicorn closes a connection once all is sent, which a client that reads nothing never lets
+    happen.
+    """
+
+    grace_s = 5.0
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self.loop.call_later(self.grace_s, self.transport.abort)
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()

@@ -326,25 +326,36 @@ class Stream:
         return self._timeline
 
     @property
+    def prompt(self) -> str:
+        """What is heard, as it stands."""
+        return self._maker.prompt
+
+    @property
     def editable_s(self) -> float:
-        """From when on the timeline may be changed: all before it is made, or being made."""
+        """From when on it may be edited: all before it is made, or being made."""
         return self._final / LATENT_RATE
 
-    def edit(self, events: Any) -> None:
+    def edit(self, events: Any, prompt: str | None = None) -> None:
         """Puts another timeline in place; it is heard from the next hop on.
 
         Args:
             events: the whole timeline in any form that `Timeline.parse` takes.
+            prompt: another one from there on; None: as it is.
 
         Raises:
-            ValueError: a timeline that cannot be, or one that changes what is already made.
+            ValueError: a timeline or a prompt that cannot be, or a timeline that changes what is
+                already made.
         """
+        if prompt is not None:
+            Call(prompt=prompt)
         longest = MAX_CLIP_SECONDS if self.seconds is None else self.seconds
         new = Timeline.parse(events, longest, MAX_STREAM_EVENTS)
         check_density(new)
         with self._lock:
             check_edit(self._timeline, new, self.editable_s)
             self._timeline, self._is_edited = new, True
+            if prompt is not None:
+                self._maker.prompt = prompt
 
     def __iter__(self) -> Iterator[Chunk]:
         return self
@@ -612,6 +623,8 @@ def window_timeline(
 def check_edit(old: Timeline, new: Timeline, editable_s: float) -> None:
     """Refuses a timeline that differs from another before a time.
 
+    What ended more than 10 s before it may be left out, so that a timeline need not grow for ever.
+
     Raises:
         ValueError: which event of the past is changed.
     """
@@ -624,8 +637,9 @@ def check_edit(old: Timeline, new: Timeline, editable_s: float) -> None:
         ]
 
     before, after = past(old), past(new)
+    removed = [e for e in before if e not in after and e[2] > editable_s - MAX_SECONDS]
     for entry, verb in [(e, 'changes') for e in after if e not in before] + [
-        (e, 'removes') for e in before if e not in after
+        (e, 'removes') for e in removed
     ]:
         text, onset, offset, _ = entry
         raise ValueError(

@@ -156,6 +156,28 @@ def test_the_queue_makes_batches_of_what_waits_for_one_program(generator, monkey
         queue.submit(prepare(generator))
 
 
+def test_calls_take_their_turn_among_requests(generator, monkeypatch):
+    device, order = FakeDevice(monkeypatch), []
+    with batching.RequestQueue(generator, size=2, most=2, window_s=10.0) as queue:
+        first = [queue.submit(prepare(generator, prompt='first')) for _ in range(2)]
+        assert device.busy.wait(20)
+        name = queue.call(lambda: threading.current_thread().name)
+        waiting = queue.submit(prepare(generator, prompt='second'))
+        with pytest.raises(batching.QueueFull):
+            queue.submit(prepare(generator))
+        calls = [queue.call(lambda i=i: order.append((i, len(device.batches)))) for i in range(3)]
+        broken = queue.call(lambda: 1 / 0)  # `most` does not bound calls
+        assert calls[1].cancel()
+        waiting.cancel()
+        device.go.set()
+        assert name.result(20) == 'generate' and [x.result(20).batch for x in first] == [2, 2]
+        with pytest.raises(ZeroDivisionError):
+            broken.result(20)
+    assert order == [(0, 1), (2, 1)]
+    with pytest.raises(batching.QueueClosed):
+        queue.call(lambda: None)
+
+
 def test_a_queue_that_closes_cancels_what_waits(generator, monkeypatch):
     device = FakeDevice(monkeypatch)
     queue = batching.RequestQueue(generator)

@@ -1,5 +1,6 @@
 """A release over HTTP, on loopback: the bytes of `generate`, and clients that harm nobody."""
 
+import asyncio
 import base64
 import contextlib
 import http.client
@@ -17,9 +18,8 @@ import realaudio_jax
 from realaudio_jax import batching
 from realaudio_jax.io import encode_audio
 
-pytest.importorskip('fastapi', reason="needs pip install 'realaudio_jax[serve]'")
-pytest.importorskip('prometheus_client', reason="needs pip install 'realaudio_jax[serve]'")
-uvicorn = pytest.importorskip('uvicorn', reason="needs pip install 'realaudio_jax[serve]'")
+for module in ('fastapi', 'prometheus_client', 'pythonosc', 'uvicorn', 'websockets'):
+    pytest.importorskip(module, reason="needs pip install 'realaudio_jax[serve]'")
 
 from realaudio_jax import serving  # noqa: E402
 
@@ -35,16 +35,14 @@ def generator(tiny_release):
 
 
 @contextlib.contextmanager
-def running(generator, limits=None, most=64, request_s=20.0, **settings):
+def running(generator, limits=serving.Limits(), most=64, **settings):  # noqa: B008
     """A server in a thread of this process; yields its port and its queue."""
     metrics = serving.Metrics()
-    protocol = type('Protocol', (serving.BoundedProtocol,), {'request_s': request_s})
     listening = socket.create_server(('127.0.0.1', 0))
     with batching.RequestQueue(generator, most=most, observe=metrics.observe) as queue:
-        app = serving.create_app(queue, metrics, limits or serving.Limits(), **settings)
-        config = uvicorn.Config(app, http=protocol, ws='none', lifespan='off', log_config=None)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={'sockets': [listening]})
+        app = serving.create_app(queue, metrics, limits, **settings)
+        server = serving.make_server(app, limits)
+        thread = threading.Thread(target=asyncio.run, args=(serving.answer(server, listening),))
         thread.start()
         try:
             yield listening.getsockname()[1], queue
@@ -106,7 +104,7 @@ def test_what_generate_would_warn_of_is_a_header(port):
         ({'fields': {'format': 'ogg'}}, 400, 'choose wav, flac, pcm'),
         ({'fields': {'init_audio': 'x'}}, 400, 'no WAV file in base64'),
         ({'fields': {}, 'Accept': 'image/png'}, 406, 'accept audio/wav'),
-        ({'fields': {}, 'Content_Type': 'text/plain'}, 415, 'send JSON'),
+        ({'fields': {}, 'Content_Type': 'text/plain'}, 415, 'Content-Type: application/json'),
         ({'body': b' ' * (9 << 20)}, 413, 'more than 8,388,608 bytes'),
         ({'method': 'GET'}, 405, 'there are POST /generate'),
         ({'method': 'GET', 'path': '/x'}, 404, 'there are POST /generate'),
@@ -218,7 +216,8 @@ def test_a_sound_that_takes_too_long_is_504_and_one_that_fails_is_422(generator,
         assert status == 500 and json.loads(body) == {'error': 'the sound was not made: no room'}
 
 
-def test_slow_and_malformed_clients_are_cut_and_keep_nobody_waiting(generator):
+def test_slow_and_malformed_clients_are_cut_and_keep_nobody_waiting(generator, monkeypatch):
+    monkeypatch.setattr(serving.Limits, 'request_s', 1.0)
     head = b'POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
 
     def connect(port, data):
@@ -229,7 +228,7 @@ def test_slow_and_malformed_clients_are_cut_and_keep_nobody_waiting(generator):
 
     body = json.dumps(FIELDS).encode()
     whole = head + b'Content-Length: %d\r\n\r\n' % len(body) + body
-    with running(generator, serving.Limits(body_s=0.3), request_s=1.0) as (port, _):
+    with running(generator, serving.Limits(body_s=0.3)) as (port, _):
         silent, half = connect(port, b''), connect(port, head[:40])
         slow = connect(port, head + b'Content-Length: 90\r\n\r\n{')
         deaf = connect(port, whole * 40)  # asks again and again, and never reads

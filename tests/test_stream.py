@@ -148,6 +148,29 @@ def test_an_edit_keeps_what_began_and_goes_on():
         check_edit(old, Timeline((Event('wind', 0.0, 5.0),)), 5.5)
 
 
+def test_what_ended_a_window_ago_may_be_left_out():
+    old = Timeline((Event('dog', 0.0, 1.0), Event('cat', 1.0, 2.0)))
+    check_edit(old, Timeline((Event('cat', 1.0, 2.0),)), 11.5)
+    with pytest.raises(ValueError, match="removes 'cat'"):
+        check_edit(old, Timeline(()), 11.5)
+    with pytest.raises(ValueError, match="changes 'dog'"):
+        check_edit(old, Timeline((Event('dog', 0.0, 0.5), Event('cat', 1.0, 2.0))), 11.5)
+
+
+def test_another_prompt_is_heard_from_the_next_hop_on(generator, rain):
+    playing, pcm = generator.stream('rain', 'dog@1.5-2:-6dB', seconds=3.0, seed=3, **SHORT), []
+    for index, chunk in enumerate(playing):
+        pcm.append(chunk.pcm)
+        if index == 1:
+            at = playing.editable_s
+            playing.edit(playing.timeline, 'wind')
+    assert playing.prompt == 'wind'
+    differs = np.flatnonzero(np.abs(np.concatenate(pcm).astype(int) - rain).max(axis=1) > STEP)
+    assert differs[0] > round((at - AHEAD / 25) * 48_000)
+    with pytest.raises(ValueError, match='characters'):
+        playing.edit(playing.timeline, 'x' * 10**6)
+
+
 def test_bad_input_is_refused_in_one_line(generator):
     for given, message in (
         ({'seconds': math.inf}, 'seconds is inf; choose 0.5 to 86400'),

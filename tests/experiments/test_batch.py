@@ -72,6 +72,7 @@ def test_a_manifest_becomes_sounds_and_rows(batch, generator):
     assert unnamed.startswith('rain-seed2-1steps-0.5s-')
     for row in rows.values():
         assert row['sha256'] == sha256(row['file']) and row['error'] is None
+        assert row['watermark'] == {'key': 'public key', 'payload': 0}
         assert soundfile.info(f'out/{row["file"]}').frames == 24_000
         assert 0 < row['peak'] <= 1 and -70 < row['level'] < 30 and row['ms'] > 0
     assert [rows[f'dogs-{i}']['seed'] for i in range(3)] == [5, 6, 7]
@@ -192,7 +193,7 @@ def test_sounds_of_one_program_are_made_one_after_another(batch, generator, monk
 
 
 FULL_DISK = """
-import dataclasses, pathlib, sys
+import dataclasses, pathlib, sys, types
 import numpy as np
 from absl import flags
 from experiments import batch
@@ -209,7 +210,8 @@ def make(generator, chunk, size, folder):
 batch.read_manifest, batch.make = items, make
 flags.FLAGS(['batch'])
 out = pathlib.Path(sys.argv[1])
-main_guard(lambda argv: batch.make_all(None, out / 'in', out, 1))([])
+nobody = types.SimpleNamespace(mark=None)
+main_guard(lambda argv: batch.make_all(nobody, out / 'in', out, 1))([])
 """
 
 

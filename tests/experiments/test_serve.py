@@ -33,9 +33,20 @@ def test_a_port_in_use_is_one_line(serve):
         port = taken.getsockname()[1]
         with pytest.raises(OSError) as caught:
             serve.module.bind('127.0.0.1', port)
-    assert caught.value.strerror == (
-        f'cannot listen on 127.0.0.1:{port}: Address already in use; choose another --port'
-    )
+    line = f'cannot listen on 127.0.0.1:{port}: Address already in use; choose another --port'
+    assert caught.value.strerror == line
+
+
+def test_a_port_of_osc_in_use_is_one_line(serve):
+    pytest.importorskip('uvicorn', reason="needs pip install 'realaudio_jax[serve]'")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(('127.0.0.1', 0))
+        port = taken.getsockname()[1]
+        status, err = serve(port=0, osc_port=port)
+    line = f'cannot listen on 127.0.0.1:{port}: Address already in use; choose another --osc_port'
+    assert status == 1 and line in err and err.count('\n') == 1
+    status, err = serve(port=0, osc_port=0, streams=0)
+    assert status == 1 and err == 'error: --osc_port steers a stream; leave out --streams=0\n'
 
 
 def test_an_address_that_others_reach_needs_a_token(serve):
@@ -61,7 +72,7 @@ def test_a_missing_extra_is_one_line(serve, monkeypatch):
     real = builtins.__import__
 
     def absent(name, *more):
-        if name == 'uvicorn':
+        if name == 'realaudio_jax' and 'serving' in (more[2] or ()):
             raise ModuleNotFoundError("No module named 'uvicorn'", name='uvicorn')
         return real(name, *more)
 
