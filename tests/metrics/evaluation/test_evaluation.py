@@ -107,6 +107,7 @@ def test_a_teacher_of_as_many_evaluations_has_half_the_steps():
         ('teacher', 4),
     ]
     assert given.equal_pairs == [(SamplerConfig('student', 8), SamplerConfig('teacher', 4))]
+    assert SamplerSet.of_steps([8], [50]).equal_pairs == []
 
 
 def test_samples_of_one_prompt_differ(rows):
