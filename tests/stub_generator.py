@@ -29,7 +29,7 @@ class StubPrograms:
     def get(self, bucket):
         self.buckets.append(bucket)
 
-    def __call__(self, bucket, request):
+    def __call__(self, bucket, request, init=None):
         self.get(bucket)
         made = [_sound(bucket, request, i) for i in range(len(request.seed))]
         pcm, latents = (np.stack(x) for x in zip(*made, strict=True))
