@@ -33,7 +33,13 @@ class StubPrograms:
         self.get(bucket)
         made = [_sound(bucket, request, i) for i in range(len(request.seed))]
         pcm, latents = (np.stack(x) for x in zip(*made, strict=True))
-        return pcm, SimpleNamespace(finite=np.ones(len(pcm), bool)), latents
+        diagnostics = SimpleNamespace(
+            finite=np.ones(len(pcm), bool),
+            silent=np.zeros(len(pcm), bool),
+            peak=np.abs(pcm.astype(int)).max(axis=(1, 2)) / 32768,
+            lufs=np.full(len(pcm), -20.0),
+        )
+        return pcm, diagnostics, latents
 
 
 def _sound(bucket, request, i):

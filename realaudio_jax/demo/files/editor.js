@@ -451,24 +451,27 @@ function drag(down, name, element) {
   element.setPointerCapture(down.pointerId);
   const track = element.parentNode;
   const before = { ...found(name) };
-  const kind = down.target.classList;
+  const grabbed = down.target.classList;
   const from = secondAt(down, track);
+  let kind = ['left', 'right'].find((edge) => grabbed.contains(edge)) ?? (grabbed.contains('gain') ? null : 'whole');
   let isMoved = false;
 
   const move = (e) => {
     const event = found(name);
     const by = secondAt(e, track) - from;
-    if (kind.contains('gain')) {
+    const [dx, dy] = [Math.abs(e.clientX - down.clientX), Math.abs(e.clientY - down.clientY)];
+    if (dx + dy < 1) return;
+    kind ??= dy > dx ? 'gain' : 'whole'; // who takes the line of the gain sideways means the event
+    if (kind === 'gain') {
       const box = track.getBoundingClientRect();
       const steps = ((down.clientY - e.clientY) / box.height) * (GAINS[1] - GAINS[0]);
       event.gain = clamped(rounded(before.gain + steps, 0.5), ...GAINS);
-    } else if (kind.contains('left')) {
+    } else if (kind === 'left') {
       event.onset = clamped(rounded(before.onset + by), 0, before.offset - SHORTEST);
-    } else if (kind.contains('right')) {
+    } else if (kind === 'right') {
       event.offset = clamped(rounded(before.offset + by), before.onset + SHORTEST, state.seconds);
     } else {
-      event.onset = clamped(rounded(before.onset + by), 0, rounded(state.seconds - (before.offset - before.onset)));
-      event.offset = rounded(event.onset + before.offset - before.onset);
+      moveTo(event, before.onset + by);
     }
     isMoved = true;
     show();
@@ -484,6 +487,13 @@ function drag(down, name, element) {
   element.addEventListener('pointercancel', end);
 }
 
+/** Moves an event, as long as it is. */
+function moveTo(event, onset) {
+  const length = event.offset - event.onset;
+  event.onset = clamped(rounded(onset), 0, rounded(state.seconds - length));
+  event.offset = rounded(event.onset + length);
+}
+
 function press(e, name) {
   const event = found(name);
   const step = e.altKey ? 0.01 : 0.05;
@@ -492,9 +502,7 @@ function press(e, name) {
   if (by !== undefined && e.shiftKey) {
     event.offset = clamped(rounded(event.offset + by), event.onset + SHORTEST, state.seconds);
   } else if (by !== undefined) {
-    const length = event.offset - event.onset;
-    event.onset = clamped(rounded(event.onset + by), 0, rounded(state.seconds - length));
-    event.offset = rounded(event.onset + length);
+    moveTo(event, event.onset + by);
   } else if (louder !== undefined) {
     event.gain = clamped(event.gain + louder, ...GAINS);
   } else if (e.key === 'Delete' || e.key === 'Backspace') {
@@ -745,7 +753,7 @@ function listen() {
     }
   });
   change('event-text', (event, value) => { event.text = value.trim() || event.text; });
-  change('event-onset', (event, value) => { event.onset = clamped(rounded(Number(value)), 0, event.offset - SHORTEST); });
+  change('event-onset', (event, value) => moveTo(event, Number(value)));
   change('event-offset', (event, value) => {
     event.offset = clamped(rounded(Number(value)), event.onset + SHORTEST, state.seconds);
   });
