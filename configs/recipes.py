@@ -2,7 +2,9 @@
 
     python -m experiments.compare_recipes --config=configs/recipes.py --workdir=runs/recipes
 
-Variants: `:gpu`, longer, for a GPU; `:test`, seconds.
+Variants: `:hour`, one budget, two seeds and one learning rate, for some 35 minutes; `:gpu`, longer,
+for a GPU; `:test`, seconds. With --budget_s=540 a call stops after that long, and the same command
+goes on.
 
 Cost, result: docs/recipes.md.
 """
@@ -13,30 +15,41 @@ from configs.one_recipe import RECIPES
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:
+    """The settings, of a variant if one is named."""
     config = ml_collections.ConfigDict()
     config.recipes = tuple(RECIPES)
     config.suffix = ''  # of the variants of configs/one_recipe.py
     config.rates = (2e-4, 8e-4)  # learning rates tried for each recipe, on a seed of their own
-    config.tuning_updates = 60
+    config.tuning_updates = 24
     config.tuning_scenes = 24
     config.tuning_seed = 100
     config.seeds = (1, 2, 3)  # of the runs that are reported: data, noise and scenes
-    config.updates = 240  # of every recipe, for the comparison at equal updates
-    config.seconds = 120.0  # of training, without compilation, for that at equal time
-    config.budgets = ('seconds',)  # 'updates', 'seconds' or both
-    config.scenes = 48  # held out, of each seed
-    if variant == 'gpu':
+    config.updates = 40  # of every recipe, for the comparison at equal updates
+    config.seconds = 40.0  # of training, without compilation, for that at equal time
+    config.budgets = ('seconds', 'updates')
+    config.scenes = 64  # held out, of each seed
+    config.steps = (1, 2, 4, 8)  # of the students that are evaluated
+    config.distances = ('fad_inf', 'kad')
+    config.diversity_prompts = 4
+    # Of --embedder_weights, beside the release's own: none of them chooses anything here, and no
+    # release has been chosen by the second.
+    config.embedders = ('yamnet', 'gpvad')
+    config.stop_s = 30.0  # before the end of --budget_s, in which a run saves
+    if variant == 'hour':
+        config.recipes = ('consistency', 'shortcut', 'scm', 'mean_flow', 'dmd', 'arc', 'energy')
+        config.rates, config.tuning_updates, config.tuning_scenes = (4e-4,), 8, 2
+        config.seeds, config.budgets, config.seconds = (1, 2), ('seconds',), 60.0
+    elif variant == 'gpu':
         config.tuning_updates, config.updates, config.seconds = 1_000, 6_000, 300.0
-        config.budgets = ('updates', 'seconds')
-        config.scenes = 256
+        config.scenes, config.tuning_scenes, config.diversity_prompts = 256, 64, 16
     elif variant == 'test':
         config.suffix = ',test'
-        config.recipes = ('consistency', 'shortcut')
+        config.recipes = ('consistency', 'dmd')
         config.rates = (2e-4,)
-        config.tuning_updates, config.updates, config.seconds = 2, 2, 0.2
+        config.tuning_updates, config.updates, config.seconds = 3, 2, 0.2
         config.tuning_scenes = config.scenes = 2
-        config.seeds = (1,)
-        config.budgets = ('updates',)
+        config.seeds, config.budgets = (1,), ('updates',)
+        config.steps, config.distances, config.diversity_prompts = (1, 4), ('kad',), 1
     elif variant:
-        raise ValueError(f'no variant {variant!r} of this config; there are :gpu and :test')
+        raise ValueError(f'no variant {variant!r} of this config; there are :hour, :gpu and :test')
     return config.lock()

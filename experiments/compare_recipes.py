@@ -4,19 +4,23 @@ python -m experiments.compare_recipes --config=configs/recipes.py --workdir=runs
 
 Each recipe is tried at the same learning rates on a seed of its own; the rate with the smallest
 latent error at four steps is kept. It is then trained from the common start with every seed, for
-equal updates or equal seconds of training, and evaluated at every step count. Each run is the
-experiment `distill` with configs/one_recipe.py in a process of its own, its metrics `evaluate
---run`; the same command goes on where it was stopped. docs/recipes.md says how to read the table.
+equal seconds of training and for equal updates, and evaluated at every step count. Each run is the
+experiment `distill` with configs/one_recipe.py in a process of its own, the figures are those of
+`evaluate_students`, which has all students of a seed. The same command goes on where it was
+stopped; with --budget_s it stops by itself. docs/recipes.md says how to read the table.
 """
 
 import itertools
 import json
 import pathlib
+import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import matplotlib
 import numpy as np
 import soundfile
 from absl import flags
@@ -24,20 +28,28 @@ from absl import flags
 from configs import one_recipe
 from experiments.common import define_config, define_workdir, run, run_workdir, say
 from realaudio_jax.data.scenes import Scene
+from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.rows import (
     CLASS_FOUND,
-    FRECHET_DISTANCE,
+    DIVERSITY,
+    FRECHET_INFINITE,
     KERNEL_DISTANCE,
+    LATENT_COSINE,
     LATENT_ERROR,
+    ONSET_P90,
     ONSETS_NEAR,
+    TIME,
 )
 from realaudio_jax.report.page import ReportClip, without_paths, write_report
 from realaudio_jax.report.summary import Table
 from realaudio_jax.report.tables import write_results
 from realaudio_jax.training.loop import STOPPED, StopRequest
 from realaudio_jax.training.pieces import Piece, given, run_pieces
-from realaudio_jax.training.run_folder import RELEASE, run_folder
+from realaudio_jax.training.run_folder import RELEASE, read_memory, run_folder
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
 
 _CONFIG = define_config('configs/recipes.py')
 define_workdir()
@@ -46,10 +58,28 @@ _RECORDINGS = flags.DEFINE_string(
 )
 _TEACHER_RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the teacher.')
 _WEIGHTS = flags.DEFINE_string(
-    'embedder_weights', None, 'Folder of YAMNet weights, for an independent evaluator.'
+    'embedder_weights',
+    None,
+    'Folder with weights of embedders, in it or in folders below it; config.embedders says which.',
+)
+_BUDGET = flags.DEFINE_float(
+    'budget_s', 0.0, 'Seconds after which it stops, to go on later; 0: none.', lower_bound=0.0
 )
 
-METRICS = (LATENT_ERROR, KERNEL_DISTANCE, FRECHET_DISTANCE, CLASS_FOUND, ONSETS_NEAR)
+# The figures of the table, and whether a smaller value is a better one.
+METRICS = {
+    LATENT_ERROR: True,
+    LATENT_COSINE: False,
+    KERNEL_DISTANCE: True,
+    FRECHET_INFINITE: True,
+    CLASS_FOUND: False,
+    ONSETS_NEAR: False,
+    ONSET_P90: True,
+    DIVERSITY: False,
+    TIME: True,
+}
+UPDATES, TRAINING, MEMORY = 'updates', 'training time', 'peak memory of training'
+TEACHER = 'teacher, guided'
 Row = Mapping[str, Any]
 
 
@@ -65,17 +95,16 @@ class Comparison:
         embedder_weights: str | None,
     ):
         self.config, self.workdir = config, workdir
-        self._inputs = given(release=release, recordings=recordings)
-        self._weights = given(embedder_weights=embedder_weights)
+        self._release, self._recordings, self._weights = release, recordings, embedder_weights
 
     @property
     def start(self) -> pathlib.Path:
         """The run that all recipes begin with."""
-        return self.workdir / 'start'
+        return self.workdir / 'final' / one_recipe.START
 
     def start_piece(self) -> Piece:
         """Guidance is folded into a student of many steps."""
-        return self._piece(one_recipe.START, self.start, self.config.tuning_seed, {}, None)
+        return self._training(one_recipe.START, self.start, self.config.tuning_seed, {})
 
     def tuning(self) -> Iterator[tuple[str, float, Piece]]:
         """Recipe, learning rate, and its run."""
@@ -83,61 +112,119 @@ class Comparison:
         for name, rate in itertools.product(c.recipes, c.rates):
             folder = self.workdir / 'tuning' / f'{name}-{rate:g}'
             settings = stage_settings(name, c.suffix, c.tuning_updates, rate)
-            yield name, rate, self._piece(name, folder, c.tuning_seed, settings, c.tuning_scenes)
+            yield name, rate, self._training(name, folder, c.tuning_seed, settings)
+
+    def tuning_evaluation(self) -> Piece:
+        """The latent errors of all trials, from the same scenes and noise."""
+        c = self.config
+        return self._evaluation(
+            self.workdir / 'tuning' / 'evaluation',
+            [_folder_of(piece) for *_, piece in self.tuning()],
+            c.tuning_seed,
+            scenes=c.tuning_scenes,
+            steps=few(c.steps),
+            metrics='kad',
+        )
+
+    def tuning_errors(self) -> dict[str, dict[float, float]]:
+        """Latent error of each recipe at each rate; nothing where there was no choice."""
+        if len(self.config.rates) == 1:
+            return {}
+        rows = results(self.workdir / 'tuning' / 'evaluation')
+        errors = {r['student']: r['value'] for r in rows if _is(r, LATENT_ERROR) and 'student' in r}
+        found: dict[str, dict[float, float]] = {}
+        for name, rate, piece in self.tuning():
+            found.setdefault(name, {})[rate] = errors[_folder_of(piece).name]
+        return found
 
     def best_rate(self, name: str) -> tuple[float, float]:
         """The learning rate of a recipe, and the seconds that an update took."""
-        runs = {rate: piece.made.parent for n, rate, piece in self.tuning() if n == name}
-        errors = {rate: _value(results(folder), LATENT_ERROR, 4) for rate, folder in runs.items()}
+        errors = self.tuning_errors().get(name, dict.fromkeys(self.config.rates, 0.0))
         rate = min(errors, key=errors.__getitem__)
-        return rate, seconds_per_update(runs[rate] / 'metrics.jsonl')
+        folder = self.workdir / 'tuning' / f'{name}-{rate:g}'
+        return rate, seconds_per_update(folder / 'metrics.jsonl')
 
     def final(self) -> Iterator[tuple[dict[str, Any], Piece]]:
         """What tells a reported run from the others, and the run."""
         c = self.config
-        for budget, name, seed in itertools.product(c.budgets, c.recipes, c.seeds):
-            rate, seconds = self.best_rate(name)
+        rates = {name: self.best_rate(name) for name in c.recipes}
+        for budget, seed, name in itertools.product(c.budgets, c.seeds, c.recipes):
+            rate, seconds = rates[name]
             updates = c.updates if budget == 'updates' else max(1, round(c.seconds / seconds))
-            folder = self.workdir / budget / f'{name}-{seed}'
+            folder = self.workdir / 'final' / f'{name}-{budget}-{seed}'
             settings = stage_settings(name, c.suffix, updates, rate)
             about = {
                 'recipe': name,
                 'budget': f'equal {budget}',
+                'seed': seed,
                 'learning_rate': rate,
                 'updates': updates,
-                'training_seconds': round(updates * seconds, 1),
+                'seconds_per_update': seconds,
             }
-            yield about, self._piece(name, folder, seed, settings, c.scenes)
+            yield about, self._training(name, folder, seed, settings)
 
-    def _piece(
-        self,
-        name: str,
-        folder: pathlib.Path,
-        seed: int,
-        settings: Mapping[str, Any],
-        scenes: int | None,
+    def evaluation(self, seed: int) -> Piece:
+        """The figures of all final runs of a seed, and of the start."""
+        c = self.config
+        runs = [_folder_of(piece) for about, piece in self.final() if about['seed'] == seed]
+        first = seed == c.seeds[0]
+        one = one_recipe.get_config(c.recipes[0] + c.suffix)
+        return self._evaluation(
+            self.workdir / 'evaluation' / str(seed),
+            [self.start, *runs],
+            seed,
+            scenes=c.scenes,
+            steps=c.steps,
+            metrics=','.join(c.distances),
+            diversity_prompts=c.diversity_prompts,
+            times=first or None,
+            keep=one.report_prompts if first else None,
+        )
+
+    def _training(
+        self, name: str, folder: pathlib.Path, seed: int, settings: Mapping[str, Any]
     ) -> Piece:
-        """A run of one recipe, evaluated on so many scenes (None: not at all)."""
-        student = folder / RELEASE
+        """A run of one recipe."""
         train = (
             'experiments.distill',
             f'--config=configs/one_recipe.py:{name}{self.config.suffix}',
-            *given(workdir=folder, **{'config.seed': seed}),
+            *given(workdir=folder, **{'config.seed': seed, 'config.log_every': 1}),
             *given(**settings),
             *given(latents=self.workdir / 'latents'),
-            *self._inputs,
+            *given(release=self._release, recordings=self._recordings),
             *(() if name == one_recipe.START else given(student=self.start / RELEASE)),
             '--noevaluate',
         )
         label = str(folder.relative_to(self.workdir))
-        if scenes is None:
-            return Piece(label, (train,), student / 'config.json')
-        evaluate = (
-            'experiments.evaluate',
-            *given(run=folder, scenes=scenes, seed=seed),
-            *self._weights,
+        return Piece(label, (train,), folder / RELEASE / 'config.json')
+
+    def _evaluation(
+        self,
+        folder: pathlib.Path,
+        runs: Sequence[pathlib.Path],
+        seed: int,
+        steps: Sequence[int],
+        **settings: Any,
+    ) -> Piece:
+        """The figures of some runs, from the same scenes and noise."""
+        c = self.config
+        one = one_recipe.get_config(c.recipes[0] + c.suffix)
+        command = (
+            'experiments.evaluate_students',
+            *given(workdir=folder, seed=seed, seconds=one.eval_seconds),
+            *given(students=','.join(str(run / RELEASE) for run in runs)),
+            *given(steps=','.join(map(str, sorted(steps, reverse=True)))),
+            *given(recordings=self._recordings, embedder_weights=self._weights),
+            *(given(embedder=','.join(c.embedders)) if self._weights else ()),
+            *given(**settings),
         )
-        return Piece(label, (train, evaluate), folder / 'results.json')
+        label = str(folder.relative_to(self.workdir))
+        return Piece(label, (command,), folder / 'results.json')
+
+
+def few(steps: Sequence[int]) -> tuple[int]:
+    """The step count at which rates are compared: four, or the nearest."""
+    return (min(steps, key=lambda n: abs(n - 4)),)
 
 
 def stage_settings(name: str, suffix: str, updates: int, rate: float) -> dict[str, Any]:
@@ -152,7 +239,11 @@ def stage_settings(name: str, suffix: str, updates: int, rate: float) -> dict[st
 
 
 def seconds_per_update(path: pathlib.Path) -> float:
-    """Median seconds of an update between two lines of metrics.jsonl of one stage."""
+    """Median seconds of an update between two lines of metrics.jsonl of one stage.
+
+    Raises:
+        ValueError: no stage has two lines.
+    """
     lines = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
     pairs = [pair for pair in itertools.pairwise(lines) if pair[0]['stage'] == pair[1]['stage']]
     took = [(b['time'] - a['time']) / (b['step'] - a['step']) for a, b in pairs]
@@ -162,26 +253,43 @@ def seconds_per_update(path: pathlib.Path) -> float:
 
 
 def results(folder: pathlib.Path) -> list[Row]:
-    """Rows of a run's results."""
+    """Rows of a folder's results."""
     return json.loads((folder / 'results.json').read_text(encoding='utf-8'))
 
 
-def _value(rows: Sequence[Row], name: str, steps: int) -> float:
-    """A metric of the student, by the first embedder that has it."""
-    counts = [r['steps'] for r in rows if r['name'] == name and r.get('model') == 'student']
-    steps = min(counts, key=lambda count: abs(count - steps))
-    return next(
-        r['value']
-        for r in rows
-        if r['name'] == name and r.get('model') == 'student' and r['steps'] == steps
-    )
+def _folder_of(piece: Piece) -> pathlib.Path:
+    """The folder of a training run."""
+    return piece.made.parent.parent
 
 
-def over_seeds(runs: Sequence[tuple[dict[str, Any], Sequence[Row]]]) -> list[dict[str, Any]]:
-    """One row for each metric, recipe, budget, step count and embedder: mean over the seeds.
+def _is(row: Row, name: str) -> bool:
+    return row['name'] == name and row.get('value') is not None
+
+
+def cost_rows(about: Mapping[str, Any], folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Updates, seconds of training without compilation, and peak memory of a run."""
+    try:
+        seconds = seconds_per_update(folder / 'metrics.jsonl')
+    except ValueError:  # stages of one update
+        seconds = about['seconds_per_update']
+    rows = [
+        {'name': UPDATES, 'value': about['updates'], 'unit': ''},
+        {'name': TRAINING, 'value': about['updates'] * seconds, 'unit': 's'},
+    ]
+    memory = read_memory(folder)
+    if memory:
+        most = memory.get('device', memory.get('host'))
+        rows.append({'name': MEMORY, 'value': most / 2**20, 'unit': 'MiB'})
+    return [row | {'model': 'student'} for row in rows]
+
+
+def over_seeds(
+    runs: Sequence[tuple[Mapping[str, Any], Sequence[Row]]],
+) -> list[dict[str, Any]]:
+    """One row for each figure, recipe, budget, step count and embedder: mean over the seeds.
 
     Args:
-        runs: what tells a run from the others, and the rows of its results.
+        runs: recipe and budget of each run, and its rows.
 
     Returns:
         Rows with 'low' and 'high', the smallest and largest value of a seed, and 'n', of seeds.
@@ -189,12 +297,15 @@ def over_seeds(runs: Sequence[tuple[dict[str, Any], Sequence[Row]]]) -> list[dic
     found: dict[tuple, dict[str, Any]] = {}
     for about, rows in runs:
         for row in rows:
-            if row['name'] not in METRICS or row.get('model') not in ('student', 'teacher'):
+            if row['name'] not in (*METRICS, UPDATES, TRAINING, MEMORY):
                 continue
-            student = row['model'] == 'student'
-            settings = about if student else {'recipe': 'teacher', 'budget': about['budget']}
+            if row.get('value') is None or row.get('model') not in ('student', 'teacher'):
+                continue
             kept = ('name', 'unit', 'model', 'steps', 'nfe', 'embedder')
-            one = settings | {key: row[key] for key in kept if row.get(key) is not None}
+            one = {key: row[key] for key in kept if row.get(key) is not None}
+            one |= {
+                key: about[key] for key in ('recipe', 'budget', 'learning_rate') if key in about
+            }
             values = found.setdefault(tuple(sorted(one.items(), key=str)), one | {'values': []})
             values['values'].append(row['value'])
     made = []
@@ -205,66 +316,187 @@ def over_seeds(runs: Sequence[tuple[dict[str, Any], Sequence[Row]]]) -> list[dic
     return made
 
 
+def runs_of(comparison: Comparison) -> list[tuple[dict[str, Any], list[Row]]]:
+    """Each run with its rows, costs included; the teacher and the start stand in every budget."""
+    config, found = comparison.config, []
+    by_seed = {
+        seed: results(comparison.workdir / 'evaluation' / str(seed)) for seed in config.seeds
+    }
+    for about, piece in comparison.final():
+        folder = _folder_of(piece)
+        rows = [r for r in by_seed[about['seed']] if r.get('student') == folder.name]
+        found.append((about, rows + cost_rows(about, folder)))
+    for seed, budget in itertools.product(config.seeds, config.budgets):
+        about = {'budget': f'equal {budget}', 'seed': seed}
+        rows = by_seed[seed]
+        start = [r for r in rows if r.get('student') == one_recipe.START]
+        found.append((about | {'recipe': one_recipe.START}, start))
+        shared = [r for r in rows if 'student' not in r]
+        found.append((about | {'recipe': TEACHER}, [r for r in shared if r['name'] != TIME]))
+        if seed == config.seeds[0]:  # of the networks, so the same for all recipes and seeds
+            times = [r for r in shared if r['name'] == TIME]
+            found.append((about | {'recipe': 'any student'}, [r for r in times if _student(r)]))
+            found.append((about | {'recipe': TEACHER}, [r for r in times if not _student(r)]))
+    return found
+
+
+def _student(row: Row) -> bool:
+    return row.get('model') == 'student'
+
+
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """One table for each budget and metric: recipes down, step counts across."""
+    """For each budget a table of costs, and one for each figure: recipes down, evaluations across.
+
+    A teacher has half as many steps as evaluations; its reference of 50 steps stands last.
+    """
     made = []
-    for budget, name, embedder in dict.fromkeys(
-        (row['budget'], row['name'], row.get('embedder')) for row in rows
-    ):
-        of = [
-            row
-            for row in rows
-            if (row['budget'], row['name'], row.get('embedder')) == (budget, name, embedder)
-        ]
-        counts = sorted({row['steps'] for row in of if row['model'] == 'student'}, reverse=True)
-        cells = {
-            (row['recipe'], row['steps']): f'{row["value"]:.2f} [{row["low"]:.2f}, '
-            f'{row["high"]:.2f}]'
-            for row in of
-        }
-        lines = []
-        for recipe in dict.fromkeys(row['recipe'] for row in of):
-            about = next(row for row in of if row['recipe'] == recipe)
-            training = [str(about.get(key, '–')) for key in ('updates', 'training_seconds')]
-            label = recipe if recipe != 'teacher' else 'teacher, guided, so many evaluations'
-            steps = [count // 2 if recipe == 'teacher' else count for count in counts]
-            lines.append((label, *training, *(cells.get((recipe, n), '–') for n in steps)))
-        unit = next((row['unit'] for row in of if row.get('unit')), '')
-        made.append(
-            Table(
-                f'{name}{f" ({unit})" if unit else ""}, {budget}',
-                ('recipe', 'updates', 'training (s)', *(f'{n} evaluations' for n in counts)),
-                tuple(lines),
-                'Mean over the seeds, in brackets the least and the most'
-                + (f'; by {embedder}.' if embedder else '.'),
-            )
-        )
+    for budget in dict.fromkeys(row['budget'] for row in rows):
+        of = [row for row in rows if row['budget'] == budget]
+        made.append(_cost_table(budget, of))
+        pairs = [(r['name'], r.get('embedder')) for r in of if r['name'] in METRICS]
+        order = list(METRICS)
+        for name, embedder in sorted(
+            dict.fromkeys(pairs), key=lambda pair: (order.index(pair[0]), str(pair[1]))
+        ):
+            mine = [r for r in of if (r['name'], r.get('embedder')) == (name, embedder)]
+            made.append(_figure_table(budget, name, embedder, mine))
     return made
+
+
+def _figure_table(budget: str, name: str, embedder: str | None, rows: Sequence[Row]) -> Table:
+    """One figure."""
+    smaller = METRICS[name]
+    counts = sorted({r['nfe'] for r in rows if _student(r)}, reverse=True)
+    counts.insert(0, max(r['nfe'] for r in rows))
+    cells = {
+        (r['recipe'], r['nfe']): f'{r["value"]:.3g} ({r["high" if smaller else "low"]:.3g})'
+        for r in rows
+    }
+    lines = [
+        (recipe, *(cells.get((recipe, n), '–') for n in counts))
+        for recipe in dict.fromkeys(r['recipe'] for r in rows)
+    ]
+    unit = next((r['unit'] for r in rows if r.get('unit')), '')
+    seeds = max(r['n'] for r in rows)
+    return Table(
+        f'{name}{f" ({unit})" if unit else ""}, {budget}',
+        ('recipe', *(f'{n} evaluations' for n in counts)),
+        tuple(lines),
+        f'Mean over {seeds} seeds, in brackets the worst; '
+        f'{"smaller" if smaller else "larger"} is better'
+        + (f'; by {embedder}.' if embedder else '.'),
+    )
+
+
+def _cost_table(budget: str, rows: Sequence[Row]) -> Table:
+    """Learning rate, updates, seconds and memory of each recipe."""
+    values = {(r['recipe'], r['name']): f'{r["value"]:.0f} ({r["high"]:.0f})' for r in rows}
+    rates = {r['recipe']: f'{r["learning_rate"]:g}' for r in rows if 'learning_rate' in r}
+    lines = [
+        (recipe, rate, *(values.get((recipe, name), '–') for name in (UPDATES, TRAINING, MEMORY)))
+        for recipe, rate in rates.items()
+    ]
+    return Table(
+        f'Cost, {budget}',
+        ('recipe', 'learning rate', UPDATES, f'{TRAINING} (s)', f'{MEMORY} (MiB)'),
+        tuple(lines),
+        'Mean over the seeds, in brackets the most. Seconds are of updates alone, without '
+        'compilation.',
+    )
+
+
+def tuning_table(errors: Mapping[str, Mapping[float, float]]) -> Table:
+    """The trials of every recipe: latent error at each learning rate."""
+    rates = list(next(iter(errors.values())))
+    return Table(
+        'Trials: latent error by learning rate',
+        ('recipe', *(f'{rate:g}' for rate in rates)),
+        tuple((name, *(f'{of[rate]:.3f}' for rate in rates)) for name, of in errors.items()),
+        'On a seed of their own, at four steps or the nearest; the smallest was kept.',
+    )
+
+
+def drawn_distance(rows: Sequence[Row]) -> tuple[str, str | None]:
+    """What the plot shows: a distance by an embedder that did not come with the release, if any."""
+    for name in (FRECHET_INFINITE, KERNEL_DISTANCE, LATENT_ERROR):
+        embedders = [r.get('embedder') for r in rows if r['name'] == name]
+        if embedders:
+            return name, sorted(embedders, key=lambda e: (str(e).startswith('audio tower'), e))[0]
+    raise ValueError('no distance to draw')
+
+
+def best_trades(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Whether no other point is at most as large in one coordinate and smaller in the other."""
+    return [not any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in points) for a in points]
+
+
+def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
+    """Distance against time of a sound, one panel a budget; a ring where no other point is better.
+
+    Args:
+        rows: see `over_seeds`.
+        path: of the PNG.
+    """
+    name, embedder = drawn_distance(rows)
+    budgets = list(dict.fromkeys(row['budget'] for row in rows))
+    figure, axes = plt.subplots(
+        1, len(budgets), figsize=(7 * len(budgets), 5), squeeze=False, layout='constrained'
+    )
+    for axis, budget in zip(axes[0], budgets, strict=True):
+        of = [row for row in rows if row['budget'] == budget]
+        times = {(r['model'], r['steps']): r['value'] for r in of if r['name'] == TIME}
+        mine = [r for r in of if (r['name'], r.get('embedder')) == (name, embedder)]
+        mine = [r for r in mine if (r['model'], r['steps']) in times]
+        points = [(times[r['model'], r['steps']], r['value']) for r in mine]
+        for recipe in dict.fromkeys(r['recipe'] for r in mine):
+            own = [(p, r) for p, r in zip(points, mine, strict=True) if r['recipe'] == recipe]
+            own.sort(key=lambda pair: pair[0])
+            down = [r['value'] - r['low'] for _, r in own]
+            up = [r['high'] - r['value'] for _, r in own]
+            axis.errorbar(
+                *zip(*(p for p, _ in own), strict=True),
+                [down, up],
+                marker='o',
+                ms=4,
+                ls='--' if recipe in (TEACHER, one_recipe.START) else '-',
+                lw=1.2,
+                capsize=2,
+                label=recipe,
+            )
+        best = [p for p, keep in zip(points, best_trades(points), strict=True) if keep]
+        axis.plot(*zip(*best, strict=True), 'o', ms=11, mfc='none', mec='0.2', ls='')
+        axis.set(xscale='log', yscale='log', title=budget, xlabel=f'{TIME} (ms)')
+        axis.grid(alpha=0.25, which='both')
+    axes[0][0].set_ylabel(f'{name}{f", {embedder}" if embedder else ""}')
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside right center', frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
 
 
 def write_page(
     path: pathlib.Path,
-    runs: Sequence[tuple[dict[str, Any], pathlib.Path]],
+    labels: Mapping[str, str],
+    samples: pathlib.Path,
     scenes: Sequence[Scene],
     found: Sequence[Table],
 ) -> None:
-    """The report: tables, and the same noise through every recipe in its most steps up to four.
+    """The report: tables, and the same noise through every recipe.
 
     Args:
         path: of the page.
-        runs: what tells a run from the others, and its folder; all of one seed.
+        labels: what is said of each run, by the name of its samples.
+        samples: their folder.
         scenes: that they were evaluated on.
         found: see `tables`.
     """
     clips = []
     for i, scene in enumerate(scenes):
-        for about, folder in runs:
-            samples = (folder / 'samples' / f'{i}-student-{n}-steps.wav' for n in (4, 2))
-            sample = next((sample for sample in samples if sample.is_file()), None)
-            if sample is None:
-                continue
-            audio, rate = soundfile.read(sample, dtype='float32', always_2d=True)
-            label = f'{about["recipe"]}, {about["budget"]}'
+        for name, label in labels.items():
+            audio, rate = soundfile.read(
+                samples / f'{i}-{name}.wav', dtype='float32', always_2d=True
+            )
             clips.append(ReportClip(scene.caption, label, audio, rate, scene.events))
     write_report(
         path,
@@ -273,14 +505,52 @@ def write_page(
         [],
         found,
         facts={'command': without_paths(' '.join(sys.argv))},
-        note='Four steps of every recipe from the same noise.',
+        note='Four steps of every recipe from the same noise, as trained: without moment matching.',
     )
+
+
+def forget_checkpoints(pieces: Sequence[Piece]) -> None:
+    """Removes the checkpoints of training runs that have ended: they are many and large."""
+    for piece in pieces:
+        if piece.made.name == 'config.json' and piece.made.exists():
+            shutil.rmtree(_folder_of(piece) / 'checkpoints', ignore_errors=True)
+
+
+def report(comparison: Comparison, recordings: str | None) -> None:
+    """Writes results.json, results.md, pareto.png and report.html."""
+    config, workdir = comparison.config, comparison.workdir
+    rows = over_seeds(runs_of(comparison))
+    write_results(workdir, rows, 'Recipes on one teacher')
+    plot(rows, workdir / 'pareto.png')
+    seed = config.seeds[0]
+    labels = {one_recipe.START: one_recipe.START}
+    labels |= {
+        _folder_of(piece).name: f'{about["recipe"]}, {about["budget"]}'
+        for about, piece in comparison.final()
+        if about['seed'] == seed
+    }
+    one = one_recipe.get_config(config.recipes[0] + config.suffix)
+    scenes, _ = held_out_scenes(recordings, config.scenes, one.eval_seconds, seed)
+    errors = comparison.tuning_errors()
+    found = [*tables(rows), *([tuning_table(errors)] if errors else [])]
+    write_page(
+        workdir / 'report.html',
+        labels,
+        workdir / 'evaluation' / str(seed) / 'samples',
+        scenes[: one.report_prompts],
+        found,
+    )
+
+
+def seconds_left(begin: float) -> float:
+    """Of the budget of a call that began then; 0 where it has none."""
+    return max(1e-3, _BUDGET.value + begin - time.monotonic()) if _BUDGET.value else 0.0
 
 
 def main(argv):
     del argv
     jax.config.update('jax_platforms', 'cpu')  # a GPU's memory is for the runs alone
-    config = _CONFIG.value
+    config, begin = _CONFIG.value, time.monotonic()
     inputs = {
         'release': _TEACHER_RELEASE.value,
         'recordings': _RECORDINGS.value,
@@ -289,23 +559,20 @@ def main(argv):
     with run_folder(run_workdir(), config, inputs) as workdir, StopRequest() as stop:
         comparison = Comparison(config, workdir, *inputs.values())
         pieces = [comparison.start_piece(), *(piece for *_, piece in comparison.tuning())]
-        stopped = run_pieces(pieces, workdir, stop)
+        if len(config.rates) > 1:
+            pieces.append(comparison.tuning_evaluation())
+        stopped = run_pieces(pieces, workdir, stop, seconds_left(begin), config.stop_s)
+        forget_checkpoints(pieces)
         if not stopped:
-            final = list(comparison.final())
-            stopped = run_pieces([*pieces, *(piece for _, piece in final)], workdir, stop)
+            pieces += [piece for _, piece in comparison.final()]
+            pieces += [comparison.evaluation(seed) for seed in config.seeds]
+            stopped = run_pieces(pieces, workdir, stop, seconds_left(begin), config.stop_s)
+            forget_checkpoints(pieces)
         if stopped:
             say(f'stopped in {stopped!r}: go on with the same command')
             sys.exit(STOPPED)
-        runs = [(about, piece.made.parent) for about, piece in final]
-        rows = over_seeds([(about, results(folder)) for about, folder in runs])
-        write_results(workdir, rows, 'Recipes on one teacher')
-        first = [r for r in runs if r[1].name.endswith(f'-{config.seeds[0]}')]
-        one = one_recipe.get_config(config.recipes[0] + config.suffix)
-        scenes, _ = held_out_scenes(
-            _RECORDINGS.value, config.scenes, one.eval_seconds, config.seeds[0]
-        )
-        write_page(workdir / 'report.html', first, scenes[: one.report_prompts], tables(rows))
-    say(f'done: open {workdir / "report.html"}; all metrics are in {workdir / "results.json"}')
+        report(comparison, _RECORDINGS.value)
+    say(f'done: open {workdir / "report.html"}; all figures are in {workdir / "results.json"}')
 
 
 if __name__ == '__main__':

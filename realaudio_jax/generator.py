@@ -174,6 +174,12 @@ class Generator:
         other._set_networks(networks, params, self.programs.mesh)
         return other
 
+    def with_student(self, params: PyTree) -> 'Generator':
+        """A copy with other parameters of the student; nothing is compiled anew for it."""
+        other = copy.copy(self)
+        other.programs = self.programs.with_params({'student': params})
+        return other
+
     def _set_networks(self, networks: Networks, params: PyTree, mesh: Mesh) -> None:
         self.networks = networks
         params = jax.device_put(params, param_sharding(mesh, params))

@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from realaudio_jax import noise, samplers, watermark
 from realaudio_jax.cache import damaged_programs_removed
 from realaudio_jax.finishing import finish
+from realaudio_jax.mesh import param_sharding
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import (
     PATH,
@@ -352,6 +353,17 @@ class ProgramCache:
         other._tape = self._replicated(tape)
         if (tape is None) != (self._tape is None):
             other._compiled = collections.OrderedDict()
+        return other
+
+    def with_params(self, params: PyTree) -> 'ProgramCache':
+        """A copy with other parameters of the same shapes; it shares the compiled programs.
+
+        Args:
+            params: by the same names; what is not given stays.
+        """
+        other = copy.copy(self)
+        placed = jax.device_put(params, param_sharding(self.mesh, params))
+        other.params = {**self.params, **placed}
         return other
 
     def weights_for(self, bucket: Bucket) -> PyTree:

@@ -1,0 +1,167 @@
+"""Evaluates several students of one teacher: scenes, noise, programs and references are shared.
+
+`evaluate_release` measures one release with everything around it. Here the teacher's sounds are
+made once, and all students run in the same compiled programs, so a student costs its own sounds
+and nothing else. Students are compared as they were trained, without moment matching.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+from realaudio_jax.data.scenes import Scene
+from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.benchmarking import latency_row
+from realaudio_jax.metrics.embedders.base import Embedder
+from realaudio_jax.metrics.embedders.tower import Tower
+from realaudio_jax.metrics.evaluation.generate import (
+    BATCH,
+    REFERENCE,
+    GeneratedBatch,
+    SamplerConfig,
+    equal_evaluations,
+    generate_scenes,
+)
+from realaudio_jax.metrics.evaluation.release import Reference, diversity_row
+from realaudio_jax.metrics.evaluation.scenes import SceneEvaluator
+from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.release import (
+    MOMENTS_NAME,
+    STUDENT_NAME,
+    denoiser_template,
+    load_denoiser,
+    read_release,
+)
+
+
+class StudentEvaluator:
+    """Evaluator of students on one set of scenes.
+
+    Args:
+        release: of one of the students, or another one of the same networks, not calibrated.
+        scenes: what is asked for, with the real sound; all of one duration.
+        others: other scenes of the same distribution, for the floor.
+        tower, embedders: for distances.
+        steps: counts of the student.
+        distances: names in `distances.DISTANCES`.
+        diversity_prompts: scenes of which several sounds are made; 0: none.
+        seed: of the noise and of the bootstrap.
+        resamples: bootstrap draws of the intervals.
+        batch: sounds per call.
+        progress: called with (what is made, done, total), of `samplers` sets of sounds for the
+            teacher and for each student.
+    """
+
+    def __init__(
+        self,
+        release: pathlib.Path,
+        scenes: Sequence[Scene],
+        others: Sequence[Scene],
+        tower: Tower | None,
+        embedders: Sequence[Embedder],
+        steps: Sequence[int],
+        distances: Sequence[str],
+        diversity_prompts: int = 0,
+        seed: int = 0,
+        resamples: int = 200,
+        batch: int = BATCH,
+        progress: Callable[[str, int, int], None] = lambda *_: None,
+    ):
+        self.generator = Generator(release)
+        self._require_uncalibrated(release)
+        self.students = [SamplerConfig('student', n) for n in steps]
+        self.teachers = [teacher for _, teacher in equal_evaluations(self.students)]
+        self.seed, self.batch, self._progress = seed, batch, progress
+        self.scenes, self.diversity_prompts = scenes, diversity_prompts
+        self.evaluator = SceneEvaluator(scenes, tower, embedders, distances, seed, resamples)
+        self._floor = self.evaluator.floor(others)
+        made = self._make(self.generator, REFERENCE, 'teacher')
+        self.reference = Reference.of(self.evaluator, REFERENCE, made)
+
+    def shared_rows(self) -> list[dict]:
+        """Rows of real sounds and of the teacher: the reference, and as many evaluations."""
+        kept = self.reference
+        rows = self._floor + self._rows(self.generator, REFERENCE, kept.made, kept.measured)
+        for sampler in self.teachers:
+            made = self._make(self.generator, sampler, 'teacher')
+            measured = kept.measure(self.evaluator, made)
+            rows += self._rows(self.generator, sampler, made, measured)
+        return rows
+
+    def time_rows(self, repeats: int = 9) -> list[dict]:
+        """Time of one sound at each step count: the same for all students."""
+        return [
+            latency_row(self.generator, self.scenes[0], sampler, repeats)
+            for sampler in (*self.students, *self.teachers, REFERENCE)
+        ]
+
+    def student_rows(
+        self,
+        release: pathlib.Path,
+        label: str,
+        keep: Callable[[SamplerConfig, GeneratedBatch], None] = lambda *_: None,
+    ) -> list[dict]:
+        """Rows of one student at every step count.
+
+        Args:
+            release: of the student.
+            label: for the progress.
+            keep: called with each sampler and what it made.
+
+        Raises:
+            ValueError: the release is of other networks, or calibrated.
+        """
+        self._require_uncalibrated(release)
+        model = Denoiser(**read_release(release).denoiser.to_dict())
+        if model != self.generator.networks.denoiser:
+            raise ValueError(f'{release} has another denoiser than {self.generator.folder}')
+        params = load_denoiser(release, STUDENT_NAME, denoiser_template(model))
+        generator, rows = self.generator.with_student(params), []
+        for sampler in self.students:
+            made = self._make(generator, sampler, label)
+            keep(sampler, made)
+            measured = self.reference.measure(self.evaluator, made)
+            rows += self._rows(generator, sampler, made, measured)
+            if self.diversity_prompts:
+                rows.append(
+                    diversity_row(
+                        self.evaluator,
+                        generator,
+                        sampler,
+                        self.diversity_prompts,
+                        self.seed,
+                        self.batch,
+                    )
+                )
+        return rows
+
+    def _make(self, generator: Generator, sampler: SamplerConfig, label: str) -> GeneratedBatch:
+        return generate_scenes(
+            generator,
+            self.scenes,
+            sampler,
+            self.seed,
+            self.batch,
+            lambda n: self._progress(f'{label}, {sampler.steps} steps', n, len(self.scenes)),
+        )
+
+    def _rows(self, generator, sampler, made, measured) -> list[dict]:
+        columns = sampler.columns(generator)
+        rows = self.evaluator.rows(measured, columns)
+        return rows + self.reference.rows(self.evaluator, made, measured, columns, self.seed)
+
+    @staticmethod
+    def _require_uncalibrated(release: pathlib.Path) -> None:
+        if (release / MOMENTS_NAME).is_file():
+            raise ValueError(f'{release} is calibrated: students are compared as they were trained')
+
+
+def labels_of(releases: Sequence[pathlib.Path]) -> Mapping[str, pathlib.Path]:
+    """Students by name: the folder that holds the release, as a run leaves it.
+
+    Raises:
+        ValueError: two have one name.
+    """
+    labels = {folder.parent.name: folder for folder in releases}
+    if len(labels) < len(releases):
+        raise ValueError('two students have one name: put their runs into folders of other names')
+    return labels
