@@ -1,11 +1,17 @@
 """Student and teacher at several step counts from the same noise: quality against time.
 
 python -m experiments.ablate_steps --recordings=DIR --embedder_weights=DIR --workdir=DIR
+
+The teacher can be sampled in several ways (--teacher_samplers=ddim,dpm_solver_pp_2m), and guidance
+scales be tried at some of the step counts (--guidance=1,2,3,4 --guidance_steps=4).
 """
 
+import collections
 import csv
+import dataclasses
 import pathlib
 import sys
+from collections.abc import Mapping
 
 import matplotlib
 from absl import flags
@@ -13,6 +19,7 @@ from absl import flags
 from experiments.common import run
 from realaudio_jax.generator import load
 from realaudio_jax.io import atomic_path
+from realaudio_jax.metrics.distances import DISTANCES, check_distances
 from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, SamplerSet
 from realaudio_jax.metrics.evaluation.release import evaluate_release
@@ -20,11 +27,13 @@ from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.rows import (
     ENOUGH_CLIPS,
     FRECHET_DISTANCE,
+    FRECHET_INFINITE,
     KERNEL_DISTANCE,
     LATENT_ERROR,
     REAL,
     RECONSTRUCTION,
 )
+from realaudio_jax.program_io import SAMPLERS
 from realaudio_jax.report.summary import summarise
 from realaudio_jax.report.tables import pivot, write_results
 from realaudio_jax.training.loop import Progress
@@ -44,10 +53,19 @@ _STUDENT = flags.DEFINE_list('student_steps', ['1', '2', '4', '8'], 'Step counts
 _TEACHER = flags.DEFINE_list(
     'teacher_steps', ['1', '2', '4', '8', '16', '50'], 'Step counts of the teacher.'
 )
+_SAMPLERS = flags.DEFINE_list('teacher_samplers', ['ddim'], f'Of {", ".join(SAMPLERS["teacher"])}.')
+_GUIDANCE = flags.DEFINE_list(
+    'guidance', [], "Scales besides the release's own, at --guidance_steps."
+)
+_GUIDANCE_STEPS = flags.DEFINE_list('guidance_steps', ['4'], 'Step counts of --guidance.')
+_METRICS = flags.DEFINE_list(
+    'metrics', [], f'Distances: {", ".join(DISTANCES)}; none: kad, and fad of enough scenes.'
+)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/ablate_steps', 'Where the tables and the plot go.')
 
 AXES = ('time per sound (ms)', 'NFE')
+GUIDANCE_LABEL = 'guidance scale, at the same number of steps'
 
 
 def ablate(
@@ -60,12 +78,23 @@ def ablate(
     teacher_steps,
     seed,
     workdir: pathlib.Path,
+    teacher_samplers=('ddim',),
+    guidance=(),
+    guidance_steps=(),
+    metrics=(),
 ) -> list[dict]:
     """Measures every step count; writes results.json, results.md, steps.csv and steps.png."""
     generator = load(release)
     tower, embedders = load_evaluators(generator.folder, embedder_weights)
-    compared = SamplerSet.of_steps(student_steps, teacher_steps)
+    compared = SamplerSet.of_steps(student_steps, teacher_steps, teacher_samplers)
+    own = {model: generator.default_guidance_scale(model) for model in ('student', 'teacher')}
     samplers, pairs = compared.samplers, compared.equal_pairs
+    samplers += [
+        dataclasses.replace(sampler, guidance=scale)
+        for sampler in compared.samplers
+        for scale in guidance
+        if sampler.steps in guidance_steps and scale != own[sampler.model]
+    ]
     reference = SamplerConfig('teacher', max(teacher_steps))
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
     enough = count >= ENOUGH_CLIPS[FRECHET_DISTANCE]
@@ -79,7 +108,7 @@ def ablate(
             others,
             reference,
             seed,
-            distances=('kad', 'fad') if enough else ('kad',),
+            distances=metrics or (('kad', 'fad') if enough else ('kad',)),
             comparisons=pairs,
             progress=progress.update_part,
         )
@@ -100,29 +129,54 @@ def ablate(
             'number'
         )
         print(f'note: {note}', file=sys.stderr, flush=True)
-    plot(wide, workdir / 'steps.png', note)
+    plot(wide, workdir / 'steps.png', note, own)
     return rows
 
 
-def plot(wide: list[dict], path: pathlib.Path, note: str = '') -> None:
-    """Each distance against time and against evaluations, with floor and ceiling.
+# Of a model and its sampler: colour, marker, and where its step counts are written.
+STYLES = {
+    ('teacher', 'ddim'): ('#c44e52', 's', 7),
+    ('teacher', 'dpm_solver_pp_2m'): ('#55a868', '^', 7),
+    ('student', 'ddim'): ('#4c72b0', 'o', -15),
+}
+
+
+def plot(
+    wide: list[dict],
+    path: pathlib.Path,
+    note: str = '',
+    own_guidance: Mapping[str, float] | None = None,
+) -> None:
+    """Each distance against time and against evaluations, with floor and ceiling; and guidance.
 
     Args:
         wide: of `report.tables.pivot`. Frechet distances are drawn where there are any, else kernel
             distances, and without either the latent error.
         path: of the PNG.
         note: under the drawing.
+        own_guidance: scale of each model in the first two panels; where `wide` has others, a third
+            one is drawn of them.
     """
+    own_guidance = own_guidance or {}
     drawn = next(
         name
-        for name in (FRECHET_DISTANCE, KERNEL_DISTANCE, LATENT_ERROR)
+        for name in (FRECHET_INFINITE, FRECHET_DISTANCE, KERNEL_DISTANCE, LATENT_ERROR)
         if any(column.startswith(name) for column in wide[0])
     )
+
+    def guidance(p):
+        return p.get('guidance', own_guidance.get(p['model']))
+
+    scales = {guidance(p) for p in wide if p['model'] in own_guidance}
+    panels = AXES if len(scales - set(own_guidance.values())) == 0 else (*AXES, 'guidance')
+    groups = {
+        key: [p for p in wide if (p['model'], p.get('sampler') or 'ddim') == key] for key in STYLES
+    }
     measures = [c for c in wide[0] if c.startswith(drawn) and 'minus that of' not in c]
     figure, axes = plt.subplots(
         len(measures),
-        len(AXES),
-        figsize=(11, 4.2 * len(measures)),
+        len(panels),
+        figsize=(5.5 * len(panels), 4.2 * len(measures)),
         squeeze=False,
         sharey='row',
         layout='constrained',
@@ -130,19 +184,30 @@ def plot(wide: list[dict], path: pathlib.Path, note: str = '') -> None:
     if note:
         figure.supxlabel(note, fontsize=9)
     for row, measure in zip(axes, measures, strict=True):
-        for axis, x in zip(row, AXES, strict=True):
-            for model, colour, marker in (('teacher', '#c44e52', 's'), ('student', '#4c72b0', 'o')):
-                points = [p for p in wide if p['model'] == model and p[x]]
+        for axis, x in zip(row, panels, strict=True):
+            for (model, sampler), points in groups.items():
+                colour, marker, above = STYLES[model, sampler]
                 points = [p for p in points if p[measure] is not None]
+                label = model if sampler == 'ddim' else f'{model}, {sampler}'
+                if x == 'guidance':
+                    by_steps = collections.defaultdict(list)
+                    for p in points:
+                        by_steps[p['steps']].append((guidance(p), p[measure]))
+                    lines = [sorted(of) for of in by_steps.values() if len(of) > 1]
+                    for line in lines:
+                        axis.plot(*zip(*line, strict=True), marker=marker, color=colour, lw=1.5)
+                    continue
+                points = [p for p in points if p[x] and guidance(p) == own_guidance.get(model)]
                 points.sort(key=lambda p: p[x])
+                if not points:
+                    continue
                 xs, ys = [p[x] for p in points], [p[measure] for p in points]
-                axis.plot(xs, ys, marker=marker, color=colour, label=model, lw=1.5)
-                above = model == 'teacher'
+                axis.plot(xs, ys, marker=marker, color=colour, label=label, lw=1.5)
                 for p in points:
                     axis.annotate(
                         f'{p["steps"]}',
                         (p[x], p[measure]),
-                        xytext=(0, 7 if above else -15),
+                        xytext=(0, above),
                         textcoords='offset points',
                         ha='center',
                         fontsize=9,
@@ -152,11 +217,12 @@ def plot(wide: list[dict], path: pathlib.Path, note: str = '') -> None:
                 levels = [p[measure] for p in wide if p['model'] == name and p[measure] is not None]
                 for level in levels:
                     axis.axhline(level, color='0.35', ls=style, lw=1.2, label=name)
-            axis.set_xscale('log')
-            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter('{x:g}')
-            axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-            axis.set_xlabel('denoiser evaluations' if x == 'NFE' else x)
+            if x != 'guidance':
+                axis.set_xscale('log')
+                axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_major_formatter('{x:g}')
+                axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+            axis.set_xlabel({'NFE': 'denoiser evaluations', 'guidance': GUIDANCE_LABEL}.get(x, x))
             axis.margins(y=0.15)
             axis.grid(alpha=0.25, which='both')
         row[0].set_ylabel(measure)
@@ -179,6 +245,10 @@ def main(argv):
         [int(s) for s in _TEACHER.value],
         _SEED.value,
         pathlib.Path(_WORKDIR.value),
+        _SAMPLERS.value,
+        [float(scale) for scale in _GUIDANCE.value],
+        [int(s) for s in _GUIDANCE_STEPS.value],
+        check_distances(_METRICS.value) if _METRICS.value else (),
     )
     print(summarise(rows).markdown())
 

@@ -5,7 +5,7 @@ python -m experiments.compare_recipes --config=configs/recipes.py --workdir=runs
 Each recipe is tried at the same learning rates on a seed of its own; the rate with the smallest
 latent error at four steps is kept. It is then trained from the common start with every seed, for
 equal seconds of training and for equal updates, and evaluated at every step count. Each run is the
-experiment `distill` with configs/one_recipe.py in a process of its own, the figures are those of
+experiment `distill` with configs/one_recipe.py in a process of its own, the metrics are those of
 `evaluate_students`, which has all students of a seed. The same command goes on where it was
 stopped; with --budget_s it stops by itself. docs/recipes.md says how to read the table.
 """
@@ -66,7 +66,7 @@ _BUDGET = flags.DEFINE_float(
     'budget_s', 0.0, 'Seconds after which it stops, to go on later; 0: none.', lower_bound=0.0
 )
 
-# The figures of the table, and whether a smaller value is a better one.
+# The metrics of the table, and whether a smaller value is a better one.
 METRICS = {
     LATENT_ERROR: True,
     LATENT_COSINE: False,
@@ -80,6 +80,7 @@ METRICS = {
 }
 UPDATES, TRAINING, MEMORY = 'updates', 'training time', 'peak memory of training'
 TEACHER = 'teacher, guided'
+_PAUSE = 10.0  # times the median of an update: the run was stopped, and went on
 Row = Mapping[str, Any]
 
 
@@ -164,7 +165,7 @@ class Comparison:
             yield about, self._training(name, folder, seed, settings)
 
     def evaluation(self, seed: int) -> Piece:
-        """The figures of all final runs of a seed, and of the start."""
+        """The metrics of all final runs of a seed, and of the start."""
         c = self.config
         runs = [_folder_of(piece) for about, piece in self.final() if about['seed'] == seed]
         first = seed == c.seeds[0]
@@ -189,6 +190,7 @@ class Comparison:
             'experiments.distill',
             f'--config=configs/one_recipe.py:{name}{self.config.suffix}',
             *given(workdir=folder, **{'config.seed': seed, 'config.log_every': 1}),
+            *given(**{'config.scenes': self.config.training_scenes}),
             *given(**settings),
             *given(latents=self.workdir / 'latents'),
             *given(release=self._release, recordings=self._recordings),
@@ -206,7 +208,7 @@ class Comparison:
         steps: Sequence[int],
         **settings: Any,
     ) -> Piece:
-        """The figures of some runs, from the same scenes and noise."""
+        """The metrics of some runs, from the same scenes and noise."""
         c = self.config
         one = one_recipe.get_config(c.recipes[0] + c.suffix)
         command = (
@@ -239,17 +241,21 @@ def stage_settings(name: str, suffix: str, updates: int, rate: float) -> dict[st
 
 
 def seconds_per_update(path: pathlib.Path) -> float:
-    """Median seconds of an update between two lines of metrics.jsonl of one stage.
+    """Mean seconds of an update, between lines of metrics.jsonl of one stage.
+
+    The mean, since the updates of some recipes are of several lengths. The first update of a stage,
+    with its compilation, is in none of these intervals; one in which the run was stopped is left
+    out.
 
     Raises:
         ValueError: no stage has two lines.
     """
     lines = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
     pairs = [pair for pair in itertools.pairwise(lines) if pair[0]['stage'] == pair[1]['stage']]
-    took = [(b['time'] - a['time']) / (b['step'] - a['step']) for a, b in pairs]
-    if not took:
+    took = np.array([(b['time'] - a['time']) / (b['step'] - a['step']) for a, b in pairs])
+    if not took.size:
         raise ValueError(f'{path}: no two lines of one stage; raise config.tuning_updates')
-    return float(np.median(took))
+    return float(np.mean(took[took <= _PAUSE * np.median(took)]))
 
 
 def results(folder: pathlib.Path) -> list[Row]:
@@ -286,7 +292,7 @@ def cost_rows(about: Mapping[str, Any], folder: pathlib.Path) -> list[dict[str, 
 def over_seeds(
     runs: Sequence[tuple[Mapping[str, Any], Sequence[Row]]],
 ) -> list[dict[str, Any]]:
-    """One row for each figure, recipe, budget, step count and embedder: mean over the seeds.
+    """One row for each metric, recipe, budget, step count and embedder: mean over the seeds.
 
     Args:
         runs: recipe and budget of each run, and its rows.
@@ -345,7 +351,7 @@ def _student(row: Row) -> bool:
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """For each budget a table of costs, and one for each figure: recipes down, evaluations across.
+    """For each budget a table of costs, and one for each metric: recipes down, evaluations across.
 
     A teacher has half as many steps as evaluations; its reference of 50 steps stands last.
     """
@@ -359,12 +365,12 @@ def tables(rows: Sequence[Row]) -> list[Table]:
             dict.fromkeys(pairs), key=lambda pair: (order.index(pair[0]), str(pair[1]))
         ):
             mine = [r for r in of if (r['name'], r.get('embedder')) == (name, embedder)]
-            made.append(_figure_table(budget, name, embedder, mine))
+            made.append(_metric_table(budget, name, embedder, mine))
     return made
 
 
-def _figure_table(budget: str, name: str, embedder: str | None, rows: Sequence[Row]) -> Table:
-    """One figure."""
+def _metric_table(budget: str, name: str, embedder: str | None, rows: Sequence[Row]) -> Table:
+    """One metric."""
     smaller = METRICS[name]
     counts = sorted({r['nfe'] for r in rows if _student(r)}, reverse=True)
     counts.insert(0, max(r['nfe'] for r in rows))
@@ -380,12 +386,16 @@ def _figure_table(budget: str, name: str, embedder: str | None, rows: Sequence[R
     seeds = max(r['n'] for r in rows)
     return Table(
         f'{name}{f" ({unit})" if unit else ""}, {budget}',
-        ('recipe', *(f'{n} evaluations' for n in counts)),
+        ('recipe', *(f'{n} evaluation{"s" if n > 1 else ""}' for n in counts)),
         tuple(lines),
-        f'Mean over {seeds} seeds, in brackets the worst; '
+        f'{_over(seeds)}; '
         f'{"smaller" if smaller else "larger"} is better'
         + (f'; by {embedder}.' if embedder else '.'),
     )
+
+
+def _over(seeds: int) -> str:
+    return f'Mean over {seeds} seeds, in brackets the worst' if seeds > 1 else 'Of one seed'
 
 
 def _cost_table(budget: str, rows: Sequence[Row]) -> Table:
@@ -572,7 +582,7 @@ def main(argv):
             say(f'stopped in {stopped!r}: go on with the same command')
             sys.exit(STOPPED)
         report(comparison, _RECORDINGS.value)
-    say(f'done: open {workdir / "report.html"}; all figures are in {workdir / "results.json"}')
+    say(f'done: open {workdir / "report.html"}; all metrics are in {workdir / "results.json"}')
 
 
 if __name__ == '__main__':

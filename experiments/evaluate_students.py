@@ -1,9 +1,9 @@
-"""The figures of several students of one teacher on the same scenes, from the same noise.
+"""The metrics of several students of one teacher on the same scenes, from the same noise.
 
 python -m experiments.evaluate_students --students=runs/a/release,runs/b/release --workdir=DIR
 
 What students share is made once: scenes, the teacher's sounds, compiled programs. Each student's
-figures are kept as they are made (DIR/students/NAME.json, NAME is the folder of its run), so the
+metrics are kept as they are made (DIR/students/NAME.json, NAME is the folder of its run), so the
 same command goes on where it was stopped. They are evaluated as they were trained: a release with
 moment matching is refused. results.json has the rows of all.
 """
@@ -23,7 +23,7 @@ from realaudio_jax.metrics.embedders.registry import embedders_in, load_embedder
 from realaudio_jax.metrics.evaluation.generate import (
     GeneratedBatch,
     SamplerConfig,
-    equal_evaluations,
+    SamplerSet,
 )
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.evaluation.students import StudentEvaluator, labels_of
@@ -111,12 +111,9 @@ def evaluate(students, files, left, workdir, steps, stop) -> bool:
 
         return keep
 
-    students_left = [name for name in left if name != SHARED]
-    sets = (
-        1
-        + len(students_left) * len(steps)
-        + (SHARED in left) * len(equal_evaluations([SamplerConfig('student', n) for n in steps]))
-    )
+    teachers = SamplerSet.with_equal_teachers(steps, []).teachers if SHARED in left else ()
+    of_students = len(steps) * (len(left) - (SHARED in left))
+    sets = 1 + len(teachers) + of_students  # the reference first
     with Progress(sets * count, 'students') as progress:
         evaluator = StudentEvaluator(
             first,

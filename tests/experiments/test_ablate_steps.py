@@ -70,6 +70,27 @@ def test_tables_and_plot(run, tiny_release, tmp_path):
     assert (tmp_path / 'results.md').is_file()
 
 
+def test_samplers_of_the_teacher_and_guidance_scales(run, tiny_release, tmp_path, monkeypatch):
+    """Scales are tried at their step counts alone, and not twice where one is the release's own."""
+    panels = []
+    close = run.plt.close
+    monkeypatch.setattr(
+        run.plt, 'close', lambda figure: panels.append(len(figure.axes)) or close(figure)
+    )
+    methods, own = ('ddim', 'dpm_solver_pp_2m'), 2.0
+    arguments = (str(tiny_release), None, None, 2, 1.0, [1, 4], [2, 4], 0, tmp_path)
+    run.ablate(*arguments, methods, [1.0, own, 4.0], [4])
+    with open(tmp_path / 'steps.csv') as file:
+        wide = [r for r in csv.DictReader(file) if r['steps']]
+    found = {(r['model'], r['sampler'], int(r['steps']), float(r['guidance'])) for r in wide}
+    assert len(found) == len(wide)
+    wanted = {('student', 'ddim', n, own) for n in (1, 4)}
+    wanted |= {('teacher', method, n, own) for method in methods for n in (2, 4)}
+    models = [('student', 'ddim'), *(('teacher', method) for method in methods)]
+    assert found == wanted | {(*model, 4, scale) for model in models for scale in (1.0, 4.0)}
+    assert panels == [3]
+
+
 @pytest.mark.parametrize(('count', 'drawn'), [(4, 'kernel distance'), (64, 'Frechet distance')])
 def test_a_frechet_distance_is_drawn_from_enough_scenes_alone(
     run, tiny_release, tmp_path, monkeypatch, capsys, count, drawn

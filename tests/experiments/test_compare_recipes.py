@@ -2,12 +2,14 @@
 
 import importlib
 import json
-import os
 import pathlib
-import subprocess
+import shutil
 import sys
 
+import numpy as np
 import pytest
+import soundfile
+from absl import flags
 
 from configs import one_recipe
 from realaudio_jax.distillation import registry
@@ -28,6 +30,8 @@ def left(folder: pathlib.Path, seconds: float) -> None:
     folder.mkdir(parents=True)
     lines = [{'step': n, 'stage': 'a', 'time': 5 + n * seconds} for n in (10, 20)]
     lines.insert(0, {'step': 5, 'stage': 'compiles', 'time': -400.0})
+    lines.append({'step': 21, 'stage': 'a', 'time': 5 + 20 * seconds + 900.0})  # was stopped
+    lines += [{'step': n, 'stage': 'a', 'time': 905 + (n - 1) * seconds} for n in (23, 24)]
     (folder / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
 
 
@@ -110,26 +114,100 @@ def test_a_point_that_no_other_beats_is_ringed(comparison):
     assert comparison.best_trades(points) == [True, True, False, False, True]
 
 
-def test_the_trial_goes_through_in_pieces(comparison, tiny_release, tmp_path):
-    """Every command of the `:test` variant, in processes of their own, and the page of it."""
-    root = pathlib.Path(__file__).resolve().parents[2]
-    command = [
-        *(sys.executable, '-m', 'experiments.compare_recipes'),
-        '--config=configs/recipes.py:test',
-        *(f'--workdir={tmp_path}/run', f'--release={tiny_release}', '--budget_s=600'),
+@pytest.mark.parametrize('variant', ['', 'hour', 'gpu', 'test'])
+def test_every_setting_is_one_of_its_experiment(comparison, experiment, variant, tmp_path):
+    """Of the start, and of one run and one evaluation of each kind."""
+    config = config_of(variant)
+    made = comparison.Comparison(config, tmp_path, 'foley', None, 'weights')
+    trials = [piece for *_, piece in made.tuning()]
+    for piece in [made.start_piece(), trials[-1], made.tuning_evaluation()]:
+        for module, *arguments in piece.commands:
+            for name in [flag for flag in flags.FLAGS if flag.startswith('config.')]:
+                delattr(flags.FLAGS, name)  # overrides of the command before
+            name = module.removeprefix('experiments.')
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, 'argv', [name, *arguments])
+                experiment(name)
+                sys.modules['experiments.common'].parse_flags([name, *arguments])
+            flags.FLAGS.unparse_flags()
+
+
+def test_the_report_holds_every_run_of_every_budget(comparison, tmp_path, monkeypatch):
+    """From what runs and evaluations leave."""
+    monkeypatch.setattr(sys, 'argv', ['compare_recipes'])
+    config = config_of('test').unlock()
+    config.recipes, config.budgets, config.seeds = ('dmd', 'arc'), ('seconds', 'updates'), (1, 2)
+    made = comparison.Comparison(config, tmp_path, 'foley', None, None)
+    for *_, piece in made.tuning():
+        left(piece.made.parent.parent, 0.5)
+    for _, piece in made.final():
+        folder = piece.made.parent.parent
+        left(folder, 0.25)
+        (folder / 'memory.json').write_text('{"host": 2097152}')
+        (folder / 'checkpoints').mkdir()
+        piece.made.parent.mkdir()
+        piece.made.write_text('{}')
+    comparison.forget_checkpoints([piece for _, piece in made.final()])
+    assert not list(tmp_path.rglob('checkpoints'))
+
+    for seed in config.seeds:
+        folder = made.evaluation(seed).made.parent
+        (folder / 'samples').mkdir(parents=True)
+        row = {'name': 'kernel distance', 'embedder': 'yamnet (x)', 'unit': '', 'n': 9}
+        student, teacher = {'model': 'student'}, {'model': 'teacher', 'steps': 2, 'nfe': 4}
+        rows = [row | teacher | {'value': 3.0}]
+        runs = [p.made.parent.parent.name for about, p in made.final() if about['seed'] == seed]
+        for name in ('start', *runs):
+            named = row | student | {'student': name}
+            rows += [named | {'steps': n, 'nfe': n, 'value': seed + 4 / n} for n in (1, 4)]
+            soundfile.write(folder / 'samples' / f'0-{name}.wav', np.zeros((480, 2)), 48_000)
+        time = {'name': 'time per sound', 'unit': 'ms', 'n': 9}
+        rows += [time | student | {'steps': n, 'nfe': n, 'value': 10.0 * n} for n in (1, 4)]
+        rows.append(time | teacher | {'value': 40.0})
+        made.evaluation(seed).made.write_text(json.dumps(rows))
+    comparison.report(made, None)
+
+    rows = json.loads((tmp_path / 'results.json').read_text())
+    for recipe in ('dmd', 'arc', 'start'):
+        for budget in ('equal seconds', 'equal updates'):
+            mine = [r for r in rows if (r['recipe'], r['budget']) == (recipe, budget)]
+            of_one = [r for r in mine if r.get('steps') == 1]
+            assert [(r['value'], r['high'], r['n']) for r in of_one] == [(5.5, 6.0, 2)]
+    costs = {r['name']: r['value'] for r in rows if (r['recipe'], r['budget']) == ('arc', budget)}
+    assert (costs[comparison.TRAINING], costs[comparison.MEMORY]) == (2 * 0.25, 2.0)
+    page = (tmp_path / 'report.html').read_text()
+    assert page.count('<audio') == 5 and 'dmd, equal updates' in page
+    assert '5.5 (6)' in page and '40 (40)' in page
+    assert (tmp_path / 'pareto.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_students_of_a_trial_share_what_they_can_and_each_is_itself(
+    experiment, tiny_release, tmp_path, monkeypatch
+):
+    """A student that is the teacher in all weights is not the one with other weights; its figures
+    are kept, and only what is left is made."""
+    module = experiment('evaluate_students')
+    for name, weights in (('a', 'student'), ('b', 'teacher')):
+        folder = tmp_path / name / 'release'
+        shutil.copytree(tiny_release, folder)
+        shutil.copy(tiny_release / f'{weights}.safetensors', folder / 'student.safetensors')
+        (folder / 'SHA256SUMS').unlink()
+    students = ','.join(f'{tmp_path}/{name}/release' for name in 'ab')
+    arguments = [
+        *('evaluate_students', f'--students={students}', f'--workdir={tmp_path}/out'),
+        *('--scenes=2', '--seconds=1', '--steps=1', '--metrics=kad', '--resamples=2', '--keep=1'),
     ]
-    environment = os.environ | {'PYTHONPATH': str(root), 'REALAUDIO_CACHE': str(tmp_path / 'cache')}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = json.loads((tmp_path / 'run' / 'results.json').read_text())
-    found = {(row['recipe'], row.get('steps')) for row in rows if row['name'] == 'latent error'}
-    assert {(name, n) for name in ('consistency', 'dmd', 'start') for n in (1, 4)} <= found
-    assert (comparison.TEACHER, 2) in found and (comparison.TEACHER, 50) in found
-    names = {row['name'] for row in rows if row['recipe'] == 'dmd'}
-    assert {comparison.UPDATES, comparison.TRAINING, comparison.MEMORY} <= names
-    assert {'latent cosine', 'kernel distance', 'diversity of one prompt'} <= names
-    assert any(row['name'] == 'time per sound' for row in rows)
-    page = (tmp_path / 'run' / 'report.html').read_text()
-    assert page.count('<audio') == 3 and 'dmd, equal updates' in page
-    assert (tmp_path / 'run' / 'pareto.png').read_bytes().startswith(b'\x89PNG')
-    assert not list((tmp_path / 'run').rglob('checkpoints'))
+    sys.modules['experiments.common'].parse_flags(arguments)
+    module.main(arguments[:1])
+    kept = tmp_path / 'out' / 'students'
+    assert sorted(p.name for p in kept.iterdir()) == ['a.json', 'b.json', 'shared.json']
+    rows = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    error = {r.get('student'): r['value'] for r in rows if r['name'] == 'latent error'}
+    assert error[None] == 0 and error['a'] != error['b']  # of the teacher's 50 steps, and of 1
+    assert (tmp_path / 'out' / 'samples' / '0-b.wav').is_file()
+
+    (kept / 'b.json').unlink()
+    monkeypatch.setattr(module.StudentEvaluator, 'shared_rows', None)  # is not asked again
+    module.main(arguments[:1])
+    again = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    assert [r['value'] for r in again] == [r['value'] for r in rows]

@@ -4,6 +4,7 @@ Sounds of several configs are made from the same noise, so that they differ by t
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -90,11 +91,14 @@ class SamplerSet:
     teachers: tuple[SamplerConfig, ...]
 
     @classmethod
-    def of_steps(cls, students: Sequence[int], teachers: Sequence[int]) -> 'SamplerSet':
-        """The student and the teacher at counts of steps."""
+    def of_steps(
+        cls, students: Sequence[int], teachers: Sequence[int], methods: Sequence[str] = ('ddim',)
+    ) -> 'SamplerSet':
+        """The student and the teacher at counts of steps, the teacher by these methods."""
+        both = itertools.product(methods, teachers)
         return cls(
             tuple(SamplerConfig('student', steps) for steps in students),
-            tuple(SamplerConfig('teacher', steps) for steps in teachers),
+            tuple(SamplerConfig('teacher', steps, method) for method, steps in both),
         )
 
     @classmethod

@@ -143,7 +143,9 @@ def evaluate_release(
     say = progress or (lambda *_: None)
 
     def label_of(sampler: SamplerConfig) -> str:
-        return f'{sampler.model} {sampler.steps}'
+        scale = '' if sampler.guidance is None else f', guidance {sampler.guidance:g}'
+        method = '' if sampler.method == 'ddim' else f', {sampler.method}'
+        return f'{sampler.model} {sampler.steps}{method}{scale}'
 
     def finished(sampler: SamplerConfig) -> None:
         say(label_of(sampler), len(scenes), len(scenes))

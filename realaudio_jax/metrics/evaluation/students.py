@@ -18,7 +18,7 @@ from realaudio_jax.metrics.evaluation.generate import (
     REFERENCE,
     GeneratedBatch,
     SamplerConfig,
-    equal_evaluations,
+    SamplerSet,
     generate_scenes,
 )
 from realaudio_jax.metrics.evaluation.release import Reference, diversity_row
@@ -43,7 +43,7 @@ class StudentEvaluator:
         tower, embedders: for distances.
         steps: counts of the student.
         distances: names in `distances.DISTANCES`.
-        diversity_prompts: scenes of which several sounds are made; 0: none.
+        diversity_prompts: scenes of which several sounds are made, where there is an embedder.
         seed: of the noise and of the bootstrap.
         resamples: bootstrap draws of the intervals.
         batch: sounds per call.
@@ -68,8 +68,8 @@ class StudentEvaluator:
     ):
         self.generator = Generator(release)
         self._require_uncalibrated(release)
-        self.students = [SamplerConfig('student', n) for n in steps]
-        self.teachers = [teacher for _, teacher in equal_evaluations(self.students)]
+        compared = SamplerSet.with_equal_teachers(steps, [])
+        self.students, self.teachers = compared.students, compared.teachers
         self.seed, self.batch, self._progress = seed, batch, progress
         self.scenes, self.diversity_prompts = scenes, diversity_prompts
         self.evaluator = SceneEvaluator(scenes, tower, embedders, distances, seed, resamples)
@@ -121,7 +121,7 @@ class StudentEvaluator:
             keep(sampler, made)
             measured = self.reference.measure(self.evaluator, made)
             rows += self._rows(generator, sampler, made, measured)
-            if self.diversity_prompts:
+            if self.diversity_prompts and self.evaluator.embedders:
                 rows.append(
                     diversity_row(
                         self.evaluator,
