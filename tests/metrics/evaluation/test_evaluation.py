@@ -213,7 +213,7 @@ def test_progress_ends_when_all_is_judged(rows, counted):
     last = {label: counts[-1] for label, counts in counted.items()}
     assert last.pop('differences') == (1, 1) and len(last) == 4
     assert set(last.values()) == {(5, 5)}
-    for label in ('teacher 2', 'student 4'):
+    for label in ('teacher 2, guidance 1.5', 'student 4'):
         assert [done for done, _ in counted[label]] == [3, 4, 5]
 
 
