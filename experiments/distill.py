@@ -452,9 +452,9 @@ def interpolate(before: PyTree, after: PyTree, stage: Stage) -> PyTree:
     """
     if not stage.updates or stage.merge_weight == 1:
         return after
-    return jax.tree.map(
-        lambda a, b: (1 - stage.merge_weight) * a + stage.merge_weight * b, before, after
-    )
+    weight = stage.merge_weight
+    mean = jax.jit(lambda *trees: jax.tree.map(lambda a, b: (1 - weight) * a + weight * b, *trees))
+    return mean(before, after)
 
 
 def teacher_folder(config) -> str:

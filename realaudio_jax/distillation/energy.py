@@ -92,8 +92,12 @@ class Energy:
         x = jax.lax.fori_loop(
             0, steps - self.backprop_steps, lambda i, x: step(frozen, x, steps - i), x
         )
-        for left in range(self.backprop_steps, 0, -1):
-            x = jax.lax.cond(left <= steps, lambda x, i=left: step(params, x, i), lambda x: x, x)
+
+        def last(x, left):
+            x = jax.lax.cond(left <= steps, lambda x: step(params, x, left), lambda x: x, x)
+            return x, None
+
+        x, _ = jax.lax.scan(last, x, jnp.arange(self.backprop_steps, 0, -1))
         return x
 
 

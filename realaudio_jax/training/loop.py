@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from realaudio_jax.typing import PyTree
+from realaudio_jax.typing import Array, PyTree
 
 TRACEBACK_VARIABLE = 'REALAUDIO_TRACEBACK'
 STOPPED = 130  # status after Ctrl-C, as shells give it
@@ -213,7 +213,7 @@ def require_finite(
     value = float(loss)
     if not math.isfinite(value):
         what = f'the loss is {value}'
-    elif not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+    elif not _all_finite(params):
         what = 'a parameter is not finite'
     else:
         return value
@@ -226,6 +226,12 @@ def require_finite(
     raise NonFiniteLossError(
         f'{what} at step {step}; {kept}; lower the learning rate or clip gradients'
     )
+
+
+@jax.jit
+def _all_finite(tree: PyTree) -> Array:
+    """Whether every value is a number, by one program for all shapes."""
+    return jnp.all(jnp.array([True, *(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))]))
 
 
 def main_guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -46,16 +47,20 @@ def create_state(params: PyTree, tx: optax.GradientTransformation) -> TrainState
     Returns:
         The state before the first update.
     """
+    average, opt_state = _beginning(params, tx)
     state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        ema_params=jax.tree.map(jnp.array, params),
-        opt_state=tx.init(params),
+        step=jnp.zeros((), jnp.int32), params=params, ema_params=average, opt_state=opt_state
     )
     mesh = next(filter(None, map(_mesh_of, jax.tree.leaves(params))), None)
     if mesh is None:
         return state
     return jax.tree.map(lambda leaf: leaf if _mesh_of(leaf) else replicate(mesh, leaf), state)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _beginning(params: PyTree, tx: optax.GradientTransformation) -> tuple[PyTree, Any]:
+    """The first average and optimizer state: one program, not one for each shape of parameter."""
+    return jax.tree.map(jnp.array, params), tx.init(params)
 
 
 def _mesh_of(leaf: Any) -> Mesh | None:
