@@ -1,6 +1,7 @@
 """README and docs: links, anchors, commands, settings and names of the code are those there are."""
 
 import ast
+import functools
 import importlib
 import importlib.util
 import pathlib
@@ -91,12 +92,13 @@ def commands(text):
         yield ['python', '-m', *shlex.split(line)]
 
 
+@functools.cache
 def flags_of(module):
-    """The flags that a source file and the ones it shares with all others define."""
+    """The flags that an experiment defines, and the experiments' modules that it imports."""
     found = {'help', 'workdir'}
-    path = ROOT / f'{module.replace(".", "/")}.py'
-    shared = [ROOT / 'experiments' / f'{name}.py' for name in ('common', 'watermark_flags')]
-    source = ''.join(file.read_text() for file in (path, *shared))
+    measure = module_of(ROOT / 'tools' / 'measure_structure.py')
+    files = measure.reachable(ROOT / f'{module.replace(".", "/")}.py')
+    source = ''.join(file.read_text() for file in files if file.parent.name == 'experiments')
     found |= set(re.findall(r"DEFINE_\w+\(\s*f?'(\w+)'", source))
     for names in re.findall(r'stem: flags\.DEFINE_\w+.*?for stem in \(?([^)]*)\)', source, re.S):
         found |= {name.lower() for name in re.findall(r'(\w+)', names)}
