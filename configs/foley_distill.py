@@ -74,6 +74,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.eval_scenes = 64
         config.eval_seconds = 10.0
     elif variant == 'test':
+        config.student_steps = (1, 4)  # a program is compiled for each, and for its teacher
         config.scenes = 4
         config.scene_seconds = config.crop_seconds = 1.0
         config.recordings = 2
