@@ -17,6 +17,7 @@ import matplotlib
 from absl import flags
 
 from experiments.common import run
+from experiments.watermark_flags import define_precision
 from realaudio_jax.generator import load
 from realaudio_jax.io import atomic_path
 from realaudio_jax.metrics.distances import DISTANCES, check_distances
@@ -61,6 +62,7 @@ _GUIDANCE_STEPS = flags.DEFINE_list('guidance_steps', ['4'], 'Step counts of --g
 _METRICS = flags.DEFINE_list(
     'metrics', [], f'Distances: {", ".join(DISTANCES)}; none: kad, and fad of enough scenes.'
 )
+_PRECISION = define_precision()
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/ablate_steps', 'Where the tables and the plot go.')
 
@@ -82,9 +84,10 @@ def ablate(
     guidance=(),
     guidance_steps=(),
     metrics=(),
+    precision: str = 'float32',
 ) -> list[dict]:
     """Measures every step count; writes results.json, results.md, steps.csv and steps.png."""
-    generator = load(release)
+    generator = load(release, precision=precision)
     tower, embedders = load_evaluators(generator.folder, embedder_weights)
     compared = SamplerSet.of_steps(student_steps, teacher_steps, teacher_samplers)
     own = {model: generator.default_guidance_scale(model) for model in ('student', 'teacher')}
@@ -113,6 +116,7 @@ def ablate(
             progress=progress.update_part,
         )
     common = {'release': generator.config.name or release, 'seed': seed, 'seconds': seconds}
+    common['precision'] = precision
     common['sounds'] = 'foley' if recordings is None else 'held-out recordings'
     rows = [row | common for row in rows]
     write_results(workdir, rows, 'Quality and time by number of steps')
@@ -249,6 +253,7 @@ def main(argv):
         [float(scale) for scale in _GUIDANCE.value],
         [int(s) for s in _GUIDANCE_STEPS.value],
         check_distances(_METRICS.value) if _METRICS.value else (),
+        _PRECISION.value,
     )
     print(summarise(rows).markdown())
 

@@ -5,7 +5,8 @@ python -m experiments.benchmark --torch --audioldm2=DIR --stable_audio_open=DIR 
 python -m experiments.benchmark --rows=base --dtype=bfloat16
 python -m experiments.benchmark --rows=student,teacher --scenes=128 --recordings=DIR --clap=DIR
 
-`base` is this model at paper size with random weights, for a GPU; it is not among the default rows.
+`base` is this model at paper size with random weights, for a GPU; it is not among the default rows,
+nor are `base_...`, each with one change in how it is computed, and `student_int8`.
 
 Each row is measured in a process of its own, so that its peak memory is its own. Without a folder a
 baseline has random weights, which cost the same time and memory. `--torch` adds each baseline
@@ -42,7 +43,7 @@ from realaudio_jax.release import find_release
 from realaudio_jax.typing import SAMPLE_RATE
 
 DEFAULT_ROWS = systems.OWN | baselines.ROWS
-ROWS = DEFAULT_ROWS | systems.LARGE
+ROWS = DEFAULT_ROWS | systems.NAMED
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _AUDIOLDM2 = flags.DEFINE_string('audioldm2', None, 'Folder of AudioLDM 2; none: random weights.')
 _OPEN = flags.DEFINE_string(
@@ -78,6 +79,7 @@ _WEIGHTS = flags.DEFINE_string(
 _CLAP = flags.DEFINE_string('clap', None, 'Folder of a LAION-CLAP, another evaluator of both.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'Where the tables and the plot go.')
+_PROFILE = flags.DEFINE_string('profile', None, "Folder for JAX's profile of one more call.")
 _ROW = flags.DEFINE_string('row', None, 'Measures one row here; the command calls itself so.')
 
 SLOW_S = 5.0  # a part that takes longer is timed once
@@ -213,6 +215,9 @@ def row_here(system_name: str, runtime: str) -> list[dict]:
         'steps': system.steps,
         'device': system.device or systems.device_name(),
     }
+    if runtime == 'jax' and _PROFILE.value:
+        with jax.profiler.trace(str(pathlib.Path(_PROFILE.value) / system_name)):
+            jax.block_until_ready(system.run())
     if runtime == 'jax' and _SCENES.value and system.sounds:
         rows += quality_rows(
             system,
@@ -243,6 +248,10 @@ def measure_row(system_name: str, runtime: str, workdir: pathlib.Path) -> list[d
     command += [f'--row={system_name}:{runtime}', f'--workdir={workdir}']
     # torch takes the device; JAX only times there.
     environment = dict(os.environ) if runtime == 'jax' else os.environ | {'JAX_PLATFORMS': 'cpu'}
+    how = systems.EXECUTIONS.get(system_name)
+    if how and how.xla_flags:
+        given = environment.get('XLA_FLAGS', '')
+        environment['XLA_FLAGS'] = f'{given} {how.xla_flags}'.strip()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = done.stderr.strip().splitlines() or ['failed without a word']
     if done.returncode == 0:

@@ -10,6 +10,7 @@ that cannot be read are left out, and the table says which and why. docs/metrics
 metric means.
 """
 
+import dataclasses
 import datetime
 import pathlib
 
@@ -18,11 +19,12 @@ from absl import flags
 from experiments.common import run
 from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.generator import load
-from realaudio_jax.metrics.benchmarking import latency_rows
+from realaudio_jax.metrics.benchmarking import in_turn_row, latency_rows
 from realaudio_jax.metrics.distances import DISTANCES, compare_folders, sound_files
 from realaudio_jax.metrics.embedders.registry import NAMES, load_embedders, load_evaluators
 from realaudio_jax.metrics.evaluation.adherence import class_rows, loudness_rows
 from realaudio_jax.metrics.evaluation.generate import REFERENCE, SamplerConfig, SamplerSet
+from realaudio_jax.metrics.evaluation.precision import step_cosine_row
 from realaudio_jax.metrics.evaluation.release import evaluate_release
 from realaudio_jax.metrics.evaluation.run import finish_run
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
@@ -56,6 +58,12 @@ _PROBE = flags.DEFINE_integer(
 )
 _LOUDNESS = flags.DEFINE_integer(
     'loudness_scenes', 0, 'Scenes whose loudness curve is asked for, and compared.'
+)
+_TEACHER = flags.DEFINE_bool(
+    'teacher', True, 'Also the guided teacher, and what is measured against it.'
+)
+_INT8 = flags.DEFINE_bool(
+    'int8', False, 'Also the student with products in int8, and its differences from float32.'
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise, halves and intervals.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate', 'Where results.json and results.md go.')
@@ -93,6 +101,8 @@ def evaluate_held_out(
     probe_clips=0,
     loudness_scenes=0,
     workdir='runs/evaluate',
+    int8=False,
+    teacher=True,
 ) -> list[dict]:
     """The student at each step count and the guided teacher at 4 and 50, floor and ceiling."""
     generator = load(release)
@@ -104,12 +114,21 @@ def evaluate_held_out(
         kept = pathlib.Path(workdir) / 'embeddings'
         probe = probe_of_recordings(recordings, embedders[0], kept)
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
-    compared = SamplerSet.with_equal_teachers(steps, [SamplerConfig('teacher', 4), REFERENCE])
+    further = [SamplerConfig('teacher', 4), REFERENCE]
+    compared = SamplerSet.with_equal_teachers(steps, further)
+    if not teacher:
+        compared = SamplerSet(compared.students, ())
     samplers, equal = compared.samplers, compared.equal_pairs
+    rounded = [
+        (dataclasses.replace(student, precision='int8'), student)
+        for student in compared.students
+        if int8
+    ]
+    samplers += [sampler for sampler, _ in rounded]
     curved = scenes[:loudness_scenes]
     total = count * (len(samplers) + 2) + len(samplers) * len(curved)
     total += len(samplers) * probe_clips * (len(probe.classes) if probe else 0)
-    total += len(equal) + len(samplers)  # differences, times
+    total += len(equal) + len(samplers) + 2 * len(rounded)  # differences, times
     with Progress(total, 'evaluate') as progress:
         say = progress.update_part
         rows = evaluate_release(
@@ -119,22 +138,34 @@ def evaluate_held_out(
             tower,
             embedders,
             others,
+            reference=REFERENCE if teacher else None,
             seed=seed,
             progress=say,
             latency_repeats=0,
             distances=metrics,
             diversity_prompts=diversity_prompts,
-            comparisons=equal,
+            comparisons=equal + rounded,
         )
         if curved:
             rows += loudness_rows(generator, curved, samplers, seed, say)
         if probe:
             rows += class_rows(
-                generator, samplers, probe, embedders[0], probe_clips, seed=seed, progress=say
+                generator,
+                samplers,
+                probe,
+                embedders[0],
+                probe_clips,
+                seed=seed,
+                progress=say,
+                comparisons=rounded,
             )
         for i, sampler in enumerate(samplers, 1):
             rows += latency_rows(generator, scenes[0], sampler)
             say('times', i, len(samplers))
+        for i, pair in enumerate(rounded, 1):
+            rows.append(step_cosine_row(generator, scenes, *pair, seed=seed))
+            rows.append(in_turn_row(generator, scenes[0], *pair))
+            say('int8', i, len(rounded))
     return rows
 
 
@@ -182,6 +213,8 @@ def main(argv):
             _PROBE.value,
             _LOUDNESS.value,
             _WORKDIR.value,
+            _INT8.value,
+            _TEACHER.value,
         )
     common = {'seed': _SEED.value, 'date': datetime.date.today().isoformat()}
     rows = [row | common for row in rows]

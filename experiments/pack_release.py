@@ -1,4 +1,4 @@
-"""Joins what the training runs left into a release: the autoencoder float16, the rest int8.
+"""Joins what the training runs left into a release: the autoencoder float16, the rest int8 or int4.
 
 python -m experiments.pack_release --base=foley --autoencoder=FILE --teacher=FILE --out=DIR
 python -m experiments.pack_release --base=foley --teacher=FILE --student=FILE --rank=20 \
@@ -80,7 +80,11 @@ _LABELS = flags.DEFINE_string(
 _LICENCE = flags.DEFINE_string(
     'licence', None, 'Of the weights, as the model card states it, such as cc-by-4.0.'
 )
-BLOCK = 64  # inputs that share a scale, see `packing.quantise`
+_DTYPE = flags.DEFINE_enum(
+    'dtype', 'int8', ['int8', 'int4'], 'Of the weights of teacher, student and audio tower.'
+)
+BLOCK = {'int8': 64, 'int4': 32}  # inputs that share a scale, see `quantisation.quantise`
+BATCH = 64  # labels that are encoded at once
 
 
 def adapters(base: pathlib.Path, params: dict, shapes: PyTree, rank: int) -> dict:
@@ -102,7 +106,7 @@ def vocabulary_of(recordings: str, base: pathlib.Path) -> Vocabulary:
     encode = load_text_embedder(base)
 
     def embed(texts: list[str]) -> np.ndarray:
-        parts = (texts[i : i + BLOCK] for i in range(0, len(texts), BLOCK))
+        parts = (texts[i : i + BATCH] for i in range(0, len(texts), BATCH))
         return np.concatenate([np.asarray(encode(part, MAX_EVENT_TOKENS)[2]) for part in parts])
 
     return make_vocabulary(labels, embed)
@@ -182,7 +186,7 @@ def main(argv):
     autoencoder = params.pop('autoencoder', None)
     if rank:
         params = adapters(base, params, denoiser, rank)
-    save_release(out, config, params, base, dtype='int8', block=BLOCK)
+    save_release(out, config, params, base, dtype=_DTYPE.value, block=BLOCK[_DTYPE.value])
     if autoencoder:  # small, and its principal components are exact: int8 costs more than it saves
         save_params(out / AUTOENCODER_NAME, autoencoder, dtype='float16')
     if _LABELS.value:

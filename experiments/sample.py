@@ -16,7 +16,7 @@ from absl import flags
 
 import realaudio_jax
 from experiments.common import default_name, run, say, unused, warn
-from experiments.watermark_flags import define_watermark
+from experiments.watermark_flags import define_precision, define_watermark
 from realaudio_jax.io import WRITABLE, printable
 from realaudio_jax.release import find_release
 from realaudio_jax.requests import SAMPLE_RATES
@@ -58,6 +58,7 @@ _LOUDNESS = flags.DEFINE_string(
     'LUFS that the sound is brought to, such as -16, or off; auto: -23, and off with --init_audio.',
 )
 _WATERMARK = define_watermark()
+_PRECISION = define_precision()
 _GUIDANCE = flags.DEFINE_float('guidance', None, "Guidance scale; none: the release's own.")
 _MODEL = flags.DEFINE_enum('model', 'student', ['student', 'teacher'], 'Which denoiser.')
 _LIST = flags.DEFINE_bool(
@@ -77,6 +78,7 @@ _CHANGES = (
     _GUIDANCE,
     _MODEL,
     _LOOP,
+    _PRECISION,
 )
 
 
@@ -190,7 +192,7 @@ def main(argv):
     keep, loudness = parse_spans(_KEEP.value), parse_loudness(_LOUDNESS.value)
     mark = _WATERMARK()
     begin = time.perf_counter()
-    generator = realaudio_jax.load(_RELEASE.value, mark=mark)
+    generator = realaudio_jax.load(_RELEASE.value, mark=mark, precision=_PRECISION.value)
     if _SAMPLE_RATE.value not in SAMPLE_RATES:
         raise ValueError(f'--sample_rate is {_SAMPLE_RATE.value}; choose 48000 or 44100')
     steps = _STEPS.value

@@ -17,7 +17,7 @@ from absl import flags
 
 import realaudio_jax
 from experiments.common import run, say
-from experiments.watermark_flags import define_watermark
+from experiments.watermark_flags import define_precision, define_watermark
 from realaudio_jax.batching import RequestQueue, compile_programs
 from realaudio_jax.generator import Generator
 from realaudio_jax.longform import Schedule
@@ -55,6 +55,7 @@ _OSC_PORT = flags.DEFINE_integer(
     'osc_port', None, 'UDP port on 127.0.0.1 where a stream is steered by OSC.', 0, 65535
 )
 _WATERMARK = define_watermark()
+_PRECISION = define_precision()
 
 MAX_COMPILED = 32  # programs that are kept, where requests compile them
 
@@ -157,7 +158,8 @@ def serve(extra: str, extend: Callable[[Any], None] | None = None) -> None:
         steering = bind('127.0.0.1', _OSC_PORT.value, 'osc_port', socket.SOCK_DGRAM)
     limits = serving.Limits(body=_MAX_BODY.value, timeout_s=_TIMEOUT.value, streams=_STREAMS.value)
     with stop_says(lambda: 'stopped'):
-        generator, compiles = realaudio_jax.load(_RELEASE.value, mark=mark), extend is not None
+        generator = realaudio_jax.load(_RELEASE.value, mark=mark, precision=_PRECISION.value)
+        compiles = extend is not None
         count, streams = warm(generator, size), None
         metrics = serving.Metrics()
         hosts = ('localhost', host) if is_loopback(host) else ('*',)

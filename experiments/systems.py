@@ -25,10 +25,12 @@ from realaudio_jax.metrics import benchmarking
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of, generate_scenes
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
-from realaudio_jax.program import WATERMARK
+from realaudio_jax.models.text_encoder import TextEncoder
+from realaudio_jax.program import WATERMARK, Networks
+from realaudio_jax.quantisation import quantise_products
 from realaudio_jax.release import autoencoder_template, denoiser_template
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
+from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array, PyTree
 
 PROMPT, EVENTS = 'a dog barks in the rain', 'bark@0.2-0.4'
 RANDOM = 'random'
@@ -86,19 +88,70 @@ class System:
         return self.decode(self.sample(self.text(), self.steps))
 
 
-def this_model(release: str, seconds: float, student: bool, steps: int) -> System:
+def this_model(
+    release: str, seconds: float, student: bool, steps: int, precision: str = 'float32'
+) -> System:
     """The system of a release's student, or of its guided teacher."""
-    generator, sampler = load(release), SamplerConfig('student' if student else 'teacher', steps)
+    generator = load(release, precision=precision)
+    sampler = SamplerConfig('student' if student else 'teacher', steps)
     system = generator_system(generator, seconds, sampler)
     return dataclasses.replace(
         system,
-        name='this model' if student else 'its teacher',
+        name=('this model' if student else 'its teacher')
+        + ('' if precision == 'float32' else f', {precision}'),
         weights=generator.config.name or release,
         sounds=lambda scenes, seed: generate_scenes(generator, scenes, sampler, seed).floats(),
     )
 
 
-def paper_size(release: str, seconds: float, dtype: str, steps: int, variant: str = '') -> System:
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How the model at paper size is computed; each is a row, so that each is measured alone.
+
+    Attributes:
+        attention: of the denoiser, see `Denoiser`.
+        text: whether the text encoder computes in the row's dtype, too.
+        decode: whether the decoder does.
+        int8: products of the denoiser, the text encoder and the decoder, see `quantisation`.
+        xla_flags: of the row's process.
+    """
+
+    attention: str | None = None
+    text: bool = False
+    decode: bool = False
+    int8: bool = False
+    xla_flags: str = ''
+
+
+# One CUDA graph for the whole program: the loop over steps is part of it, unrolled, and what does
+# not wait for each other (both texts and the noise) may run side by side.
+GRAPH = ' '.join(
+    (
+        '--xla_gpu_enable_command_buffer=+WHILE',
+        '--xla_gpu_command_buffer_unroll_loops=true',
+        '--xla_gpu_command_buffer_scheduling_mode=CONCURRENT',
+    )
+)
+EXECUTIONS = {
+    'base': Execution(),
+    'base_cudnn': Execution(attention='cudnn'),
+    'base_text': Execution(text=True),
+    'base_decode': Execution(decode=True),
+    'base_graph': Execution(xla_flags=GRAPH),
+    'base_int8': Execution(int8=True),
+    'base_all': Execution('cudnn', True, True, False, GRAPH),
+    'base_all_int8': Execution('cudnn', True, True, True, GRAPH),
+}
+
+
+def paper_size(
+    release: str,
+    seconds: float,
+    dtype: str,
+    steps: int,
+    variant: str = '',
+    execution: str = 'base',
+) -> System:
     """A student of configs/base_teacher.py and base_autoencoder.py with random weights.
 
     Args:
@@ -107,21 +160,34 @@ def paper_size(release: str, seconds: float, dtype: str, steps: int, variant: st
         dtype: of the weights, and of the denoiser's products.
         steps: of the sampler.
         variant: of the two configs.
+        execution: one of EXECUTIONS.
     """
-    generator = load(release)
-    networks = dataclasses.replace(
-        generator.networks,
-        autoencoder=Autoencoder(**base_autoencoder.get_config(variant).model.to_dict()),
-        denoiser=Denoiser(**base_teacher.get_config(variant).model, dtype=dtype),
-    )
+    generator, how = load(release), EXECUTIONS[execution]
+    networks = paper_networks(dtype, variant, how)
+    text = generator.params['text_encoder']
     params = {
-        'text_encoder': generator.params['text_encoder'],
+        'text_encoder': jax.tree.map(lambda x: x.astype(dtype), text) if how.text else text,
         'autoencoder': random_params(autoencoder_template(networks.autoencoder), dtype),
         'student': random_params(denoiser_template(networks.denoiser), dtype),
     }
-    other = generator.with_networks(networks, params)
+    other = generator.with_networks(networks, quantise_products(params) if how.int8 else params)
     system = generator_system(other, seconds, SamplerConfig('student', steps))
-    return dataclasses.replace(system, name='this model, paper size', flag='')
+    name = f'this model, paper size{execution.removeprefix("base").replace("_", ", ", 1)}'
+    return dataclasses.replace(system, name=name, flag='')
+
+
+def paper_networks(dtype: str, variant: str = '', how: Execution = EXECUTIONS['base']) -> Networks:
+    """The modules of `paper_size`; the autoencoder has the channels that the denoiser knows."""
+    autoencoder = base_autoencoder.get_config(variant).model.to_dict()
+    return Networks(
+        text_encoder=TextEncoder(),
+        autoencoder=Autoencoder(
+            **autoencoder | {'channels': LATENT_CHANNELS}, dtype=dtype if how.decode else None
+        ),
+        denoiser=Denoiser(
+            **base_teacher.get_config(variant).model, dtype=dtype, attention=how.attention
+        ),
+    )
 
 
 def generator_system(generator: Generator, seconds: float, sampler: SamplerConfig) -> System:
@@ -230,7 +296,15 @@ OWN: dict[str, Builder] = {
     'student': lambda folders, seconds, dtype: this_model(folders['release'], seconds, True, 4),
     'teacher': lambda folders, seconds, dtype: this_model(folders['release'], seconds, False, 50),
 }
-# Timed only where it is named: too large for a small machine.
-LARGE: dict[str, Builder] = {
-    'base': lambda folders, seconds, dtype: paper_size(folders['release'], seconds, dtype, 4)
+# Timed only where they are named: another precision, and what is too large for a small machine.
+NAMED: dict[str, Builder] = {
+    'student_int8': lambda folders, seconds, dtype: this_model(
+        folders['release'], seconds, True, 4, 'int8'
+    ),
+    **{
+        name: lambda folders, seconds, dtype, name=name: paper_size(
+            folders['release'], seconds, dtype, 4, execution=name
+        )
+        for name in EXECUTIONS
+    },
 }

@@ -1,9 +1,10 @@
-"""Flags of the experiments that make sounds: which watermark these carry."""
+"""Flags of the experiments that make sounds: the watermark and the precision."""
 
 from collections.abc import Callable
 
 from absl import flags
 
+from realaudio_jax.quantisation import PRECISIONS
 from realaudio_jax.watermark import Watermark, read_key
 
 
@@ -26,3 +27,14 @@ def define_watermark(
         'watermark_payload', 0, '32 bits that the mark carries.', 0, 2**32 - 1, flag_values=values
     )
     return lambda: None if key.value == 'off' else Watermark(read_key(key.value), payload.value)
+
+
+def define_precision(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
+    """The flag --precision, of the experiments that make sounds."""
+    return flags.DEFINE_enum(
+        'precision',
+        'float32',
+        PRECISIONS,
+        'Of the products with weights, see docs/precision.md.',
+        flag_values=values,
+    )

@@ -28,6 +28,7 @@ from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser, latent_frames
 from realaudio_jax.program import MOMENTS, Networks, ProgramCache
 from realaudio_jax.program_io import CAPACITIES, Capacity, Request
+from realaudio_jax.quantisation import PRECISIONS, quantise_products
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.release import (
     AUTOENCODER_NAME,
@@ -123,9 +124,10 @@ class Generator:
         log: called with one line for each program that is compiled, or loaded from disk; by default
             it goes to the standard error output.
         mark: with which sounds are marked; None: they are not.
+        precision: of the products of tokens and weights, one of `quantisation.PRECISIONS`.
 
     Attributes:
-        mark: as given.
+        mark, precision: as given.
         config: the release's settings.
         networks, params: modules and parameters of text encoder, autoencoder, student and teacher.
         programs: the compiled programs, `program.ProgramCache`.
@@ -138,8 +140,11 @@ class Generator:
         model_parallel: int = 1,
         log: Callable[[str], None] | None = None,
         mark: Watermark | None = _PUBLIC,
+        precision: str = 'float32',
     ):
-        self.folder, self.mark = folder, mark
+        if precision not in PRECISIONS:
+            raise ValueError(f'no precision {precision!r}; choose {" or ".join(PRECISIONS)}')
+        self.folder, self.mark, self.precision = folder, mark, precision
         self.log = _print_to_stderr if log is None else log
         self.config = config = read_release(folder)
         networks = Networks(
@@ -161,6 +166,8 @@ class Generator:
             'teacher': load_denoiser(folder, TEACHER_NAME, denoiser),
             MOMENTS: load_moments(folder),
         }
+        if precision == 'int8':
+            params = quantise_products(params)
         self._set_networks(networks, params, make_mesh(model_parallel))
 
     def with_networks(self, networks: Networks, params: PyTree) -> 'Generator':
@@ -177,11 +184,31 @@ class Generator:
     def with_student(self, params: PyTree) -> 'Generator':
         """A copy with other parameters of the student; nothing is compiled anew for it."""
         other = copy.copy(self)
+        other._int8 = None
+        params = quantise_products(params) if self.precision == 'int8' else params
         other.programs = self.programs.with_params({'student': params})
         return other
 
+    def in_precision(self, precision: str | None) -> 'Generator':
+        """This generator, or the one with its products in int8, which is made once.
+
+        Args:
+            precision: one of `quantisation.PRECISIONS`; None: as it is.
+
+        Raises:
+            ValueError: float32 of what is int8.
+        """
+        if precision in (None, self.precision):
+            return self
+        if precision != 'int8':
+            raise ValueError('int8 weights cannot become float32 again: load the release anew')
+        if self._int8 is None:
+            self._int8 = self.with_networks(self.networks, quantise_products(self.params))
+            self._int8.precision = 'int8'
+        return self._int8
+
     def _set_networks(self, networks: Networks, params: PyTree, mesh: Mesh) -> None:
-        self.networks = networks
+        self.networks, self._int8 = networks, None
         params = jax.device_put(params, param_sharding(mesh, params))
         self.programs = ProgramCache(
             networks, params, mesh, lambda line: self.log(line), self._tape(networks)
@@ -200,7 +227,7 @@ class Generator:
             mark: None for no mark: textures are one fixed take of noise, by programs of their own.
         """
         other = copy.copy(self)
-        other.mark = mark
+        other.mark, other._int8 = mark, None
         other.programs = self.programs.with_tape(other._tape(self.networks))
         return other
 
@@ -551,6 +578,7 @@ def load(
     log: Callable[[str], None] | None = None,
     compilation_cache: bool = True,
     mark: Watermark | None = _PUBLIC,
+    precision: str = 'float32',
 ) -> Generator:
     """Loads a release, shipped or from a folder.
 
@@ -562,13 +590,14 @@ def load(
             compiling. It is JAX's own cache, for all that this process compiles, in the folder of
             `cache.cache_dir`; one that is already set stays. False changes no setting.
         mark: the watermark of its sounds, by default the public one; None for none.
+        precision: 'float32', or 'int8' for products of 8-bit integers, see docs/precision.md.
 
     Raises:
-        FileNotFoundError: no such release. ValueError: a damaged one.
+        FileNotFoundError: no such release. ValueError: a damaged one, or no such precision.
     """
     if compilation_cache:
         enable_compilation_cache()
-    return Generator(find_release(name), model_parallel, log, mark)
+    return Generator(find_release(name), model_parallel, log, mark, precision)
 
 
 def derived_seed(seed: int, attempt: int) -> int:

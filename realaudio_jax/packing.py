@@ -1,12 +1,10 @@
 """Writes releases: parameters as strict safetensors files, and a whole release from its parts.
 
-`release` reads them. Floats may be stored as int8 with a float32 scale `<name>.scale`:
-
-    q = round(w / s),  s = max |w| / 127  over all axes but the channel's,
-
-so that |w - s q| <= s / 2. The channel is the last axis (Flax kernels), the row of an embedding. A
-kernel's channel may be cut into blocks of inputs with a scale each: one large weight then coarsens
-its block alone. Each axis of a scale divides the same axis of its parameter.
+`release` reads them. Floats may be stored as int8, or as int4 of which two make one uint8, with a
+float32 scale `<name>.scale` for each channel, see `quantisation`. The channel is the last axis
+(Flax kernels), the row of an embedding. A kernel's channel may be cut into blocks of inputs with a
+scale each: one large weight then coarsens its block alone. Each axis of a scale divides the same
+axis of its parameter.
 """
 
 import json
@@ -24,6 +22,7 @@ import safetensors.numpy
 from realaudio_jax import integrity
 from realaudio_jax.io import atomic_path
 from realaudio_jax.models import text_encoder as text_lib
+from realaudio_jax.quantisation import pack_int4, quantise
 from realaudio_jax.release import (
     AUTOENCODER_NAME,
     GENERATOR_FILES,
@@ -36,7 +35,6 @@ from realaudio_jax.release import (
     VOCABULARY_NAME,
     adapter_name,
     checksum,
-    expand_scale,
     find_release,
     load_denoiser_and_adapter,
     load_params,
@@ -52,7 +50,9 @@ STORAGE_DTYPES = {
     'float16': np.dtype(np.float16),
     'bfloat16': np.dtype(ml_dtypes.bfloat16),
     'int8': np.dtype(np.int8),
+    'int4': np.dtype(np.uint8),  # two of them
 }
+BITS = {'int8': 8, 'int4': 4}
 
 # Files that a new release takes over from an older one where it is not given others.
 FROZEN = (
@@ -159,8 +159,9 @@ def save_params(
         params: nested dicts of arrays: floats, integers or booleans.
         metadata: extra strings for the file's header.
         dtype: storage of the floats: a key of STORAGE_DTYPES, or None to keep each as it is. With
-            'int8', vectors and scalars, which are small, stay float32. Integers stay as they are.
-        block: of `quantise`, for the kernels stored as int8.
+            'int8' or 'int4', vectors and scalars, which are small, stay float32, and with 'int4'
+            an odd last axis is int8. Integers stay as they are.
+        block: of `quantise`, for the kernels stored as integers.
 
     Raises:
         ValueError: an unknown dtype, a reserved or repeated name, or a value that is not finite or
@@ -179,20 +180,25 @@ def save_params(
             tensors[name] = array
             continue
         kind = array.dtype if dtype is None else STORAGE_DTYPES[dtype]
-        if dtype == 'int8' and array.ndim < 2:
+        bits = BITS.get(dtype) if array.ndim > 1 else None
+        if dtype in BITS:
             kind = np.dtype(np.float32)
         with np.errstate(over='ignore'):  # reported just below, with the name
-            finite = np.isfinite(array if kind == np.int8 else array.astype(kind)).all()
+            finite = np.isfinite(array.astype(kind)).all()
         if not finite:
             raise ValueError(
                 f'cannot save {path}: {name} is not finite as {kind}; '
                 'keep the last good parameters or choose a wider dtype'
             )
-        if kind == np.int8:
-            axis = 0 if name.split('/')[-1] == 'embedding' else -1
-            tensors[name], tensors[name + SCALE_SUFFIX] = quantise(array, axis, block)
-        else:
+        if bits is None:
             tensors[name] = array.astype(kind)
+            continue
+        axis, bits = (
+            0 if name.split('/')[-1] == 'embedding' else -1,
+            8 if array.shape[-1] % 2 else bits,
+        )
+        values, tensors[name + SCALE_SUFFIX] = quantise(array, axis, block, bits)
+        tensors[name] = pack_int4(values) if bits == 4 else values
     header = dict(metadata or {}) | {
         'format_version': str(FORMAT_VERSION),
         'crc32': checksum(tensors),
@@ -201,36 +207,6 @@ def save_params(
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded)
     integrity.update_manifest(pathlib.Path(path).parent, pathlib.Path(path).name)
-
-
-def quantise(
-    values: np.ndarray, channel_axis: int = -1, block: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 with one scale per channel: q = round(w / s), s = max |w| / 127.
-
-    Args:
-        values: floats of at least two axes.
-        channel_axis: the axis that has one scale for each index.
-        block: how many inputs (the last axis but one) share a scale, where that divides them; all
-            of them where it is None. Only where the channel is the last axis.
-
-    Returns:
-        int8 of the same shape, in [-127, 127], and float32 scales whose axes divide those of
-        `values`: whole along the channel, 1 elsewhere, or the number of blocks.
-    """
-    values = np.asarray(values, np.float32)
-    others = tuple(i for i in range(values.ndim) if i != channel_axis % values.ndim)
-    size = values.shape[-2]
-    if block and channel_axis == -1 and size % block == 0:
-        cut = values.reshape(*values.shape[:-2], size // block, block, values.shape[-1])
-        # All axes but the blocks' and the channel's; the blocks' then stands where inputs did.
-        others = (*range(values.ndim - 2), values.ndim - 1)
-        peak = np.max(np.abs(cut), axis=others, keepdims=True).squeeze(values.ndim - 1)
-    else:
-        peak = np.max(np.abs(values), axis=others, keepdims=True, initial=0.0)
-    scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)  # 1 for a channel of zeros
-    steps = np.round(values / expand_scale(scale, values.shape))
-    return np.clip(steps, -127, 127).astype(np.int8), scale
 
 
 def _sorted_header(encoded: bytes) -> bytes:

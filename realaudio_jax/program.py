@@ -29,6 +29,7 @@ from realaudio_jax.models.denoiser import (
     Conditioning,
     Denoiser,
     as_denoiser,
+    encode_context,
     frame_mask,
 )
 from realaudio_jax.models.text_encoder import TextEncoder, sentence_embedding
@@ -170,13 +171,21 @@ def sample_latents(
     scale, strength = request.guidance_scale, request.strength
     away = None if bucket.student else negative_conditioning(networks, params, request, c)
     power = dict(networks.grid_powers).get(bucket.steps, 1.0) if bucket.student else 1.0
+    weights = params['student' if bucket.student else 'teacher']
+    # Before the loop over steps, all of which attend to the same keys and values.
+    inputs = [
+        (a, encode_context(networks.denoiser, weights, a)) for a in (c, away) if a is not None
+    ]
 
     def denoise(x, u):
         if bucket.student:
             step_size = strength * noise.step_size(u, bucket.steps, power)
-            at = as_denoiser(networks.denoiser, params['student'], c, scale, step_size)
+            ((a, context),) = inputs
+            at = as_denoiser(networks.denoiser, weights, a, scale, step_size, context)
         else:
-            both = (as_denoiser(networks.denoiser, params['teacher'], a) for a in (c, away))
+            both = (
+                as_denoiser(networks.denoiser, weights, a, context=context) for a, context in inputs
+            )
             at = samplers.classifier_free_guidance(*both, scale)
         return at(x, u * strength)
 

@@ -14,7 +14,7 @@ A release is a folder:
 
 Parameters are safetensors files, which hold no code. A parameter's name is its path in the tree
 joined by '/', as in `encoder/norm/bias`. Floats are stored as float32, float16, bfloat16, or as
-int8 with a float32 scale `<name>.scale`, see `packing`, which writes these files.
+int8 or int4 with a float32 scale `<name>.scale`, see `packing`, which writes these files.
 """
 
 import functools
@@ -34,6 +34,7 @@ from realaudio_jax import by_name, integrity, low_rank
 from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Conditioning, Denoiser
+from realaudio_jax.quantisation import expand_scale, unpack_int4
 from realaudio_jax.random import random_key
 from realaudio_jax.release_config import CONFIG_NAME, REMEDY, ReleaseConfig
 from realaudio_jax.trees import named_leaves
@@ -205,10 +206,10 @@ def empty_conditioning(batch: int, length: int) -> Conditioning:
 
 
 def denoiser_template(model: Denoiser) -> PyTree:
-    """Parameter shapes of a denoiser."""
+    """Parameter shapes of a denoiser, however it computes attention."""
     one = np.ones(1, np.float32)
     c = empty_conditioning(1, 2)
-    return template(model, c.init, one, c, one, one)
+    return template(model.clone(attention=None), c.init, one, c, one, one)
 
 
 def load_params(path: str | os.PathLike, template: PyTree) -> PyTree:
@@ -253,7 +254,7 @@ def load_params(path: str | os.PathLike, template: PyTree) -> PyTree:
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads every array of a safetensors file by name; int8 with a scale comes back as float32.
+    """Reads every array of a safetensors file by name; integers with a scale come back as float32.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -265,8 +266,10 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     for name in [n for n in tensors if n.endswith(SCALE_SUFFIX)]:
         owner = name.removesuffix(SCALE_SUFFIX)
         values, scale = tensors.get(owner), tensors[name]
-        if values is None or values.dtype != np.int8:
+        if values is None or values.dtype not in (np.int8, np.uint8):
             continue  # an orphan: strict loading lists it as unexpected
+        if values.dtype == np.uint8:
+            values = unpack_int4(values)
         if scale.ndim != values.ndim or any(
             not s or v % s for s, v in zip(scale.shape, values.shape, strict=True)
         ):
@@ -291,14 +294,6 @@ def checksum(tensors: Mapping[str, np.ndarray]) -> str:
     for name in sorted(tensors):
         crc = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8), crc)
     return f'{crc:08x}'
-
-
-def expand_scale(scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Repeats each int8 scale over its block, to a shape that broadcasts to `shape`."""
-    for axis, (count, size) in enumerate(zip(scale.shape, shape, strict=True)):
-        if 1 < count < size:
-            scale = np.repeat(scale, size // count, axis)
-    return scale
 
 
 def _open(path, names=None) -> tuple[dict[str, np.ndarray], dict[str, str]]:

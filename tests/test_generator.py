@@ -58,6 +58,23 @@ def test_texts_that_cannot_be_read_or_are_cut_are_warnings(generator):
     assert len(lines) == 2 and all('write it in English words' in line for line in lines)
 
 
+def test_products_in_int8_change_little_and_are_rounded_once(generator, dog, tiny_release):
+    rounded = generator.in_precision('int8')
+    assert generator.in_precision('int8') is rounded is rounded.in_precision('int8')
+    assert generator.in_precision(None) is generator and generator.precision == 'float32'
+    made = rounded.generate('dog', seed=3, **SHORT)
+    error = np.std(made.latents - dog.latents) / np.std(dog.latents)
+    assert 1e-5 < error < 0.1
+    loaded = load(tiny_release, precision='int8', compilation_cache=False)
+    np.testing.assert_array_equal(loaded.generate('dog', seed=3, **SHORT).pcm, made.pcm)
+    with pytest.raises(ValueError, match='load the release anew'):
+        loaded.in_precision('float32')
+    with pytest.raises(ValueError, match="no precision 'int4'; choose float32 or int8"):
+        load(tiny_release, precision='int4')
+    marked = generator.with_watermark(None)
+    assert marked.in_precision('int8').mark is None
+
+
 def test_the_student_may_have_a_scale_of_its_own(generator, dog):
     own = generator.with_networks(generator.networks, generator.params)
     student = dataclasses.replace(own.config.student, guidance=3.0)

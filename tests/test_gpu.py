@@ -9,6 +9,7 @@ import pytest
 
 from realaudio_jax.generator import Generator
 from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.quantisation import quantise_products
 from realaudio_jax.random import random_key
 from realaudio_jax.release import denoiser_template, empty_conditioning
 
@@ -18,8 +19,9 @@ pytestmark = [
 ]
 
 
-def test_products_in_bfloat16_stay_near_float32():
-    """A teacher of the released size, one batch: what :gpu configs train with."""
+@pytest.fixture(scope='module')
+def teacher():
+    """A network of the released size: `predicted(rounded=False, **execution)` on one batch."""
     network = dict(width=384, depth=8, heads=6)
     shapes = denoiser_template(Denoiser(**network))
     leaves, tree = jax.tree.flatten(shapes)
@@ -31,11 +33,20 @@ def test_products_in_bfloat16_stay_near_float32():
     t = jnp.linspace(0.1, 0.9, size)
     c = jax.tree.map(jnp.asarray, empty_conditioning(size, length))
 
-    def predicted(dtype):
-        model = Denoiser(**network, dtype=dtype)
-        return jax.jit(model.apply)(params, noise, t, c, jnp.ones(size), jnp.zeros(size))
+    def predicted(rounded=False, **execution):
+        model = Denoiser(**network, **execution)
+        given = quantise_products(params) if rounded else params
+        return jax.jit(model.apply)(given, noise, t, c, jnp.ones(size), jnp.zeros(size))
 
-    exact, fast = predicted(None), predicted('bfloat16')
+    return predicted
+
+
+@pytest.mark.parametrize(
+    'execution', [{}, {'attention': 'cudnn'}, {'rounded': True}], ids=['plain', 'cudnn', 'int8']
+)
+def test_products_in_bfloat16_stay_near_float32(teacher, execution):
+    """What :gpu configs train with, attention as one operation, and products in int8."""
+    exact, fast = teacher(), teacher(dtype='bfloat16', **execution)
     assert np.isfinite(fast).all()
     assert jnp.std(fast - exact) < 0.05 * jnp.std(exact)
 

@@ -116,6 +116,23 @@ def test_int8_blocks_of_inputs(tmp_path):
             assert (error <= 0.5001 * step).all() and error.max() > 0
 
 
+def test_int4_is_half_of_int8_and_returns_as_stored(tmp_path, params):
+    size = {}
+    for dtype in ('int8', 'int4'):
+        path = tmp_path / f'{dtype}.safetensors'
+        packing.save_params(path, params | {'wide': {'kernel': jnp.ones((64, 64))}}, dtype=dtype)
+        stored = safetensors.numpy.load_file(path)
+        size[dtype] = stored['wide/kernel'].nbytes
+    assert size['int4'] == size['int8'] / 2
+    assert stored['block/kernel'].dtype == np.int8 and stored['block/kernel'].shape == (7, 5)  # odd
+    loaded = release.load_params(path, shapes(params | {'wide': {'kernel': jnp.ones((64, 64))}}))
+    np.testing.assert_allclose(loaded['wide']['kernel'], 1.0, rtol=1e-6)
+    weights = np.asarray(params['table']['embedding'], np.float64)
+    step = np.abs(weights).max(axis=1, keepdims=True) / (7 if weights.shape[1] % 2 == 0 else 127)
+    error = np.abs(np.asarray(loaded['table']['embedding'], np.float64) - weights)
+    assert (error <= 0.5001 * step).all() and error.max() > 0
+
+
 def test_int8_of_zeros_is_zeros(tmp_path):
     packing.save_params(tmp_path / 'p.safetensors', {'kernel': np.zeros((2, 3))}, dtype='int8')
     np.testing.assert_array_equal(
@@ -198,8 +215,8 @@ def test_not_finite_is_never_saved(tmp_path, value, dtype):
 
 
 def test_bad_arguments_to_save(tmp_path):
-    with pytest.raises(ValueError, match="'int4'.*choose one of float32"):
-        packing.save_params(tmp_path / 'p.safetensors', {}, dtype='int4')
+    with pytest.raises(ValueError, match="'int2'.*choose one of float32"):
+        packing.save_params(tmp_path / 'p.safetensors', {}, dtype='int2')
     with pytest.raises(ValueError, match="rename 'kernel.scale'"):
         packing.save_params(tmp_path / 'p.safetensors', {'kernel.scale': np.ones(2)})
 

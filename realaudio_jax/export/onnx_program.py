@@ -277,6 +277,10 @@ class _Writer:
         results = [_known(x) for x in (results if eqn.primitive.multiple_results else [results])]
         return [np.broadcast_to(results[0], shape)] if name in ELEMENTWISE else results
 
+    def op_cond(self, eqn, index, *inputs):
+        branch = eqn.params['branches'][int(index)]  # of a platform: known before it runs
+        return self.run(branch.jaxpr, branch.consts, inputs)
+
     # -- operators ---------------------------------------------------------------------------
 
     def op_integer_pow(self, eqn, x):

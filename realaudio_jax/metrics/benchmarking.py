@@ -18,8 +18,9 @@ from realaudio_jax.data.scenes import Scene
 from realaudio_jax.finishing import finish
 from realaudio_jax.generator import Generator
 from realaudio_jax.memory import PeakMemory, peak_memory
+from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of
-from realaudio_jax.metrics.rows import TIME
+from realaudio_jax.metrics.rows import TIME, difference_row
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import frame_mask
 from realaudio_jax.program import condition, decode_marked, sample_latents
@@ -116,6 +117,7 @@ def latency_row(
 ) -> dict:
     """Time of one call at batch 1, PCM on the host, median of `repeats`."""
     bucket, request, columns = _single(generator, scene, sampler)
+    generator = generator.in_precision(sampler.precision)
     found = benchmark(lambda: _whole(generator, bucket, request), repeats=repeats)
     return _stats_row(TIME, found.warm) | {'seconds': scene.seconds} | columns
 
@@ -142,6 +144,7 @@ class Stages:
 def stages(generator: Generator, scene: Scene, sampler: SamplerConfig) -> Stages:
     """Builds the timed stages of a release; nothing is compiled before it is called."""
     bucket, request, _ = _single(generator, scene, sampler)
+    generator = generator.in_precision(sampler.precision)
     networks, weights = generator.networks, generator.programs.weights_for(bucket)
     zeros = jnp.zeros((1, bucket.length, LATENT_CHANNELS))
     silence = jnp.zeros((1, bucket.length * samples_per_latent(SAMPLE_RATE), 2))
@@ -211,6 +214,21 @@ def latency_rows(
         device = found.memory.device / 2**20
         rows.append({'name': 'peak memory, device', 'value': device, 'unit': 'MiB', 'n': 1})
     return [row | {'seconds': scene.seconds} | columns for row in rows]
+
+
+def in_turn_row(
+    generator: Generator, scene: Scene, a: SamplerConfig, b: SamplerConfig, repeats: int = 25
+) -> dict:
+    """Time of one call by a minus that by b, called in turn, with the interval of the medians."""
+    calls = []
+    for sampler in (a, b):
+        bucket, request, _ = _single(generator, scene, sampler)
+        calls.append(_whole(generator.in_precision(sampler.precision), bucket, request))
+    measure(lambda: [call() for call in calls], 1)
+    pairs = [[measure(call, 1, warmup=0).median for call in calls] for _ in range(repeats)]
+    found = paired_bootstrap(np.median, *zip(*pairs, strict=True))
+    row = difference_row(TIME, b.label, found, 'ms')
+    return row | {'seconds': scene.seconds} | a.columns(generator)
 
 
 def _single(generator, scene, sampler):

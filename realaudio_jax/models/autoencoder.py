@@ -106,12 +106,15 @@ class Decoder(nn.Module):
         blocks: residual blocks.
         directions: principal directions that are drawn; the rest is left out.
         channels: of the latents.
+        dtype: of the products, such as 'bfloat16'; None: that of latents and parameters. Levels
+            are float32.
     """
 
     width: int = 384
     blocks: int = 3
     directions: int = 512
     channels: int = LATENT_CHANNELS
+    dtype: str | None = None
 
     def setup(self):
         """Makes the layers."""
@@ -133,10 +136,13 @@ class Decoder(nn.Module):
         self, latents: Float[Array, 'B L C'], latent_mask: Float[Array, 'B L'] | None = None
     ) -> tuple[Float[Array, 'B L R'], Float[Array, 'B L R']]:
         """Mean and log standard deviation (m, ln s) along U, eq. 2."""
-        x = self.from_latents(latents)
+        x = self.from_latents(latents.astype(self.dtype or latents.dtype))
+        if latent_mask is not None:
+            latent_mask = latent_mask.astype(x.dtype)
         for block in self.stack:
             x = block(x, latent_mask)
-        mean, log_std = jnp.split(self.to_coordinates(self.norm(x)), 2, axis=-1)
+        coordinates = self.to_coordinates(self.norm(x)).astype(latents.dtype)
+        mean, log_std = jnp.split(coordinates, 2, axis=-1)
         return mean, jnp.clip(log_std, *_LOG_STD_RANGE)
 
     def log_likelihood(
@@ -163,9 +169,16 @@ class Decoder(nn.Module):
         mean, log_std = self.distribution(latents, latent_mask)
         if texture is None:
             texture = frame_noise(latents.shape[1], self.directions)[None]
-        expected = self.linear(latents) + mean @ self.residual
+        expected = self.linear(latents) + self._levels_of(mean)
         noise = TEMPERATURE * texture
-        return expected + (jnp.exp(log_std) * noise) @ self.residual, expected
+        return expected + self._levels_of(jnp.exp(log_std) * noise), expected
+
+    def _levels_of(self, coordinates: Float[Array, 'B L R']) -> Float[Array, 'B L E']:
+        """What coordinates along the principal directions add to the levels."""
+        if self.dtype is None:
+            return coordinates @ self.residual
+        both = (x.astype(self.dtype) for x in (coordinates, self.residual))
+        return jnp.matmul(*both, preferred_element_type=coordinates.dtype)
 
 
 def frame_noise(frames: int | Int[Array, 'L'], count: int) -> Float[Array, 'L R']:
@@ -179,15 +192,19 @@ class Autoencoder(nn.Module):
     Attributes:
         decoder: keyword arguments of `Decoder`.
         channels: of the latents. A denoiser knows the channels that it was trained on.
+        dtype: of the decoder's products, see `Decoder`.
     """
 
     decoder: Mapping[str, int] | None = None
     channels: int = LATENT_CHANNELS
+    dtype: str | None = None
 
     def setup(self):
         """Makes both networks."""
         self._encoder = Encoder(self.channels, name='encoder')
-        self._decoder = Decoder(**(self.decoder or {}), channels=self.channels, name='decoder')
+        self._decoder = Decoder(
+            **(self.decoder or {}), channels=self.channels, dtype=self.dtype, name='decoder'
+        )
 
     @property
     def directions(self) -> int:

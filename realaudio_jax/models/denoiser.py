@@ -19,16 +19,19 @@ import math
 
 import flax.linen as nn
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.models.layers import RMSNorm, softmax_product
+from realaudio_jax.models.layers import NormScale, RMSNorm, rms_norm, softmax_product
 from realaudio_jax.noise import CosinePath, Denoise, x0_denoiser
+from realaudio_jax.quantisation import Dense
 from realaudio_jax.typing import LATENT_CHANNELS, LATENT_RATE, Array, Bool, Float, Leaf, PyTree
 
 PATCH = 2  # latent frames per token
 PATH = CosinePath()  # the noise path this network is trained on, with v-prediction
 _DISTANCE_SCALES_S = (0.02, 0.08, 0.32, 1.28)
+_CONTEXT = 'memory'  # the encoder's name in the parameters of every release
 _EVENT_CHANNELS = 64  # of the events' text among the features of a frame
 
 
@@ -147,6 +150,35 @@ def attend(
     return out.reshape(batch, -1, heads * width)
 
 
+def attend_fused(
+    query: Float[Array, 'B N H F'],
+    key: Float[Array, 'B M H F'],
+    value: Float[Array, 'B M H V'],
+    mask: Bool[Array, 'B M'],
+    implementation: str,
+    scale: float,
+) -> Float[Array, 'B N D']:
+    """`attend` of scaled `attention_scores` as one operation, `jax.nn.dot_product_attention`.
+
+    Args:
+        query, key, value: values may be narrower than keys: zeros beside them change nothing.
+        mask: the keys that are there.
+        implementation: 'xla', or 'cudnn' for a GPU and half precision.
+        scale: of the products.
+    """
+    batch, tokens, heads, width = query.shape
+    beside = width - value.shape[-1]
+    out = jax.nn.dot_product_attention(
+        query,
+        key,
+        jnp.pad(value, [(0, 0)] * 3 + [(0, beside)]),
+        mask=mask[:, None, None],
+        scale=scale,
+        implementation=implementation,
+    )
+    return out[..., : value.shape[-1]].reshape(batch, tokens, heads * value.shape[-1])
+
+
 def _split_heads(x: Float[Array, 'B N D'], heads: int) -> Float[Array, 'B N H F']:
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
@@ -159,6 +191,17 @@ class Context:
     event_key: Leaf['B E H F']
     value: Leaf['B M H F']
     mask: Leaf['B M']
+
+    @property
+    def key(self) -> Float[Array, 'B M H G']:
+        """All keys, for queries [q, rotated q]: of text beside zeros, zeros beside events."""
+        both = (self.text_key, (0, 1)), (self.event_key, (1, 0))
+        width = self.text_key.shape[-1]
+        padded = [
+            jnp.pad(key, [(0, 0)] * 3 + [(before * width, after * width)])
+            for key, (before, after) in both
+        ]
+        return jnp.concatenate(padded, axis=1)
 
 
 class ConditionEncoder(nn.Module):
@@ -202,6 +245,7 @@ class Block(nn.Module):
     expansion: float = 2.0
     dtype: str | None = None
     dropout: float = 0.0
+    attention: str | None = None
 
     @nn.compact
     def __call__(
@@ -213,7 +257,7 @@ class Block(nn.Module):
         mask: Bool[Array, 'B N'],
     ) -> Float[Array, 'B N D']:
         width = x.shape[-1]
-        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        dense = functools.partial(Dense, use_bias=False, dtype=self.dtype)
         drop = nn.Dropout(self.dropout, deterministic=not self.has_rng('dropout'))
         table = self.param('table', nn.initializers.zeros, (8 * width,))
         parts = jnp.split((modulation + table[None, None]).astype(x.dtype), 8, axis=-1)
@@ -221,20 +265,31 @@ class Block(nn.Module):
 
         y = RMSNorm(name='self_norm')(x) * (1 + scale_1) + shift_1
         qkv = dense(3 * width, name='self_qkv')(y)
-        query, key, value = (_split_heads(a, self.heads) for a in jnp.split(qkv, 3, axis=-1))
-        query = rotate(RMSNorm(name='self_query_norm')(query), seconds)
-        key = rotate(RMSNorm(name='self_key_norm')(key), seconds)
-        y = attend(attention_scores(query, key), value, mask)
+        # The heads of queries and keys side by side: one norm and one rotation for both.
+        both = _split_heads(qkv[..., : 2 * width], 2 * self.heads)
+        depth = both.shape[-1]
+        norms = (NormScale(name=f'self_{name}_norm')(depth) for name in ('query', 'key'))
+        norms = jnp.repeat(jnp.stack(list(norms)), self.heads, axis=0)
+        query, key = jnp.split(rotate(rms_norm(both, norms[None, None]), seconds), 2, axis=2)
+        value, scale = _split_heads(qkv[..., 2 * width :], self.heads), depth**-0.5
+        if self.attention:
+            y = attend_fused(query, key, value, mask, self.attention, scale)
+        else:
+            y = attend(attention_scores(query, key), value, mask)
         x = x + (1 + gate_1) * drop(dense(width, name='self_out')(y))
 
         y = RMSNorm(name='cross_norm')(x) * (1 + scale_2)
         query = _split_heads(dense(width, name='cross_query')(y), self.heads)
         query = RMSNorm(name='cross_query_norm')(query)
-        scores = [
-            attention_scores(query, context.text_key),
-            attention_scores(rotate(query, seconds), context.event_key),
-        ]
-        y = attend(jnp.concatenate(scores, axis=-1), context.value, context.mask)
+        if self.attention:
+            both = jnp.concatenate([query, rotate(query, seconds)], axis=-1)
+            y = attend_fused(both, context.key, context.value, context.mask, self.attention, scale)
+        else:
+            scores = [
+                attention_scores(query, context.text_key),
+                attention_scores(rotate(query, seconds), context.event_key),
+            ]
+            y = attend(jnp.concatenate(scores, axis=-1), context.value, context.mask)
         x = x + (1 + gate_2) * drop(dense(width, name='cross_out')(y))
 
         y = RMSNorm(name='mlp_norm')(x) * (1 + scale_3) + shift_3
@@ -322,6 +377,8 @@ class Denoiser(nn.Module):
             `Conditioning.curves`. Each is a linear map that begins at zero, so that a network
             trained without it is unchanged at first.
         dropout: of what each attention and MLP adds, where `apply` is given a key 'dropout'.
+        attention: None for products and a softmax of our own, the fastest on a CPU; 'xla' or
+            'cudnn', see `attend_fused`.
     """
 
     width: int = 256
@@ -331,6 +388,7 @@ class Denoiser(nn.Module):
     dtype: str | None = None
     curves: tuple[str, ...] = ()
     dropout: float = 0.0
+    attention: str | None = None
 
     @nn.compact
     def __call__(
@@ -340,6 +398,7 @@ class Denoiser(nn.Module):
         conditioning: Conditioning,
         guidance_scale: Float[Array, 'B'],
         step_size: Float[Array, 'B'],
+        context: Context | None = None,
     ) -> Float[Array, 'B L C']:
         """Predicts v.
 
@@ -349,6 +408,7 @@ class Denoiser(nn.Module):
             conditioning: see `Conditioning`.
             guidance_scale: folded into a student; 1 for a teacher, which has none.
             step_size: length of the step a student takes, in [0, 1]; 0 for a teacher.
+            context: of `encode_context`, for several calls; None: it is encoded here.
         """
         c = conditioning
         batch, length, _ = x_t.shape
@@ -389,17 +449,29 @@ class Denoiser(nn.Module):
         mask = frame_mask(c.seconds, length)[:, ::PATCH]
         seconds = (jnp.arange(tokens) + 0.5) * (PATCH / LATENT_RATE)
         seconds = jnp.broadcast_to(seconds[None], (batch, tokens))
-        # The name in the parameters of every release.
-        context = ConditionEncoder(self.width, self.heads, self.dtype, name='memory')(c)
+        if context is None:
+            context = ConditionEncoder(self.width, self.heads, self.dtype, name=_CONTEXT)(c)
         for i in range(self.depth):
-            x = Block(self.heads, self.expansion, self.dtype, self.dropout, name=f'block_{i}')(
-                x, modulation, context, seconds, mask
+            block = Block(
+                self.heads,
+                self.expansion,
+                self.dtype,
+                self.dropout,
+                self.attention,
+                name=f'block_{i}',
             )
+            x = block(x, modulation, context, seconds, mask)
         out_modulation = nn.Dense(2 * self.width, kernel_init=zeros, name='out_modulation')(level)
         scale, shift = jnp.split(out_modulation, 2, axis=-1)
         x = RMSNorm(name='out_norm')(x.astype(scale.dtype)) * (1 + scale) + shift
         x = nn.Dense(PATCH * LATENT_CHANNELS, kernel_init=zeros, name='out')(x)
         return x.reshape(batch, length, LATENT_CHANNELS)
+
+
+def encode_context(model: Denoiser, params: PyTree, conditioning: Conditioning) -> Context:
+    """Keys and values of a sound's text and events, the same at every step."""
+    encoder = ConditionEncoder(model.width, model.heads, model.dtype)
+    return encoder.apply({'params': params['params'][_CONTEXT]}, conditioning)
 
 
 def as_denoiser(
@@ -408,6 +480,7 @@ def as_denoiser(
     conditioning: Conditioning,
     guidance_scale: Float[Array, 'B'] | None = None,
     step_size: Float[Array, 'B'] | None = None,
+    context: Context | None = None,
 ) -> Denoise:
     """The network as `denoise(x_t, t) -> x_0`, with its parameters and conditioning.
 
@@ -417,12 +490,17 @@ def as_denoiser(
             conditioning: what to generate.
             guidance_scale: embedded scale of a student; None for a teacher.
             step_size: of a student, in [0, 1]; None for a teacher.
+            context: of `encode_context`, where it is at hand.
     """
     batch = conditioning.seconds.shape
     guidance_scale = jnp.ones(batch) if guidance_scale is None else guidance_scale
     step_size = jnp.zeros(batch) if step_size is None else step_size
+    if context is None:
+        context = encode_context(model, params, conditioning)
     return x0_denoiser(
         PATH,
-        lambda x_t, t: model.apply(params, x_t, t, conditioning, guidance_scale, step_size),
+        lambda x_t, t: model.apply(
+            params, x_t, t, conditioning, guidance_scale, step_size, context
+        ),
         'v',
     )

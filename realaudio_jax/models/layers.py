@@ -4,11 +4,35 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from realaudio_jax.quantisation import Dense
 from realaudio_jax.typing import Array, Float
 
 
-class RMSNorm(nn.Module):
+def rms_norm(
+    x: Float[Array, '*b D'], scale: Float[Array, '*#b D'], epsilon: float = 1e-6
+) -> Float[Array, '*b D']:
     """x / rms(x) * scale (Zhang & Sennrich 2019, arXiv 1910.07467, eq. 4), in float32.
+
+    Args:
+        x: features.
+        scale: of each feature, float32.
+        epsilon: added to the mean square.
+    """
+    y = x.astype(jnp.float32)
+    y = y * (jnp.mean(jnp.square(y), -1, keepdims=True) + epsilon) ** -0.5 * scale
+    return y.astype(x.dtype)
+
+
+class NormScale(nn.Module):
+    """The scale [D] of an `rms_norm` that is computed beside others."""
+
+    @nn.compact
+    def __call__(self, width: int) -> Float[Array, 'D']:
+        return self.param('scale', nn.initializers.ones, (width,)).astype(jnp.float32)
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` with its scale.
 
     Attributes:
         epsilon: added to the mean square.
@@ -22,13 +46,7 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Float[Array, '*b D']) -> Float[Array, '*b D']:
         start = nn.initializers.constant(1.0 - self.offset)
         scale = self.param('scale', start, (x.shape[-1],)).astype(jnp.float32) + self.offset
-        y = x.astype(jnp.float32)
-        y = (
-            y
-            * (jnp.mean(jnp.square(y), -1, keepdims=True) + self.epsilon) ** -0.5
-            * jnp.expand_dims(scale, tuple(range(x.ndim - 1)))
-        )
-        return y.astype(x.dtype)
+        return rms_norm(x, jnp.expand_dims(scale, tuple(range(x.ndim - 1))), self.epsilon)
 
 
 def softmax_product(
@@ -85,9 +103,9 @@ class ConvBlock(nn.Module):
             x = x * mask[..., None]
         y = DepthwiseConv(self.taps, name='depthwise')(x)
         y = RMSNorm(name='norm')(y)
-        y = nn.gelu(nn.Dense(self.expansion * width, name='up')(y))
+        y = nn.gelu(Dense(self.expansion * width, name='up')(y))
         # A small start keeps a deep stack close to the identity.
-        down = nn.Dense(
+        down = Dense(
             width,
             name='down',
             kernel_init=nn.initializers.variance_scaling(0.1, 'fan_in', 'normal'),

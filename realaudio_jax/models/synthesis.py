@@ -352,11 +352,20 @@ def _line_phases(
         replaced = jnp.arange(count) == begin
         begins = jnp.pad((mask[0, 0, 1:] > 0) & (mask[0, 0, :-1] == 0), (1, 0))
     frames = [replaced, begins, *(jnp.moveaxis(x, 2, 0) for x in frames)]
+    # A loop over frames costs a GPU a launch for each: there all are composed in ten rounds.
+    found = jax.lax.platform_dependent(
+        frames, None if given is None else phases, cpu=_phases_in_turn, default=_phases_at_once
+    )
+    return tuple(jnp.moveaxis(x, 0, 2) for x in found)
+
+
+def _phases_in_turn(frames: list[Array], given: Phases | None) -> tuple[Array, Array]:
+    """`_line_phases` frame by frame, [N B 2 M]; `frames` are what changes each."""
 
     def step(state, frame):
         replaced, begins, cosine, sine, *noise, here, below, above = frame
         if given is not None:
-            state = [jnp.where(replaced, x, y) for x, y in zip(phases, state, strict=True)]
+            state = [jnp.where(replaced, x, y) for x, y in zip(given, state, strict=True)]
             state = [jnp.where(begins, x, y) for x, y in zip(noise, state, strict=True)]
         turned = (state[0] * cosine - state[1] * sine, state[0] * sine + state[1] * cosine)
 
@@ -368,8 +377,51 @@ def _line_phases(
         state = tuple(map(handed_on, turned, noise))
         return state, state
 
-    _, found = jax.lax.scan(step, (frames[4][0], frames[5][0]), frames)
-    return tuple(jnp.moveaxis(x, 0, 2) for x in found)
+    return jax.lax.scan(step, (frames[4][0], frames[5][0]), frames)[1]
+
+
+def _phases_at_once(frames: list[Array], given: Phases | None) -> tuple[Array, Array]:
+    """`_phases_in_turn` by composing the maps of frames, each with the one 1, 2, 4, ... before it.
+
+    A frame maps the phases z of bands before it to a(m) z(s(m)) + b(m), where s is the band that a
+    line comes from, and a is 0 where it begins. So does one frame after another:
+    a(m) a'(s(m)), s'(s(m)) and b(m) + a(m) b'(s(m)) (Hillis & Steele 1986: the scan by doubling).
+    """
+    replaced, begins, cosine, sine, real, imaginary, here, below, above = frames
+    turn, noise = jax.lax.complex(cosine, sine), jax.lax.complex(real, imaginary)
+    band = jnp.broadcast_to(jnp.arange(turn.shape[-1]), turn.shape)
+    source = jnp.where(here, band, jnp.where(below, band - 1, jnp.where(above, band + 1, band)))
+    goes_on = here | below | above
+
+    def taken(x, index):
+        return jnp.take_along_axis(x, index, axis=-1)
+
+    factor = jnp.where(goes_on, taken(turn, source), 0)
+    offset = jnp.where(goes_on, 0, noise)
+    first = jnp.arange(len(turn)) == 0
+    start = noise
+    if given is not None:
+        start = jnp.where(_of_frames(replaced, turn), jax.lax.complex(*given)[None], noise)
+        start = jnp.where(_of_frames(begins, turn), noise, start)
+        first = first | replaced | begins
+    first = _of_frames(first, turn)
+    offset = jnp.where(first, offset + factor * taken(start, source), offset)
+    factor = jnp.where(first, 0, factor)
+    reach = 1
+    while reach < len(turn):
+        # Nothing lies before the first frame, which no longer asks what did.
+        a, b, s = (
+            jnp.pad(x, [(reach, 0)] + [(0, 0)] * 3)[:-reach] for x in (factor, offset, source)
+        )
+        offset = offset + factor * taken(b, source)
+        factor, source = factor * taken(a, source), taken(s, source)
+        reach *= 2
+    return jnp.real(offset), jnp.imag(offset)
+
+
+def _of_frames(mask: Bool[Array, 'N'], like: Array) -> Array:
+    """A mask of frames as one of frames, sounds, channels and bands."""
+    return jnp.broadcast_to(mask[:, None, None, None], like.shape)
 
 
 def _by_bin(lines: Lines, cosine: Array, sine: Array) -> tuple[Array, Array, Array, Array, Array]:

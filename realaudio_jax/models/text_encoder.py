@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tokenizers
 
+from realaudio_jax.quantisation import Dense
 from realaudio_jax.random import random_key
 from realaudio_jax.typing import MAX_TEXT_TOKENS, TEXT_WIDTH, Array, Bool, Float, Int, PyTree
 
@@ -42,7 +43,7 @@ class SelfAttention(nn.Module):
         depth = width // self.heads
         # [B T 3 H D/H] -> three of [B*H T D/H]: products of three axes are what XLA's CPU
         # backend gives to its fast matrix kernels.
-        qkv = nn.Dense(3 * width, name='qkv')(x)
+        qkv = Dense(3 * width, name='qkv')(x)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, depth).transpose(2, 0, 3, 1, 4)
         q, k, v = qkv.reshape(3, batch * self.heads, tokens, depth)
         scores = jnp.matmul(q, k.transpose(0, 2, 1)) / jnp.sqrt(depth).astype(x.dtype)
@@ -51,7 +52,7 @@ class SelfAttention(nn.Module):
         scores = jnp.where(seen, scores, jnp.finfo(scores.dtype).min)
         out = jnp.matmul(jax.nn.softmax(scores, axis=-1), v)
         out = out.reshape(batch, self.heads, tokens, depth).transpose(0, 2, 1, 3)
-        return nn.Dense(width, name='out')(out.reshape(batch, tokens, width))
+        return Dense(width, name='out')(out.reshape(batch, tokens, width))
 
 
 class EncoderLayer(nn.Module):
@@ -65,8 +66,8 @@ class EncoderLayer(nn.Module):
     def __call__(self, x: Float[Array, 'B T D'], mask: Bool[Array, 'B T']) -> Float[Array, 'B T D']:
         attended = SelfAttention(self.heads, name='attention')(x, mask)
         x = _norm('attention_norm', self.epsilon)(x + attended)
-        hidden = jax.nn.gelu(nn.Dense(self.hidden, name='expand')(x), approximate=False)
-        hidden = nn.Dense(x.shape[-1], name='contract')(hidden)
+        hidden = jax.nn.gelu(Dense(self.hidden, name='expand')(x), approximate=False)
+        hidden = Dense(x.shape[-1], name='contract')(hidden)
         return _norm('output_norm', self.epsilon)(x + hidden)
 
 

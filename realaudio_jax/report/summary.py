@@ -124,7 +124,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
 
 
 def _key(row: Row) -> tuple:
-    return row.get('model'), row.get('steps'), row.get('guidance')
+    return tuple(row.get(name) for name in ('model', 'steps', 'guidance', 'precision'))
 
 
 def _settings(rows: Sequence[Row]) -> dict[tuple, str]:
@@ -132,12 +132,13 @@ def _settings(rows: Sequence[Row]) -> dict[tuple, str]:
     keys = {_key(row): row.get('nfe') for row in rows if 'figure' not in row}
     models = [key for key in keys if key[0] in ('teacher', 'student')]
     models.sort(key=lambda key: (key[0] != 'teacher', -key[1]))
-    several = len({key[:2] for key in models}) < len(models)
+    several = len({(*key[:2], key[3]) for key in models}) < len(models)
 
     def name(key: tuple) -> str:
-        model, steps, guidance = key
+        model, steps, guidance, precision = key
         scale = f', guidance {guidance:g}' if several else ''
-        return f'{model}, {steps} step{"s" if steps > 1 else ""}{scale}'
+        products = f', {precision}' if precision else ''
+        return f'{model}, {steps} step{"s" if steps > 1 else ""}{products}{scale}'
 
     real = {key: _NAMES[key[0]] for key in keys if key[0] in _NAMES} if models else {}
     return real | {key: name(key) for key in models}

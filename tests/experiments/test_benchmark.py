@@ -1,5 +1,6 @@
 """The benchmark at a size of seconds: every system built tiny, and what the table says of it."""
 
+import dataclasses
 import json
 import subprocess
 import time
@@ -265,3 +266,29 @@ def test_the_model_at_paper_size_is_timed_as_a_release_is(benchmark, tiny_releas
     tiny = systems.this_model(str(tiny_release), 1.0, True, 4)
     assert system.parameters != tiny.parameters and tiny.weights == 'tiny'
     assert 'base' in benchmark.ROWS and 'base' not in benchmark.DEFAULT_ROWS
+    assert systems.paper_networks('bfloat16').autoencoder.channels == latents.shape[-1]
+
+
+def test_each_way_to_compute_the_model_makes_the_same_sound(benchmark, tiny_release):
+    """Where its products are rounded, nearly; cuDNN's attention by the operation that XLA has."""
+    systems = benchmark.systems
+    plain = systems.Execution()
+
+    def latents(**changes):
+        how = dataclasses.replace(plain, **changes)
+        systems.EXECUTIONS['other'] = how
+        try:
+            name = 'other'
+            system = systems.paper_size(str(tiny_release), 1.0, 'float32', 4, 'test', name)
+            pcm, diagnostics, latents = system.run()
+        finally:
+            del systems.EXECUTIONS['other']
+        assert diagnostics.finite.all()
+        return pcm.astype(float), latents
+
+    pcm, exact = latents()
+    fused_pcm, fused = latents(attention='xla', text=True, decode=True)
+    np.testing.assert_allclose(fused, exact, atol=1e-4 * np.abs(exact).max())
+    assert np.std(fused_pcm - pcm) < 0.01 * np.std(pcm)
+    _, rounded = latents(int8=True)
+    assert 1e-5 < np.std(rounded - exact) / np.std(exact) < 0.1

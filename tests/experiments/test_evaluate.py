@@ -60,5 +60,15 @@ def test_a_release_is_evaluated_beside_its_teacher(experiment, tower_release, mo
         SamplerConfig('teacher', 4),
         SamplerConfig('teacher', 50),
     ]
-    assert seen['scenes'] == seen['others'] == 2 and seen['tower'] is not None
     assert seen['distances'] == ['kad'] and seen['diversity_prompts'] == 3
+    assert seen['comparisons'] == [] and seen['reference'] == SamplerConfig('teacher', 50)
+    monkeypatch.setattr(run, 'step_cosine_row', lambda generator, scenes, *pair, seed: pair)
+    monkeypatch.setattr(run, 'in_turn_row', lambda generator, scene, *pair: pair)
+    rows = run.evaluate_held_out(
+        str(tower_release), None, None, 2, 1.0, [2], 0, int8=True, teacher=False
+    )
+    student, rounded = SamplerConfig('student', 2), SamplerConfig('student', 2, precision='int8')
+    assert seen['samplers'] == [student, rounded] and seen['reference'] is None
+    assert seen['comparisons'] == [(rounded, student)]
+    assert rows == [student, rounded, (rounded, student), (rounded, student)]
+    assert seen['scenes'] == seen['others'] == 2 and seen['tower'] is not None

@@ -33,7 +33,11 @@ def sample(experiment, generator, monkeypatch, tmp_path, capsys):
     module = experiment('sample')
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('REALAUDIO_TRACEBACK', raising=False)
-    monkeypatch.setattr(module.realaudio_jax, 'load', lambda name, mark: copy.copy(generator))
+    monkeypatch.setattr(
+        module.realaudio_jax,
+        'load',
+        lambda name, mark, precision: copy.copy(generator).in_precision(precision),
+    )
     monkeypatch.setattr(warnings, 'showwarning', common.show_warning)
     flags.FLAGS.mark_as_parsed()
 
@@ -63,6 +67,14 @@ def test_a_sound_and_its_drawing_are_made(sample):
     info = soundfile.info(name)
     assert (info.frames, info.samplerate, info.channels) == (24_000, 48_000, 2)
     assert pathlib.Path('x/a.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_products_in_int8_are_another_sound_under_another_name(sample):
+    for precision in ('float32', 'int8'):
+        assert sample(prompt='dog', seed=4, precision=precision)[0] == 0
+    first, second = (pathlib.Path(name) for name in sorted(glob.glob('dog-*.wav'), key=len))
+    assert first.name == 'dog-seed4-1steps-0.5s.wav' and second.name.startswith(first.stem)
+    assert first.read_bytes() != second.read_bytes()
 
 
 def test_variations_have_consecutive_seeds_and_names(sample):

@@ -17,6 +17,7 @@ from realaudio_jax.models.denoiser import (
     as_denoiser,
     attend,
     attention_scores,
+    encode_context,
     event_features,
     frame_mask,
     latent_frames,
@@ -59,6 +60,27 @@ def test_attention_is_its_definition_and_sees_no_hidden_key():
         weights = np.exp(q @ np.swapaxes(k, 1, 2) / 2)
         wanted = weights / weights.sum(-1, keepdims=True) @ v
         np.testing.assert_allclose(found[i], np.moveaxis(wanted, 0, 1).reshape(6, 12), atol=1e-5)
+
+
+@pytest.mark.parametrize('mask_all', [False, True])
+def test_attention_as_one_operation_is_that_of_products(params, apply, mask_all):
+    """Self- and cross-attention of `jax.nn.dot_product_attention` predict the same."""
+    c = conditioning()
+    if mask_all:  # the learned token alone is left
+        c = c.unconditional()
+    fused = jax.jit(Denoiser(width=24, depth=2, heads=2, attention='xla').apply)
+    given = (params, rand(B, L, C, seed=9), TIME, c, ONES, ZEROS)
+    want = apply(*given)
+    np.testing.assert_allclose(fused(*given), want, atol=2e-5 * np.abs(want).max())
+
+
+def test_a_context_may_be_encoded_once(params, apply):
+    c = conditioning()
+    given = (params, rand(B, L, C, seed=9), TIME, c, ONES, ZEROS)
+    context = jax.jit(encode_context, static_argnums=0)(MODEL, params, c)
+    np.testing.assert_allclose(apply(*given, context), apply(*given), atol=1e-6)
+    other = jax.tree.map(jnp.zeros_like, context).replace(mask=context.mask)
+    assert np.abs(apply(*given, other) - apply(*given)).max() > 1e-3
 
 
 def conditioning(length=L, seed=0):

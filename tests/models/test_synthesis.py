@@ -208,3 +208,31 @@ def test_parts_side_by_side_are_the_whole():
         np.testing.assert_allclose(
             got, whole[:, first * size : (first + hop) * size], atol=3e-6, err_msg=f'{first}'
         )
+
+
+@pytest.mark.parametrize('part', ['', 'middle', 'beginning'])
+def test_phases_composed_at_once_are_those_of_frame_after_frame(part):
+    """Of lines that come, go, move by a band and begin anew; bands and frames of odd counts."""
+    rng = np.random.default_rng(0)
+    shape, bands = (37, 2, 2, 11), 11
+    present = np.pad(rng.random(shape) < 0.3, [(0, 0)] * 3 + [(1, 1)])
+    angle = rng.uniform(0, 6, shape)
+    replaced, begins = np.zeros(37, bool), np.zeros(37, bool)
+    if part:
+        replaced[5], begins[20], begins[5] = True, True, part == 'beginning'
+    frames = [
+        replaced,
+        begins,
+        *(np.float32(x) for x in (np.cos(angle), np.sin(angle))),
+        *(rng.normal(size=(2, *shape)).astype(np.float32)),
+        *(present[..., 1:-1], present[..., :-2], present[..., 2:]),
+    ]
+    given = (
+        synthesis.Phases(*rng.normal(size=(2, 2, 2, bands)).astype(np.float32)) if part else None
+    )
+    frames = [jnp.asarray(x) for x in frames]
+    want = jax.jit(synthesis._phases_in_turn)(frames, given)
+    got = jax.jit(synthesis._phases_at_once)(frames, given)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert len(np.unique(np.round(want[0], 5))) > 100

@@ -12,6 +12,7 @@ import scipy.ndimage
 from realaudio_jax.data.scene_encoder import frame_loudness
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.generator import Generator
+from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
 from realaudio_jax.metrics.evaluation.generate import (
     SamplerConfig,
@@ -19,7 +20,7 @@ from realaudio_jax.metrics.evaluation.generate import (
     generate_scenes,
 )
 from realaudio_jax.metrics.probe import LinearProbe
-from realaudio_jax.metrics.rows import REAL, mean_row
+from realaudio_jax.metrics.rows import REAL, difference_row, mean_row
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import SAMPLE_RATE, Array, Float
 
@@ -38,6 +39,7 @@ def class_rows(
     seconds: float = PROBE_SECONDS,
     seed: int = 0,
     progress: Say | None = None,
+    comparisons: Sequence[tuple[SamplerConfig, SamplerConfig]] = (),
 ) -> list[dict]:
     """Accuracy of a linear probe on sounds whose whole prompt was the name of a class.
 
@@ -50,12 +52,14 @@ def class_rows(
         seconds: of each sound.
         seed: of the first sound's noise, and of the intervals.
         progress: called with (what is made, done, total).
+        comparisons: pairs of `samplers` whose difference is measured, sound by sound.
     """
     labels = [label for label in probe.classes for _ in range(per_class)]
     name = {'unit': '%', 'embedder': embedder.name}
     rows = [
         {'name': CLASS_FOUND, 'value': 100 * probe.accuracy, 'n': probe.clips, 'model': REAL} | name
     ]
+    all_hits = {}
     for sampler in samplers:
         made = generate_prompts(
             generator,
@@ -67,10 +71,13 @@ def class_rows(
             progress=_told(progress, sampler, 'classes', len(labels)),
         )
         windows = embed_clips(embedder, made.floats(), SAMPLE_RATE)
-        hits = probe.hits(np.stack([w.mean(0) for w in windows]), labels)
-        rows.append(
-            mean_row(CLASS_FOUND, 100.0 * hits, '%', seed) | name | sampler.columns(generator)
-        )
+        hits = 100.0 * probe.hits(np.stack([w.mean(0) for w in windows]), labels)
+        rows.append(mean_row(CLASS_FOUND, hits, '%', seed) | name | sampler.columns(generator))
+        all_hits[sampler] = list(hits)
+    for first, second in comparisons:
+        found = paired_bootstrap(np.mean, all_hits[first], all_hits[second], seed=seed)
+        row = difference_row(CLASS_FOUND, second.label, found, '%')
+        rows.append(row | name | first.columns(generator))
     return rows
 
 

@@ -31,17 +31,20 @@ class SamplerConfig:
         steps: of the sampler.
         method: 'ddim' or another `sampler` of `program_io.Bucket`.
         guidance: scale; None is the release's own.
+        precision: of the products, see `Generator.in_precision`; None is the generator's own.
     """
 
     model: str = 'student'
     steps: int = 4
     method: str = 'ddim'
     guidance: float | None = None
+    precision: str | None = None
 
     @property
     def label(self) -> str:
         """For people: 'student, 4 steps'."""
-        return f'{self.model}, {self.steps} step{"s" if self.steps > 1 else ""}'
+        precision = f', {self.precision}' if self.precision else ''
+        return f'{self.model}, {self.steps} step{"s" if self.steps > 1 else ""}{precision}'
 
     @property
     def nfe(self) -> int:
@@ -59,7 +62,7 @@ class SamplerConfig:
             'nfe': self.nfe,
             'sampler': self.method,
             'guidance': guidance,
-        }
+        } | ({'precision': self.precision} if self.precision else {})
 
 
 REFERENCE = SamplerConfig('teacher', 50)
@@ -198,6 +201,7 @@ def generate_prompts(
         FloatingPointError: a sound is not finite.
     """
     bucket = bucket_of(sampler, seconds, batch)
+    programs = generator.in_precision(sampler.precision).programs
     guidance = sampler.columns(generator)['guidance']
     samples = round(seconds * SAMPLE_RATE)
     sounds, latents = [], []
@@ -211,7 +215,7 @@ def generate_prompts(
             guidance,
             bucket.length,
         )
-        pcm, diagnostics, z = jax.device_get(generator.programs(bucket, request))
+        pcm, diagnostics, z = jax.device_get(programs(bucket, request))
         count = min(batch, len(prompts) - first)
         for i in range(count):
             if not diagnostics.finite[i]:

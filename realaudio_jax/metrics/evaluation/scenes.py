@@ -12,6 +12,7 @@ from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.distances import Windows, distance_rows
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
 from realaudio_jax.metrics.embedders.tower import Tower
+from realaudio_jax.metrics.frechet import frechet_difference
 from realaudio_jax.metrics.kernel import kernel_difference
 from realaudio_jax.metrics.onsets import (
     COLLARS_MS,
@@ -27,9 +28,11 @@ from realaudio_jax.metrics.rows import (
     CLASS_FOUND,
     CLASS_SCORE,
     DIVERSITY,
+    FRECHET_DISTANCE,
     KERNEL_DISTANCE,
     LATENT_ERROR,
     ONSET_MEDIAN,
+    ONSET_P90,
     ONSETS_NEAR,
     REAL,
     difference_row,
@@ -182,12 +185,17 @@ class SceneEvaluator:
             found = kernel_difference(real, x, y, self.resamples, seed=self.seed)
             difference = difference_row(KERNEL_DISTANCE, against, found)
             rows.append(difference | {'embedder': embedder.name})
+            if 'fad' in self.distances:
+                found = frechet_difference(real, y, x, self.resamples, seed=self.seed)
+                difference = difference_row(FRECHET_DISTANCE, against, found)
+                rows.append(difference | {'embedder': embedder.name})
         if a.class_hits is not None:
             rows.append(row(CLASS_FOUND, '%', mean, lambda m: list(m.class_hits)))
         if a.timing:
             errors = lambda m: [timing.onset_ms for _, timing in m.timing]  # noqa: E731
             median, near = (lambda s: s.median_ms), (lambda s: 100 * s.hit_rate[_COLLAR_MS])
             rows.append(row(ONSET_MEDIAN, 'ms', onsets(median), errors))
+            rows.append(row(ONSET_P90, 'ms', onsets(lambda s: s.p90_ms), errors))
             rows.append(row(ONSETS_NEAR, '%', onsets(near), errors))
         return [found | columns for found in rows]
 

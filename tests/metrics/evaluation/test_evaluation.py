@@ -1,3 +1,4 @@
+import dataclasses
 import time
 from unittest.mock import create_autospec
 
@@ -8,6 +9,7 @@ import pytest
 from realaudio_jax.data.scene_encoder import frame_loudness
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.data.sources import FoleySource
+from realaudio_jax.generator import Generator
 from realaudio_jax.metrics import benchmarking
 from realaudio_jax.metrics.benchmarking import Stages, latency_rows, stages
 from realaudio_jax.metrics.embedders.tower import load_tower
@@ -22,6 +24,7 @@ from realaudio_jax.metrics.evaluation.generate import (
     generate_scenes,
     one_duration,
 )
+from realaudio_jax.metrics.evaluation.precision import STEP_COSINE, step_cosine_row
 from realaudio_jax.metrics.evaluation.release import evaluate_release
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes, latent_errors
 from realaudio_jax.metrics.probe import LinearProbe
@@ -223,3 +226,22 @@ def test_two_disjoint_sets_of_scenes():
     again, _ = held_out_scenes(None, 2, 1.0, seed=3)
     np.testing.assert_array_equal(scenes[1].audio, again[1].audio)
     assert not any(np.array_equal(a.audio, b.audio) for a in scenes for b in others)
+
+
+def test_what_rounding_changes_at_each_step(tiny_release):
+    """Nothing where both are the same; with int8 little, and less than another scale does."""
+    generator = Generator(tiny_release)
+    scenes = list(make_scenes(0, FoleySource(), 3, 1.0))
+    student = SamplerConfig('student', 2)
+
+    def cosine(sampler):
+        row = step_cosine_row(generator, scenes, sampler, student, batch=2)
+        assert row['name'] == STEP_COSINE and row['n'] == 3 and row['steps'] == 2
+        return row['value']
+
+    assert cosine(student) == pytest.approx(1.0, abs=1e-6)
+    rounded = dataclasses.replace(student, precision='int8')
+    assert 0.98 < cosine(rounded) < 1 - 1e-7
+    row = benchmarking.in_turn_row(generator, scenes[0], rounded, student, repeats=3)
+    assert row['against'] == 'student, 2 steps' and row['precision'] == 'int8'
+    assert row['low'] <= row['value'] <= row['high'] and row['unit'] == 'ms'
