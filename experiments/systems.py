@@ -123,8 +123,8 @@ class Execution:
     xla_flags: str = ''
 
 
-# One CUDA graph for the whole program: the loop over steps is part of it, unrolled, and what does
-# not wait for each other (both texts and the noise) may run side by side.
+# One CUDA graph for the whole program: the loop over steps is part of it, unrolled, and what is
+# independent (both texts and the noise) may run side by side.
 GRAPH = ' '.join(
     (
         '--xla_gpu_enable_command_buffer=+WHILE',

@@ -52,6 +52,9 @@ OPERATIONS = {
     'filtering': lambda x: jnp.fft.irfft(
         jax.lax.complex(*(jnp.fft.rfft(x.reshape(7, 10)).real,) * 2), 10
     ),
+    'a branch of a platform': lambda x: jax.lax.platform_dependent(
+        x, [x, x], cpu=lambda x, y: x + y[1], default=lambda x, y: 3 * x
+    ),
     'a fixed draw': lambda x: x + jax.random.normal(jax.random.key(3, impl='threefry2x32'), (5,)),
 }  # fmt: skip
 

@@ -60,7 +60,7 @@ def step_cosine_row(
         conditions = [condition(networks, w, request, nothing, nothing[..., 0]) for w in weights]
         found = []
         for t, s in zip(grid[:-1], grid[1:], strict=True):
-            u = np.full(bucket.batch, t, np.float32)
+            u = jnp.full(bucket.batch, t, jnp.float32)
             step = noise.step_size(u, bucket.steps, power)
             both = [
                 as_denoiser(networks.denoiser, w['student'], c, request.guidance_scale, step)(x, u)
