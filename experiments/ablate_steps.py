@@ -116,7 +116,7 @@ def ablate(
             progress=progress.update_part,
         )
     common = {'release': generator.config.name or release, 'seed': seed, 'seconds': seconds}
-    common['precision'] = precision
+    common['products'] = precision
     common['sounds'] = 'foley' if recordings is None else 'held-out recordings'
     rows = [row | common for row in rows]
     write_results(workdir, rows, 'Quality and time by number of steps')
