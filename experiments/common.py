@@ -4,13 +4,14 @@ import contextlib
 import difflib
 import hashlib
 import importlib.util
+import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from logging import Formatter
 from typing import Any, TextIO
 
@@ -19,7 +20,7 @@ from ml_collections import config_flags
 
 from realaudio_jax import __version__
 from realaudio_jax.cache import remove_damaged_program
-from realaudio_jax.io import printable
+from realaudio_jax.io import atomic_path, printable
 from realaudio_jax.memory import keep_freed_memory
 from realaudio_jax.random import pin_process
 from realaudio_jax.training.loop import STOPPED, main_guard
@@ -157,6 +158,43 @@ def default_name(prompt: str, events: str | None, **settings: Any) -> str:
     rest |= {'events': events} if events else {}
     digest = hashlib.sha256(repr(sorted(rest.items())).encode('utf-8', 'replace')).hexdigest()[:6]
     return f'{text}-{shown}' + (f'-{digest}' if rest else '')
+
+
+class Pieces:
+    """What an experiment has measured so far, so that one that was stopped goes on where it was.
+
+    Args:
+        folder: of the pieces, one JSON file each.
+        settings: of which they are.
+
+    Raises:
+        ValueError: the folder holds pieces of other settings.
+    """
+
+    def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any]):
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        found = self('settings', dict, settings)
+        if found != dict(settings):
+            changed = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
+            raise ValueError(
+                f'{printable(folder)} holds pieces of another {", ".join(changed)}; name another '
+                '--workdir, or remove that folder'
+            )
+
+    def __call__(self, name: str, measure: Callable, *args: Any) -> Any:
+        """What the piece of this name holds; it is measured if there is none.
+
+        Args:
+            name: of a file, without its suffix; anything but letters and digits becomes '_'.
+            measure: gives what JSON can hold.
+            args: of `measure`.
+        """
+        path = self._folder / f'{re.sub(r"[^a-z0-9]+", "_", name.lower())}.json'
+        if not path.is_file():
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(measure(*args)), encoding='utf-8')
+        return json.loads(path.read_text(encoding='utf-8'))
 
 
 def unused(path: pathlib.Path) -> pathlib.Path:

@@ -31,7 +31,8 @@ def describe(found: Detection, key: bytes) -> str:
         return f'no mark of the {name} found (p = {found.p_value:.2g})'
     payload = 'payload not read'
     if found.payload is not None:
-        payload = f'payload {found.payload} ({found.payload:#010x})'
+        digits = 2 + found.payload_bits // 4
+        payload = f'payload {found.payload} ({found.payload:#0{digits}x})'
     speed = f', played {100 * (found.speed - 1):+.1f}% fast' if found.speed != 1 else ''
     return f'marked with the {name} (p = {found.p_value:.2g}), {payload}{speed}'
 

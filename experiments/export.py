@@ -33,7 +33,11 @@ _WATERMARK_KEY = flags.DEFINE_string(
     'watermark_key', 'public', "Key of the watermark: 'public', digits, a file, or off."
 )
 _WATERMARK_PAYLOAD = flags.DEFINE_integer(
-    'watermark_payload', 0, '32 bits that the mark carries.', lower_bound=0, upper_bound=2**32 - 1
+    'watermark_payload',
+    0,
+    '32 bits that the mark carries; in sounds of up to 2 s the low 16.',
+    lower_bound=0,
+    upper_bound=2**32 - 1,
 )
 _OUT = flags.DEFINE_string('out', None, 'Folder of the export.', required=True)
 _CHECK = flags.DEFINE_integer('check', 0, 'Requests that are compared with ours.', lower_bound=0)

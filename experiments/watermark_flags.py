@@ -24,7 +24,12 @@ def define_watermark(
         flag_values=values,
     )
     payload = flags.DEFINE_integer(
-        'watermark_payload', 0, '32 bits that the mark carries.', 0, 2**32 - 1, flag_values=values
+        'watermark_payload',
+        0,
+        '32 bits that the mark carries; in sounds of up to 2 s the low 16.',
+        0,
+        2**32 - 1,
+        flag_values=values,
     )
     return lambda: None if key.value == 'off' else Watermark(read_key(key.value), payload.value)
 

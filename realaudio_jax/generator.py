@@ -211,14 +211,14 @@ class Generator:
         self.networks, self._int8 = networks, None
         params = jax.device_put(params, param_sharding(mesh, params))
         self.programs = ProgramCache(
-            networks, params, mesh, lambda line: self.log(line), self._tape(networks)
+            networks, params, mesh, lambda line: self.log(line), self._tapes(networks)
         )
 
-    def _tape(self, networks: Networks) -> dict[str, np.ndarray] | None:
-        autoencoder = networks.autoencoder
+    def _tapes(self, networks: Networks) -> dict[int, dict[str, np.ndarray]] | None:
+        sizes = networks.autoencoder.directions, networks.autoencoder.channels
         if self.mark is None:
             return None
-        return watermark.tape(self.mark, autoencoder.directions, autoencoder.channels)
+        return {n: watermark.tape(self.mark, *sizes, n) for n in (1, watermark.HALVES)}
 
     def with_watermark(self, mark: Watermark | None) -> 'Generator':
         """A copy that marks with another key or payload; nothing is compiled anew for it.
@@ -228,7 +228,7 @@ class Generator:
         """
         other = copy.copy(self)
         other.mark, other._int8 = mark, None
-        other.programs = self.programs.with_tape(other._tape(self.networks))
+        other.programs = self.programs.with_tapes(other._tapes(self.networks))
         return other
 
     def __repr__(self) -> str:

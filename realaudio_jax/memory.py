@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import os
 import sys
 
 import jax
@@ -44,3 +45,12 @@ def peak_memory(device: jax.Device | None = None) -> PeakMemory:
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     stats = (device or jax.local_devices()[0]).memory_stats() or {}
     return PeakMemory(host, stats.get('peak_bytes_in_use'))
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is resident now; on other systems than Linux its peak."""
+    try:
+        with open('/proc/self/statm', encoding='ascii') as file:
+            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+    except OSError:
+        return peak_memory().host

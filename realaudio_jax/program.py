@@ -12,7 +12,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -321,7 +321,8 @@ class ProgramCache:
         params: placed on the mesh (replicated or split over 'model').
         mesh: with axes ('data', 'model').
         log: called with one line for each program that is compiled or loaded.
-        tape: of the watermark, see `watermark.tape`; without one, textures are one fixed take.
+        tapes: of the watermark by the halves of the payload that they say, see `watermark.tape`;
+            without them, textures are one fixed take.
 
     Attributes:
         max_programs: how many are kept; at first `MAX_PROGRAMS`.
@@ -333,10 +334,10 @@ class ProgramCache:
         params: PyTree,
         mesh: Mesh,
         log: Callable[[str], None] = lambda line: None,
-        tape: PyTree | None = None,
+        tapes: Mapping[int, PyTree] | None = None,
     ):
         self.networks, self.params, self.mesh, self.log = networks, params, mesh, log
-        self._tape = self._replicated(tape)
+        self._tapes = self._replicated(tapes)
         self._compiled: collections.OrderedDict[Bucket, Callable] = collections.OrderedDict()
         self._jitted: dict[tuple, Callable] = {}
         self._process = os.getpid()
@@ -356,11 +357,11 @@ class ProgramCache:
     def _replicated(self, tree: PyTree) -> PyTree:
         return jax.device_put(tree, NamedSharding(self.mesh, P()))
 
-    def with_tape(self, tape: PyTree | None) -> 'ProgramCache':
+    def with_tapes(self, tapes: Mapping[int, PyTree] | None) -> 'ProgramCache':
         """A copy with another watermark; it shares the compiled programs, if both have one."""
         other = copy.copy(self)
-        other._tape = self._replicated(tape)
-        if (tape is None) != (self._tape is None):
+        other._tapes = self._replicated(tapes)
+        if (tapes is None) != (self._tapes is None):
             other._compiled = collections.OrderedDict()
         return other
 
@@ -379,7 +380,9 @@ class ProgramCache:
         """The parameters that bucket's program reads, and the tape of the watermark."""
         used = 'student' if bucket.student else 'teacher'
         names = ('text_encoder', 'autoencoder', used, *([MOMENTS] if bucket.student else []))
-        tape = {} if self._tape is None else {WATERMARK: self._tape}
+        tape = {}
+        if self._tapes is not None:
+            tape = {WATERMARK: self._tapes[watermark.said_halves(bucket.length)]}
         return {name: self.params[name] for name in names if name in self.params} | tape
 
     def batch_sharding(self, bucket: Bucket) -> NamedSharding:

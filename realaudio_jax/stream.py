@@ -339,7 +339,8 @@ class Stream:
         """Puts another timeline in place; it is heard from the next hop on.
 
         Args:
-            events: the whole timeline in any form that `Timeline.parse` takes.
+            events: the whole timeline in any form that `Timeline.parse` takes. A curve that it does
+                not hold stays as it is.
             prompt: another one from there on; None: as it is.
 
         Raises:
@@ -352,7 +353,13 @@ class Stream:
         new = Timeline.parse(events, longest, MAX_STREAM_EVENTS)
         check_density(new)
         with self._lock:
-            check_edit(self._timeline, new, self.editable_s)
+            old = self._timeline
+            new = dataclasses.replace(
+                new,
+                loudness_db=old.loudness_db if new.loudness_db is None else new.loudness_db,
+                curves={**old.curves, **new.curves},
+            )
+            check_edit(old, new, self.editable_s)
             self._timeline, self._is_edited = new, True
             if prompt is not None:
                 self._maker.prompt = prompt
@@ -626,7 +633,7 @@ def check_edit(old: Timeline, new: Timeline, editable_s: float) -> None:
     What ended more than 10 s before it may be left out, so that a timeline need not grow for ever.
 
     Raises:
-        ValueError: which event of the past is changed.
+        ValueError: which event or curve of the past is changed.
     """
 
     def past(timeline: Timeline) -> list[tuple]:
@@ -646,3 +653,12 @@ def check_edit(old: Timeline, new: Timeline, editable_s: float) -> None:
             f'the edit {verb} {text!r} at {onset:g} to {offset:g} s, which is already made; edit '
             f'what comes from {editable_s:g} s on'
         )
+    frames = round(editable_s * LATENT_RATE)
+    curves = {'loudness_db': (old.loudness_db, new.loudness_db)}
+    curves |= {name: (old.curves.get(name), curve) for name, curve in new.curves.items()}
+    for name, (curve, other) in curves.items():
+        if curve is not None and not np.array_equal(curve[:frames], other[:frames], equal_nan=True):
+            raise ValueError(
+                f'the edit changes {name} before {editable_s:g} s, which is already made; keep its '
+                f'first {frames} values'
+            )

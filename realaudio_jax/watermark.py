@@ -9,8 +9,9 @@ takes the stretch that its seed chooses,
 so to whoever lacks the key it is noise as any other, and an average over sounds shows nothing of
 it. Three columns of eight are pilots, c = 1; the others carry the payload. Each half of its 32 bits
 has every other one of them and is a codeword of the biorthogonal code of 2^15 chips, the
-Reed-Muller code RM(1, 15): 15 bits choose a row of the Hadamard matrix H, one its sign. Which chip
-c takes is drawn with the key,
+Reed-Muller code RM(1, 15): 15 bits choose a row of the Hadamard matrix H, one its sign. Programs
+for less than 3 s, so sounds of up to 2 s, say the low half alone, in all of these columns. Which
+chip c takes is drawn with the key, another one for short sounds,
 
     c[f, j] = +-H[row of the half, chip[f, j]].                                                  (2)
 
@@ -37,6 +38,7 @@ TAPE_FRAMES = 1024  # 41 s, then the tape comes round
 STRENGTH = 0.1  # of the mark on the latents, whose variance is about one
 PAYLOAD_BITS = 32
 HALVES = 2  # of a payload, each a codeword
+SHORT_FRAMES = 75  # 3 s: a program for less says the low half of the payload alone
 CHIPS = 2 ** (PAYLOAD_BITS // HALVES - 1)
 KEY_BYTES = (16, 1024)  # of a private key
 _START_SEED = 24
@@ -48,7 +50,7 @@ class Watermark:
 
     Attributes:
         key: 16 to 1,024 bytes; whoever has them can find the mark, and make it.
-        payload: 32 bits that the mark carries, 0 to 2^32 - 1.
+        payload: 32 bits that the mark carries, 0 to 2^32 - 1; of sounds of up to 2 s the low 16.
 
     Raises:
         ValueError: a key or a payload of another size.
@@ -135,24 +137,33 @@ def carrier(key: bytes, name: str, columns: int) -> Float[np.ndarray, 'P R']:
     return ndtri((words + 0.5) / 2**32).astype(np.float32).reshape(TAPE_FRAMES, columns)
 
 
-def chips(key: bytes, name: str, columns: int) -> Int[np.ndarray, 'P R']:
-    """Which chip of its codeword each number carries, below CHIPS; arguments as `carrier`."""
-    data = _stream(key, f'chips of {name}', 2 * TAPE_FRAMES * columns)
+def chips(key: bytes, name: str, columns: int, halves: int = HALVES) -> Int[np.ndarray, 'P R']:
+    """Which chip of its codeword each number carries, below CHIPS; see `signed_carrier`."""
+    label = f'chips of {name}' if halves == HALVES else f'chips of short {name}'
+    data = _stream(key, label, 2 * TAPE_FRAMES * columns)
     return np.frombuffer(data, '<u2').reshape(TAPE_FRAMES, columns).astype(np.int64) % CHIPS
 
 
-def roles(columns: int) -> Int[np.ndarray, 'R']:
-    """Which half of the payload each column carries; -1 for the pilots."""
+def roles(columns: int, halves: int = HALVES) -> Int[np.ndarray, 'R']:
+    """Which of the halves of the payload each column carries; -1 for the pilots."""
     j = np.arange(columns)
     pilot = j % 8 % 3 == 0
-    return np.where(pilot, -1, np.cumsum(~pilot) % HALVES)
+    return np.where(pilot, -1, np.cumsum(~pilot) % halves)
 
 
-def signed_carrier(mark: Watermark, name: str, columns: int) -> Float[np.ndarray, 'P R']:
-    """c x of eq. 1, with the payload; arguments as `carrier`."""
-    of_chips, role = chips(mark.key, name, columns), roles(columns)
+def signed_carrier(
+    mark: Watermark, name: str, columns: int, halves: int = HALVES
+) -> Float[np.ndarray, 'P R']:
+    """c x of eq. 1, with the payload.
+
+    Args:
+        mark: key and payload.
+        name, columns: see `carrier`.
+        halves: of the payload that are said; 1 is the low one.
+    """
+    of_chips, role = chips(mark.key, name, columns, halves), roles(columns, halves)
     negative = np.zeros(of_chips.shape, bool)
-    for half in range(HALVES):
+    for half in range(halves):
         sign, row = divmod(mark.payload >> (16 * half) & 0xFFFF, CHIPS)
         odd = np.bitwise_count(of_chips & row) % 2 == 1  # where the row of H is negative
         negative |= (role == half) & (odd != bool(sign))
@@ -160,21 +171,29 @@ def signed_carrier(mark: Watermark, name: str, columns: int) -> Float[np.ndarray
     return np.where(negative, -values, values)
 
 
-def tape(mark: Watermark, directions: int, channels: int) -> dict[str, np.ndarray]:
+def tape(
+    mark: Watermark, directions: int, channels: int, halves: int = HALVES
+) -> dict[str, np.ndarray]:
     """The tape of a key: noise for textures and the mark on latents, arguments of the program.
 
     Args:
         mark: key and payload.
         directions: that the decoder draws.
         channels: of the latents.
+        halves: of the payload that are said.
 
     Returns:
         'texture' [TAPE_FRAMES, R] and 'latents' [TAPE_FRAMES, C], float32.
     """
     return {
-        'texture': signed_carrier(mark, 'texture', directions),
-        'latents': np.float32(STRENGTH) * signed_carrier(mark, 'latents', channels),
+        'texture': signed_carrier(mark, 'texture', directions, halves),
+        'latents': np.float32(STRENGTH) * signed_carrier(mark, 'latents', channels, halves),
     }
+
+
+def said_halves(frames: int) -> int:
+    """How many halves of the payload a program of so many latent frames says."""
+    return 1 if frames < SHORT_FRAMES else HALVES
 
 
 def starts(seed: Int[Array, 'B']) -> Int[Array, 'B']:

@@ -7,16 +7,18 @@ latents by the linear estimator of least squared error for levels e = z D + n U 
     n^ = (e - mean) (D^T D + U^T U + s^2 I)^-1 U^T,                                           (1)
 
 z^ likewise by the encoder, less the mean of its neighbours in time. Estimates are brought to unit
-variance in every column and frame, clipped, and correlated with the pilots of the key's tape at
-every start, at eight phases of a latent frame, and at speeds from -1.5% to +1.5%:
+variance in every column and frame, clipped, weighted by the correlation with n that eq. 1 expects
+of each column, and correlated with the pilots of the key's tape at every start, at eight phases of
+a latent frame, and at speeds from -1.5% to +1.5%:
 
     T(start) = sum n^[f, j] x[start + f, j] / sqrt(sum n^[f, j]^2).                           (2)
 
 Whatever the sound is, T is standard normal over the draw of the key: without the mark, the largest
 of N such numbers passes t with probability below p = N Q(t), which is the p-value; N counts every
 start, phase, speed, statistic and window that was tried. Statistics are six: of texture, of latents
-and of both, once from all levels and once from those that stand out of each band's floor, so noise
-that was added in the pauses of a sound does not drown it.
+and of both, once from all levels and once from those that stand out of each band's floor, with
+frames weighted by the square of how many do: noise that was added in the pauses of a sound, which
+may be all but a tenth of a second of it, does not drown it.
 """
 
 import dataclasses
@@ -27,7 +29,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import scipy.fft
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, logsumexp
 
 from realaudio_jax import watermark
 from realaudio_jax.models.band_levels import BANDS, BINS, LEVEL_FLOOR, STRIDE, bin_to_band
@@ -47,6 +49,7 @@ _DRIFT_S = 0.02  # of a window's ends between neighbouring speeds
 _NOISE = 0.05  # s^2 of eq. 1, nepers^2
 _CLIP = 3.0
 _STATISTICS = 6  # of texture, of latents, of both; twice
+_SHARPNESS = 4  # power of the share of loud bands, for the square of the weight of a frame
 _ABOVE_FLOOR = 1.5  # nepers over which a level comes to count among the loud ones
 _FLOOR_QUANTILE = 0.1
 _LEVEL = 0.07  # RMS that a sound is brought to
@@ -62,7 +65,8 @@ class Detection:
         present: whether the mark of the key is there; None where that cannot be judged.
         p_value: probability of as clear a mark in a sound without it; 1 where nothing was judged.
         score: the largest statistic, in standard deviations.
-        payload: 32 bits, or None where they are not read surely.
+        payload: 32 bits, of a sound made with up to 2 s 16; None where not read surely.
+        payload_bits: 32 or 16; 0 without a payload.
         payload_probability: that the payload is right, if the mark is there.
         speed: of the sound over that of the marked one.
         at_s: where the window that was judged best starts, s.
@@ -73,6 +77,7 @@ class Detection:
     p_value: float = 1.0
     score: float = 0.0
     payload: int | None = None
+    payload_bits: int = 0
     payload_probability: float = 0.0
     speed: float = 1.0
     at_s: float = 0.0
@@ -95,17 +100,22 @@ class _Columns:
     """What the key gives for one part of the tape."""
 
     project: Float[np.ndarray, 'E R']
+    expected: Float[np.ndarray, 'R']
     carrier: Float[np.ndarray, 'P R']
-    chips: np.ndarray
-    roles: np.ndarray
+    chips: dict[int, np.ndarray]  # by halves of the payload
+    roles: dict[int, np.ndarray]
+    pilots: np.ndarray
     transform: np.ndarray  # of the pilots, along the tape
 
     @classmethod
-    def of(cls, key: bytes, name: str, project: np.ndarray) -> '_Columns':
+    def of(cls, key: bytes, name: str, project: np.ndarray, expected: np.ndarray) -> '_Columns':
         count = project.shape[1]
-        carrier, role = watermark.carrier(key, name, count), watermark.roles(count)
-        transform = scipy.fft.rfft(carrier[:, role < 0], axis=0)
-        return cls(project, carrier, watermark.chips(key, name, count), role, transform)
+        carrier, forms = watermark.carrier(key, name, count), (1, watermark.HALVES)
+        roles = {halves: watermark.roles(count, halves) for halves in forms}
+        chips = {halves: watermark.chips(key, name, count, halves) for halves in forms}
+        pilots = roles[1] < 0
+        transform = scipy.fft.rfft(carrier[:, pilots], axis=0)
+        return cls(project, expected, carrier, chips, roles, pilots, transform)
 
 
 class Detector:
@@ -118,10 +128,10 @@ class Detector:
 
     def __init__(self, key: bytes, autoencoder: str | os.PathLike):
         watermark.Watermark(key)  # or ValueError
-        directions, latents = _projections(os.fspath(autoencoder))
+        texture, latents = _projections(os.fspath(autoencoder))
         self._parts = (
-            _Columns.of(key, 'texture', directions),
-            _Columns.of(key, 'latents', latents),
+            _Columns.of(key, 'texture', *texture),
+            _Columns.of(key, 'latents', *latents),
         )
 
     def __call__(self, audio: Float[np.ndarray, 'S *a'], sample_rate: int) -> Detection:
@@ -172,10 +182,9 @@ class Detector:
         found = Detection(p_value < FALSE_ALARM, p_value, match.score, speed=match.speed, at_s=at_s)
         if not found.present:
             return found
-        payload, sure = self._payload(power, sample_rate, match)
-        return dataclasses.replace(
-            found, payload=payload if sure >= SURE else None, payload_probability=sure
-        )
+        payload, bits, sure = self._payload(power, sample_rate, match)
+        read = {'payload': payload, 'payload_bits': bits} if sure >= SURE else {}
+        return dataclasses.replace(found, payload_probability=sure, **read)
 
     def _search(self, power: np.ndarray, sample_rate: int) -> tuple[_Match, int]:
         """The best match of a window, and how many places were or would have been tried."""
@@ -214,50 +223,60 @@ class Detector:
     ) -> Iterator[tuple[_Columns, np.ndarray]]:
         """n^ of eq. 1, then z^, standardised; [phases, L, R] of pilots alone or of all columns."""
         for i, part in enumerate(self._parts):
-            project = part.project[:, part.roles < 0] if pilots else part.project
+            project = part.project[:, part.pilots] if pilots else part.project
             project = project.reshape(STRIDE, 2 * BANDS, -1)
             estimate = sum((levels @ project[j])[rows[..., j]] for j in range(STRIDE))
             if i == 1:  # what neighbours in time tell of a latent is the sound's own
                 around = np.pad(estimate, [(0, 0), (1, 1), (0, 0)], mode='edge')
                 estimate = estimate - (around[:, :-2] + around[:, 2:]) / 2
-            yield part, _standardised(estimate, weight[rows].mean(axis=-1)[..., None])
+            expected = part.expected[part.pilots] if pilots else part.expected
+            yield part, expected * _standardised(estimate, weight[rows].mean(axis=-1)[..., None])
 
-    def _payload(self, power: np.ndarray, sample_rate: int, match: _Match) -> tuple[int, float]:
-        """The likeliest payload at a match, and its probability."""
+    def _payload(
+        self, power: np.ndarray, sample_rate: int, match: _Match
+    ) -> tuple[int, int, float]:
+        """The likeliest payload at a match, its bits, and its probability."""
         step = _speed_step(len(power) * _STEP_S)
         near = [match.speed + step * offset for offset in (-0.5, -0.25, 0.25, 0.5)]
-        payload, sure = self._decode(power, sample_rate, match)
+        *payload, sure = self._decode(power, sample_rate, match)
         if sure < 1 - 1e-3:
             best = max((self._match(power, sample_rate, s) for s in near), key=lambda m: m.score)
             if best.score > match.score:
-                payload, sure = self._decode(power, sample_rate, best)
-        return payload, sure
+                *payload, sure = self._decode(power, sample_rate, best)
+        return *payload, sure
 
-    def _decode(self, power: np.ndarray, sample_rate: int, match: _Match) -> tuple[int, float]:
+    def _decode(self, power: np.ndarray, sample_rate: int, match: _Match) -> tuple[int, int, float]:
         rows = _frames(len(power), match.speed)[match.phase][None]
         both = _both_levels(power, sample_rate, match.speed)
         levels, weight = next(rest for loud, *rest in both if loud == match.loud)
         place = (match.start + np.arange(rows.shape[1])) % watermark.TAPE_FRAMES
-        soft = np.zeros((watermark.HALVES, watermark.CHIPS))
+        soft = {n: np.zeros((n, watermark.CHIPS)) for n in (1, watermark.HALVES)}
         for part, estimate in self._estimates(levels, weight, rows, False):
-            product = estimate[0] * part.carrier[place]
-            pilots = part.roles < 0
-            size = np.sqrt(np.sum(np.square(estimate[0][:, pilots]))) * np.sqrt(
-                np.sum(np.square(part.carrier[place][:, pilots]))
-            )
-            correlation = np.clip(product[:, pilots].sum() / max(size, 1e-9), 0.0, 0.95)
-            ratio = correlation / (1 - correlation**2)  # of log likelihoods, for unit variance
-            for i in range(watermark.HALVES):
-                mine = part.roles == i
-                soft[i] += ratio * np.bincount(
-                    part.chips[place][:, mine].ravel(), product[:, mine].ravel(), watermark.CHIPS
+            product, square = estimate[0] * part.carrier[place], np.square(estimate[0])
+            # Of the estimate of a frame that counts fully; that of others is less by their weight.
+            slope = product[:, part.pilots].sum() / max(square[:, part.pilots].sum(), 1e-9)
+            slope = np.clip(slope, 0.0, 0.95)
+            noise = 1 - slope**2 * np.minimum(square.mean(axis=1), 1.0)
+            product *= (slope / noise)[:, None]  # halves of log likelihood ratios
+            for halves, i in ((1, 0), *((watermark.HALVES, i) for i in range(watermark.HALVES))):
+                mine = part.roles[halves] == i
+                soft[halves][i] += np.bincount(
+                    part.chips[halves][place][:, mine].ravel(),
+                    product[:, mine].ravel(),
+                    watermark.CHIPS,
                 )
-        scores = _hadamard(soft)
-        scores = np.concatenate([scores, -scores], axis=1)  # halves of log likelihood ratios
-        values = scores.argmax(axis=1)
-        odds = np.exp(scores - scores.max(axis=1, keepdims=True)).sum(axis=1)
-        payload = sum(int(value) << 16 * i for i, value in enumerate(values))
-        return payload, float(np.prod(1 / odds))
+        found = []
+        for halves, values in soft.items():
+            scores = _hadamard(values)
+            scores = np.concatenate([scores, -scores], axis=1)
+            best, total = scores.argmax(axis=1), logsumexp(scores, axis=1)
+            payload = sum(int(value) << 16 * i for i, value in enumerate(best))
+            # All payloads of both forms are as likely beforehand.
+            evidence = float(np.sum(total - np.log(scores.shape[1])))
+            sure = float(np.sum(scores.max(axis=1) - total))
+            found.append((evidence, payload, 16 * halves, sure))
+        evidence, payload, bits, sure = max(found)
+        return payload, bits, float(np.exp(evidence + sure - logsumexp([f[0] for f in found])))
 
 
 def _hadamard(x: Float[np.ndarray, 'H K']) -> Float[np.ndarray, 'H K']:
@@ -328,17 +347,23 @@ def _checked(audio: np.ndarray, sample_rate: int) -> Float[np.ndarray, 'S A']:
 
 
 @functools.cache
-def _projections(path: str) -> tuple[Float[np.ndarray, 'E R'], Float[np.ndarray, 'E C']]:
-    """The estimators of eq. 1: of a decoder's directions, and of latents."""
+def _projections(path: str) -> list[tuple[Float[np.ndarray, 'E R'], Float[np.ndarray, 'R']]]:
+    """The estimators of eq. 1, and the correlation of each estimate with what it estimates.
+
+    First those of a decoder's directions, then those of latents, taken to be alike.
+    """
     tensors = read_tensors(path)
     decoder, encoder = 'params/decoder', 'params/encoder'
     directions = np.float64(tensors[f'{decoder}/residual'])
     kernel = np.float64(tensors[f'{decoder}/kernel'])
     covariance = kernel.T @ kernel + directions.T @ directions + _NOISE * np.eye(len(kernel.T))
-    return (
-        np.linalg.solve(covariance, directions.T).astype(np.float32),
-        np.float32(tensors[f'{encoder}/kernel']),
-    )
+    project = np.linalg.solve(covariance, directions.T)
+    expected = np.sqrt(np.sum(directions.T * project, axis=0))
+    latents = np.float32(tensors[f'{encoder}/kernel'])
+    return [
+        (np.float32(project), np.float32(expected)),
+        (latents, np.ones(latents.shape[1], np.float32)),
+    ]
 
 
 def _power(audio: Float[np.ndarray, 'S A'], sample_rate: int) -> Float[np.ndarray, 'N 2 K'] | None:
@@ -385,7 +410,8 @@ def _both_levels(
     floor = np.quantile(level[active][::4], _FLOOR_QUANTILE, axis=0)
     above = np.clip((level - floor) / _ABOVE_FLOOR, 0.0, 1.0) * (known & active[:, None])
     mean = np.sum(above * level, axis=0) / np.maximum(np.sum(above, axis=0), 1e-3)
-    yield True, np.float32((level - mean) * above), np.float32(above[:, known].mean(axis=1))
+    share = above[:, known].mean(axis=1)
+    yield True, np.float32((level - mean) * above), np.float32(share**_SHARPNESS)
 
 
 def _standardised(

@@ -141,6 +141,24 @@ def test_edits_of_the_past_are_refused(generator):
     assert len(playing.timeline.events) == 3
 
 
+def test_an_edit_of_events_keeps_the_curves(generator):
+    loudness, pitch = np.linspace(-40, -20, 100), [None] * 50 + [440.0] * 50
+    made = generator.stream('rain', seconds=4.0, loudness_db=loudness, **SHORT)
+    made._timeline.curves['pitch'] = np.float32(pitch)  # this network knows none
+    next(made)
+    made.edit('dog@2-3')
+    assert [event.text for event in made.timeline.events] == ['dog']
+    np.testing.assert_array_equal(made.timeline.loudness_db, np.float32(loudness))
+    np.testing.assert_array_equal(made.timeline.curves['pitch'], np.float32(pitch))
+    quieter = np.where(np.arange(100) < 60, loudness, -60.0)
+    made.edit({'events': 'dog@2-3', 'loudness_db': quieter})
+    assert made.timeline.loudness_db[99] == -60 and 'pitch' in made.timeline.curves
+    frames = round(25 * made.editable_s)
+    for curve in ({'loudness_db': loudness - 1}, {'curves': {'pitch': [440.0] * 100}}):
+        with pytest.raises(ValueError, match=f'before .* s, .* keep its first {frames} values'):
+            made.edit({'events': 'dog@2-3', **curve})
+
+
 def test_an_edit_keeps_what_began_and_goes_on():
     old = Timeline((Event('wind', 0.0, 9.0),))
     check_edit(old, Timeline((Event('wind', 0.0, 5.0), Event('dog', 5.0, 6.0))), 4.0)

@@ -3,6 +3,9 @@ import numpy as np
 import pytest
 
 from realaudio_jax import watermark
+from realaudio_jax.generator import Generator
+from realaudio_jax.models.denoiser import latent_frames
+from realaudio_jax.program import Bucket
 from realaudio_jax.watermark import Watermark, read_key
 
 KEY = bytes(range(16))
@@ -22,6 +25,17 @@ def test_payload_changes_signs_alone_and_no_pilot():
     pilots = watermark.roles(16) < 0
     np.testing.assert_array_equal(plain[:, pilots], said[:, pilots])
     assert 0.4 < np.mean(plain[:, ~pilots] != said[:, ~pilots]) < 0.6
+
+
+def test_programs_for_short_sounds_say_half_a_payload(tiny_release):
+    mark = Watermark(KEY, 0x12345678)
+    generator = Generator(tiny_release, mark=mark, log=lambda line: None)
+    for seconds, halves in ((1.0, 1), (2.0, 1), (5.0, 2)):
+        bucket = Bucket(batch=1, length=latent_frames(seconds), steps=4, sample_rate=48_000)
+        held = generator.programs.weights_for(bucket)['watermark']
+        expected = watermark.tape(mark, *(held[x].shape[1] for x in ('texture', 'latents')), halves)
+        np.testing.assert_array_equal(held['texture'], expected['texture'])
+        np.testing.assert_array_equal(held['latents'], expected['latents'])
 
 
 def test_each_seed_has_a_stretch_of_its_own_at_any_batch_size():

@@ -21,13 +21,13 @@ FILE = RELEASES / 'foley' / AUTOENCODER_NAME
 
 
 @functools.cache
-def sound(marked: bool = True) -> np.ndarray:
+def sound(marked: bool = True, halves: int = watermark.HALVES) -> np.ndarray:
     """3 s of smoothly changing latents, decoded; float32 [S, 2]."""
     model = Autoencoder()
     params = load_params(FILE, autoencoder_template(model))
     rng = np.random.default_rng(0)
     slow = np.cumsum(rng.normal(size=(1, LENGTH, 64)), axis=1) * 0.1 + rng.normal(size=(1, 1, 64))
-    tape = jax.tree.map(jnp.asarray, watermark.tape(Watermark(KEY, PAYLOAD), 512, 64))
+    tape = jax.tree.map(jnp.asarray, watermark.tape(Watermark(KEY, PAYLOAD), 512, 64, halves))
     seed = jnp.array([3])
     texture, mark = (
         watermark.stretch(tape[x], watermark.starts(seed), LENGTH) for x in ('texture', 'latents')
@@ -48,6 +48,23 @@ def test_a_marked_sound_is_found_and_says_its_payload():
     found = detector()(sound(), 48_000)
     assert found.present and found.p_value < 1e-50 and found.score > 30
     assert found.payload == PAYLOAD and found.payload_probability > 0.999 and found.speed == 1
+    assert found.payload_bits == 32
+
+
+def test_a_short_sound_says_half_of_its_payload():
+    found = detector()(sound(halves=1)[:24_960], 48_000)
+    assert found.present and found.payload == PAYLOAD % 2**16 and found.payload_bits == 16
+
+
+def test_a_hit_in_seconds_of_noise_is_found(monkeypatch):
+    """0.24 s of sound, 9 s of nothing, white noise 20 dB below the whole."""
+    monkeypatch.setattr(detection, '_speeds', lambda seconds: [1.0])
+    hit = np.zeros((9 * 48_000, 2), np.float32)
+    hit[96_000 : 96_000 + 11_520] = sound()[:11_520]
+    noise = np.random.default_rng(0).standard_normal(hit.shape)
+    noise *= 0.1 * np.sqrt(np.mean(np.square(hit)))
+    found = detector()(np.float32(hit + noise), 48_000)
+    assert found.present and found.payload == PAYLOAD
 
 
 def test_an_unmarked_sound_and_another_key_find_nothing():

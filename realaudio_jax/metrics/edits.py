@@ -1,8 +1,10 @@
 """What people do to sound: the edits that a watermark is asked to survive.
 
 The first fifteen are those of AudioSeal's table (San Roman et al. 2024, arXiv 2401.17264) with the
-strengths of its published code where it states them; the rest are what a sound meets on the way
-into a game or a film. Each takes samples [S, 2] and gives samples and their rate.
+strengths of its published code where it states them; the next are what a sound meets on the way
+into a game or a film; the last, `PUBLISHED`, some of the first with the greater strengths at which
+that table was measured (its appendix D.2). Each takes samples [S, 2] and gives samples and their
+rate.
 """
 
 import dataclasses
@@ -63,14 +65,18 @@ def _echo(audio: Samples, rate: int, delay_s: float = 0.3, volume: float = 0.5) 
     return out * (np.abs(audio).max() / max(np.abs(out).max(), 1e-9))
 
 
-def _noise(audio: Samples, rate: int, rng: np.random.Generator, pink: bool) -> tuple:
+def _noise(
+    audio: Samples, rate: int, rng: np.random.Generator, pink: bool, size: float | None = None
+) -> tuple:
+    """Adds noise of a deviation, or `_NOISE_DB` below the sound."""
     noise = rng.standard_normal(audio.shape)
     if pink:
         spectrum = np.fft.rfft(noise, axis=0)
         frequency = np.fft.rfftfreq(len(audio), 1 / rate)[:, None]
         noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequency, 20.0)), len(audio), axis=0)
-    level = np.sqrt(np.mean(np.square(audio)) / np.mean(np.square(noise)))
-    return (audio + noise * level * 10 ** (-_NOISE_DB / 20)).astype(np.float32), rate
+    if size is None:
+        size = np.sqrt(np.mean(np.square(audio))) * 10 ** (-_NOISE_DB / 20)
+    return (audio + noise * (size / noise.std())).astype(np.float32), rate
 
 
 def through_ffmpeg(audio: Samples, rate: int, suffix: str, *arguments: str) -> tuple[Samples, int]:
@@ -101,6 +107,18 @@ def _quantised(audio: Samples, rate: int) -> Samples:
     return np.round(audio * 127) / 127
 
 
+PUBLISHED = (
+    Edit('band pass 500 to 5,000 Hz', _same_rate(lambda x, rate: _band_pass(x, rate, 500, 5_000))),
+    Edit('high pass 1,500 Hz', _same_rate(lambda x, rate: x - _low_pass(x, rate, 1_500))),
+    Edit('low pass 500 Hz', _same_rate(lambda x, rate: _low_pass(x, rate, 500))),
+    Edit('pink noise of 0.1', functools.partial(_noise, pink=True, size=0.1)),
+    Edit('white noise of 0.05', functools.partial(_noise, pink=False, size=0.05)),
+    Edit('MP3, 32 kbit/s', _coded('.mp3', '-b:a', '32k'), True),
+    Edit(
+        'smooth over 40',
+        _same_rate(lambda x, rate: scipy.ndimage.uniform_filter1d(x, 40, axis=0)),
+    ),
+)
 EDITS = (
     Edit('none', lambda audio, rate, rng: (audio, rate)),
     Edit('band pass 300 to 8,000 Hz', _same_rate(lambda x, rate: _band_pass(x, rate, 300, 8_000))),
@@ -130,4 +148,5 @@ EDITS = (
     Edit('mono', _same_rate(lambda x, rate: x.mean(axis=1, keepdims=True))),
     Edit('limiter, 12 dB', _same_rate(_limited)),
     Edit('Opus, 24 kbit/s', _coded('.ogg', '-c:a', 'libopus', '-b:a', '24k'), True),
+    *PUBLISHED,
 )

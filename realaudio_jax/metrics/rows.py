@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from realaudio_jax.metrics.bootstrap import Interval, bootstrap, mean_interval
 
@@ -63,6 +64,18 @@ def interval_row(name: str, found: Interval, unit: str = '') -> dict:
 def mean_row(name: str, values: Sequence[float] | np.ndarray, unit: str = '', seed: int = 0):
     """The mean of one value per clip."""
     return interval_row(name, mean_interval(list(values), seed=seed), unit)
+
+
+def share_row(name: str, hits: Sequence[bool] | np.ndarray) -> dict:
+    """A share in percent with its exact interval, which a bootstrap of 0 or 100% does not have.
+
+    Source of the interval: Clopper & Pearson 1934.
+    """
+    found = binomtest(int(np.sum(hits)), len(hits))
+    low, high = found.proportion_ci(method='exact')
+    return interval_row(
+        name, Interval(100 * found.statistic, 100 * low, 100 * high, (len(hits),)), '%'
+    )
 
 
 def statistic_row(name: str, statistic, clips: Sequence, unit: str = '', seed: int = 0) -> dict:

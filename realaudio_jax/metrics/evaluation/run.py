@@ -157,7 +157,8 @@ def evaluate_run(
         summary = summarise(rows)
         record_seconds(workdir, 'evaluation', time.monotonic() - begin)
         order = [REFERENCE, *compared.students]
-        _write_page(workdir, run, config, summary, scenes, {s: shown[s] for s in order}, few)
+        sounds = {sampler: shown[sampler] for sampler in order}
+        _write_page(workdir, run, config, summary, scenes, sounds, few, str(generator.mark))
         say('report', 1, 1)
     return summary
 
@@ -170,8 +171,9 @@ def _write_page(
     scenes: Sequence[Scene],
     shown: Mapping[SamplerConfig, Sequence[np.ndarray]],
     few: SamplerConfig,
+    mark: str,
 ) -> None:
-    """Samples, one spectrogram, and the report."""
+    """Samples, one spectrogram, and the report, which says with which key sounds are marked."""
     clips = []
     for i, scene in enumerate(scenes[: config['report_prompts']]):
         sounds = {'real': scene.audio}
@@ -200,6 +202,7 @@ def _write_page(
         'scenes': f'{config["scenes"]} of {config["scene_seconds"]:g} s for training, '
         f'{len(scenes)} of {config["eval_seconds"]:g} s held out',
         'seed': config['seed'],
+        'watermark': f'sounds of teacher and student are marked with the {mark}',
         'settings': f'all of them: {RUN_NAME}; all metrics: results.json',
     }
     write_report(
