@@ -50,7 +50,7 @@ def step_cosine_row(
     pair = [generator.in_precision(of.precision) for of in (against, sampler)]
     networks, weights = generator.networks, [of.programs.weights_for(bucket) for of in pair]
     power = dict(networks.grid_powers).get(bucket.steps, 1.0)
-    grid = np.asarray(noise.time_grid(bucket.steps, power=power))
+    grid = noise.time_grid(bucket.steps, power=power).tolist()
     key_start, _ = jax.random.split(random_key(0))
 
     @jax.jit
