@@ -2,10 +2,11 @@
 
 **Windows.** A window is a sound of up to 10 s by the denoiser as it is. The first frames of each
 are known, final latents of the window before, and replace its predictions at every step
-(`samplers.impose`). Beyond them every other token of `Schedule.swap` frames is taken from what the
-window before predicted there: frames of neighbouring windows are swapped, not averaged, for an
-average of two textures is smoother than either. Noise is drawn by latent frame of the whole sound,
-so both windows start from the same.
+(`samplers.impose`). Beyond them lie `Schedule.swap` frames of which tokens are taken from what the
+window before predicted there, nearly all at first and fewer and fewer: one window goes over into
+the next without a frame at which it does. Frames are swapped, not averaged, for an average of two
+textures is smoother than either. Noise is drawn by latent frame of the whole sound, so both windows
+start from the same.
 
          known      swap          new               provisional
     |------------|--------|------------------|------------------------|     a window
@@ -67,7 +68,7 @@ class Schedule:
         window: of a window, 250 or fewer.
         hop: new final frames of each window; a multiple of `GRID`.
         context: known frames at the start of a window.
-        swap: frames beyond them of which every other token is the window's before.
+        swap: frames beyond them of which tokens are the window's before, the later the fewer.
         tail: frames at the end of the first window that are provisional.
 
     Raises:
@@ -77,7 +78,7 @@ class Schedule:
     window: int = 250
     hop: int = 25
     context: int = 150
-    swap: int = 16
+    swap: int = 75
     tail: int = 13
 
     def __post_init__(self):

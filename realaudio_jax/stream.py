@@ -504,12 +504,10 @@ def _loop_latents(maker: Maker, timeline: Timeline, length: int) -> Float[np.nda
         at = frames % length
         mask = np.float32((frames < begin) | (frames >= origin + length))
         values = ring[at]
+        if mask[-1]:  # a window that sees how it will end takes nothing from one that did not
+            provisional = ring[:0]
         count = len(provisional)
-        swap = np.maximum(mask[known:][:count], swapped(begin, count))
-        values[known:][:count] = np.where(
-            mask[known:][:count, None] > 0, values[known:][:count], provisional
-        )
-        mask[known:][:count] = swap
+        values[known:][:count], mask[known:][:count] = provisional, swapped(begin, count)
         made = maker.window(
             window_timeline(timeline, begin - known, window, length),
             at,
@@ -570,8 +568,20 @@ def integrated_lufs(power: Float[np.ndarray, 'N'], seconds: float | int) -> floa
 
 
 def swapped(first: int, count: int) -> Float[np.ndarray, 'L']:
-    """Mask of the frames kept from the window before: 1 for every other token, 0 for the rest."""
-    return np.float32((first + np.arange(count)) // 2 % 2 == 0)
+    """1 for the frames of tokens that stay as the window before made them, 0 for the others.
+
+    A token stays once its threshold, of eight that are spread evenly in any few tokens (van der
+    Corput 1935), lies above its place among those that may be swapped, 0 to 1. So it is settled the
+    earlier the higher its threshold, and then stays in the windows that follow.
+
+    Args:
+        first: latent frame of the whole sound with which they begin.
+        count: frames.
+    """
+    token = (first + np.arange(count)) // 2
+    threshold = (4 * (token & 1) + (token & 2) + (token >> 2 & 1) + 0.5) / 8
+    place = 2 * (token - first // 2 + 0.5) / max(count, 1)
+    return np.float32(threshold > place)
 
 
 def check_density(timeline: Timeline) -> None:

@@ -256,6 +256,16 @@ def test_the_part_of_a_timeline_in_a_window():
     np.testing.assert_array_equal(around.loudness_db, [*curve[75:], *curve[:25]])
 
 
+def test_windows_go_over_into_each_other_token_by_token():
+    kept = stream.swapped(40, 80)
+    shares = kept.reshape(5, 16).mean(axis=1)
+    assert shares[0] > 0.7 and shares[-1] < 0.3 and (np.diff(shares) <= 0).all()
+    np.testing.assert_array_equal(kept[::2], kept[1::2])  # tokens are two frames
+    later = stream.swapped(60, 80)[:60]  # of the next window: what was settled stays so
+    assert (later >= kept[20:]).all() and later.sum() > kept[20:].sum()
+    assert not stream.swapped(3, 0).size
+
+
 def test_a_loop_has_no_seam(generator):
     """Decoded round and round it repeats, and its latents are made with both ends known."""
     maker, timeline = maker_of(generator, seconds=3.0, loop=True, events='dog@2.5-2.9')
