@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import hashlib
 import importlib.util
 import json
@@ -18,7 +19,7 @@ from typing import Any, TextIO
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from realaudio_jax import __version__
+from realaudio_jax import __version__, processes
 from realaudio_jax.cache import remove_damaged_program
 from realaudio_jax.io import atomic_path, printable
 from realaudio_jax.memory import keep_freed_memory
@@ -34,7 +35,9 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
 
     Libraries log from warnings up; `-v=0` shows what they say besides. Memory that is freed is
     kept: a step of training or a big network's call would take as many fresh pages as a sound.
-    Settings of JAX that change what a seed draws are those of `random.pin_process`.
+    Settings of JAX that change what a seed draws are those of `random.pin_process`. Where there are
+    the flags of `define_devices`, the process joins the others of its run first; one that fails
+    ends at once, so that the others notice.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # not a terminal or file, as in a notebook
@@ -44,13 +47,31 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     keep_freed_memory()
     pin_process()
     try:
-        app.run(main_guard(main), flags_parser=main_guard(parse_flags))
+        app.run(main_guard(_joined(main)), flags_parser=main_guard(parse_flags))
     except SystemExit as ended:
-        if ended.code == STOPPED:  # at once: Python's own end amid a compilation of XLA crashes
+        # At once: Python's own end amid a compilation of XLA crashes, and JAX's waits for others.
+        if ended.code == STOPPED or (ended.code and processes.count() > 1):
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(STOPPED)
+            os._exit(ended.code if isinstance(ended.code, int) else 1)
         raise
+
+
+def _joined(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:
+    """A main between meeting the other processes of its run and leaving them."""
+
+    @functools.wraps(main)
+    def joined(argv: Sequence[str]) -> Any:
+        values = flags.FLAGS
+        if 'coordinator' in values:
+            processes.connect(
+                values.coordinator, values.processes, values.process, values.lost_after_s
+            )
+        result = main(argv)
+        processes.leave()
+        return result
+
+    return joined
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
@@ -96,6 +117,39 @@ def define_workdir(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
     )
 
 
+def define_devices(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
+    """The flags of a run on several devices and hosts, see docs/several_devices.md.
+
+    Returns:
+        --model_parallel; `run` reads the others.
+    """
+    flags.DEFINE_string(
+        'coordinator',
+        '',
+        'HOST:PORT of process 0; auto: as SLURM, Open MPI or a TPU slice say; none: one process, '
+        'or what SLURM or Open MPI started.',
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        'processes',
+        None,
+        'Processes of the run, with --coordinator=HOST:PORT.',
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer('process', None, 'Which of them this is, from 0.', 0, flag_values=values)
+    flags.DEFINE_float(
+        'lost_after_s',
+        processes.LOST_AFTER_S,
+        'Seconds without a sign of life after which a process counts as lost and the run ends.',
+        1.0,
+        flag_values=values,
+    )
+    return flags.DEFINE_integer(
+        'model_parallel', 1, 'Devices that share one copy of the model.', 1, flag_values=values
+    )
+
+
 def run_workdir(values: flags.FlagValues = flags.FLAGS) -> str:
     """The folder of a run: --workdir, or one that its config and variant name.
 
@@ -112,7 +166,7 @@ def go_on_as(module: str, *arguments: str) -> None:
     """Ends this program and runs another one of the project in its place, a process of its own.
 
     All memory of this one is free for it, on the device too. What it prints, Ctrl-C and its exit
-    status are those that the user sees.
+    status are those that the user sees. Of several processes of a run the first alone goes on.
 
     Args:
         module: such as 'experiments.evaluate'.
@@ -120,6 +174,9 @@ def go_on_as(module: str, *arguments: str) -> None:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    processes.leave()
+    if not processes.is_first():
+        return
     here = str(pathlib.Path(__file__).resolve().parents[1])
     paths = [here, *filter(None, [os.environ.get('PYTHONPATH')])]
     environment = os.environ | {'PYTHONPATH': os.pathsep.join(paths)}

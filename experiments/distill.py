@@ -23,14 +23,16 @@ from absl import flags
 
 from experiments.common import (
     define_config,
+    define_devices,
     define_workdir,
     define_workers,
     go_on_as,
     refuse_ignored,
     run,
     run_workdir,
+    say,
 )
-from realaudio_jax import by_name, low_rank
+from realaudio_jax import by_name, low_rank, processes
 from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.data import DATASETS
 from realaudio_jax.data.cache import EncodedScenes, SceneSet, encode_scenes, joined
@@ -50,7 +52,13 @@ from realaudio_jax.teachers import RELEASE, ConditionDropout, Teacher, load_teac
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.run_folder import record_memory, record_seconds, run_folder
-from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
+from realaudio_jax.training.sharding import (
+    jit_update,
+    place,
+    replicate,
+    shard_batch,
+    training_mesh,
+)
 from realaudio_jax.training.state import apply_gradients, create_state, with_learning_rate
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.trees import named_leaves
@@ -91,6 +99,7 @@ _LATENTS = flags.DEFINE_string(
 )
 _EVALUATE = flags.DEFINE_bool('evaluate', True, 'Evaluate the student when it is finished.')
 _WORKERS = define_workers()
+_MODEL_PARALLEL = define_devices()
 
 # Data of a stage: mixed scenes; these and unmixed recordings, where there are any; or what the
 # guided teacher samples for the conditions of the scenes, and the recordings.
@@ -359,11 +368,13 @@ def distill(
     stages: Sequence[Stage],
     data: StageData,
     workdir: pathlib.Path,
+    model_parallel: int = 1,
 ) -> PyTree | None:
     """All stages. Returns the averaged student, None if stopped."""
-    mesh = data_mesh(*{stage.batch_size for stage in stages if stage.updates})
+    sizes = {stage.batch_size for stage in stages if stage.updates}
+    mesh = training_mesh(*sizes, model_parallel=model_parallel)
     teacher_params, base, initial = (
-        replicate(mesh, tree) for tree in (setup.teacher_params, setup.base, setup.student_params)
+        place(mesh, tree) for tree in (setup.teacher_params, setup.base, setup.student_params)
     )
     stages = [dataclasses.replace(s, recipe=replicate(mesh, s.recipe)) for s in stages]
     ends = np.cumsum([stage.updates for stage in stages])
@@ -375,7 +386,7 @@ def distill(
         """The optimizer and the compiled update of stages with these further networks."""
         tx = optimizer(dict(rates))
         settings = dict(tx=tx, prepare=setup.prepare, ema_decay=config.ema_decay)
-        return tx, jax.jit(functools.partial(train_step, **settings))
+        return tx, jit_update(functools.partial(train_step, **settings), mesh)
 
     def tools(stage):
         return step_of(tuple(sorted(extra_rates(stage.recipe).items())))
@@ -385,14 +396,17 @@ def distill(
         example = setup.to_batch(data.next(stage)) if extra_rates(stage.recipe) else None
         student = low_rank.join(base, previous)
         networks = all_networks(stage.recipe, previous, student, example, key)
-        return create_state(replicate(mesh, networks), tools(stage)[0])
+        return create_state(place(mesh, networks), tools(stage)[0])
 
     def template(step):
         """The structure of the state that was saved after so many updates."""
         stage = stages[int(np.searchsorted(ends, step))]
-        return {'step': jnp.int32(0), 'previous': initial, 'student': begun(stage, initial)}
+        return {'step': counted(0), 'previous': initial, 'student': begun(stage, initial)}
 
-    state = {'step': jnp.zeros((), jnp.int32), 'previous': initial}
+    def counted(step):
+        return replicate(mesh, jnp.int32(step))
+
+    state = {'step': counted(0), 'previous': initial}
     state['student'] = create_state({STUDENT: initial}, optimizer({}))  # it begins as its teacher
 
     with (
@@ -425,17 +439,18 @@ def distill(
                         mask,
                     )
                     done = step + 1
-                    state = {**state, 'student': student, 'step': jnp.int32(done)}
+                    state = {**state, 'student': student, 'step': counted(done)}
                     if done % config.log_every == 0:
                         require_finite(metrics['loss'], step, checkpointer)
                         writer.write(done, metrics, stage.name)
                     progress.update(done, metrics['loss'])
-                    if done % config.save_every == 0 or done == total or stop.requested:
+                    stopped = stop.agreed(done)
+                    if done % config.save_every == 0 or done == total or stopped:
                         require_finite(
                             metrics['loss'], step, checkpointer, student.ema_params[STUDENT]
                         )
                         checkpointer.save(state, data)
-                    if stop.requested:
+                    if stopped:
                         return None
             begin = end
     before, after = (
@@ -494,23 +509,33 @@ def main(argv):
         setup = setup_of(config, teacher, _STUDENT.value, _MULTI_TEACHER.value)
         stages = plan(config, setup)
         earlier = [*filter(None, [_STUDENT.value]), *_MULTI_TEACHER.value]
-        dataset.note_origins(workdir, [teacher.student_folder(source) for source in earlier])
+        starts = [teacher.student_folder(source) for source in earlier]
+        processes.only_first(lambda: dataset.note_origins(workdir, starts), 'origins')
         latents = pathlib.Path(_LATENTS.value) if _LATENTS.value else workdir / 'latents'
         data = stage_data(config, teacher, stages, dataset, unmixed, latents, _WORKERS.value)
-        student = distill(config, setup, stages, data, workdir)
-        record_seconds(workdir, 'training', time.monotonic() - begun, add=True)
-        record_memory(workdir, peak_memory())
+        student = distill(config, setup, stages, data, workdir, _MODEL_PARALLEL.value)
+
+        def finish() -> pathlib.Path | None:
+            record_seconds(workdir, 'training', time.monotonic() - begun, add=True)
+            record_memory(workdir, peak_memory())
+            if student is None:
+                return None
+            return teacher.save_student(
+                workdir, student, config.student_steps, config.guidance_range
+            )
+
+        saved = processes.only_first(finish, 'student')
         if student is None:
             return
-        saved = teacher.save_student(workdir, student, config.student_steps, config.guidance_range)
     arguments = [f'--run={workdir}']
     if _EMBEDDER_WEIGHTS.value:
         arguments.append(f'--embedder_weights={_EMBEDDER_WEIGHTS.value}')
-    print(f'the student is in {saved}')
+    if processes.is_first():
+        say(f'the student is in {saved}')
     if _EVALUATE.value:
         go_on_as('experiments.evaluate', *arguments)
-    else:
-        print(f'evaluate it with python -m experiments.evaluate {shlex.join(arguments)}')
+    elif processes.is_first():
+        say(f'evaluate it with python -m experiments.evaluate {shlex.join(arguments)}')
 
 
 if __name__ == '__main__':

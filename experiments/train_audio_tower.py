@@ -12,7 +12,8 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments.common import define_config, define_workdir, run, run_workdir
+from experiments.common import define_config, define_devices, define_workdir, run, run_workdir
+from realaudio_jax import processes
 from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.cache import encode_scenes
 from realaudio_jax.data.datasets import MixedScenes
@@ -22,6 +23,7 @@ from realaudio_jax.data.recordings_cache import folder_digest
 from realaudio_jax.integrity import digest
 from realaudio_jax.metrics.embedders.tower import load_text_embedder
 from realaudio_jax.models.audio_tower import (
+    FLOOR,
     WINDOW_FRAMES,
     AudioTower,
     contrastive_loss,
@@ -35,7 +37,7 @@ from realaudio_jax.release import TOWER_NAME, find_release
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.run_folder import run_folder
-from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
+from realaudio_jax.training.sharding import jit_update, place, shard_batch, training_mesh
 from realaudio_jax.training.state import apply_gradients, create_state
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Array, PyTree
@@ -44,18 +46,18 @@ _CONFIG = define_config('configs/foley_audio_tower.py')
 define_workdir()
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley alone.')
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Gives the text encoder.')
+_MODEL_PARALLEL = define_devices()
 
 RECALL_AMONG = 64
 
 
-def augment(batch, rng, gain_db: float):
-    """Augments sounds by a random circular shift and a random level."""
-    mel = batch['log_mel'].astype(np.float32)
-    for i, shift in enumerate(rng.integers(mel.shape[1], size=len(mel))):
-        mel[i] = np.roll(mel[i], shift, axis=0)
-    level = rng.uniform(-gain_db, gain_db, (len(mel), 1, 1)) * np.log(10) / 20
-    mel = np.maximum(mel + level.astype(np.float32), mel.min())
-    return {'log_mel': mel, 'text': batch['text'].astype(np.float32)}
+def augment(item, rng, gain_db: float):
+    """Augments a sound by a random circular shift and a random level."""
+    mel = item['log_mel'].astype(np.float32)
+    mel = np.roll(mel, rng.integers(len(mel)), axis=0)
+    level = np.float32(rng.uniform(-gain_db, gain_db) * np.log(10) / 20)
+    mel = np.maximum(mel + level, np.float32(np.log(FLOOR)))
+    return {'log_mel': mel, 'text': item['text'].astype(np.float32)}
 
 
 def loss_of(model: AudioTower, params: PyTree, log_mel: Array, text: Array) -> Array:
@@ -91,7 +93,9 @@ def evaluate(embed, params, held_out, among: int = RECALL_AMONG) -> dict[str, fl
     return {'recall_at_1': np.mean(recalls), 'cosine': np.mean(cosines)}
 
 
-def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
+def train(
+    config, workdir: pathlib.Path, recordings, release, model_parallel: int = 1
+) -> PyTree | None:
     """Trains and writes audio_tower.safetensors; returns averaged parameters, None if stopped."""
     folder = find_release(release)
     encode_text = load_text_embedder(folder)
@@ -104,12 +108,12 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
             scenes = dataset.mixed(split, count, config.scene_seconds, seed)
             sets[split] = encode_scenes(encoder, scenes, workdir / 'mel', progress.update)
 
-    mesh = data_mesh(config.batch_size)
+    mesh = training_mesh(config.batch_size, model_parallel=model_parallel)
     data = batches(
         sets['train'],
         config.batch_size,
         config.seed,
-        transform=functools.partial(augment, gain_db=config.gain_db),
+        functools.partial(augment, gain_db=config.gain_db),
     )
     model = AudioTower(**config.model)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -121,8 +125,11 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
     )
     example = cut_windows(jnp.zeros((1, *sets['train'].arrays['log_mel'].shape[1:])), WINDOW_FRAMES)
     state = create_state(jax.jit(model.init)(random_key(config.seed), example), tx)
-    step_fn = jax.jit(
+    state = place(mesh, state)
+    step_fn = jit_update(
         functools.partial(train_step, model=model, tx=tx, ema_decay=config.ema_decay),
+        mesh,
+        state,
         donate_argnums=0,
     )
 
@@ -133,7 +140,6 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
         Checkpointer(workdir / 'checkpoints') as checkpointer,
         StopRequest() as stop,
     ):
-        state = replicate(mesh, state)
         state = checkpointer.restore(state, data) or state
         start = int(state.step)
         with Progress(config.steps, 'audio tower', start) as progress:
@@ -152,14 +158,17 @@ def train(config, workdir: pathlib.Path, recordings, release) -> PyTree | None:
                         f'audio tower {done}: held-out recall@1 of {among} '
                         f'{figures["recall_at_1"]:.3f}, cosine {figures["cosine"]:.3f}'
                     )
-                if done % config.save_every == 0 or done == config.steps or stop.requested:
+                stopped = stop.agreed(done)
+                if done % config.save_every == 0 or done == config.steps or stopped:
                     require_finite(metrics['loss'], step, checkpointer, state.ema_params)
                     checkpointer.save(state, data)
-                if stop.requested:
+                if stopped:
                     break
     if int(state.step) < config.steps:
         return None
-    save_params(workdir / TOWER_NAME, state.ema_params, dtype='float16')
+    processes.only_first(
+        lambda: save_params(workdir / TOWER_NAME, state.ema_params, dtype='float16'), 'tower'
+    )
     return state.ema_params
 
 
@@ -168,8 +177,8 @@ def main(argv):
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'release': _RELEASE.value}
     with run_folder(run_workdir(), _CONFIG.value, inputs, folder_digest=folder_digest) as workdir:
-        note_recordings(workdir, _RECORDINGS.value)
-        train(_CONFIG.value, workdir, _RECORDINGS.value, _RELEASE.value)
+        processes.only_first(lambda: note_recordings(workdir, _RECORDINGS.value), 'recordings')
+        train(_CONFIG.value, workdir, *inputs.values(), _MODEL_PARALLEL.value)
 
 
 if __name__ == '__main__':

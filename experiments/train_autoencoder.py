@@ -12,9 +12,9 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments.common import define_config, define_workdir, run, run_workdir
+from experiments.common import define_config, define_devices, define_workdir, run, run_workdir
 from realaudio_jax import audio as signal
-from realaudio_jax import losses
+from realaudio_jax import losses, processes
 from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.cache import (
     cache_key,
@@ -39,7 +39,7 @@ from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.pca import fit_pca
 from realaudio_jax.training.run_folder import run_folder
-from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
+from realaudio_jax.training.sharding import jit_update, place, shard_batch, training_mesh
 from realaudio_jax.training.state import apply_gradients, create_state
 from realaudio_jax.training.writers import MetricWriter
 from realaudio_jax.typing import Array, PyTree
@@ -48,8 +48,8 @@ _CONFIG = define_config('configs/foley_autoencoder.py')
 define_workdir()
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley alone.')
 
-
 _CODE = flags.DEFINE_string('code', None, 'An autoencoder.safetensors whose code is kept.')
+_MODEL_PARALLEL = define_devices()
 SOLVED = ('mean', 'kernel', 'residual')  # of the decoder, by `pca.fit_pca`
 
 
@@ -192,16 +192,13 @@ def evaluate(model: Autoencoder, held_out: np.ndarray):
     return lambda params: figures(params, held_out)
 
 
-def run_stage(
-    stage, state, step_fn, params_of, draw, held_out_figures, config, workdir, steps, mesh
-):
+def run_stage(stage, state, step_fn, params_of, draw, held_out_figures, config, workdir, steps):
     """The loop of every stage: data, step, log, evaluate, save. Returns (state, finished)."""
     with (
         MetricWriter(workdir) as writer,
         Checkpointer(workdir / stage) as checkpointer,
         StopRequest() as stop,
     ):
-        state = replicate(mesh, state)
         state = checkpointer.restore(state) or state
         start = int(_step(state))
         with Progress(steps, stage, start) as progress:
@@ -217,11 +214,11 @@ def run_stage(
                     writer.write(step + 1, held_out, stage)
                     shown = ', '.join(f'{k} {float(v):.4f}' for k, v in held_out.items())
                     progress.say(f'{stage} {step + 1}: {shown}')
-                done = step + 1 == steps
-                if (step + 1) % config.save_every == 0 or done or stop.requested:
+                done, stopped = step + 1 == steps, stop.agreed(step + 1)
+                if (step + 1) % config.save_every == 0 or done or stopped:
                     require_finite(metrics['loss'], step, checkpointer, params_of(state))
                     checkpointer.save(state)
-                if stop.requested:
+                if stopped:
                     break
     return state, int(_step(state)) >= steps
 
@@ -230,7 +227,9 @@ def _step(state) -> Array:
     return state['step'] if isinstance(state, dict) else state.step
 
 
-def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> PyTree | None:
+def train(
+    config, workdir: pathlib.Path, recordings: str | None, code=None, model_parallel: int = 1
+) -> PyTree | None:
     """All stages; writes autoencoder.safetensors. Returns the parameters, None if stopped.
 
     Args:
@@ -238,6 +237,7 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         workdir: where everything goes.
         recordings: folder with metadata.csv, or None for foley alone.
         code: an autoencoder.safetensors whose code is kept, so that latents stay what they are.
+        model_parallel: devices that share one copy of the networks.
     """
     model = Autoencoder(**config.model.to_dict())
     data = CropMixture(recordings, config.foley_fraction, config.batch_size, config.seed)
@@ -253,17 +253,18 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
     pool = level_pool(workdir / 'levels', model, data, config)
     # Decided once: a teacher may already have been trained on the latents of this code.
     code_path = workdir / 'code.safetensors'
-    if code:
-        params = load_params(code, params)
-    elif code_path.exists():
-        params = load_params(code_path, params)
-    else:
-        every = max(1, len(pool) * config.crop_latents // 40_000)
-        params = fit_pca(params, pool.reshape(-1, LEVELS)[::every].astype(np.float32))
-        save_params(code_path, params)
 
-    mesh = data_mesh(config.batch_size)
-    params = replicate(mesh, params)
+    def with_code() -> PyTree:
+        if code or code_path.exists():
+            return load_params(code or code_path, params)
+        every = max(1, len(pool) * config.crop_latents // 40_000)
+        solved = fit_pca(params, pool.reshape(-1, LEVELS)[::every].astype(np.float32))
+        save_params(code_path, solved)
+        return solved
+
+    mesh = training_mesh(config.batch_size, model_parallel=model_parallel)
+    params = place(mesh, processes.first_then_all(with_code, 'code'))
+    rows = processes.share(config.batch_size)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0,
         config.learning_rate,
@@ -272,21 +273,24 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         1e-5,
     )
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
-    step_fn = jax.jit(functools.partial(likelihood_step, model=model, tx=tx, config=config))
+    state = place(mesh, create_state(networks(params), tx))
+    step_fn = jit_update(
+        functools.partial(likelihood_step, model=model, tx=tx, config=config), mesh, state
+    )
 
     def some_levels(step):
         rng = np.random.default_rng([config.seed, step])
         chosen = np.sort(rng.choice(len(pool), config.batch_size, replace=False))
-        return shard_batch(mesh, pool[chosen].astype(np.float32))
+        return shard_batch(mesh, pool[chosen[rows]].astype(np.float32))
 
     def some_sounds(step):
         audio, rate = crops(data, config.pool_batches + step, config)
-        return shard_batch(mesh, audio), rate
+        return shard_batch(mesh, audio[rows]), rate
 
     # Frozen parameters are an argument of the compiled step, not part of its closure.
     state, finished = run_stage(
         'likelihood',
-        create_state(networks(params), tx),
+        state,
         lambda state, levels, key: step_fn(state, params, levels, key),
         lambda s: merge(params, s.ema_params),
         some_levels,
@@ -294,12 +298,11 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         config,
         workdir,
         config.likelihood_steps,
-        mesh,
     )
     if not finished:
         return None
     trained = state.ema_params
-    save_params(workdir / 'autoencoder.safetensors', merge(params, trained))
+    save_to(workdir / 'autoencoder.safetensors', merge(params, trained))
     if not config.adversarial_steps:
         return merge(params, trained)
 
@@ -315,7 +318,8 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         'decoder': create_state(trained, tx),
         'discriminator': create_state(judge, discriminator_tx),
     }
-    step_fn = jax.jit(
+    state = place(mesh, state)
+    step_fn = jit_update(
         functools.partial(
             adversarial_step,
             model=model,
@@ -324,6 +328,8 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
             discriminator_tx=discriminator_tx,
             config=config,
         ),
+        mesh,
+        state,
         static_argnames='sample_rate',
     )
     state, finished = run_stage(
@@ -336,13 +342,17 @@ def train(config, workdir: pathlib.Path, recordings: str | None, code=None) -> P
         config,
         workdir,
         config.adversarial_steps,
-        mesh,
     )
     if not finished:
         return None
     params = merge(params, state['decoder'].ema_params)
-    save_params(workdir / 'autoencoder.safetensors', params)
+    save_to(workdir / 'autoencoder.safetensors', params)
     return params
+
+
+def save_to(path: pathlib.Path, params: PyTree) -> None:
+    """Writes the parameters, of several processes by the first."""
+    processes.only_first(lambda: save_params(path, params), path.name)
 
 
 def main(argv):
@@ -350,8 +360,10 @@ def main(argv):
     del argv
     inputs = {'recordings': _RECORDINGS.value, 'code': _CODE.value}
     with run_folder(run_workdir(), _CONFIG.value, inputs, folder_digest=folder_digest) as workdir:
-        note_recordings(workdir, _RECORDINGS.value, [_CODE.value])
-        train(_CONFIG.value, workdir, _RECORDINGS.value, _CODE.value)
+        processes.only_first(
+            lambda: note_recordings(workdir, _RECORDINGS.value, [_CODE.value]), 'recordings'
+        )
+        train(_CONFIG.value, workdir, *inputs.values(), _MODEL_PARALLEL.value)
 
 
 if __name__ == '__main__':

@@ -13,8 +13,15 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments.common import define_config, define_workdir, define_workers, run, run_workdir
-from realaudio_jax import low_rank
+from experiments.common import (
+    define_config,
+    define_devices,
+    define_workdir,
+    define_workers,
+    run,
+    run_workdir,
+)
+from realaudio_jax import low_rank, processes
 from realaudio_jax.data.attribution import note_recordings
 from realaudio_jax.data.cache import encode_scenes, joined
 from realaudio_jax.data.datasets import MixedScenes, fresh_crops, scene_source
@@ -48,7 +55,13 @@ from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.early_stopping import EarlyStopping
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
 from realaudio_jax.training.run_folder import run_folder
-from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
+from realaudio_jax.training.sharding import (
+    jit_update,
+    place,
+    replicate,
+    shard_batch,
+    training_mesh,
+)
 from realaudio_jax.training.state import (
     TrainState,
     apply_gradients,
@@ -76,6 +89,7 @@ _INIT_CODE = flags.DEFINE_string(
 )
 _AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
 _WORKERS = define_workers()
+_MODEL_PARALLEL = define_devices()
 
 
 def diffusion_loss(
@@ -261,6 +275,7 @@ def train(
     init=None,
     init_code=None,
     workers: int = 0,
+    model_parallel: int = 1,
 ) -> PyTree | None:
     """The run; writes teacher.safetensors. Returns the averaged parameters, None if stopped."""
     if config.rank and config.optimizer != 'adam':
@@ -284,7 +299,7 @@ def train(
     )
 
     batch_size = max(1, int(config.batch_seconds / config.scene_seconds))
-    mesh = data_mesh(batch_size)
+    mesh = training_mesh(batch_size, model_parallel=model_parallel)
     data = training_crops(
         encoders, config, batch_size, dataset, unmixed, workdir / 'latents', workers, curves
     )
@@ -302,8 +317,12 @@ def train(
     if init or config.rank:
         base, trained = low_rank.trainable(random_key(config.seed), *parts, config.rank)
         state = create_state(trained, tx)
-    step_fn = jax.jit(
-        functools.partial(train_step, model=model, tx=tx, config=config), donate_argnums=0
+    state, base = place(mesh, state), place(mesh, base)
+    step_fn = jit_update(
+        functools.partial(train_step, model=model, tx=tx, config=config),
+        mesh,
+        state,
+        donate_argnums=0,
     )
     evaluate = jax.jit(
         lambda base, trained, batch: jnp.mean(
@@ -311,6 +330,7 @@ def train(
         )
     )
     held_out_onsets = with_onset_weight(held_out_batch, 1e3)  # hardly anything else counts
+    held_out_batch, held_out_onsets = replicate(mesh, (held_out_batch, held_out_onsets))
 
     key = random_key(config.seed)
     with (
@@ -318,7 +338,6 @@ def train(
         Checkpointer(workdir / 'checkpoints') as checkpointer,
         StopRequest() as stop,
     ):
-        state, base = replicate(mesh, state), replicate(mesh, base)
         state = checkpointer.restore(state, data) or state
         start, stopping = int(state.step), EarlyStopping(workdir, config.patience)
         ended = start >= config.steps or stopping.ends(start)
@@ -345,10 +364,11 @@ def train(
                     progress.say(f'teacher {done}: {", ".join(figures)}'.replace('_', ' '))
                     stopping.update(done, float(losses['held_out_loss']), state.ema_params)
                 ended = done == config.steps or stopping.ends(done)
-                if done % config.save_every == 0 or ended or stop.requested:
+                stopped = stop.agreed(done)
+                if done % config.save_every == 0 or ended or stopped:
                     require_finite(metrics['loss'], step, checkpointer, state.ema_params)
                     checkpointer.save(state, data)
-                if ended or stop.requested:
+                if ended or stopped:
                     break
     if isinstance(data, FreshCrops):
         data.close()
@@ -356,7 +376,10 @@ def train(
         return None
     params = low_rank.join(base, stopping.best(state.ema_params))
     network.pop('dtype', None)  # of this run's products, not of the network
-    save_params(workdir / 'teacher.safetensors', params, {NETWORK_KEY: json.dumps(network)})
+    metadata = {NETWORK_KEY: json.dumps(network)}
+    processes.only_first(
+        lambda: save_params(workdir / 'teacher.safetensors', params, metadata), 'teacher'
+    )
     return params
 
 
@@ -367,8 +390,10 @@ def main(argv):
     inputs = {flag.name: flag.value for flag in given}
     with run_folder(run_workdir(), _CONFIG.value, inputs, folder_digest=folder_digest) as workdir:
         starts = [initial_weights_path(_INIT.value, TEACHER_NAME)] if _INIT.value else []
-        note_recordings(workdir, _RECORDINGS.value, starts)
-        train(_CONFIG.value, workdir, *inputs.values(), _WORKERS.value)
+        processes.only_first(
+            lambda: note_recordings(workdir, _RECORDINGS.value, starts), 'recordings'
+        )
+        train(_CONFIG.value, workdir, *inputs.values(), _WORKERS.value, _MODEL_PARALLEL.value)
 
 
 if __name__ == '__main__':

@@ -32,6 +32,7 @@ def make_mesh(model_parallel: int = 1, devices: Sequence[jax.Device] | None = No
         ValueError: `model_parallel` does not divide the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
+    devices.sort(key=lambda device: device.process_index)  # each process's in one piece
     if model_parallel < 1 or len(devices) % model_parallel:
         raise ValueError(
             f'model_parallel={model_parallel} does not divide the {len(devices)} device(s); '

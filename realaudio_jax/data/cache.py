@@ -7,7 +7,8 @@
 A key is a hash of everything that decides the content: sounds and weights by digest (never where
 they lie), every setting, number formats, and the code that makes it (`code_digest`). A folder gets
 its name when all is in it, with a manifest of digests (see `integrity`): one that is damaged later
-is made anew, with a line. `.partial-*` folders of killed processes are swept.
+is made anew, with a line. `.partial-*` folders of killed processes are swept. Of several processes
+of a run the first makes it, while the others wait.
 """
 
 import functools
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from realaudio_jax import integrity
+from realaudio_jax import integrity, processes
 from realaudio_jax.io import atomic_folder
 from realaudio_jax.trees import named_leaves
 from realaudio_jax.typing import PyTree
@@ -89,10 +90,20 @@ def ensure(
         OSError: it cannot be written; a full disk is named with the remedy.
     """
     folder = Path(folder)
+    processes.first_then_all(lambda: _make(folder, build, say, remedy), f'cache {folder.name}')
+    return folder
+
+
+def _make(
+    folder: Path,
+    build: Callable[[Path], None],
+    say: Callable[[str], None] | None,
+    remedy: str,
+) -> None:
     if folder.is_dir():
         try:
             if _verified(folder, _stamps(folder)):
-                return folder
+                return
             problem = 'it has no manifest'
         except integrity.IntegrityError as error:
             problem = str(error).removeprefix(f'{folder}: ').rsplit(';', 1)[0]
@@ -103,7 +114,6 @@ def ensure(
     with atomic_folder(folder, integrity.MANIFEST_NAME, remedy) as temporary:
         build(temporary)
         integrity.write_manifest(temporary)
-    return folder
 
 
 def content_digest(folder: str | os.PathLike) -> str:

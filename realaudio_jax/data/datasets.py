@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from realaudio_jax import integrity
+from realaudio_jax import integrity, processes
 from realaudio_jax.data import (
     attribution,
     augment,
@@ -20,10 +20,18 @@ from realaudio_jax.data import (
     sources,
 )
 from realaudio_jax.data.cache import SceneSet, cache_key, code_digest
-from realaudio_jax.data.fresh import ENCODED_AT_ONCE, FRESH_SCENES, FreshCrops, SceneMaker
+from realaudio_jax.data.fresh import (
+    ENCODED_AT_ONCE,
+    FRESH_SCENES,
+    EveryNth,
+    FreshCrops,
+    SceneMaker,
+)
 from realaudio_jax.data.scene_encoder import SceneEncoder, SoundAndTextEncoders
 from realaudio_jax.data.scenes import fitting, make_scenes, unmixed_recordings
 from realaudio_jax.data.sources import FoleySource, MixedSource, Recordings, Source
+
+_PART_SEEDS = 1_000_003  # between the seeds of the processes that draw from scenes of their own
 
 
 def scene_source(
@@ -154,6 +162,9 @@ def fresh_crops(
 ) -> FreshCrops:
     """Batches of crops of scenes that are mixed anew all along and augmented; see `data.fresh`.
 
+    Of several processes each mixes and holds its own part of the scenes, and draws its rows of a
+    batch from that: batches are other ones than those of one process.
+
     Args:
         encoders: the frozen networks.
         source: of sounds.
@@ -164,6 +175,7 @@ def fresh_crops(
         folder: where caches lie.
         curve_names: of the denoiser, see `SceneEncoder`.
     """
+    rows, parts, part = processes.share(batch_size), processes.count(), processes.index()
     changes = dataclasses.replace(FRESH_SCENES.augment, responses=responses or None)
     config = dataclasses.replace(FRESH_SCENES, augment=changes)
     encoder = SceneEncoder(encoders, ENCODED_AT_ONCE, curve_names)
@@ -177,16 +189,18 @@ def fresh_crops(
         encoder=encoder.fingerprint(),
         code=_code(),
     )
+    made = SceneMaker(seed, source, seconds, config, unmixed)
+    kept = f'{key}-{batch_size}-{pool}-{uses:g}' + (f'-{part}of{parts}' if parts > 1 else '')
     return FreshCrops(
-        SceneMaker(seed, source, seconds, config, unmixed),
+        EveryNth(made, part, parts),
         encoder,
         seconds,
-        batch_size,
-        seed,
+        rows.stop - rows.start,
+        seed + _PART_SEEDS * part,
         min_seconds,
-        pool,
+        -(-pool // parts),
         uses,
         workers,
-        folder / f'{key}-{batch_size}-{pool}-{uses:g}',
+        folder / kept,
         progress,
     )

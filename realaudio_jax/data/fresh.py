@@ -93,6 +93,16 @@ def _parts(source: Source) -> Sequence[Source]:
     return source.sources if isinstance(source, MixedSource) else (source,)
 
 
+class EveryNth:
+    """Scenes first, first + step, first + 2 step, ... of a series."""
+
+    def __init__(self, make: Callable[[int], Scene], first: int, step: int):
+        self._make, self._first, self._step = make, first, step
+
+    def __call__(self, i: int) -> Scene:
+        return self._make(self._first + i * self._step)
+
+
 class FreshCrops:
     """Endless batches of random crops of scenes that are mixed on the way; see the module.
 
@@ -155,7 +165,9 @@ class FreshCrops:
         self._coming: dict[int, concurrent.futures.Future] = {}
         self._ahead = -(-int(batch_size / uses) // self._chunk) + 1 if workers else 0
         bounds = crop_frames(scene_frames(seconds), min_seconds)
-        self._draw = jax.jit(functools.partial(draw_crops, batch_size, *bounds, uses == 1))
+        self._draw = jax.jit(
+            functools.partial(draw_crops, batch_size, slice(batch_size), *bounds, uses == 1)
+        )
 
     def __iter__(self) -> 'FreshCrops':
         return self

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from realaudio_jax import processes
 from realaudio_jax.data.cache import EncodedScenes
 from realaudio_jax.random import random_key
 from realaudio_jax.typing import LATENT_RATE, Array, Float, Int, Key
@@ -93,23 +94,29 @@ class RandomCrops:
 
     Crops are of many lengths in arrays of one, so that what takes them compiles once; none is
     longer than its scene. Batch i is a function of (seed, i) alone; `get_state` and `set_state`
-    save and restore the place, as those of `loader.Batches` do.
+    save and restore the place, as those of `loader.Batches` do. Every process draws the same batch
+    and cuts its own rows of it.
 
     Args:
-        scenes: all of them go to the device, 110 kB for one of 10 s.
-        batch_size: B.
+        scenes: all of them go to a device of each process, 110 kB for one of 10 s.
+        batch_size: B of all processes together.
         seed: of everything random.
         min_seconds: of crops, see `random_lengths`; as long as the scenes, and all crops are so.
 
     Raises:
-        ValueError: min_seconds is longer than the scenes, or no time at all.
+        ValueError: min_seconds is longer than the scenes, or no time at all; or the processes
+            cannot share a batch.
     """
 
     def __init__(self, scenes: EncodedScenes, batch_size: int, seed: int, min_seconds: float):
         shortest, longest = crop_frames(scenes.arrays['latents'].shape[1], min_seconds)
         self._scenes = {name: jnp.asarray(array) for name, array in scenes.arrays.items()}
         self._key, self._next = random_key(seed), 0
-        self._draw = jax.jit(functools.partial(draw_crops, batch_size, shortest, longest, False))
+        self._draw = jax.jit(
+            functools.partial(
+                draw_crops, batch_size, processes.share(batch_size), shortest, longest, False
+            )
+        )
 
     def __iter__(self) -> 'RandomCrops':
         return self
@@ -145,16 +152,18 @@ def crop_frames(frames: int, min_seconds: float) -> tuple[int, int]:
 
 def draw_crops(
     size: int,
+    rows: slice,
     shortest: int,
     longest: int,
     distinct: bool,
     scenes: dict[str, Array],
     key: Key[Array, ''],
 ) -> dict[str, Array]:
-    """A batch of random crops of random scenes; pure.
+    """Rows of a batch of random crops of random scenes; pure.
 
     Args:
         size: of the batch.
+        rows: that are cut; all are drawn.
         shortest, longest: of the crops, latent frames, see `random_lengths`.
         distinct: whether no scene may come twice; there must be `size` of them.
         scenes: arrays of `SceneEncoder.encode`.
@@ -165,7 +174,9 @@ def draw_crops(
         chosen = jax.random.permutation(keys[0], count)[:size]
     else:
         chosen = jax.random.randint(keys[0], (size,), 0, count)
-    batch = {name: array[chosen] for name, array in scenes.items()}
+    drawn_by = {name: scenes[name][chosen] for name in ('seconds', 'event_mask', 'onset_s')}
     lengths = random_lengths(keys[1], size, shortest, longest)
-    lengths = jnp.minimum(lengths, _frames(batch['seconds']) // 2 * 2)
-    return crop_batch(batch, random_starts(keys[2], batch, lengths), lengths, longest)
+    lengths = jnp.minimum(lengths, _frames(drawn_by['seconds']) // 2 * 2)
+    starts = random_starts(keys[2], drawn_by, lengths)
+    batch = {name: array[chosen[rows]] for name, array in scenes.items()}
+    return crop_batch(batch, starts[rows], lengths[rows], longest)

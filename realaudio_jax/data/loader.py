@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import grain
 import numpy as np
 
+from realaudio_jax import processes
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.typing import MAX_EVENTS, SAMPLE_RATE
 
@@ -51,7 +52,6 @@ def batches(
     data_source: RandomAccess,
     batch_size: int,
     seed: int,
-    transform: Transform | None = None,
     item_transform: Transform | None = None,
     epochs: int | None = None,
 ) -> Batches:
@@ -59,14 +59,14 @@ def batches(
 
     Args:
         data_source: its items are dicts of arrays.
-        batch_size: B; what does not fill a batch at the end of the epochs is left out.
-        seed: of the order and of the transforms.
-        transform: `(batch, rng) -> batch`; rng depends on the seed and the batch's number alone.
-        item_transform: the same for single items, before they are stacked.
+        batch_size: B of all processes together; each gets its rows of every batch. What does not
+            fill a batch at the end of the epochs is left out.
+        seed: of the order and of the transform.
+        item_transform: `(item, rng) -> item`; rng depends on the seed and the item's place alone.
         epochs: None is without end.
 
     Raises:
-        ValueError: the source has fewer items than a batch.
+        ValueError: the source has fewer items than a batch, or the processes cannot share one.
     """
     if len(data_source) < batch_size:
         raise ValueError(
@@ -75,9 +75,9 @@ def batches(
     dataset = grain.MapDataset.source(data_source).seed(seed).shuffle().repeat(epochs)
     if item_transform is not None:
         dataset = dataset.random_map(item_transform)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
-    if transform is not None:
-        dataset = dataset.random_map(transform)
+    rows = processes.share(batch_size)
+    dataset = dataset[: len(dataset) // batch_size * batch_size]
+    dataset = dataset.batch(rows.stop - rows.start)[processes.index() :: processes.count()]
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     return Batches(dataset.to_iter_dataset(options))
 

@@ -116,10 +116,11 @@ def _samples(
 ) -> Iterator[np.ndarray]:
     """Float16 latents of the guided teacher by DPM-Solver++(2M), some scenes at a time.
 
-    One compiled program for all batches, each split over the devices. What a batch lacks of the
-    stored frames, which are not always whole tokens, is zero.
+    One compiled program for all batches, each split over this process's devices. What a batch
+    lacks of the stored frames, which are not always whole tokens, is zero.
     """
-    mesh, count = data_mesh(batch_size), len(scenes)
+    # Where there are several processes, one makes them for all.
+    mesh, count = data_mesh(batch_size, devices=jax.local_devices()), len(scenes)
     params, start = replicate(mesh, teacher.teacher_params), random_key(seed + _STREAM)
     frames = scenes.arrays['latents'].shape[1]
 

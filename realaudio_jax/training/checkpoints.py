@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from realaudio_jax import integrity
+from realaudio_jax import integrity, processes
 from realaudio_jax.training.loop import print_to_stderr
 from realaudio_jax.trees import named_leaves
 from realaudio_jax.typing import PyTree
@@ -36,7 +36,9 @@ class Checkpointer:
     """Saves and restores training states, keeping the newest few.
 
     A checkpoint is written under a temporary name and counts only once complete. Saving returns
-    when the checkpoint is on disk. The folder is made by the first save.
+    when the checkpoint is on disk. The folder is made by the first save. Of several processes of a
+    run each saves the shards that it holds, into one folder that all see; a run of any number of
+    devices and processes restores them.
 
     Args:
         folder: where checkpoints live, one subfolder per step; may be relative.
@@ -51,6 +53,10 @@ class Checkpointer:
         self.keep = keep
         self.say = say
         self._manager: ocp.CheckpointManager | None = None
+        if processes.count() > 1:  # all shall open it at the same place
+            processes.only_first(
+                lambda: self.folder.mkdir(parents=True, exist_ok=True), 'checkpoints'
+            )
 
     def save(self, state: PyTree, data_iterator: Any = None) -> None:
         """Save under the state's own step; a step that is already saved is left as it is.
@@ -78,12 +84,15 @@ class Checkpointer:
             items['data'] = ocp.args.JsonSave(_encode(data_iterator.get_state()))
         try:
             manager = self._open(create=True)
-            self._require_space(sum(leaf.nbytes for leaf in arrays.values()))
+            need = sum(leaf.nbytes for leaf in arrays.values())
+            processes.only_first(lambda: self._require_space(need), 'space for a checkpoint')
             with _told_once():
                 saved = manager.save(step, args=ocp.args.Composite(**items))
             if not saved:
                 raise RuntimeError(f'orbax declined to save step {step} in {self.folder}')
-            integrity.write_manifest(self.folder / str(step))
+            processes.only_first(
+                lambda: integrity.write_manifest(self.folder / str(step)), 'checkpoint'
+            )
         except Exception as error:
             self._forget_failed(step)
             if _is_full_disk(error):
@@ -121,7 +130,9 @@ class Checkpointer:
         if step is None:
             if not steps:
                 return None
-            step = self._newest_intact(steps)
+            step = processes.from_first(lambda: self._newest_intact(steps), 'newest checkpoint')
+            if processes.count() > 1:
+                self.close()  # the first may have set some aside
         elif step not in steps:
             raise FileNotFoundError(f'{self.folder} holds no step {step}, only {steps}')
         else:

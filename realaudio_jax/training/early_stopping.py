@@ -2,6 +2,7 @@
 
 import pathlib
 
+from realaudio_jax import processes
 from realaudio_jax.packing import save_params
 from realaudio_jax.release import load_params, read_metadata
 from realaudio_jax.typing import PyTree
@@ -28,7 +29,8 @@ class EarlyStopping:
         """Keeps the weights of a step if their loss is the lowest so far."""
         if self._patience and loss < self.loss:
             self.step, self.loss = step, loss
-            save_params(self._path, params, {'step': str(step), 'loss': repr(loss)})
+            known = {'step': str(step), 'loss': repr(loss)}
+            processes.only_first(lambda: save_params(self._path, params, known), 'best weights')
 
     def ends(self, step: int) -> bool:
         """Whether a run at this step has waited long enough."""

@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
+from realaudio_jax import processes
 from realaudio_jax.typing import Array, PyTree
 
 TRACEBACK_VARIABLE = 'REALAUDIO_TRACEBACK'
 STOPPED = 130  # status after Ctrl-C, as shells give it
+AGREE_EVERY = 10  # updates between two questions of the processes of a run whether to stop
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -43,7 +45,7 @@ class Progress:
         total: step at which the stage ends.
         stage: name shown first.
         start: step at which this run starts (a resumed one: the restored step).
-        silent: show nothing.
+        silent: show nothing; so does every process of a run but the first.
         stream: text stream to write to; standard error by default.
         every_s: least time between two plain lines, in seconds.
     """
@@ -57,6 +59,7 @@ class Progress:
         stream: Any = None,
         every_s: float = 10.0,
     ):
+        silent = silent or not processes.is_first()
         self.total, self.stage, self.start, self.silent = total, stage, start, silent
         self._stream = sys.stderr if stream is None else stream
         self._begin = time.monotonic()
@@ -142,12 +145,13 @@ class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a request that the loop reads; the second raises.
 
     SIGTERM is what schedulers send some time before they kill. Usage: `with StopRequest() as stop:
-    ... if stop.requested: save and leave`. The earlier handlers are restored at the end. Outside
-    the main thread, where Python allows no handlers, only setting `requested` by hand works.
+    ... if stop.requested: save and leave`; in the loop of a run that may have several processes
+    `stop.agreed(step)`. The earlier handlers are restored at the end. Outside the main thread,
+    where Python allows no handlers, only setting `requested` by hand works.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested, self._agreed = False, False
         self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -162,12 +166,29 @@ class StopRequest:
             # None: the earlier handler was not set from Python and cannot be named again.
             signal.signal(number, handler or signal.SIG_DFL)
 
+    def agreed(self, step: int) -> bool:
+        """Whether to stop after this step: the same answer in every process of the run.
+
+        One process stops at once. Several ask one another every `AGREE_EVERY` steps, and all stop
+        where one of them was told to.
+
+        Args:
+            step: updates done, the same in every process.
+        """
+        if processes.count() == 1:
+            return self.requested
+        if step % AGREE_EVERY == 0:
+            self._agreed = self._agreed or processes.any_process(self.requested)
+        return self._agreed
+
     def _handle(self, signum: int, frame: Any) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        several = processes.count() > 1
+        when = f'with all processes, within {AGREE_EVERY} steps' if several else 'after this step'
         # os.write, not print: a handler may interrupt a print of the same stream.
-        os.write(2, b'\nstopping after this step; press Ctrl-C again to leave at once\n')
+        os.write(2, f'\nstopping {when}; press Ctrl-C again to leave at once\n'.encode())
 
 
 @contextlib.contextmanager
@@ -252,7 +273,13 @@ def main_guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]]
     def guarded(argv: Sequence[str]) -> Any:
         try:
             return main(argv)
-        except (ValueError, OSError, FloatingPointError, NonFiniteLossError) as error:
+        except (
+            ValueError,
+            OSError,
+            FloatingPointError,
+            NonFiniteLossError,
+            processes.OtherProcessError,
+        ) as error:
             if os.environ.get(TRACEBACK_VARIABLE) == '1':
                 raise
             print(f'error: {_one_line(error)}', file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows: there the lock is left out
     fcntl = None
 
-from realaudio_jax import integrity
+from realaudio_jax import integrity, processes
 from realaudio_jax.io import atomic_path, printable
 from realaudio_jax.memory import PeakMemory
 from realaudio_jax.provenance import describe_run
@@ -54,6 +54,8 @@ def run_folder(
 ) -> Iterator[pathlib.Path]:
     """Locks the folder of a run, sweeps what a killed process left, and checks its configuration.
 
+    Of several processes of the run the first does so for all.
+
     Args:
         path: of the folder, made if it is missing; '~' is the home folder.
         config: an ml_collections `ConfigDict`, or a dict.
@@ -72,12 +74,18 @@ def run_folder(
         OSError: the folder cannot be written.
     """
     folder = pathlib.Path(path).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        _sweep(folder)
-        _record(
-            folder, _settings(config, inputs or {}), _contents(inputs or {}, folder_digest), say
-        )
+    with contextlib.ExitStack() as held:
+
+        def begin() -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder))
+            _sweep(folder)
+            _record(
+                folder, _settings(config, inputs or {}), _contents(inputs or {}, folder_digest), say
+            )
+
+        processes.only_first(begin, 'run folder')
+        folder.mkdir(parents=True, exist_ok=True)
         yield folder
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from realaudio_jax.training.sharding import replicate
+from realaudio_jax.training.sharding import place
 from realaudio_jax.typing import Array, Float, Int, PyTree
 
 
@@ -54,7 +54,7 @@ def create_state(params: PyTree, tx: optax.GradientTransformation) -> TrainState
     mesh = next(filter(None, map(_mesh_of, jax.tree.leaves(params))), None)
     if mesh is None:
         return state
-    return jax.tree.map(lambda leaf: leaf if _mesh_of(leaf) else replicate(mesh, leaf), state)
+    return place(mesh, state)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -14,13 +14,16 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
+from realaudio_jax import processes
+
 RESERVED = ('step', 'stage', 'time')
 
 
 class MetricWriter:
     """Appends metrics to `metrics.jsonl` and to TensorBoard events in `tensorboard/`.
 
-    A resumed run appends; where it repeats steps, the last line of a step counts.
+    A resumed run appends; where it repeats steps, the last line of a step counts. Of several
+    processes the first alone writes.
 
     Args:
         workdir: folder of the run, made when missing.
@@ -28,6 +31,9 @@ class MetricWriter:
 
     def __init__(self, workdir: str | Path):
         self.workdir = Path(workdir)
+        self._writes = processes.is_first()
+        if not self._writes:
+            return
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.path = self.workdir / 'metrics.jsonl'
         _drop_partial_line(self.path)
@@ -51,6 +57,8 @@ class MetricWriter:
             ValueError: a metric is named 'step', 'stage' or 'time', or is not a scalar.
             OSError: the disk is full, named with the remedy.
         """
+        if not self._writes:
+            return
         step, now = int(step), time.time()
         values = {name: _scalar(name, value) for name, value in metrics.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -65,7 +73,7 @@ class MetricWriter:
 
     def close(self) -> None:
         """Flush and close both files; a second call does nothing."""
-        if not self._lines.closed:
+        if self._writes and not self._lines.closed:
             with self._named_if_full():
                 try:
                     self._lines.close()

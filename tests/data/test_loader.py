@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from realaudio_jax import processes
 from realaudio_jax.data.loader import as_text, batches, scene_arrays
 from realaudio_jax.typing import SAMPLE_RATE
 
@@ -15,12 +16,12 @@ class Numbers:
         return {'x': np.full(3, i, np.float32), 'name': f'item {i}'}
 
 
-def jitter(batch, rng):
-    return {**batch, 'noise': rng.standard_normal(2)}
+def jitter(item, rng):
+    return {**item, 'noise': rng.standard_normal(2)}
 
 
 def stream(seed=4, **kwargs):
-    return batches(Numbers(), 4, seed, jitter, jitter, **kwargs)
+    return batches(Numbers(), 4, seed, jitter, **kwargs)
 
 
 def same(a, b):
@@ -29,12 +30,27 @@ def same(a, b):
 
 def test_batches_are_dicts_of_arrays_of_shuffled_items():
     first = next(stream())
-    assert first['x'].shape == (4, 3) and first['noise'].shape == (2,)
+    assert first['x'].shape == (4, 3) and first['noise'].shape == (4, 2)
     assert [f'item {int(x)}' for x in first['x'][:, 0]] == list(first['name'])
     order = [int(x) for batch in stream(epochs=4) for x in batch['x'][:, 0]]
     assert len(order) == 44
     assert sorted(order[:11]) == list(range(11)) and order[:11] != list(range(11))
     assert order[:11] != order[11:22]
+
+
+def test_processes_get_their_rows_of_the_same_batches(monkeypatch):
+    whole = stream(epochs=4)
+    monkeypatch.setattr(processes._Run, 'count', 2)
+    parts = []
+    for index in (0, 1):
+        monkeypatch.setattr(processes._Run, 'index', index)
+        parts.append(list(stream(epochs=4)))
+    monkeypatch.setattr(processes._Run, 'count', 1)
+    for batch, *rows in zip(whole, *parts, strict=True):
+        assert same(batch, {k: np.concatenate([r[k] for r in rows]) for k in batch})
+    monkeypatch.setattr(processes._Run, 'count', 3)
+    with pytest.raises(ValueError, match='a batch of 4 cannot be split evenly over 3 processes'):
+        stream()
 
 
 def test_the_seed_decides():

@@ -31,15 +31,18 @@ def test_training_resumes_exactly_and_leaves_loadable_weights(
 def test_augmentation_keeps_shape_text_and_the_seed(experiment):
     run = experiment('train_audio_tower')
     rng = np.random.default_rng(0)
-    batch = {
-        'log_mel': rng.normal(size=(3, 120, 64)).astype(np.float16),
-        'text': rng.normal(size=(3, 384)).astype(np.float16),
+    item = {
+        'log_mel': rng.normal(size=(120, 64)).astype(np.float16),
+        'text': rng.normal(size=384).astype(np.float16),
     }
-    one = run.augment(batch, np.random.default_rng(1), 6.0)
-    two = run.augment(batch, np.random.default_rng(1), 6.0)
+    one = run.augment(item, np.random.default_rng(1), 6.0)
+    two = run.augment(item, np.random.default_rng(1), 6.0)
     np.testing.assert_array_equal(one['log_mel'], two['log_mel'])
-    np.testing.assert_array_equal(one['text'], np.float32(batch['text']))
-    assert one['log_mel'].shape == (3, 120, 64) and one['log_mel'].dtype == np.float32
+    np.testing.assert_array_equal(one['text'], np.float32(item['text']))
+    assert one['log_mel'].shape == (120, 64) and one['log_mel'].dtype == np.float32
+    silence = item | {'log_mel': np.full((120, 64), -11.516, np.float16)}
+    quieter = run.augment(silence, np.random.default_rng(5), 6.0)['log_mel']
+    assert np.log(1e-5) - 1e-3 < quieter.min() and quieter.max() < np.log(1e-5) + 0.7
 
 
 def test_config_is_locked_and_names_its_variants():

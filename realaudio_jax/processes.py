@@ -1,0 +1,259 @@
+"""The processes of one training run: how they meet, wait for one another, agree, and end together.
+
+    processes.connect('host0:1234', count=2, index=0)
+    processes.first_then_all(lambda: make_cache(folder))
+    if processes.any_process(stop_requested): ...
+    processes.leave()
+
+Every process runs the same program on its own devices and JAX makes one mesh of all. What is
+computed from a seed each of them computes; what is written process 0 writes. A run of one process
+needs no `connect`, and every function here is then what its name says of one process.
+
+All processes must call the functions of this module in the same order.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import os
+import re
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
+
+AUTO = 'auto'
+LOST_AFTER_S = 30.0
+_LONGEST_WAIT_MS = 7 * 24 * 3600 * 1000  # a cache of many recordings takes hours to build
+# How launchers say how many tasks there are, and what of theirs JAX can read.
+_LAUNCHERS = (
+    ('SLURM_NTASKS', ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_PROCID', 'SLURM_LOCALID')),
+    ('OMPI_COMM_WORLD_SIZE', ('OMPI_MCA_orte_hnp_uri',)),
+)
+_Result = TypeVar('_Result')
+
+
+class OtherProcessError(RuntimeError):
+    """Another process of the run failed or is gone; its own lines say why."""
+
+
+class _Run:
+    """This process's place in the run."""
+
+    count, index = 1, 0
+    meetings = itertools.count()
+    ended = threading.Event()
+
+
+_alone = contextvars.ContextVar('alone', default=False)  # in a part that one process runs by itself
+
+
+def connect(
+    coordinator: str = '',
+    count: int | None = None,
+    index: int | None = None,
+    lost_after_s: float = LOST_AFTER_S,
+) -> None:
+    """Joins the other processes of the run; before any computation of JAX.
+
+    Args:
+        coordinator: 'HOST:PORT' of process 0; 'auto': as SLURM, Open MPI or a TPU pod slice tell
+            JAX; '': the same where one of them has started several tasks, else one process.
+        count, index: how many processes, and which this is; left out where JAX finds them.
+        lost_after_s: a process that gives no sign of life for so long ends the run, s.
+
+    Raises:
+        ValueError: a part is missing, or none of these systems started the process.
+        ConnectionError: the others were not found.
+    """
+    by_hand = coordinator not in ('', AUTO)
+    if by_hand != (count is not None) or by_hand != (index is not None):
+        raise ValueError(
+            '--coordinator=HOST:PORT, --processes and --process go together; leave all three out '
+            f'for one process, or give --coordinator={AUTO} under SLURM, Open MPI or on a TPU slice'
+        )
+    if by_hand and not 0 <= index < count:
+        raise ValueError(f'--process={index}: processes are counted from 0 to {count - 1}')
+    if by_hand and not re.fullmatch(r'.+:\d+', coordinator):
+        raise ValueError(f'--coordinator={coordinator}: write HOST:PORT, of process 0')
+    if count == 1 or (not coordinator and not _several_tasks(os.environ)):
+        return
+    jax.config.update('jax_enable_preemption_service', False)  # SIGTERM is `StopRequest`'s
+    if jax.config.jax_cpu_collectives_implementation is None:
+        jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+    try:
+        jax.distributed.initialize(
+            coordinator if by_hand else None,
+            count,
+            index,
+            # By hand each process takes the devices that it sees.
+            cluster_detection_method='deactivate' if by_hand else None,
+            # Behind the watch below, which says what happened; JAX's own end is a stack trace.
+            heartbeat_timeout_seconds=max(10, int(2 * lost_after_s)),
+            shutdown_timeout_seconds=max(5, int(lost_after_s)),
+        )
+    except ValueError as error:
+        raise ValueError(
+            f'--coordinator={AUTO}: neither SLURM, Open MPI nor a TPU slice started this; give '
+            '--coordinator=HOST:PORT, --processes and --process'
+        ) from error
+    except jax.errors.JaxRuntimeError as error:
+        raise ConnectionError(
+            f'process {index} of {count} found no run at {coordinator}: start all processes '
+            f'within five minutes, on a port that is open ({str(error).splitlines()[0]})'
+        ) from error
+    _Run.count, _Run.index = jax.process_count(), jax.process_index()
+    if _Run.count > 1:
+        threading.Thread(target=_watch, args=(lost_after_s,), daemon=True).start()
+
+
+def _several_tasks(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher that JAX can read has started more than one task."""
+    for size, needed in _LAUNCHERS:
+        if int(environment.get(size) or 1) > 1 and all(name in environment for name in needed):
+            return True
+    return ',' in environment.get('TPU_WORKER_HOSTNAMES', '')
+
+
+def count() -> int:
+    """How many processes the run has."""
+    return _Run.count
+
+
+def index() -> int:
+    """Which of them this is, from 0."""
+    return _Run.index
+
+
+def is_first() -> bool:
+    """Whether this process writes files and speaks for the run."""
+    return _Run.index == 0
+
+
+def share(size: int) -> slice:
+    """The rows of a batch that this process holds: as many as every other, in its order.
+
+    Raises:
+        ValueError: the batch cannot be split evenly.
+    """
+    if size % _Run.count:
+        raise ValueError(
+            f'a batch of {size} cannot be split evenly over {_Run.count} processes; make its size '
+            'a multiple of that'
+        )
+    part = size // _Run.count
+    return slice(_Run.index * part, (_Run.index + 1) * part)
+
+
+def only_first(task: Callable[[], _Result], name: str = '') -> _Result | None:
+    """Process 0 runs a task; all go on when it has ended.
+
+    Args:
+        task: may call this module's functions, which then concern process 0 alone.
+        name: of the task, for messages.
+
+    Returns:
+        What the task returns, in process 0; else None.
+
+    Raises:
+        OtherProcessError: it failed in process 0, where its own error is raised.
+    """
+    if _Run.count == 1 or _alone.get():
+        return task()
+    result, error = None, None
+    if is_first():
+        try:
+            result = _by_itself(task)
+        except BaseException as raised:  # the others must hear of Ctrl-C, too
+            error = raised
+    _meet(name)
+    failed = any_process(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise OtherProcessError(f'process 0 failed ({name or "see there"}); its line says why')
+    return result
+
+
+def first_then_all(task: Callable[[], _Result], name: str = '') -> _Result:
+    """Process 0 runs a task, then all others do: what it wrote they find.
+
+    Where they share no disk, each makes its own. Arguments and errors as `only_first`.
+    """
+    result = only_first(task, name)
+    return result if is_first() or _alone.get() else _by_itself(task)
+
+
+def from_first(task: Callable[[], int], name: str = '') -> int:
+    """A whole number that process 0 determines; raises as `only_first`."""
+    number = only_first(task, name)
+    if _Run.count == 1 or _alone.get():
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number or 0)))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is true in any process."""
+    if _Run.count == 1 or _alone.get():
+        return flag
+    return bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
+
+def leave() -> None:
+    """Waits for the others and ends the connection; a run that ends otherwise is a lost process."""
+    if _Run.count == 1 or _Run.ended.is_set():
+        return
+    _meet('end')
+    _Run.ended.set()
+    jax.distributed.shutdown()
+
+
+def _by_itself(task: Callable[[], _Result]) -> _Result:
+    token = _alone.set(True)
+    try:
+        return task()
+    finally:
+        _alone.reset(token)
+
+
+def _meet(name: str) -> None:
+    """Waits for all processes, by the network of hosts alone: devices would give up."""
+    key = f'realaudio_jax {next(_Run.meetings)}'
+    multihost.get_barrier_sync_fn()(key=key, timeout_ms=_LONGEST_WAIT_MS)
+    names = multihost_utils.process_allgather(np.uint32(zlib.crc32(name.encode())))
+    if len(set(names.tolist())) > 1:
+        raise RuntimeError(f'process {_Run.index} is at {name!r}, another process elsewhere')
+
+
+def _watch(lost_after_s: float) -> None:
+    """Meets the threads of the other processes again and again; ends this one if one stays away.
+
+    A thread of its own, since the main one may wait for a device that waits for the lost process.
+    """
+    meet = multihost.get_barrier_sync_fn()
+    for turn in itertools.count():
+        try:
+            meet(key=f'realaudio_jax alive {turn}', timeout_ms=int(1000 * lost_after_s))
+        except Exception:  # of jaxlib; the time is over, or the coordinator is gone
+            if _Run.ended.wait(1.0):
+                return
+            os.write(2, _lost_line(lost_after_s).encode())
+            os._exit(1)
+        if _Run.ended.wait(lost_after_s / 6):
+            return
+
+
+def _lost_line(lost_after_s: float) -> str:
+    sys.stdout.flush()
+    return (
+        f'error: another process of this run has ended or gave no sign of life for '
+        f'{lost_after_s:g} s (this is process {_Run.index} of {_Run.count}): see its lines, then '
+        'give all processes their commands again; the run goes on from its last checkpoint\n'
+    )

@@ -1,0 +1,168 @@
+"""Two processes of two devices each: they compute what one of four does, and end together."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import several_processes
+
+from realaudio_jax import processes
+from realaudio_jax.release import named_leaves
+from realaudio_jax.training.checkpoints import Checkpointer
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(('localhost', 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+    """What two processes left: (folder, status and lines of each, seconds of the first alone)."""
+    folder, port = tmp_path_factory.mktemp('pair'), str(free_port())
+    environment = os.environ | {
+        'PYTHONPATH': str(ROOT),
+        'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('device_count=4', 'device_count=2'),
+    }
+    running = [
+        subprocess.Popen(
+            [sys.executable, several_processes.__file__, str(index), port, str(folder)],
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for index in (0, 1)
+    ]
+    try:
+        lines_1 = running[1].communicate(timeout=240)[0]
+        begin = time.monotonic()
+        lines_0 = running[0].communicate(timeout=60)[0]
+    finally:
+        for process in running:
+            process.kill()
+    seconds = time.monotonic() - begin
+    ended = [(running[0].returncode, lines_0), (running[1].returncode, lines_1)]
+    return folder, ended, seconds
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """The folder of the same run in this process, and its student."""
+    folder = tmp_path_factory.mktemp('alone')
+    return folder, several_processes.distill(folder)
+
+
+def saved(folder, step):
+    """The arrays of a checkpoint, whole, whatever devices they came from."""
+    with Checkpointer(folder / 'checkpoints') as checkpointer:
+        manager = checkpointer._open()
+        shapes = manager.item_metadata(step).state.tree
+        wanted = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+        return checkpointer.restore(wanted, step=step)
+
+
+def test_two_processes_compute_what_one_does(pair, alone):
+    """Parameters, their average and Adam's moments after ten updates."""
+    assert pair[1][0][1].count('2 processes, 4 devices (cpu), mesh of 4 data x 1 model') == 2
+    assert 'batch per device 2 (of 8)' in pair[1][0][1]
+    two, one = saved(pair[0] / 'run', 10), saved(alone[0], 10)
+    assert two.keys() == one.keys() and len(two) > 100
+    for name, value in two.items():
+        np.testing.assert_allclose(value, one[name], atol=1e-6, err_msg=name)
+    moved = [
+        abs(two[n] - two[n.replace('student/params', 'previous')]).max()
+        for n in two
+        if n.startswith('student/params')
+    ]
+    assert max(moved) > 1e-4
+
+
+def test_the_first_writes_and_its_errors_reach_the_other(pair):
+    found = [json.loads((pair[0] / f'{index}.json').read_text()) for index in (0, 1)]
+    assert [each['first'] for each in found] == [True, False]
+    assert [each['any'] for each in found] == [True, True]
+    assert [each['cache'] for each in found] == ['0', '0']
+    assert found[0]['error'].startswith('ValueError: invalid literal')
+    assert found[1]['error'] == (
+        'OtherProcessError: process 0 failed (a number); its line says why'
+    )
+    written = [json.loads(line)['step'] for line in (pair[0] / 'run/metrics.jsonl').open()]
+    assert written == [5, 10]
+    assert 'progressive' not in pair[1][1][1]  # progress
+
+
+def test_all_stop_where_one_is_told_to(pair):
+    """SIGTERM came to the second alone, before its seventh update."""
+    found = [json.loads((pair[0] / f'{index}.json').read_text()) for index in (0, 1)]
+    assert [each['student'] for each in found] == [None, None]
+    assert 'stopping with all processes, within 10 steps' in pair[1][1][1]
+    assert sorted(p.name for p in (pair[0] / 'run/checkpoints').glob('[0-9]*')) == ['10']
+
+
+def test_the_end_of_one_is_the_end_of_the_other(pair):
+    _, ((status, lines), (killed, _)), seconds = pair
+    assert killed == -signal.SIGKILL and status == 1
+    assert seconds < 5 * several_processes.LOST_AFTER_S
+    last = lines.strip().splitlines()[-1]
+    assert last.startswith('error: another process of this run has ended')
+    assert 'this is process 0 of 2' in last and 'Check failure stack trace' not in lines
+
+
+def test_a_checkpoint_of_four_devices_goes_on_with_one(pair, alone, tmp_path, monkeypatch, capfd):
+    shutil.copytree(pair[0] / 'run/checkpoints', tmp_path / 'checkpoints')
+    monkeypatch.setattr(jax, 'devices', lambda: jax.local_devices()[:1])
+    student = several_processes.distill(tmp_path)
+    assert '1 process, 1 device (cpu), mesh of 1 data x 1 model' in capfd.readouterr().err
+    wanted = dict(named_leaves(alone[1]))
+    for name, leaf in named_leaves(student):
+        assert len(leaf.sharding.device_set) == 1
+        np.testing.assert_allclose(leaf, wanted[name], atol=2e-5, err_msg=name)
+
+
+def test_a_split_model_is_the_whole_one(alone, tmp_path):
+    student = dict(named_leaves(several_processes.distill(tmp_path, model_parallel=2)))
+    spread = {name for name, leaf in student.items() if not leaf.sharding.is_fully_replicated}
+    assert (
+        'params/block_0/mlp_in/kernel' in spread and 'params/block_0/mlp_norm/scale' not in spread
+    )
+    for name, leaf in named_leaves(alone[1]):
+        np.testing.assert_allclose(student[name], leaf, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ('given', 'line'),
+    [
+        (('host', 2, 0), 'write HOST:PORT'),
+        (('host:1', 2, None), 'go together'),
+        (('', 2, 1), 'go together'),
+        (('host:1', 2, 2), 'counted from 0 to 1'),
+        (('auto', None, None), 'neither SLURM, Open MPI nor a TPU'),
+    ],
+)
+def test_a_run_that_cannot_be_met_is_one_line(given, line, monkeypatch):
+    monkeypatch.setattr('jax._src.xla_bridge.backends_are_initialized', lambda: False)
+    with pytest.raises(ValueError, match=line) as caught:
+        processes.connect(*given)
+    assert '\n' not in str(caught.value)
+
+
+def test_slurm_and_tpu_slices_are_found():
+    slurm = dict.fromkeys(('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_PROCID'), '1')
+    slurm |= {'SLURM_LOCALID': '0', 'SLURM_NTASKS': '8'}
+    assert processes._several_tasks(slurm)
+    assert not processes._several_tasks(slurm | {'SLURM_NTASKS': '1'})
+    assert processes._several_tasks({'TPU_WORKER_HOSTNAMES': 'a,b'})
+    assert not processes._several_tasks({})
