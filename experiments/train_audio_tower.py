@@ -129,7 +129,6 @@ def train(
     step_fn = jit_update(
         functools.partial(train_step, model=model, tx=tx, ema_decay=config.ema_decay),
         mesh,
-        state,
         donate_argnums=0,
     )
 

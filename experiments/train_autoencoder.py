@@ -275,7 +275,7 @@ def train(
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
     state = place(mesh, create_state(networks(params), tx))
     step_fn = jit_update(
-        functools.partial(likelihood_step, model=model, tx=tx, config=config), mesh, state
+        functools.partial(likelihood_step, model=model, tx=tx, config=config), mesh
     )
 
     def some_levels(step):
@@ -329,7 +329,6 @@ def train(
             config=config,
         ),
         mesh,
-        state,
         static_argnames='sample_rate',
     )
     state, finished = run_stage(

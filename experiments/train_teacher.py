@@ -321,7 +321,6 @@ def train(
     step_fn = jit_update(
         functools.partial(train_step, model=model, tx=tx, config=config),
         mesh,
-        state,
         donate_argnums=0,
     )
     evaluate = jax.jit(

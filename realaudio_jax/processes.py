@@ -86,8 +86,6 @@ def connect(
     if count == 1 or (not coordinator and not _several_tasks(os.environ)):
         return
     jax.config.update('jax_enable_preemption_service', False)  # SIGTERM is `StopRequest`'s
-    if jax.config.jax_cpu_collectives_implementation is None:
-        jax.config.update('jax_cpu_collectives_implementation', 'gloo')
     try:
         jax.distributed.initialize(
             coordinator if by_hand else None,
@@ -95,8 +93,9 @@ def connect(
             index,
             # By hand each process takes the devices that it sees.
             cluster_detection_method='deactivate' if by_hand else None,
-            # Behind the watch below, which says what happened; JAX's own end is a stack trace.
-            heartbeat_timeout_seconds=max(10, int(2 * lost_after_s)),
+            # Behind the watch below, which says what happened; JAX's own end is a stack trace. It
+            # counts from the last heartbeat, up to half of this before.
+            heartbeat_timeout_seconds=int(10 + 3 * lost_after_s),
             shutdown_timeout_seconds=max(5, int(lost_after_s)),
         )
     except ValueError as error:

@@ -41,5 +41,22 @@ def test_large_parameters_split_their_largest_divisible_axis():
         'bias': P(),
         'step': P(),
     }
+    kernels = {
+        'self_qkv': (128, 384),
+        'self_out': (128, 128),
+        'mlp_in': (128, 512),
+        'mlp_out': (256, 256),
+    }
+    block = {
+        name: {'kernel': jax.ShapeDtypeStruct(shape, jnp.float32)}
+        for name, shape in kernels.items()
+    }
+    found = param_sharding(mesh, {'mu': {'block_0': block}})['mu']['block_0']
+    assert {name: leaf['kernel'].spec for name, leaf in found.items()} == {
+        'self_qkv': P(None, 'model'),
+        'self_out': P('model'),
+        'mlp_in': P(None, 'model'),
+        'mlp_out': P('model'),
+    }
     alone = param_sharding(make_mesh(), shapes)
     assert {sharding.spec for sharding in alone.values()} == {P()}

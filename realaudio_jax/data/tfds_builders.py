@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from realaudio_jax import processes
 from realaudio_jax.audio import from_pcm16, to_pcm16
 from realaudio_jax.cache import cache_dir
 from realaudio_jax.data import foley, label_text, layouts
@@ -43,7 +44,7 @@ def prepared(builder: tfds.core.DatasetBuilder, split: str = 'train') -> Any:
     Returns:
         a random-access sequence of examples.
     """
-    builder.download_and_prepare()
+    processes.first_then_all(builder.download_and_prepare, 'dataset')
     return builder.as_data_source(split)
 
 

@@ -2,12 +2,13 @@
 
 mesh = training_mesh(batch_size, model_parallel=1)
 state = place(mesh, create_state(params, tx))
-step = jit_update(step, mesh, state)
+step = jit_update(step, mesh)
 state, metrics = step(state, shard_batch(mesh, batch), ...)
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -142,15 +143,20 @@ def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def jit_update(
-    update: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh, state: PyTree, **settings: Any
+    update: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh, **settings: Any
 ) -> Callable[..., tuple[PyTree, PyTree]]:
-    """`jax.jit` of an update that leaves the state where it lies, and metrics everywhere.
+    """`jax.jit` of an update that leaves the state where `place` put it, and metrics everywhere.
 
     Args:
         update: (state, ...) to (state, metrics).
         mesh: see `data_mesh`.
-        state: on the mesh.
         settings: of `jax.jit`.
     """
-    where = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(update, out_shardings=(where, NamedSharding(mesh, P())), **settings)
+
+    @functools.wraps(update)
+    def placed(*args: Any, **kwargs: Any) -> tuple[PyTree, PyTree]:
+        state, metrics = update(*args, **kwargs)
+        where = param_sharding(mesh, state), NamedSharding(mesh, P())
+        return jax.lax.with_sharding_constraint((state, metrics), where)
+
+    return jax.jit(placed, **settings)

@@ -1,6 +1,7 @@
 """Batches of scenes that are mixed on the way: which scenes, exact resume, balance, label_text."""
 
 import collections
+import pathlib
 import pickle
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from realaudio_jax.data import fresh, label_text
+from realaudio_jax import processes
+from realaudio_jax.data import datasets, fresh, label_text
 from realaudio_jax.data.fresh import FreshCrops, SceneMaker
 from realaudio_jax.data.scene_encoder import FRAME_SAMPLES, SceneEncoder
 from realaudio_jax.data.scenes import Scene
@@ -113,6 +115,24 @@ def test_kept_scenes_are_not_made_again_and_old_ones_go(tmp_path):
     third = crops(make, batch_size=4, pool=16, uses=2.0, folder=tmp_path)
     third.set_state(first.get_state())
     jax.tree.map(np.testing.assert_array_equal, next(third), next(first))
+
+
+def test_processes_mix_scenes_of_their_own_between_them_all(monkeypatch):
+    made = []
+    monkeypatch.setattr(datasets, 'FreshCrops', lambda *given: made.append(given))
+    monkeypatch.setattr(datasets, 'SceneMaker', lambda *given: lambda i: i)
+    for count, index in ((1, 0), (2, 0), (2, 1)):
+        monkeypatch.setattr(processes._Run, 'count', count)
+        monkeypatch.setattr(processes._Run, 'index', index)
+        datasets.fresh_crops(
+            Encoders(), FoleySource(), 1.0, 5, 8, 0.4, 12, 2.0, 0.0, None, pathlib.Path('latents')
+        )
+    numbers = [[given[0](i) for i in range(4)] for given in made]
+    assert numbers == [[0, 1, 2, 3], [0, 2, 4, 6], [1, 3, 5, 7]]
+    assert [given[3] for given in made] == [8, 4, 4]  # rows of a batch
+    assert [given[6] for given in made] == [12, 6, 6]  # scenes of a pool
+    assert made[0][4] == 5 and len({given[4] for given in made[1:]}) == 2  # seeds
+    assert len({given[9] for given in made}) == 3  # folders
 
 
 def test_progress_is_told_while_the_pool_is_filled():

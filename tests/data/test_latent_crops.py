@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from realaudio_jax import processes
 from realaudio_jax.data import cache, latent_crops
 from realaudio_jax.data.cache import EncodedScenes, SceneSet, encode_scenes, joined, open_scenes
 from realaudio_jax.data.latent_crops import RandomCrops, crop_batch
@@ -203,6 +204,19 @@ def test_batches_go_on_where_they_were(cached):
     other = RandomCrops(cached, 3, 6, 0.4)
     other.set_state(state)
     assert not np.array_equal(second['onset_s'], next(other)['onset_s'])
+
+
+def test_processes_cut_their_rows_of_the_same_batches(cached, monkeypatch):
+    whole = next(RandomCrops(cached, 6, 5, 0.4))
+    monkeypatch.setattr(processes._Run, 'count', 2)
+    parts = []
+    for index in (0, 1):
+        monkeypatch.setattr(processes._Run, 'index', index)
+        parts.append(next(RandomCrops(cached, 6, 5, 0.4)))
+    for name, array in whole.items():
+        rows = [part[name] for part in parts]
+        assert {len(part) for part in rows} == {3}
+        np.testing.assert_array_equal(np.concatenate(rows), array)
 
 
 def test_no_crop_is_longer_than_its_scene(tmp_path):

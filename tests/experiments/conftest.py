@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from absl import flags
+from watched_batches import watch_batches
 
 
 def load_experiment(name: str):
@@ -37,7 +38,11 @@ def autoencoder_run(tmp_path_factory):
     """The folder of a run of train_autoencoder in its `:test` variant, and what it returned."""
     folder = tmp_path_factory.mktemp('autoencoder')
     config = importlib.import_module('configs.foley_autoencoder').get_config('test')
-    return folder, load_experiment('train_autoencoder').train(config, folder, None)
+    run = load_experiment('train_autoencoder')
+    devices = watch_batches(run)
+    params = run.train(config, folder, None)
+    assert devices == [2] * (config.likelihood_steps + config.adversarial_steps)
+    return folder, params
 
 
 @pytest.fixture(scope='session')

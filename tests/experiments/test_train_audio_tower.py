@@ -3,6 +3,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from watched_batches import watch_batches
 
 from configs.foley_audio_tower import get_config
 from realaudio_jax.metrics.embedders.tower import tower_template
@@ -14,11 +15,12 @@ def test_training_resumes_exactly_and_leaves_loadable_weights(
     experiment, tmp_path, monkeypatch, capfd
 ):
     run = experiment('train_audio_tower')
-    config = get_config('test')
+    config, devices = get_config('test'), watch_batches(run)
     traced = []
     windows = run.cut_windows
     monkeypatch.setattr(run, 'cut_windows', lambda *a: traced.append(a) or windows(*a))
     straight = run.train(config, tmp_path, None, 'foley')
+    assert devices == [4] * config.steps
     assert len(traced) == 3  # of the first parameters, the step, and all evaluations
     assert 'held-out recall@1 of 4' in capfd.readouterr().err
     written = load_params(tmp_path / TOWER_NAME, tower_template(AudioTower(**config.model)))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from watched_batches import watch_batches
 
 from realaudio_jax import low_rank
 from realaudio_jax.data import attribution
@@ -124,13 +125,15 @@ def test_another_decoder_for_a_given_code(experiment, autoencoder_run, tmp_path)
 
 @pytest.mark.parametrize('fresh', [False, True])
 def test_teacher_run_goes_on_exactly(experiment, tiny_release, tmp_path, fresh):
-    train, config = experiment('train_teacher').train, config_of('foley_teacher').unlock()
+    run, config = experiment('train_teacher'), config_of('foley_teacher').unlock()
+    train, devices = run.train, watch_batches(run)
     config.data.fresh = fresh
     config.model.curves = ('brightness',) if fresh else ()
     config.model = ReleaseConfig.read(tiny_release).denoiser.to_dict()  # compiled once in this file
     arguments = config, tmp_path, None, tiny_release, None
     straight = train(*arguments)
     assert_finite(straight)
+    assert devices == [2] * config.steps
     shutil.rmtree(tmp_path / 'checkpoints' / '4')  # as if stopped after two of the four steps
     jax.tree.map(np.testing.assert_array_equal, straight, train(*arguments))
 

@@ -47,7 +47,7 @@ def pair(tmp_path_factory):
         for index in (0, 1)
     ]
     try:
-        lines_1 = running[1].communicate(timeout=240)[0]
+        lines_1 = running[1].communicate(timeout=120)[0]
         begin = time.monotonic()
         lines_0 = running[0].communicate(timeout=60)[0]
     finally:
@@ -76,18 +76,14 @@ def saved(folder, step):
 
 def test_two_processes_compute_what_one_does(pair, alone):
     """Parameters, their average and Adam's moments after ten updates."""
-    assert pair[1][0][1].count('2 processes, 4 devices (cpu), mesh of 4 data x 1 model') == 2
-    assert 'batch per device 2 (of 8)' in pair[1][0][1]
+    line = '2 processes, 4 devices (cpu), mesh of 4 data x 1 model: batch per device 2 (of 8)'
+    assert pair[1][0][1].count(line) == 1
     two, one = saved(pair[0] / 'run', 10), saved(alone[0], 10)
-    assert two.keys() == one.keys() and len(two) > 100
+    assert two.keys() == one.keys() and 'student/params/mlp_in/kernel' in two
     for name, value in two.items():
         np.testing.assert_allclose(value, one[name], atol=1e-6, err_msg=name)
-    moved = [
-        abs(two[n] - two[n.replace('student/params', 'previous')]).max()
-        for n in two
-        if n.startswith('student/params')
-    ]
-    assert max(moved) > 1e-4
+    moved = two['student/params/mlp_in/kernel'] - two['previous/mlp_in/kernel']
+    assert abs(moved).max() > 1e-4
 
 
 def test_the_first_writes_and_its_errors_reach_the_other(pair):
@@ -129,15 +125,14 @@ def test_a_checkpoint_of_four_devices_goes_on_with_one(pair, alone, tmp_path, mo
     wanted = dict(named_leaves(alone[1]))
     for name, leaf in named_leaves(student):
         assert len(leaf.sharding.device_set) == 1
-        np.testing.assert_allclose(leaf, wanted[name], atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(leaf, wanted[name], atol=1e-6, err_msg=name)
 
 
 def test_a_split_model_is_the_whole_one(alone, tmp_path):
+    """To what Adam makes of the rounding of sums in another order."""
     student = dict(named_leaves(several_processes.distill(tmp_path, model_parallel=2)))
     spread = {name for name, leaf in student.items() if not leaf.sharding.is_fully_replicated}
-    assert (
-        'params/block_0/mlp_in/kernel' in spread and 'params/block_0/mlp_norm/scale' not in spread
-    )
+    assert 'mlp_in/kernel' in spread and 'gain' not in spread
     for name, leaf in named_leaves(alone[1]):
         np.testing.assert_allclose(student[name], leaf, atol=2e-5, err_msg=name)
 

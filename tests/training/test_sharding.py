@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,14 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from realaudio_jax.mesh import make_mesh, param_sharding
-from realaudio_jax.training.sharding import data_mesh, replicate, shard_batch
+from realaudio_jax.training.sharding import (
+    data_mesh,
+    jit_update,
+    place,
+    replicate,
+    shard_batch,
+    training_mesh,
+)
 
 
 @pytest.mark.parametrize('kind', [np.asarray, jnp.asarray])
@@ -48,6 +57,43 @@ def test_replicate_puts_everything_everywhere():
     tree = replicate(make_mesh(model_parallel=2), {'w': np.arange(15.0).reshape(3, 5)})
     assert len(tree['w'].addressable_shards) == 4
     assert {shard.data.shape for shard in tree['w'].addressable_shards} == {(3, 5)}
+
+
+def test_the_line_before_a_loop_says_what_a_device_gets(capsys):
+    training_mesh(8, 12, model_parallel=2)
+    assert capsys.readouterr().err == (
+        '1 process, 4 devices (cpu), mesh of 2 data x 2 model: batch per device 6 and 4 (of 12 and '
+        '8)\n'
+    )
+
+
+def test_what_cannot_be_split_is_one_error(monkeypatch):
+    with pytest.raises(ValueError, match='a batch of 7 cannot be split evenly over 2 data-') as one:
+        data_mesh(7, model_parallel=2)
+    assert 'make it a multiple of 2' in str(one.value) and '\n' not in str(one.value)
+    with pytest.raises(ValueError, match='--model_parallel=3 does not divide the 4 devices'):
+        data_mesh(12, model_parallel=3)
+    devices = [SimpleNamespace(process_index=i // 2, device_kind='cpu') for i in range(4)]
+    monkeypatch.setattr(jax, 'devices', lambda: devices)
+    with pytest.raises(ValueError, match='over 4 data-parallel devices .2 processes of 2 devices'):
+        data_mesh(6)
+    with pytest.raises(ValueError, match='--model_parallel=4 does not divide the 2 devices of'):
+        data_mesh(8, model_parallel=4)
+
+
+def test_an_update_leaves_the_state_where_it_lies():
+    mesh = data_mesh(8, model_parallel=2)
+    state = place(mesh, {'kernel': np.ones((128, 256), np.float32), 'bias': np.ones(256)})
+    spread = {'kernel': P(None, 'model'), 'bias': P()}
+    assert {name: leaf.sharding.spec for name, leaf in state.items()} == spread
+
+    def update(state, x):
+        y = x @ state['kernel']
+        return {'kernel': state['kernel'] * y.mean(), 'bias': state['bias'] + y[0]}, {'y': y.sum()}
+
+    state, metrics = jit_update(update, mesh)(state, shard_batch(mesh, np.ones((8, 128))))
+    assert {name: leaf.sharding.spec for name, leaf in state.items()} == spread
+    assert metrics['y'].sharding.is_fully_replicated and metrics['y'] == 8 * 128 * 256
 
 
 def test_a_mesh_over_as_many_devices_as_divide_every_batch(capsys):
