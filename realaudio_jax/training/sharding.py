@@ -1,9 +1,11 @@
 """What a training run splits over its devices: batches over 'data', large parameters over 'model'.
 
-mesh = training_mesh(batch_size, model_parallel=1)
-state = place(mesh, create_state(params, tx))
-step = jit_update(step, mesh)
-state, metrics = step(state, shard_batch(mesh, batch), ...)
+    mesh = training_mesh(batch_size, model_parallel=1)
+    state = place(mesh, create_state(params, tx))
+    step = jit_update(step, mesh)
+    state, metrics = step(state, shard_batch(mesh, batch), ...)
+
+`processes` says what a run of several processes is.
 """
 
 from __future__ import annotations
