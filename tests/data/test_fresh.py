@@ -119,15 +119,20 @@ def test_kept_scenes_are_not_made_again_and_old_ones_go(tmp_path):
 
 def test_processes_mix_scenes_of_their_own_between_them_all(monkeypatch):
     made = []
-    monkeypatch.setattr(datasets, 'FreshCrops', lambda *given: made.append(given))
-    monkeypatch.setattr(datasets, 'SceneMaker', lambda *given: lambda i: i)
+
+    class Given(FreshCrops):
+        def __init__(self, *given):
+            made.append(given)
+
+    monkeypatch.setattr(datasets, 'FreshCrops', Given)
+    monkeypatch.setattr(datasets, 'SceneMaker', lambda *given: Counted())
     for count, index in ((1, 0), (2, 0), (2, 1)):
         monkeypatch.setattr(processes._Run, 'count', count)
         monkeypatch.setattr(processes._Run, 'index', index)
         datasets.fresh_crops(
             Encoders(), FoleySource(), 1.0, 5, 8, 0.4, 12, 2.0, 0.0, None, pathlib.Path('latents')
         )
-    numbers = [[given[0](i) for i in range(4)] for given in made]
+    numbers = [[int(given[0](i).caption) for i in range(4)] for given in made]
     assert numbers == [[0, 1, 2, 3], [0, 2, 4, 6], [1, 3, 5, 7]]
     assert [given[3] for given in made] == [8, 4, 4]  # rows of a batch
     assert [given[6] for given in made] == [12, 6, 6]  # scenes of a pool
