@@ -80,11 +80,13 @@ def assert_same_update(step, params, batch, rest, tx, model_parallel=1):
     (one, metrics_1), (four, metrics_4) = results[1], results[4]
     for name, value in metrics_1.items():
         np.testing.assert_allclose(metrics_4[name], value, rtol=1e-4, err_msg=name)
-    for a, b, before in zip(*map(jax.tree.leaves, (one.params, four.params, params)), strict=True):
-        gradient = np.asarray(before) - np.asarray(a)
-        np.testing.assert_allclose(b, a, atol=1e-4 * max(np.abs(gradient).max(), 1e-6))
+    gradients = [
+        np.abs(g).max() for g in jax.tree.leaves(jax.tree.map(np.subtract, params, one.params))
+    ]
+    for a, b, own in zip(*map(jax.tree.leaves, (one.params, four.params)), gradients, strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-4 * max(own, 1e-2 * max(gradients)))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.ema_params, four.ema_params
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), one.ema_params, four.ema_params
     )
 
 
@@ -155,7 +157,7 @@ def test_a_step_of_the_autoencoder_on_four_devices_is_that_of_one(experiment):
 def test_a_step_of_the_tower_on_four_devices_is_that_of_one(experiment):
     """Each compares its sounds with all captions, so that a part is done four times."""
     run, config = experiment('train_audio_tower'), foley_audio_tower.get_config('test')
-    model, tx = AudioTower(**config.model), optax.sgd(1e3)  # its gradients are small
+    model, tx = AudioTower(**config.model), optax.sgd(1e2)  # its gradients are small
     rng = np.random.default_rng(0)
     sounds = {
         'log_mel': rng.normal(size=(SIZE, 2 * WINDOW_FRAMES, 64)).astype(np.float32),
