@@ -79,10 +79,10 @@ def test_two_processes_compute_what_one_does(pair, alone):
     line = '2 processes, 4 devices (cpu), mesh of 4 data x 1 model: batch per device 2 (of 8)'
     assert pair[1][0][1].count(line) == 1
     two, one = saved(pair[0] / 'run', 10), saved(alone[0], 10)
-    assert two.keys() == one.keys() and 'student/params/mlp_in/kernel' in two
+    assert two.keys() == one.keys() and 'student/params/student/mlp_in/kernel' in two
     for name, value in two.items():
         np.testing.assert_allclose(value, one[name], atol=1e-6, err_msg=name)
-    moved = two['student/params/mlp_in/kernel'] - two['previous/mlp_in/kernel']
+    moved = two['student/params/student/mlp_in/kernel'] - two['previous/mlp_in/kernel']
     assert abs(moved).max() > 1e-4
 
 
