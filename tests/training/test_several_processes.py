@@ -16,8 +16,8 @@ import pytest
 import several_processes
 
 from realaudio_jax import processes
-from realaudio_jax.release import named_leaves
 from realaudio_jax.training.checkpoints import Checkpointer
+from realaudio_jax.trees import named_leaves
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
