@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from realaudio_jax.distillation.recipe import STUDENT
 from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.mesh import param_sharding
 from realaudio_jax.models.denoiser import PATH, Denoiser, as_denoiser
@@ -101,8 +102,8 @@ def update_and_shapes(kind: str, size: int, model: Denoiser):
         functools.partial(prepare, dropout=ConditionDropout(), onset_weight=4.0),
     )
     stage = next(s for s in run.plan(config, setup) if s.name == 'consistency')
-    tx = with_learning_rate(run.optimizer)
-    state = jax.eval_shape(lambda p: create_state(p, tx), params)
+    tx = run.optimizer({})
+    state = jax.eval_shape(lambda p: create_state({STUDENT: p}, tx), params)
     update = functools.partial(
         run.train_step, tx=tx, prepare=setup.prepare, ema_decay=config.ema_decay
     )
@@ -152,10 +153,13 @@ def table(devices=DEVICES) -> str:
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(denoiser_template(model)))
     size = int(config.batch_seconds / config.scene_seconds)
     flops = {kind: lowered_flops(kind, size, model) for kind in STEPS}
+    # What does not grow with the batch, optimizer and average, every device does for itself.
+    own = {kind: 2 * lowered_flops(kind, size // 2, model) - flops[kind] for kind in STEPS}
     lines = [
         f'{count / 1e6:.0f} M parameters, a batch of {size} scenes of {config.scene_seconds:g} s; '
-        f'one update of the teacher {flops["teacher"] / 1e12:.0f} TFLOP, '
-        f'of the student {flops["student"] / 1e12:.0f} TFLOP.',
+        f'one update of the teacher {flops["teacher"] / 1e12:.1f} TFLOP, of which '
+        f'{own["teacher"] / 1e12:.2f} whatever the batch; of the student '
+        f'{flops["student"] / 1e12:.1f} and {own["student"] / 1e12:.3f}.',
         '',
         '| devices | scenes each | TFLOP each: teacher | student | bytes each sends | '
         'FLOP for each byte: teacher | student |',
@@ -163,7 +167,7 @@ def table(devices=DEVICES) -> str:
     ]
     for n in devices:
         sent = 2 * (n - 1) / n * 4 * count
-        each = [flops[kind] / n for kind in STEPS]
+        each = [(flops[kind] - own[kind]) / n + own[kind] for kind in STEPS]
         lines.append(
             f'| {n} | {size // n} | {each[0] / 1e12:.2f} | {each[1] / 1e12:.2f} | '
             f'{sent / 1e9:.2f} GB | {each[0] / sent:,.0f} | {each[1] / sent:,.0f} |'
