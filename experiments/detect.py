@@ -5,6 +5,7 @@ python -m experiments.detect --in=sound.wav
 
 import dataclasses
 import json
+import math
 
 from absl import flags
 
@@ -12,7 +13,7 @@ from experiments.common import run, say
 from realaudio_jax.io import printable
 from realaudio_jax.release import AUTOENCODER_NAME, find_release
 from realaudio_jax.watermark import Watermark, read_key
-from realaudio_jax.watermark_detection import Detection, Detector, detect_file
+from realaudio_jax.watermark_detection import LEAST_LOG_P, Detection, Detector, detect_file
 
 _IN = flags.DEFINE_string('in', None, 'The sound file, of any length and rate.', required=True)
 _KEY = flags.DEFINE_string(
@@ -22,19 +23,24 @@ _RELEASE = flags.DEFINE_string('release', 'foley', 'The release that may have ma
 _JSON = flags.DEFINE_bool('json', False, 'Print the result as JSON.')
 
 
+def _p(found: Detection) -> str:
+    least = math.exp(LEAST_LOG_P)
+    return f'p {"=" if found.p_value > least else "<"} {max(found.p_value, least):.2g}'
+
+
 def describe(found: Detection, key: bytes) -> str:
     """A result in words."""
     name = str(Watermark(key))
     if found.present is None:
         return f'cannot tell: {found.reason}'
     if not found.present:
-        return f'no mark of the {name} found (p = {found.p_value:.2g})'
+        return f'no mark of the {name} found ({_p(found)})'
     payload = 'payload not read'
     if found.payload is not None:
         digits = 2 + found.payload_bits // 4
         payload = f'payload {found.payload} ({found.payload:#0{digits}x})'
     speed = f', played {100 * (found.speed - 1):+.1f}% fast' if found.speed != 1 else ''
-    return f'marked with the {name} (p = {found.p_value:.2g}), {payload}{speed}'
+    return f'marked with the {name} ({_p(found)}), {payload}{speed}'
 
 
 def main(argv):

@@ -33,7 +33,7 @@ from realaudio_jax.report.tables import write_results
 from realaudio_jax.sound_files import counted, find_sounds, read_sound, some
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.training.loop import Progress
-from realaudio_jax.typing import SAMPLE_RATE
+from realaudio_jax.typing import MAX_SECONDS, SAMPLE_RATE
 
 _SYSTEMS = flags.DEFINE_list(
     'systems', ['student:4', 'teacher:50'], 'Two of MODEL:STEPS, both of --release.'
@@ -41,7 +41,13 @@ _SYSTEMS = flags.DEFINE_list(
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
 _FOLDERS = flags.DEFINE_list('folders', [], 'Two folders of sounds to compare instead.')
 _ANSWERS = flags.DEFINE_list('answers', [], 'Files that the page saved: they are counted.')
-_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Duration of each sound of a release.', 0.5, 10.0)
+_SECONDS = flags.DEFINE_float(
+    'seconds',
+    5.0,
+    'Duration of each sound of a release; events that end later are left out.',
+    0.5,
+    10.0,
+)
 _PAIRS = flags.DEFINE_integer(
     'pairs', 24, 'How many pairs; of folders, drawn at random.', lower_bound=1
 )
@@ -115,6 +121,9 @@ def pairs_of_release(
 ) -> list[Pair]:
     """Pairs of a release's sounds, each from one noise, groups in turn."""
     samplers = [sampler_config(text) for text in systems]
+    most = sum(map(len, PROMPTS.values()))
+    if count > most:
+        raise ValueError(f'--pairs={count}: there are {most} prompts for a release')
     generator = load(release)
     chosen = [
         (group, *prompt)
@@ -122,7 +131,7 @@ def pairs_of_release(
         for group, prompt in zip(PROMPTS, prompts, strict=True)
     ][:count]
     prompts = [prompt for _, prompt, _ in chosen]
-    timelines = [Timeline.parse(events or None, seconds) for *_, events in chosen]
+    timelines = [within(events, seconds) for *_, events in chosen]
     made: list[list[np.ndarray]] = []
     with Progress(len(chosen) * len(samplers), 'sounds') as progress:
         for done, sampler in enumerate(samplers):
@@ -140,6 +149,12 @@ def pairs_of_release(
         Pair(prompt, group, (played(first, SAMPLE_RATE), played(second, SAMPLE_RATE)))
         for (group, prompt, _), first, second in zip(chosen, *made, strict=True)
     ]
+
+
+def within(events: str, seconds: float) -> Timeline:
+    """The timeline without the events that end after the sound does."""
+    whole = Timeline.parse(events or None, MAX_SECONDS).events
+    return Timeline(tuple(event for event in whole if event.offset_s <= seconds))
 
 
 def pairs_of_folders(folders: tuple[str, str], count: int, seed: int) -> list[Pair]:

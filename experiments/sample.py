@@ -22,6 +22,7 @@ from realaudio_jax.release import find_release
 from realaudio_jax.requests import SAMPLE_RATES
 from realaudio_jax.sound_files import read_audio
 from realaudio_jax.spectrogram import plot_spectrogram
+from realaudio_jax.stream import PreparedLong
 from realaudio_jax.typing import SAMPLE_RATE
 from realaudio_jax.vocabulary import FAR, load_vocabulary, nearest_labels
 
@@ -213,8 +214,11 @@ def main(argv):
         loudness=loudness,
         loop=_LOOP.value,
     )
-    (timeline,) = generator.prepare(seed=seed, **arguments).call.timelines
+    prepared = generator.prepare(seed=seed, **arguments)
+    (timeline,) = prepared.call.timelines
     ready = f' (ready in {time.perf_counter() - begin:.1f} s)'
+    if isinstance(prepared, PreparedLong):
+        ready = ', with the time of preparing its programs'
     for i in range(_COUNT.value):
         begin = time.perf_counter()
         sound = generator.run(generator.prepare(seed=seed + i, **arguments))

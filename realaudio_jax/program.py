@@ -436,6 +436,7 @@ class ProgramCache:
         """
         key = function, *sorted(static.items())
         if key not in self._jitted:
+            self.log(f'preparing a program of longer sound: {function.__name__}')
             self._jitted[key] = jax.jit(
                 functools.partial(function, networks=self.networks, **static)
             )

@@ -53,6 +53,7 @@ _SHARPNESS = 4  # power of the share of loud bands, for the square of the weight
 _ABOVE_FLOOR = 1.5  # nepers over which a level comes to count among the loud ones
 _FLOOR_QUANTILE = 0.1
 _LEVEL = 0.07  # RMS that a sound is brought to
+LEAST_LOG_P = -690.0  # ln p below which no double holds p: it is given as this
 _CERTAIN = -25.0  # ln p at which the search ends
 _BLOCK = 500  # frames transformed at once
 
@@ -178,7 +179,7 @@ class Detector:
                 else 'no sound to judge, it is silent',
             )
         match, at_s, power = best
-        p_value = float(np.exp(max(min(_log_p(match.score, tests), 0.0), -690.0)))
+        p_value = float(np.exp(max(min(_log_p(match.score, tests), 0.0), LEAST_LOG_P)))
         found = Detection(p_value < FALSE_ALARM, p_value, match.score, speed=match.speed, at_s=at_s)
         if not found.present:
             return found
