@@ -51,6 +51,7 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     except SystemExit as ended:
         # At once: Python's own end amid a compilation of XLA crashes, and JAX's waits for others.
         if ended.code == STOPPED or (ended.code and processes.count() > 1):
+            processes.has_spoken()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(ended.code if isinstance(ended.code, int) else 1)

@@ -14,10 +14,13 @@ All processes must call the functions of this module in the same order.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import contextvars
 import itertools
 import os
 import re
+import subprocess
 import sys
 import threading
 import zlib
@@ -37,6 +40,9 @@ _LAUNCHERS = (
     ('SLURM_NTASKS', ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_PROCID', 'SLURM_LOCALID')),
     ('OMPI_COMM_WORLD_SIZE', ('OMPI_MCA_orte_hnp_uri',)),
 )
+# Says a line when its standard input ends without a byte: JAX's own watch aborts a process whose
+# coordinator is gone at once, and nothing of that process can speak any more.
+_LAST_WORDS = 'import os, sys\nos.read(0, 1) or os.write(2, sys.argv[1].encode())'
 _Result = TypeVar('_Result')
 
 
@@ -50,6 +56,7 @@ class _Run:
     count, index = 1, 0
     meetings = itertools.count()
     ended = threading.Event()
+    last_words: subprocess.Popen | None = None
 
 
 _alone = contextvars.ContextVar('alone', default=False)  # in a part that one process runs by itself
@@ -110,6 +117,12 @@ def connect(
         ) from error
     _Run.count, _Run.index = jax.process_count(), jax.process_index()
     if _Run.count > 1:
+        command = [sys.executable, '-S', '-E', '-c', _LAST_WORDS, f'error: {_lost(lost_after_s)}\n']
+        # In a session of its own, which Ctrl-C does not reach.
+        _Run.last_words = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        atexit.register(has_spoken)
         threading.Thread(target=_watch, args=(lost_after_s,), daemon=True).start()
 
 
@@ -205,12 +218,20 @@ def any_process(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.int32(flag)).any())
 
 
+def has_spoken() -> None:
+    """What ends this process has been said; nothing is added to it."""
+    if _Run.last_words is not None:
+        with contextlib.suppress(OSError):
+            os.write(_Run.last_words.stdin.fileno(), b'.')
+
+
 def leave() -> None:
     """Waits for the others and ends the connection; a run that ends otherwise is a lost process."""
     if _Run.count == 1 or _Run.ended.is_set():
         return
     _meet('end')
     _Run.ended.set()
+    has_spoken()
     jax.distributed.shutdown()
 
 
@@ -225,7 +246,10 @@ def _by_itself(task: Callable[[], _Result]) -> _Result:
 def _meet(name: str) -> None:
     """Waits for all processes, by the network of hosts alone: devices would give up."""
     key = f'realaudio_jax {next(_Run.meetings)}'
-    multihost.get_barrier_sync_fn()(key=key, timeout_ms=_LONGEST_WAIT_MS)
+    try:
+        multihost.get_barrier_sync_fn()(key=key, timeout_ms=_LONGEST_WAIT_MS)
+    except jax.errors.JaxRuntimeError as error:
+        raise OtherProcessError(_lost()) from error
     names = multihost_utils.process_allgather(np.uint32(zlib.crc32(name.encode())))
     if len(set(names.tolist())) > 1:
         raise RuntimeError(f'process {_Run.index} is at {name!r}, another process elsewhere')
@@ -243,16 +267,18 @@ def _watch(lost_after_s: float) -> None:
         except Exception:  # of jaxlib; the time is over, or the coordinator is gone
             if _Run.ended.wait(1.0):
                 return
-            os.write(2, _lost_line(lost_after_s).encode())
+            sys.stdout.flush()
+            has_spoken()
+            os.write(2, f'error: {_lost(lost_after_s)}\n'.encode())
             os._exit(1)
         if _Run.ended.wait(lost_after_s / 6):
             return
 
 
-def _lost_line(lost_after_s: float) -> str:
-    sys.stdout.flush()
+def _lost(lost_after_s: float | None = None) -> str:
+    silent = '' if lost_after_s is None else f' or gave no sign of life for {lost_after_s:g} s'
     return (
-        f'error: another process of this run has ended or gave no sign of life for '
-        f'{lost_after_s:g} s (this is process {_Run.index} of {_Run.count}): see its lines, then '
-        'give all processes their commands again; the run goes on from its last checkpoint\n'
+        f'another process of this run has ended{silent} (this is process {_Run.index} of '
+        f'{_Run.count}): see its lines, then give all processes their commands again; the run goes '
+        'on from its last checkpoint'
     )

@@ -28,17 +28,16 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-@pytest.fixture(scope='module')
-def pair(tmp_path_factory):
-    """What two processes left: (folder, status and lines of each, seconds of the first alone)."""
-    folder, port = tmp_path_factory.mktemp('pair'), str(free_port())
+def ended_pair(program, folder='', begin=None):
+    """Status and lines of two processes of Python, with two devices each."""
+    port = str(free_port())
     environment = os.environ | {
         'PYTHONPATH': str(ROOT),
         'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('device_count=4', 'device_count=2'),
     }
     running = [
         subprocess.Popen(
-            [sys.executable, several_processes.__file__, str(index), port, str(folder)],
+            [sys.executable, *program, str(index), port, folder],
             env=environment,
             text=True,
             stdout=subprocess.PIPE,
@@ -46,16 +45,25 @@ def pair(tmp_path_factory):
         )
         for index in (0, 1)
     ]
+    lines = [None, None]
     try:
-        lines_1 = running[1].communicate(timeout=120)[0]
-        begin = time.monotonic()
-        lines_0 = running[0].communicate(timeout=60)[0]
+        for index in (1, 0):  # the second ends first, or both within a moment
+            lines[index] = running[index].communicate(timeout=120)[0]
+            if begin is not None:
+                begin.append(time.monotonic())
     finally:
         for process in running:
             process.kill()
-    seconds = time.monotonic() - begin
-    ended = [(running[0].returncode, lines_0), (running[1].returncode, lines_1)]
-    return folder, ended, seconds
+    return [(each.returncode, said) for each, said in zip(running, lines, strict=True)]
+
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+    """What two processes left: (folder, status and lines of each, seconds of the first alone)."""
+    folder = tmp_path_factory.mktemp('pair')
+    begin = []
+    ended = ended_pair([several_processes.__file__], str(folder), begin)
+    return folder, ended, time.monotonic() - begin[0]
 
 
 @pytest.fixture(scope='module')
@@ -115,6 +123,23 @@ def test_the_end_of_one_is_the_end_of_the_other(pair):
     last = lines.strip().splitlines()[-1]
     assert last.startswith('error: another process of this run has ended')
     assert 'this is process 0 of 2' in last and 'Check failure stack trace' not in lines
+
+
+def test_the_end_of_the_first_is_a_line_of_the_other():
+    """Process 0 coordinates; without it JAX aborts the others, whatever they do."""
+    code = (
+        'import os, sys, time\n'
+        'from realaudio_jax import processes\n'
+        'index = int(sys.argv[1])\n'
+        "processes.connect(f'localhost:{sys.argv[2]}', 2, index, 4.0)\n"
+        'processes.any_process(False)\n'
+        'index or os.kill(os.getpid(), 9)\n'
+        'time.sleep(20)\n'
+    )
+    (killed, _), (status, lines) = ended_pair(['-c', code])
+    assert killed == -signal.SIGKILL and status == -signal.SIGABRT
+    last = lines.strip().splitlines()[-1]
+    assert 'another process of this run has ended' in last and 'process 1 of 2' in last
 
 
 def test_a_checkpoint_of_four_devices_goes_on_with_one(pair, alone, tmp_path, monkeypatch, capfd):
