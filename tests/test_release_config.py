@@ -46,8 +46,10 @@ FULL = {
 )
 def test_every_argument_of_a_network_is_in_the_schema_with_its_default(module, section):
     arguments = {f.name: f.default for f in dataclasses.fields(module)}
-    # Dropout is of a training run, not of the network that it leaves.
-    others = ('parent', 'name', 'dropout')
+    # Dropout is of a training run, how products are computed of a device: not of the weights.
+    others = {'parent', 'name', 'dropout', 'attention'}
+    if module in (Autoencoder, Decoder):
+        others.add('dtype')
     arguments = {k: v for k, v in arguments.items() if k not in others}
     known = {f.name: f.default for f in dataclasses.fields(section)}
     if module is Autoencoder:  # whose decoder has a section of its own

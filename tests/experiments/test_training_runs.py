@@ -390,6 +390,7 @@ def test_networks_packed_as_adapters_are_what_they_were(
         monkeypatch.setattr(run, '_FILES', {stem: flag(value) for stem, value in files.items()})
         settings = {'_BASE': base, '_OUT': tmp_path / folder, '_RANK': rank}
         settings |= {'_TEACHER_ADAPTER': scale, '_MERGE': merge, '_LABELS': None, '_LICENCE': None}
+        settings |= {'_DTYPE': 'int8'}
         for name, value in settings.items():
             monkeypatch.setattr(run, name, flag(value))
         run.main([])
