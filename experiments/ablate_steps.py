@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import matplotlib
 from absl import flags
 
-from experiments.common import run
+from experiments.common import listed, run
 from experiments.watermark_flags import define_precision
 from realaudio_jax.generator import load
 from realaudio_jax.io import atomic_path
@@ -38,6 +38,7 @@ from realaudio_jax.program_io import SAMPLERS
 from realaudio_jax.report.summary import summarise
 from realaudio_jax.report.tables import pivot, write_results
 from realaudio_jax.training.loop import Progress
+from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
@@ -49,7 +50,7 @@ _RECORDINGS = flags.DEFINE_string(
 )
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
 _SCENES = flags.DEFINE_integer('scenes', 128, 'Number of scenes.', lower_bound=2)
-_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.')
+_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.', MIN_SECONDS, MAX_SECONDS)
 _STUDENT = flags.DEFINE_list('student_steps', ['1', '2', '4', '8'], 'Step counts of the student.')
 _TEACHER = flags.DEFINE_list(
     'teacher_steps', ['1', '2', '4', '8', '16', '50'], 'Step counts of the teacher.'
@@ -63,7 +64,7 @@ _METRICS = flags.DEFINE_list(
     'metrics', [], f'Distances: {", ".join(DISTANCES)}; none: kad, and fad of enough scenes.'
 )
 _PRECISION = define_precision()
-_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.', lower_bound=0)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/ablate_steps', 'Where the tables and the plot go.')
 
 AXES = ('time per sound (ms)', 'NFE')
@@ -88,16 +89,34 @@ def ablate(
 ) -> list[dict]:
     """Measures every step count; writes results.json, results.md, steps.csv and steps.png."""
     generator = load(release, precision=precision)
-    tower, embedders = load_evaluators(generator.folder, embedder_weights)
     compared = SamplerSet.of_steps(student_steps, teacher_steps, teacher_samplers)
     own = {model: generator.default_guidance_scale(model) for model in ('student', 'teacher')}
-    samplers, pairs = compared.samplers, compared.equal_pairs
-    samplers += [
+    scaled = [
         dataclasses.replace(sampler, guidance=scale)
         for sampler in compared.samplers
         for scale in guidance
         if sampler.steps in guidance_steps and scale != own[sampler.model]
     ]
+    unmatched = set(guidance_steps) - {sampler.steps for sampler in compared.samplers}
+    if guidance and (unmatched or not scaled):
+        which = f'{min(unmatched)} is no step count here' if unmatched else "all are a model's own"
+        raise ValueError(
+            f'--guidance is tried at --guidance_steps, but {which}; name some of --student_steps '
+            'and --teacher_steps, and other scales'
+        )
+    of_flags = {
+        'student_steps': compared.students,
+        'teacher_steps and --teacher_samplers': compared.teachers,
+        'guidance': scaled,
+    }
+    for flag, chosen in of_flags.items():
+        for sampler in chosen:
+            try:
+                sampler.check(generator.config)
+            except ValueError as error:
+                raise ValueError(f'--{flag}: {error}') from None
+    samplers, pairs = compared.samplers + scaled, compared.equal_pairs
+    tower, embedders = load_evaluators(generator.folder, embedder_weights)
     reference = SamplerConfig('teacher', max(teacher_steps))
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
     enough = count >= ENOUGH_CLIPS[FRECHET_DISTANCE]
@@ -245,13 +264,13 @@ def main(argv):
         _WEIGHTS.value,
         _SCENES.value,
         _SECONDS.value,
-        [int(s) for s in _STUDENT.value],
-        [int(s) for s in _TEACHER.value],
+        listed(_STUDENT),
+        listed(_TEACHER),
         _SEED.value,
         pathlib.Path(_WORKDIR.value),
-        _SAMPLERS.value,
-        [float(scale) for scale in _GUIDANCE.value],
-        [int(s) for s in _GUIDANCE_STEPS.value],
+        listed(_SAMPLERS, str),
+        listed(_GUIDANCE, float) if _GUIDANCE.value else (),
+        listed(_GUIDANCE_STEPS),
         check_distances(_METRICS.value) if _METRICS.value else (),
         _PRECISION.value,
     )

@@ -206,6 +206,27 @@ def error_row(item: Item | None, line: int, error: Exception | str) -> dict[str,
     return {'id': item and item.id, 'line': line, **empty, 'error': reason, 'request': request}
 
 
+def mark_columns(mark: Watermark | None) -> dict[str, Any] | None:
+    """What a row says of the watermark."""
+    return mark and {'key': str(mark), 'payload': mark.payload}
+
+
+def why_other(row: Mapping[str, Any], mark: Watermark | None) -> str:
+    """Why the sound of a row is not the one that is asked for, with the remedy."""
+    if row.get('watermark') == mark_columns(mark):
+        return _OTHER
+    stands, wanted = (
+        'without a watermark'
+        if x is None
+        else f'with the watermark of the {x["key"]}, payload {x["payload"]}'
+        for x in (row.get('watermark'), mark_columns(mark))
+    )
+    return (
+        f'a sound {stands} stands under this id, and this run makes sounds {wanted}; give the '
+        '--watermark_key and --watermark_payload of before, choose another folder, or --replace'
+    )
+
+
 class Results:
     """The rows of a folder, one for each id, and one for each line without a usable one.
 
@@ -287,7 +308,7 @@ def save(
             'level': round(sound.lufs, 2),
             'peak': round(sound.peak, 4),
             'ms': round(ms, 1),
-            'watermark': mark and {'key': str(mark), 'payload': mark.payload},
+            'watermark': mark_columns(mark),
             'notes': notes,
             'error': None,
             'request': item.request,
@@ -350,7 +371,8 @@ def make_all(generator: Generator, manifest: pathlib.Path, out: pathlib.Path, si
     if not _REPLACE.value:
         for item in items:
             if standing[item.id] == 'other':
-                results.rows[item.id] |= {'line': item.line, 'error': _OTHER}
+                row = results.rows[item.id]
+                row |= {'line': item.line, 'error': why_other(row, generator.mark)}
     for item in items:
         if standing[item.id] == 'whole':
             results.rows[item.id] |= {'line': item.line, 'error': None}

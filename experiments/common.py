@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import re
@@ -302,6 +303,7 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
             raise
         raise ValueError(message) from error
     _expand_home(values)
+    _refuse_nan(values)
     if len(rest) > 1:
         raise ValueError(
             f'do not know what to do with {rest[1]!r}; write --name=value, and quotes around a '
@@ -320,6 +322,34 @@ def _expand_home(values: flags.FlagValues) -> None:
             values[name].value = os.path.expanduser(value)
             if values[name].value == value:
                 raise ValueError(f'--{name}={value}: there is no home folder; write it in full')
+
+
+def _refuse_nan(values: flags.FlagValues) -> None:
+    """NaN is on neither side of a bound, so no flag's own bounds refuse it."""
+    for name in values:
+        if isinstance(values[name].value, float) and math.isnan(values[name].value):
+            raise ValueError(f'--{name}=nan: give a number')
+
+
+def listed(flag: flags.FlagHolder, kind: type = int) -> list[Any]:
+    """The values of a list flag.
+
+    Args:
+        flag: of `flags.DEFINE_list`.
+        kind: int, float or str.
+
+    Raises:
+        ValueError: there is none, one stands there twice, or one is not of this kind.
+    """
+    shown = f'--{flag.name}={",".join(flag.value)}'
+    try:
+        found = [kind(text) for text in flag.value]
+    except ValueError:
+        kinds = {int: 'whole numbers', float: 'numbers'}
+        raise ValueError(f'{printable(shown)}: give {kinds[kind]}, commas between') from None
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f'{printable(shown)}: give one or more, each once')
+    return found
 
 
 def usage(program: str, values: flags.FlagValues = flags.FLAGS) -> str:

@@ -12,6 +12,7 @@ stopped; with --budget_s it stops by itself. docs/recipes.md says how to read th
 
 import itertools
 import json
+import math
 import pathlib
 import shutil
 import sys
@@ -29,6 +30,8 @@ from configs import one_recipe
 from experiments.common import define_config, define_workdir, run, run_workdir, say
 from realaudio_jax.data.scenes import Scene
 from realaudio_jax.io import atomic_path
+from realaudio_jax.metrics.distances import check_distances
+from realaudio_jax.metrics.embedders.registry import embedders_in
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.rows import (
     CLASS_FOUND,
@@ -78,6 +81,7 @@ METRICS = {
     DIVERSITY: False,
     TIME: True,
 }
+BUDGETS = ('seconds', 'updates')
 UPDATES, TRAINING, MEMORY = 'updates', 'training time', 'peak memory of training'
 TEACHER = 'teacher, guided'
 _PAUSE = 10.0  # times the median of an update: the run was stopped, and went on
@@ -132,16 +136,20 @@ class Comparison:
         if len(self.config.rates) == 1:
             return {}
         rows = results(self.workdir / 'tuning' / 'evaluation')
-        errors = {r['student']: r['value'] for r in rows if _is(r, LATENT_ERROR) and 'student' in r}
+        rows = [r for r in rows if _is(r, LATENT_ERROR) and 'student' in r]
+        errors = {r['student']: r['value'] for r in rows}
         found: dict[str, dict[float, float]] = {}
         for name, rate, piece in self.tuning():
-            found.setdefault(name, {})[rate] = errors[_folder_of(piece).name]
+            found.setdefault(name, {})[rate] = errors.get(_folder_of(piece).name, math.nan)
         return found
 
     def best_rate(self, name: str) -> tuple[float, float]:
-        """The learning rate of a recipe, and the seconds that an update took."""
+        """The learning rate of a recipe, and the seconds that an update took.
+
+        An error that is not finite is the largest.
+        """
         errors = self.tuning_errors().get(name, dict.fromkeys(self.config.rates, 0.0))
-        rate = min(errors, key=errors.__getitem__)
+        rate = min(errors, key=lambda r: errors[r] if math.isfinite(errors[r]) else math.inf)
         folder = self.workdir / 'tuning' / f'{name}-{rate:g}'
         return rate, seconds_per_update(folder / 'metrics.jsonl')
 
@@ -557,10 +565,45 @@ def seconds_left(begin: float) -> float:
     return max(1e-3, _BUDGET.value + begin - time.monotonic()) if _BUDGET.value else 0.0
 
 
+def check(config, budget_s: float, embedder_weights: str | None) -> None:
+    """Refuses what could not be compared, before anything is trained.
+
+    Args:
+        config: of configs/recipes.py.
+        budget_s: of --budget_s, s.
+        embedder_weights: of --embedder_weights.
+
+    Raises:
+        ValueError: a budget that leaves no time, or a list that is empty or has a value twice or
+            one that is not known.
+        FileNotFoundError: no weights of embedders.
+    """
+    if budget_s and budget_s <= config.stop_s:
+        raise ValueError(
+            f'--budget_s={budget_s:g} is over before anything starts: a run saves in its last '
+            f'{config.stop_s:g} s (config.stop_s); give more'
+        )
+    for name in ('recipes', 'rates', 'seeds', 'budgets', 'steps'):
+        values = list(config[name])
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f'config.{name} is {tuple(values)}: give one or more, each once')
+    trained = one_recipe.get_config(one_recipe.START + config.suffix).student_steps
+    known = {'recipes': one_recipe.RECIPES, 'budgets': BUDGETS, 'steps': trained}
+    for name, there in known.items():
+        for value in config[name]:
+            if value not in there:
+                choices = ', '.join(map(str, there))
+                raise ValueError(f'config.{name} has no {value!r}: there are {choices}')
+    check_distances(config.distances)
+    if embedder_weights:
+        embedders_in(embedder_weights, config.embedders)
+
+
 def main(argv):
     del argv
     jax.config.update('jax_platforms', 'cpu')  # a GPU's memory is for the runs alone
     config, begin = _CONFIG.value, time.monotonic()
+    check(config, _BUDGET.value, _WEIGHTS.value)
     inputs = {
         'release': _TEACHER_RELEASE.value,
         'recordings': _RECORDINGS.value,

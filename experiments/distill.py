@@ -9,6 +9,7 @@ experiments.evaluate --run=WORKDIR, which this command starts as its last step.
 
 import dataclasses
 import functools
+import math
 import pathlib
 import re
 import shlex
@@ -105,6 +106,15 @@ _MODEL_PARALLEL = define_devices()
 # guided teacher samples for the conditions of the scenes, and the recordings.
 SCENES, WITH_RECORDINGS, SAMPLES = 'scenes', 'scenes_and_recordings', 'teacher_samples'
 _SEED_OFFSETS = {SCENES: 0, WITH_RECORDINGS: 0, SAMPLES: 1}
+
+
+# Kind, smallest and largest value of the numbers of a stage.
+_RANGES = {
+    'updates': (int, 0, math.inf),
+    'learning_rate': (int | float, 0, 1),
+    'batch_size': (int, 1, math.inf),
+    'merge_weight': (int | float, 0, 1),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,14 +215,27 @@ def plan(config, setup: DistillationSetup) -> list[Stage]:
     return stages
 
 
-def stage_of(settings: dict[str, Any], batch_size: int, available: Mapping[str, Any]) -> Stage:
-    """One stage of `plan`."""
+def stage_settings(
+    settings: dict[str, Any], batch_size: int
+) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """A stage of a config: what `Stage` has, its recipe, and the settings of that.
+
+    Needs no network, so that a mistake is found before any is loaded.
+
+    Raises:
+        ValueError: see `plan`.
+    """
     lacking = {'recipe', 'updates', 'learning_rate'} - set(settings)
     if lacking:
         raise ValueError(f'a stage {settings} lacks {", ".join(sorted(lacking))}')
     recipe, target = settings.pop('recipe'), settings.pop('target', 'average')
-    name = settings.pop('name', recipe if isinstance(recipe, str) else ' + '.join(recipe))
+    is_sum = hasattr(recipe, 'items')
+    if not isinstance(recipe, str) and not is_sum:
+        raise ValueError(f'recipe is {recipe!r}; give a name, or the settings of several by name')
+    name = settings.pop('name', ' + '.join(recipe) if is_sum else recipe)
     own = {
+        'name': name,
+        'target_is_average': target == 'average',
         'updates': settings.pop('updates'),
         'learning_rate': settings.pop('learning_rate'),
         'data': settings.pop('data', SCENES),
@@ -225,13 +248,29 @@ def stage_of(settings: dict[str, Any], batch_size: int, available: Mapping[str, 
     if own['data'] not in _SEED_OFFSETS:
         known = ', '.join(map(repr, _SEED_OFFSETS))
         raise ValueError(f'stage {name!r}: data is {own["data"]!r}, use one of {known}')
-    if isinstance(recipe, str):
-        made = registry.make(recipe, available, **settings)
+    for key, (kind, low, high) in _RANGES.items():
+        value = own[key]
+        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+            whole = 'whole number' if kind is int else 'number'
+            to = f' to {high:g}' if high < math.inf else ' or more'
+            raise ValueError(f'stage {name!r}: {key} is {value!r}, give a {whole}, {low:g}{to}')
+    if not is_sum:
+        registry.check(recipe, settings)
     elif settings:
         raise ValueError(f'stage {name!r}: {", ".join(settings)} belongs to one recipe of the sum')
     else:
+        registry.check_sum(recipe)
+    return own, recipe, settings
+
+
+def stage_of(settings: dict[str, Any], batch_size: int, available: Mapping[str, Any]) -> Stage:
+    """One stage of `plan`."""
+    own, recipe, settings = stage_settings(settings, batch_size)
+    if isinstance(recipe, str):
+        made = registry.make(recipe, available, **settings)
+    else:
         made = registry.make_sum(recipe, available)
-    return Stage(name, target_is_average=target == 'average', recipe=made, **own)
+    return Stage(recipe=made, **own)
 
 
 def stage_data(
@@ -491,6 +530,8 @@ def main(argv):
     """Runs the command line."""
     del argv
     config, begun = _CONFIG.value, time.monotonic()
+    for stage in config.stages:
+        stage_settings(dict(stage), config.batch_size)
     enable_compilation_cache()
     folder, workdir = teacher_folder(config), pathlib.Path(run_workdir())
     dataset = by_name.find(config.dataset, DATASETS, 'dataset')(

@@ -16,7 +16,7 @@ import pathlib
 
 from absl import flags
 
-from experiments.common import run
+from experiments.common import listed, run
 from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.generator import load
 from realaudio_jax.metrics.benchmarking import in_turn_row, latency_rows
@@ -32,6 +32,7 @@ from realaudio_jax.metrics.probe import probe_of_recordings
 from realaudio_jax.report.summary import summarise
 from realaudio_jax.report.tables import wide_table, write_results
 from realaudio_jax.training.loop import Progress
+from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS
 
 _RUN = flags.DEFINE_string(
     'run', None, 'Folder of a distillation run: its metrics and report are made again.'
@@ -48,7 +49,7 @@ _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder of sounds, its held-out part; none: procedural foley.'
 )
 _SCENES = flags.DEFINE_integer('scenes', 128, 'Number of scenes.', lower_bound=2)
-_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.')
+_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.', MIN_SECONDS, MAX_SECONDS)
 _STEPS = flags.DEFINE_list('steps', ['4'], 'Step counts of the student.')
 _DIVERSITY = flags.DEFINE_integer(
     'diversity_prompts', 0, 'Scenes of which several sounds are made, for their diversity.'
@@ -65,7 +66,7 @@ _TEACHER = flags.DEFINE_bool(
 _INT8 = flags.DEFINE_bool(
     'int8', False, 'Also the student with products in int8, and its differences from float32.'
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise, halves and intervals.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise, halves and intervals.', lower_bound=0)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate', 'Where results.json and results.md go.')
 
 
@@ -106,6 +107,10 @@ def evaluate_held_out(
 ) -> list[dict]:
     """The student at each step count and the guided teacher at 4 and 50, floor and ceiling."""
     generator = load(release)
+    further = [SamplerConfig('teacher', 4), REFERENCE]
+    compared = SamplerSet.with_equal_teachers(steps, further)
+    for sampler in compared.samplers:
+        sampler.check(generator.config)
     tower, embedders = load_evaluators(generator.folder, embedder_weights)
     probe = None
     if probe_clips:
@@ -114,8 +119,6 @@ def evaluate_held_out(
         kept = pathlib.Path(workdir) / 'embeddings'
         probe = probe_of_recordings(recordings, embedders[0], kept)
     scenes, others = held_out_scenes(recordings, count, seconds, seed)
-    further = [SamplerConfig('teacher', 4), REFERENCE]
-    compared = SamplerSet.with_equal_teachers(steps, further)
     if not teacher:
         compared = SamplerSet(compared.students, ())
     samplers, equal = compared.samplers, compared.equal_pairs
@@ -206,7 +209,7 @@ def main(argv):
             _WEIGHTS.value,
             _SCENES.value,
             _SECONDS.value,
-            [int(s) for s in _STEPS.value],
+            listed(_STEPS),
             _SEED.value,
             _METRICS.value,
             _DIVERSITY.value,

@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from experiments.common import run, say
+from experiments.common import listed, run, say
 from realaudio_jax import audio as audio_lib
 from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.io import atomic_path, write_audio
@@ -50,7 +50,7 @@ _DIVERSITY = flags.DEFINE_integer(
 _TIMES = flags.DEFINE_bool('times', False, 'Measure the time of a sound at each step count.')
 _KEEP = flags.DEFINE_integer('keep', 0, 'Scenes whose sounds are kept, of 4 steps or the nearest.')
 _RESAMPLES = flags.DEFINE_integer('resamples', 100, 'Draws of the intervals.', lower_bound=2)
-_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.', lower_bound=0)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate_students', 'Where results.json goes.')
 SHARED = 'shared'  # the rows of the teacher and of real sounds
 
@@ -61,7 +61,7 @@ def main(argv):
     if not students:
         raise ValueError('--students names no release')
     enable_compilation_cache()
-    steps = [int(n) for n in _STEPS.value]
+    steps = listed(_STEPS)
     settings = {
         flag.name: flag.value
         for flag in (_SCENES, _SECONDS, _STEPS, _METRICS, _EMBEDDER, _DIVERSITY, _SEED, _RESAMPLES)
@@ -86,14 +86,8 @@ def evaluate(students, files, left, workdir, steps, stop) -> bool:
     tower, _ = load_evaluators(first)
     embedders = []
     if _WEIGHTS.value:
-        found = embedders_in(_WEIGHTS.value)
-        unknown = [name for name in _EMBEDDER.value if name not in found]
-        if unknown:
-            raise ValueError(
-                f'no weights of {unknown[0]} in {_WEIGHTS.value}, only {", ".join(found)}'
-            )
-        names = _EMBEDDER.value or list(found)
-        embedders = [load_embedder(name, found[name]) for name in names]
+        found = embedders_in(_WEIGHTS.value, _EMBEDDER.value)
+        embedders = [load_embedder(name, folder) for name, folder in found.items()]
     count, nearest = _SCENES.value, min(steps, key=lambda n: abs(n - 4))
     scenes, others = held_out_scenes(_RECORDINGS.value, count, _SECONDS.value, _SEED.value)
 

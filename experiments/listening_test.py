@@ -20,6 +20,7 @@ from absl import flags
 from experiments.common import run, say, warn
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.generator import load
+from realaudio_jax.io import printable
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, generate_prompts
 from realaudio_jax.report.listening import (
     KEY_NAME,
@@ -111,7 +112,7 @@ def sampler_config(text: str) -> SamplerConfig:
         ValueError: it names none.
     """
     model, _, steps = text.partition(':')
-    if model not in ('student', 'teacher') or not steps.isdecimal() or not 1 <= int(steps) <= 1000:
+    if model not in ('student', 'teacher') or not (steps.isascii() and steps.isdecimal()):
         raise ValueError(f'--systems: {text!r} is not like student:4 or teacher:50')
     return SamplerConfig(model, int(steps))
 
@@ -121,10 +122,14 @@ def pairs_of_release(
 ) -> list[Pair]:
     """Pairs of a release's sounds, each from one noise, groups in turn."""
     samplers = [sampler_config(text) for text in systems]
+    if samplers[0] == samplers[1]:
+        raise ValueError(f'--systems: both are {systems[0]}; name two')
     most = sum(map(len, PROMPTS.values()))
     if count > most:
         raise ValueError(f'--pairs={count}: there are {most} prompts for a release')
     generator = load(release)
+    for sampler in samplers:
+        sampler.check(generator.config)
     chosen = [
         (group, *prompt)
         for prompts in zip(*PROMPTS.values(), strict=True)
@@ -161,12 +166,22 @@ def pairs_of_folders(folders: tuple[str, str], count: int, seed: int) -> list[Pa
     """Pairs of files of one name in two folders, of those that both have; both cut to the shorter.
 
     Raises:
-        ValueError: the folders have no file name in common.
+        ValueError: the folders are one, have no file name in common, or one of them has two sounds
+            of a name.
     """
+    if os.path.realpath(folders[0]) == os.path.realpath(folders[1]):
+        raise ValueError(f'--folders: {folders[0]} is named twice; name two')
     found = []
     for folder in map(pathlib.Path, folders):
-        sounds = find_sounds(folder).sounds
-        found.append({path.relative_to(folder).with_suffix(''): path for path in sounds})
+        named: dict[pathlib.Path, pathlib.Path] = {}
+        for path in find_sounds(folder).sounds:
+            other = named.setdefault(path.relative_to(folder).with_suffix(''), path)
+            if other != path:
+                raise ValueError(
+                    f'{printable(folder)} has {printable(other.name)} and {printable(path.name)}, '
+                    'and a pair takes one sound of a name; move one of them'
+                )
+        found.append(named)
     first, second = found
     names = sorted(set(first) & set(second))
     if not names:
@@ -204,7 +219,7 @@ def main(argv):
         _, table = write_results(workdir, rows, 'Listening test')
         print(table.read_text(encoding='utf-8'))
         return
-    if (workdir / KEY_NAME).exists():
+    if (workdir / KEY_NAME).exists() and (workdir / PAGE_NAME).exists():
         raise ValueError(
             f'{workdir} holds a listening test already, whose answers need its key; '
             'give another --workdir'

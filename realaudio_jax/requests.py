@@ -21,7 +21,7 @@ from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames, octaves
 from realaudio_jax.models.text_encoder import Tokenizer
 from realaudio_jax.program_io import CAPACITIES, Bucket, Capacity, InitAudio, Request
-from realaudio_jax.release_config import ReleaseConfig
+from realaudio_jax.release_config import MAX_STEPS, ReleaseConfig
 from realaudio_jax.timeline import Timeline
 from realaudio_jax.typing import (
     MAX_EVENT_TOKENS,
@@ -415,18 +415,36 @@ def keep_weights(
 
 def check_release(call: Call, config: ReleaseConfig, curves: Sequence[str]) -> None:
     """Refuses steps, a guidance scale or a curve that the release was not trained for."""
-    if call.model == 'student' and call.steps not in config.student.steps:
-        counts = ', '.join(map(str, config.student.steps))
-        raise ValueError(f'the student has no {call.steps} steps; choose one of {counts}')
-    if call.guidance_scale is not None:
-        trained = config.student.guidance_range if call.model == 'student' else (0, 100)
-        _require_number('guidance_scale', call.guidance_scale, *trained)
+    check_sampling(config, call.model, call.steps, call.guidance_scale)
     for timeline in call.timelines:
         for name in timeline.curves.keys() - set(curves):
             raise ValueError(
                 f'the release {config.name or "loaded"} has no curve {name!r}: it follows '
                 f'{", ".join(("loudness_db", *curves))}'
             )
+
+
+def check_sampling(
+    config: ReleaseConfig, model: str, steps: int, guidance_scale: float | None
+) -> None:
+    """Refuses steps or a guidance scale that a release was not trained for.
+
+    Args:
+        config: of the release.
+        model: 'student' or 'teacher'.
+        steps: of the sampler.
+        guidance_scale: None is the release's own.
+
+    Raises:
+        ValueError: which, and what there is.
+    """
+    if model == 'student' and steps not in config.student.steps:
+        counts = ', '.join(map(str, config.student.steps))
+        raise ValueError(f'the student has no {steps} steps; choose one of {counts}')
+    _require_number('steps', steps, 1, MAX_STEPS)
+    if guidance_scale is not None:
+        trained = config.student.guidance_range if model == 'student' else (0, 100)
+        _require_number('guidance_scale', guidance_scale, *trained)
 
 
 def _fit_init(call: Call, bucket: Bucket) -> InitAudio:

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
+from realaudio_jax.io import printable
 from realaudio_jax.random import random_key
 from realaudio_jax.typing import Array, Float, Int
 
@@ -81,8 +82,8 @@ def read_key(text: str) -> bytes:
     """The key that a user names: 'public', hexadecimal digits, or a file.
 
     Args:
-        text: 'public'; 32 or more hexadecimal digits; or the name of a file that holds 16 to 1,024
-            bytes, or such digits.
+        text: 'public'; 32 or more hexadecimal digits; or the name of a file that holds such digits,
+            white space around them, or 16 to 1,024 bytes that are no text.
 
     Raises:
         ValueError: none of these. OSError: the file cannot be read.
@@ -99,10 +100,18 @@ def read_key(text: str) -> bytes:
         with open(path, 'rb') as file:
             content = file.read(2 * KEY_BYTES[1] + 3)
         try:
-            data = _digits(content.decode('ascii').strip())
+            held = ' '.join(content.decode('utf-8-sig').split())
         except UnicodeDecodeError:
-            data = None
-        data = content if data is None else data
+            held = None
+        if held is not None and held.isprintable():
+            data = _digits(held)
+            if data is None:
+                raise ValueError(
+                    f'the watermark key in {printable(path)} is text but no hexadecimal digits, '
+                    'two for each byte; make one with: openssl rand -hex 32 > key.txt'
+                )
+        else:
+            data = content
     if data is None:
         raise ValueError(
             f'the watermark key {text[:40]!r} is neither a file nor hexadecimal digits; make one '

@@ -55,6 +55,17 @@ def test_keys_are_read_from_digits_and_files(tmp_path):
     (tmp_path / 'bytes').write_bytes(b'\xff' * 32)
     assert read_key(str(tmp_path / 'digits')) == KEY
     assert read_key(str(tmp_path / 'bytes')) == b'\xff' * 32
+    (tmp_path / 'low bytes').write_bytes(KEY)
+    assert read_key(str(tmp_path / 'low bytes')) == KEY
+    (tmp_path / 'lines').write_text(f'\ufeff{KEY.hex()[:16]}\r\n{KEY.hex()[16:]}\r\n')
+    assert read_key(str(tmp_path / 'lines')) == KEY
+
+
+@pytest.mark.parametrize('text', ['0' * 33, 'g' + '0' * 31, 'a pass phrase of words\n', ''])
+def test_a_file_of_text_that_is_no_digits_is_refused(tmp_path, text):
+    (tmp_path / 'key').write_text(text)
+    with pytest.raises(ValueError, match='is text but no hexadecimal digits'):
+        read_key(str(tmp_path / 'key'))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from realaudio_jax.distillation.own_samples import own_sample
 from realaudio_jax.distillation.recipe import (
     STUDENT,
     Batch,
+    Count,
     Metrics,
     Student,
     draw_guidance,
@@ -61,10 +62,10 @@ class AdversarialPostTraining:
 
     student: Student = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
-    segments: tuple[int, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4, 8))
+    segments: tuple[Count, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4, 8))
     contrast: float = flax.struct.field(pytree_node=False, default=1.0)
     discriminator_rate: float = flax.struct.field(pytree_node=False, default=2.0)
-    width: int = flax.struct.field(pytree_node=False, default=64)
+    width: Count = flax.struct.field(pytree_node=False, default=64)
     guidance_range: tuple[float, float] = flax.struct.field(pytree_node=False, default=(1.0, 4.0))
 
     @property

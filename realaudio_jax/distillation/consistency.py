@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from realaudio_jax.distillation.recipe import (
     Batch,
+    Count,
     Metrics,
     Student,
     Teacher,
@@ -52,7 +53,7 @@ class Consistency:
     student: Student = flax.struct.field(pytree_node=False)
     teacher: Teacher = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
-    segments: tuple[int, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4, 8))
+    segments: tuple[Count, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4, 8))
     guidance_range: tuple[float, float] = flax.struct.field(pytree_node=False, default=(1.0, 4.0))
 
     def loss(

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from realaudio_jax.distillation.flow_map import flow_map
 from realaudio_jax.distillation.recipe import (
     Batch,
+    Count,
     Metrics,
     Student,
     Teacher,
@@ -53,7 +54,7 @@ class ConsistencyTrajectory:
     student: Student = flax.struct.field(pytree_node=False)
     teacher: Teacher = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
-    teacher_steps: int = flax.struct.field(pytree_node=False, default=2)
+    teacher_steps: Count = flax.struct.field(pytree_node=False, default=2)
     denoising_weight: float = flax.struct.field(pytree_node=False, default=1.0)
     guidance_range: tuple[float, float] = flax.struct.field(pytree_node=False, default=(1.0, 4.0))
 

@@ -32,6 +32,7 @@ from realaudio_jax.distillation.own_samples import own_sample
 from realaudio_jax.distillation.recipe import (
     STUDENT,
     Batch,
+    Count,
     Metrics,
     Student,
     Teacher,
@@ -62,7 +63,7 @@ class DistributionMatching:
     student: Student = flax.struct.field(pytree_node=False)
     teacher: Teacher = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
-    segments: tuple[int, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4, 8))
+    segments: tuple[Count, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4, 8))
     fake_rate: float = flax.struct.field(pytree_node=False, default=2.0)
     floor: float = flax.struct.field(pytree_node=False, default=1e-3)
     guidance_range: tuple[float, float] = flax.struct.field(pytree_node=False, default=(1.0, 4.0))

@@ -28,7 +28,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from realaudio_jax.distillation.recipe import Batch, Metrics, Student, noise_like
+from realaudio_jax.distillation.recipe import Batch, Count, Metrics, Student, noise_like
 from realaudio_jax.noise import NoisePath, ddim_step
 from realaudio_jax.typing import Array, Float, Int, Key, PyTree
 
@@ -50,9 +50,9 @@ class Energy:
 
     student: Student = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
-    segments: tuple[int, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4))
-    backprop_steps: int = flax.struct.field(pytree_node=False, default=2)
-    windows: tuple[tuple[int, int | None], ...] = flax.struct.field(
+    segments: tuple[Count, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4))
+    backprop_steps: Count = flax.struct.field(pytree_node=False, default=2)
+    windows: tuple[tuple[Count, Count | None], ...] = flax.struct.field(
         pytree_node=False, default=WINDOWS
     )
 

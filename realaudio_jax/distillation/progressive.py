@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from realaudio_jax.distillation.recipe import (
     Batch,
+    Count,
     Metrics,
     Student,
     Teacher,
@@ -52,7 +53,7 @@ class Progressive:
     student: Student = flax.struct.field(pytree_node=False)
     teacher: Teacher = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
-    ratio: int = flax.struct.field(pytree_node=False, default=2)
+    ratio: Count = flax.struct.field(pytree_node=False, default=2)
     from_teacher: bool = flax.struct.field(pytree_node=False, default=False)
     guidance_range: tuple[float, float] = flax.struct.field(pytree_node=False, default=(1.0, 4.0))
 

@@ -19,7 +19,7 @@ the gradient stopped at the networks that it is not for. Only the student is ave
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -31,6 +31,7 @@ from realaudio_jax.typing import Array, Float, Key, Leaf, PyTree
 Student = Callable[[PyTree, Any, Float[Array, 'B'], Float[Array, 'B']], Denoise]
 Teacher = Callable[[PyTree, Any, Float[Array, 'B']], Denoise]
 Metrics = dict[str, Float[Array, '']]
+Count = Annotated[int, '1 or more']  # a recipe's setting
 STUDENT = 'student'  # its name among the networks that a stage trains
 
 

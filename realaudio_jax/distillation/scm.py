@@ -29,6 +29,7 @@ from realaudio_jax.distillation.consistency import draw_times
 from realaudio_jax.distillation.flow_map import flow_map_derivative, total_derivative
 from realaudio_jax.distillation.recipe import (
     Batch,
+    Count,
     Metrics,
     Student,
     Teacher,
@@ -57,7 +58,7 @@ class ContinuousConsistency:
     student: Student = flax.struct.field(pytree_node=False)
     teacher: Teacher = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
-    segments: tuple[int, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4, 8))
+    segments: tuple[Count, ...] = flax.struct.field(pytree_node=False, default=(1, 2, 4, 8))
     normalize: bool = flax.struct.field(pytree_node=False, default=True)
     floor: float = flax.struct.field(pytree_node=False, default=0.1)
     guidance_range: tuple[float, float] = flax.struct.field(pytree_node=False, default=(1.0, 4.0))

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from realaudio_jax.distillation.flow_map import flow_map
 from realaudio_jax.distillation.recipe import (
     Batch,
+    Count,
     Metrics,
     Student,
     Teacher,
@@ -49,7 +50,7 @@ class Shortcut:
     student: Student = flax.struct.field(pytree_node=False)
     teacher: Teacher = flax.struct.field(pytree_node=False)
     path: NoisePath = flax.struct.field(pytree_node=False)
-    finest: int = flax.struct.field(pytree_node=False, default=64)
+    finest: Count = flax.struct.field(pytree_node=False, default=64)
     instant_share: float = flax.struct.field(pytree_node=False, default=0.75)
     guidance_range: tuple[float, float] = flax.struct.field(pytree_node=False, default=(1.0, 4.0))
 

@@ -40,8 +40,10 @@ def check_distances(names: Sequence[str]) -> tuple[str, ...]:
     """The names, if all are distances.
 
     Raises:
-        ValueError: one is not, or there is none.
+        ValueError: one is not or stands there twice, or there is none.
     """
+    if len(set(names)) < len(names):
+        raise ValueError(f'metrics {", ".join(names)}: give each once')
     unknown = [name for name in names if name not in DISTANCES]
     if unknown or not names:
         raise ValueError(

@@ -87,7 +87,8 @@ def write_listening_test(
     key = {'test': digest, 'systems': list(systems), 'pairs': sides}
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((KEY_NAME, json.dumps(key, indent=2)), (PAGE_NAME, _page(digest, items))):
+    # The key last: where there is one, the test is whole.
+    for name, text in ((PAGE_NAME, _page(digest, items)), (KEY_NAME, json.dumps(key, indent=2))):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text + '\n', encoding='utf-8')
 
@@ -107,15 +108,20 @@ def preference_rows(
         answered counts for nothing.
 
     Raises:
-        ValueError: a file is no key or no answers, belongs to another test, or nothing is answered.
+        ValueError: a file is no key or no answers, is named twice, belongs to another test, or
+            nothing is answered.
     """
     key = _read(key_path, 'the key of a listening test', ('test', 'systems', 'pairs'))
     try:
         first, second = key['systems']
         signs = [{first: 1.0, second: -1.0}[pair['a']] for pair in key['pairs']]
         groups = [pair['group'] for pair in key['pairs']]
+        if not all(isinstance(group, str) for group in groups):
+            raise TypeError('a group has no name')
     except (KeyError, TypeError, ValueError):
         raise ValueError(f'{printable(key_path)} is not the key of a listening test') from None
+    if len(set(map(os.path.realpath, answer_paths))) < len(answer_paths):
+        raise ValueError(f'{printable(", ".join(map(str, answer_paths)))}: give each file once')
     given: dict[str, list[list[float]]] = {name: [[] for _ in signs] for name in QUESTIONS}
     for path in answer_paths:
         found = _read(path, 'answers to a listening test', ('test', 'answers'))

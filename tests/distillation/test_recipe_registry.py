@@ -63,9 +63,31 @@ def test_a_dotted_path_and_a_weighted_sum_are_what_they_name():
         ('multi_teacher', {'trajectories': ((1, 0, 0),)}, '--multi_teacher gives 0'),
         ('scm', {'segment': (1,)}, "has no setting 'segment': did you mean 'segments'"),
         ('ctm', {}, "recipe 'ctm' needs teacher_step"),
+        ('energy', {'segments': 4}, 'cannot have segments=4; give a value like \\(1, 2, 4\\)'),
+        ('energy', {'segments': (0,)}, 'cannot have segments=\\(0,\\)'),
+        ('energy', {'segments': ()}, 'cannot have segments=\\(\\)'),
+        ('energy', {'backprop_steps': 0}, 'cannot have backprop_steps=0; give a value like 2'),
+        ('energy', {'windows': ((4, 0),)}, 'cannot have windows'),
+        ('progressive', {'student_steps': 4, 'from_teacher': 1}, 'cannot have from_teacher=1'),
+        ('dmd', {'fake_rate': float('inf')}, 'cannot have fake_rate=inf'),
+        ('scm', {'guidance_range': (1.0,)}, 'cannot have guidance_range'),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_one_line(name, settings, part):
     with pytest.raises(ValueError, match=part) as caught:
         registry.make(name, AVAILABLE, **settings)
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'parts, part',
+    [
+        ({'energy': 0.5}, "'energy' of a sum is 0.5; give its settings by name"),
+        ({'scm': {'weight': '1'}}, "weight of recipe 'scm' is '1'"),
+        ({'scm': {'segments': 4}}, 'cannot have segments=4'),
+        ({}, 'no recipes'),
+    ],
+)
+def test_what_is_no_sum_is_refused_in_one_line(parts, part):
+    with pytest.raises(ValueError, match=part):
+        registry.make_sum(parts, AVAILABLE)

@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 
 import pytest
 
@@ -110,3 +111,35 @@ def test_a_frechet_distance_is_drawn_from_enough_scenes_alone(
     assert label == f'{drawn}, audio tower'
     assert ('4 scenes are too few for a Frechet distance' in note) == (count == 4)
     assert (note in capsys.readouterr().err) and (bool(note) == (count == 4))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'part'),
+    [
+        ('--teacher_samplers=euler', "--teacher_steps and --teacher_samplers: .*'euler'; choose"),
+        ('--teacher_samplers=', '--teacher_samplers=: give one or more'),
+        ('--teacher_samplers=ddim,ddim', 'each once'),
+        ('--teacher_steps=0', '--teacher_steps and .*steps is 0'),
+        ('--teacher_steps=', '--teacher_steps=: give one or more'),
+        ('--student_steps=3', '--student_steps: the student has no 3 steps'),
+        ('--student_steps=2,2', '--student_steps=2,2: .*each once'),
+        ('--student_steps=two', '--student_steps=two: give whole numbers'),
+        ('--guidance=nan', '--guidance: guidance_scale is nan; choose 1 to 4'),
+        ('--guidance=-5', '--guidance: guidance_scale is -5'),
+        ('--guidance=1e9', '--guidance: guidance_scale is 1e'),
+        ('--guidance=3 --guidance_steps=7', '--guidance_steps, but 7 is no step count here'),
+        ('--guidance=2', "--guidance is .*all are a model's own"),
+        ('--metrics=kad,kad', 'metrics kad, kad: give each once'),
+        ('--seconds=nan', '--seconds=nan'),
+        ('--seed=-1', 'seed'),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_any_scene(
+    run, tiny_release, monkeypatch, arguments, part
+):
+    monkeypatch.setattr(run, 'held_out_scenes', lambda *_: pytest.fail('scenes were made'))
+    argv = ['ablate_steps', f'--release={tiny_release}', *arguments.split()]
+    with pytest.raises(ValueError, match=part) as caught:
+        sys.modules['experiments.common'].parse_flags(argv)
+        run.main(argv[:1])
+    assert '\n' not in str(caught.value)

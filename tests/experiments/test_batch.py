@@ -142,7 +142,10 @@ def test_a_changed_request_under_an_id_is_said_and_replaced_only_if_told(batch):
     assert status == 1 and out == 'out: 0 made, 0 were there, 1 not made\n'
     assert 'line 1: a sound made from another request or release stands under this id' in err
     assert rows['a']['sha256'] == first['a']['sha256'] == sha256('a.wav')
-    assert batch({'id': 'a'}, watermark_payload=7)[0] == 1
+    status, _, _, err = batch({'id': 'a'}, watermark_payload=7)
+    assert status == 1 and 'with the watermark of the public key, payload 0 stands under' in err
+    assert 'makes sounds with the watermark of the public key, payload 7; give the --w' in err
+    assert 'makes sounds without a watermark' in batch({'id': 'a'}, watermark_key='off')[3]
     status, rows, out, _ = batch({'id': 'a'})
     assert status == 0 and rows['a']['error'] is None
     status, rows, out, _ = batch({'id': 'a', 'seed': 1}, replace=True)

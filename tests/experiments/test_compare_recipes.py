@@ -85,6 +85,47 @@ def test_the_rate_with_the_smallest_error_is_kept_and_time_is_shared_evenly(comp
     assert table.lines == (('consistency', '0.300', '0.400'), ('ctm', '0.600', '0.500'))
 
 
+def test_a_rate_whose_error_is_not_finite_is_not_kept(comparison, tmp_path):
+    config = config_of().unlock()
+    config.recipes = ('ctm',)
+    made = comparison.Comparison(config, tmp_path, 'foley', None, None)
+    row, rows = {'name': 'latent error', 'model': 'student'}, []
+    for (_, _, piece), error in zip(made.tuning(), (float('nan'), 0.5), strict=True):
+        left(piece.made.parent.parent, 1.0)
+        rows.append(row | {'student': piece.made.parent.parent.name, 'value': error})
+    made.tuning_evaluation().made.parent.mkdir()
+    made.tuning_evaluation().made.write_text(json.dumps(rows))
+    assert made.best_rate('ctm')[0] == config.rates[1]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'budget_s', 'part'),
+    [
+        ({}, 20.0, 'over before anything starts'),
+        ({'budgets': ('update',)}, 0.0, "config.budgets has no 'update'"),
+        ({'recipes': ('cmt',)}, 0.0, "config.recipes has no 'cmt'"),
+        ({'steps': (3,)}, 0.0, 'config.steps has no 3'),
+        ({'seeds': ()}, 0.0, 'config.seeds is'),
+        ({'seeds': (1, 1)}, 0.0, 'each once'),
+        ({'distances': ('fda',)}, 0.0, "no metric 'fda'"),
+        ({'embedders': ('yamnt',)}, 0.0, 'no weights of yamnt'),
+    ],
+)
+def test_what_could_not_be_compared_is_refused_at_once(
+    comparison, tmp_path, settings, budget_s, part
+):
+    (tmp_path / 'yamnet_coral_int8.npz').write_text('')
+    config = config_of().unlock()
+    config.update(settings)
+    with pytest.raises(ValueError, match=part):
+        comparison.check(config, budget_s, str(tmp_path))
+
+
+@pytest.mark.parametrize('variant', ['', 'hour', 'gpu', 'test'])
+def test_every_variant_can_be_compared(comparison, variant):
+    comparison.check(config_of(variant), 540.0, None)
+
+
 def test_the_table_has_the_mean_and_the_worst_of_the_seeds(comparison):
     about = {'recipe': 'ctm', 'budget': 'equal updates', 'learning_rate': 1e-3}
     error = {'name': 'latent error', 'model': 'student', 'steps': 4, 'nfe': 4, 'unit': '', 'n': 9}

@@ -78,9 +78,19 @@ def test_a_stage_by_name_and_what_is_refused(experiment, config):
         ([scm | dict(merge_weight=0.5), scm], 'only the last stage'),
         ([scm | dict(segment=2)], "no setting 'segment'"),
         ([scm | dict(recipe={'scm': {}})], 'segments belongs to one recipe of the sum'),
+        ([scm | dict(recipe=5)], 'recipe is 5; give a name'),
+        ([scm | dict(recipe=['scm'])], 'recipe is .*scm.*; give a name'),
+        ([scm | dict(updates=-1)], "'scm': updates is -1, give a whole number, 0 or more"),
+        ([scm | dict(updates=2.5)], 'updates is 2.5, give a whole number'),
+        ([scm | dict(learning_rate=-1e-4)], 'learning_rate is -0.0001, give a number, 0 to 1'),
+        ([scm | dict(learning_rate=float('nan'))], 'learning_rate is nan'),
+        ([scm | dict(batch_size=0)], 'batch_size is 0'),
     ):
         with pytest.raises(ValueError, match=part) as caught:
             plan(*stages)
+        if part != 'only the last stage':  # the others need no network
+            with pytest.raises(ValueError, match=part):
+                run.stage_settings(stages[0], 2)
         assert '\n' not in str(caught.value)
 
 

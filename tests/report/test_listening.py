@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -118,6 +119,26 @@ def test_what_is_no_answer_is_named(folder, text, said):
         preference_rows(folder / KEY_NAME, [path])
 
 
+def test_answers_count_once(folder):
+    path = answer(folder, 'twice.json', lambda *_: 'a')
+    with pytest.raises(ValueError, match='twice.json: give each file once'):
+        preference_rows(folder / KEY_NAME, [path, folder / '..' / folder.name / 'twice.json'])
+
+
+def test_a_full_disk_leaves_no_key(tmp_path, monkeypatch):
+    write = pathlib.Path.write_text
+
+    def full(path, text, **more):
+        if text.startswith('<!doctype'):
+            raise OSError(28, 'No space left on device')
+        return write(path, text, **more)
+
+    monkeypatch.setattr(pathlib.Path, 'write_text', full)
+    with pytest.raises(OSError):
+        write_listening_test(tmp_path, SYSTEMS, [Pair('x', 'x', (tone(500), tone(600)))], RATE)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_makes_no_test_is_refused(tmp_path):
     assert set(ANSWERS) == {'a', 'same', 'b'}
     with pytest.raises(ValueError, match='at least one pair'):
@@ -126,5 +147,10 @@ def test_what_makes_no_test_is_refused(tmp_path):
     with pytest.raises(ValueError, match='both systems'):
         write_listening_test(tmp_path, ('a', 'a'), [pair], RATE)
     (tmp_path / 'key.json').write_text('{"test": 1, "systems": ["a", "b"], "pairs": [{"a": 2}]}')
+    with pytest.raises(ValueError, match='key.json is not the key'):
+        preference_rows(tmp_path / 'key.json', [])
+    pairs = [{'a': 'a', 'group': None}, {'a': 'b', 'group': 'x'}]
+    key = {'test': 1, 'systems': ['a', 'b'], 'pairs': pairs}
+    (tmp_path / 'key.json').write_text(json.dumps(key))
     with pytest.raises(ValueError, match='key.json is not the key'):
         preference_rows(tmp_path / 'key.json', [])

@@ -122,11 +122,15 @@ def load_embedder(name: str, weights_dir: str | os.PathLike) -> Embedder:
     return dataclasses.replace(embedder, source=checkpoint.source)
 
 
-def embedders_in(folder: str | os.PathLike) -> dict[str, pathlib.Path]:
-    """Every embedder whose weights lie in a folder or right below it, and the folder that has them.
+def embedders_in(folder: str | os.PathLike, names: Sequence[str] = ()) -> dict[str, pathlib.Path]:
+    """Embedders whose weights lie in a folder or right below it, and the folder that has them.
+
+    Args:
+        folder: the folder.
+        names: of those that are wanted, in this order; none: all that are there.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is none. ValueError: one of the names is not there.
     """
     root = pathlib.Path(folder)
     folders = [root, *sorted(path for path in root.glob('*') if path.is_dir())]
@@ -141,7 +145,10 @@ def embedders_in(folder: str | os.PathLike) -> dict[str, pathlib.Path]:
             f'{root}: no weights of an embedder here or in a folder below it; known are '
             f'{", ".join(CHECKPOINTS)}'
         )
-    return found
+    for name in names:
+        if name not in found:
+            raise ValueError(f'no weights of {name} in {root}, only {", ".join(found)}')
+    return {name: found[name] for name in names or found}
 
 
 def load_evaluators(

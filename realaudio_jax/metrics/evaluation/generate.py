@@ -16,8 +16,10 @@ from realaudio_jax.generator import Generator
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames
 from realaudio_jax.program_io import CAPACITIES, Bucket, Capacity
+from realaudio_jax.release_config import ReleaseConfig
+from realaudio_jax.requests import check_sampling
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import SAMPLE_RATE, Float, Int16
+from realaudio_jax.typing import MAX_SECONDS, SAMPLE_RATE, Float, Int16
 
 BATCH = 8  # sounds per call
 
@@ -50,6 +52,15 @@ class SamplerConfig:
     def nfe(self) -> int:
         """Evaluations of the denoiser for one sound: the teacher's guidance needs two a step."""
         return self.steps * (1 if self.model == 'student' else 2)
+
+    def check(self, config: ReleaseConfig) -> None:
+        """Refuses what the models of a release are not sampled with.
+
+        Raises:
+            ValueError: steps, a method or a guidance scale that the model does not have.
+        """
+        check_sampling(config, self.model, self.steps, self.guidance)
+        bucket_of(self, MAX_SECONDS, 1)  # which has the methods
 
     def columns(self, generator: Generator) -> dict:
         """The columns of a table that name this config."""
@@ -198,8 +209,10 @@ def generate_prompts(
         progress: called with the number of sounds made.
 
     Raises:
+        ValueError: see `SamplerConfig.check`.
         FloatingPointError: a sound is not finite.
     """
+    sampler.check(generator.config)
     bucket = bucket_of(sampler, seconds, batch)
     programs = generator.in_precision(sampler.precision).programs
     guidance = sampler.columns(generator)['guidance']

@@ -70,6 +70,8 @@ class StudentEvaluator:
         self._require_uncalibrated(release)
         compared = SamplerSet.with_equal_teachers(steps, [])
         self.students, self.teachers = compared.students, compared.teachers
+        for sampler in compared.samplers:
+            sampler.check(self.generator.config)
         self.seed, self.batch, self._progress = seed, batch, progress
         self.scenes, self.diversity_prompts = scenes, diversity_prompts
         self.evaluator = SceneEvaluator(scenes, tower, embedders, distances, seed, resamples)

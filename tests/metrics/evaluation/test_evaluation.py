@@ -128,6 +128,17 @@ def test_a_sound_depends_on_its_scene_and_seed_alone(generator, scenes):
     assert np.abs(whole.latents[4] - other.latents[0]).max() > 1e-3
 
 
+def test_a_sampler_that_the_release_does_not_have_is_refused(stub, scenes):
+    for sampler, part in (
+        (SamplerConfig('student', 3), 'the student has no 3 steps'),
+        (SamplerConfig('teacher', 0), 'steps is 0'),
+        (SamplerConfig('teacher', 2, 'ping_pong'), 'not sampled with'),
+        (SamplerConfig('student', 4, guidance=5.0), 'guidance_scale is 5; choose 1 to 4'),
+    ):
+        with pytest.raises(ValueError, match=part):
+            generate_scenes(stub, scenes[:1], sampler)
+
+
 def test_latency_is_measured_at_batch_one(stub, rows):
     row = pick(rows, 'time per sound', 'student')
     assert row['unit'] == 'ms' and row['value'] > 0 and row['n'] == 2
