@@ -24,6 +24,8 @@ may be all but a tenth of a second of it, does not drown it.
 import dataclasses
 import functools
 import itertools
+import math
+import numbers
 import os
 from collections.abc import Iterable, Iterator
 
@@ -32,10 +34,11 @@ import scipy.fft
 from scipy.special import log_ndtr, logsumexp
 
 from realaudio_jax import watermark
+from realaudio_jax.audio import as_float
 from realaudio_jax.models.band_levels import BANDS, BINS, LEVEL_FLOOR, STRIDE, bin_to_band
 from realaudio_jax.release import AUTOENCODER_NAME, find_release, read_tensors
 from realaudio_jax.sound_files import stream_windows
-from realaudio_jax.typing import LATENT_RATE, SAMPLE_RATE, Float
+from realaudio_jax.typing import LATENT_RATE, SAMPLE_RATE, Any, Float
 
 WINDOW_S = 10.0  # that is judged at once; of a longer sound one after the other
 MIN_SECONDS = 0.5  # of sound, below which nothing can be said
@@ -135,18 +138,19 @@ class Detector:
             _Columns.of(key, 'latents', *latents),
         )
 
-    def __call__(self, audio: Float[np.ndarray, 'S *a'], sample_rate: int) -> Detection:
+    def __call__(self, audio: np.ndarray, sample_rate: int | float) -> Detection:
         """Judges a sound in memory.
 
         Args:
-            audio: floats or integers of one, two or more channels, of which two count.
+            audio: [S] or [S, A], floats or integers; of several channels the first two count.
             sample_rate: Hz, 8,000 or more.
 
         Raises:
-            ValueError: another shape or rate, or samples that are not finite.
+            ValueError: another shape or rate, or samples that `audio.as_float` refuses.
         """
         audio = _checked(audio, sample_rate)
-        return self.judge(windows(audio, sample_rate), sample_rate)
+        rate = round(sample_rate)
+        return self.judge(windows(audio, rate), rate)
 
     def judge(
         self, parts: Iterable[tuple[float, Float[np.ndarray, 'S A']]], sample_rate: int
@@ -292,9 +296,9 @@ def _hadamard(x: Float[np.ndarray, 'H K']) -> Float[np.ndarray, 'H K']:
 
 
 def detect(
-    audio: Float[np.ndarray, 'S *a'],
+    audio: np.ndarray,
     key: bytes = watermark.PUBLIC_KEY,
-    sample_rate: int = SAMPLE_RATE,
+    sample_rate: int | float = SAMPLE_RATE,
     release: str | os.PathLike = 'foley',
 ) -> Detection:
     """Looks for the mark of a key in a sound; for many sounds keep a `Detector`.
@@ -306,7 +310,8 @@ def detect(
         release: that may have made the sound, by name or folder.
 
     Raises:
-        ValueError: another shape or rate, samples that are not finite, or a key of the wrong size.
+        ValueError: another shape or rate, samples that `audio.as_float` refuses, or a key of the
+            wrong size.
         FileNotFoundError: no such release.
     """
     return Detector(key, find_release(release) / AUTOENCODER_NAME)(audio, sample_rate)
@@ -334,17 +339,16 @@ def windows(
         yield first / sample_rate, audio[first : first + size]
 
 
-def _checked(audio: np.ndarray, sample_rate: int) -> Float[np.ndarray, 'S A']:
+def _checked(audio: Any, sample_rate: Any) -> Float[np.ndarray, 'S A']:
     audio = np.asarray(audio)
-    if np.issubdtype(audio.dtype, np.integer):
-        audio = audio / 2.0 ** (8 * audio.dtype.itemsize - 1)
-    if audio.ndim not in (1, 2):
+    channels = audio.shape[1] if audio.ndim == 2 else 1
+    swapped = 0 < len(audio) < channels > 2 if audio.ndim else False
+    if audio.ndim not in (1, 2) or channels == 0 or swapped:
         raise ValueError(f'audio has shape {audio.shape}; give [samples] or [samples, channels]')
-    if sample_rate < MIN_RATE:
-        raise ValueError(f'sample rate {sample_rate} Hz; give 8000 or more')
-    if not np.isfinite(audio).all():
-        raise ValueError('audio holds NaN or infinite samples; leave it out or repair it')
-    return np.float32(audio[:, :2] if audio.ndim == 2 else audio[:, None])
+    is_number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
+    if not is_number or not MIN_RATE <= sample_rate < math.inf:
+        raise ValueError(f'sample rate {sample_rate!r} Hz; give 8000 or more')
+    return as_float(audio[:, :2] if audio.ndim == 2 else audio[:, None], 'audio')
 
 
 @functools.cache

@@ -105,11 +105,28 @@ def test_says_that_it_cannot_judge(audio, reason):
         (np.full((48_000, 2), np.nan), 48_000, 'NaN'),
         (np.zeros((1, 48_000, 2)), 48_000, 'shape'),
         (np.zeros((48_000, 2)), 4_000, '8000'),
+        (np.zeros((48_000, 2)), np.nan, 'nan'),
+        (np.zeros((48_000, 0)), 48_000, 'shape'),
+        (np.zeros((2, 48_000)), 48_000, 'shape'),
+        (np.zeros(()), 48_000, 'shape'),
+        (np.zeros((48_000, 2), bool), 48_000, 'bool'),
+        (np.zeros((48_000, 2), complex), 48_000, 'complex'),
+        (np.full((48_000, 2), 2e6), 48_000, '2e\\+06'),
     ],
 )
 def test_bad_sound_is_one_line(audio, rate, reason):
     with pytest.raises(ValueError, match=reason):
         detector()(audio, rate)
+
+
+def test_a_rate_is_a_number():
+    with pytest.raises(ValueError, match="sample rate '48000' Hz"):
+        detection._checked(np.zeros((48_000, 2)), '48000')
+
+
+def test_unsigned_samples_lie_around_their_middle():
+    found = detector()(np.full((48_000, 2), 128, np.uint8), 48_000)
+    assert found.present is None and 'silent' in found.reason
 
 
 def test_a_long_file_is_judged_window_by_window_in_bounded_memory(tmp_path, monkeypatch):
