@@ -49,7 +49,7 @@ _TIMEOUT = flags.DEFINE_float(
 _MAX_BODY = flags.DEFINE_integer('max_body', 8 << 20, 'Bytes of a request; more are 413.', 1)
 _STREAMS = flags.DEFINE_integer('streams', 4, 'Streams at a time; 0: no WebSocket.', 0, 1000)
 _HOP = flags.DEFINE_float(
-    'hop', 1.0, 'Seconds of a stream made at a time, a multiple of 0.2.', 0.2, 2.0
+    'hop', 1.0, 'Seconds of a stream made at a time, a multiple of 0.2.', 0.2, 1.0
 )
 _OSC_PORT = flags.DEFINE_integer(
     'osc_port', None, 'UDP port on 127.0.0.1 where a stream is steered by OSC.', 0, 65535
@@ -102,8 +102,10 @@ def numbers(flag: flags.FlagHolder, kind: type = int) -> list[float]:
     """The numbers of a flag that lists them.
 
     Raises:
-        ValueError: something else stands among them.
+        ValueError: there are none, or something else stands among them.
     """
+    if not flag.value:
+        raise ValueError(f'--{flag.name} is empty; give one number or more')
     try:
         return [kind(text) for text in flag.value]
     except ValueError:

@@ -56,9 +56,10 @@ def read_object(text: str | bytes) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        ValueError: no JSON, no object, or a key that is there twice.
+        ValueError: no JSON, no object, a key that is there twice, or a text that is no Unicode.
     """
     try:
+        text = text.decode('utf-8-sig') if isinstance(text, bytes) else text
         fields = json.loads(
             text, parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_unique
         )
@@ -69,6 +70,11 @@ def read_object(text: str | bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         where = f'character {error.pos + 1}'
         raise ValueError(f'not JSON: {error.msg} at {where}; write one object') from None
+    if '\\ud' in text.lower():  # nothing that holds half of a surrogate pair can be sent back
+        try:
+            json.dumps(fields, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError('not JSON that is read here: half of a surrogate pair') from None
     if not isinstance(fields, dict):
         raise ValueError(f'a JSON {_KINDS[type(fields)]}; write an object, {{"prompt": "rain"}}')
     return fields
@@ -82,7 +88,8 @@ def refuse_unknown(fields: Mapping[str, Any], known: Sequence[str]) -> None:
     """
     for key in fields.keys() - set(known):
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        remedy = f'did you mean {close[0]!r}?' if close else f'there are {", ".join(known)}'
+        there = f'there are {", ".join(known)}' if known else 'leave it out'
+        remedy = f'did you mean {close[0]!r}?' if close else there
         raise ValueError(f'unknown key {printable(key, 40)!r}; {remedy}')
 
 

@@ -3,6 +3,7 @@
 import base64
 import copy
 import dataclasses
+import inspect
 import io
 import os
 import pathlib
@@ -53,7 +54,7 @@ from realaudio_jax.stream import (
     make_sound,
     prepare_long,
 )
-from realaudio_jax.timeline import MAX_CLIP_SECONDS, Timeline
+from realaudio_jax.timeline import MAX_CLIP_SECONDS, Timeline, shown
 from realaudio_jax.typing import SAMPLE_RATE, PyTree
 from realaudio_jax.watermark import Watermark
 
@@ -127,7 +128,8 @@ class Generator:
         precision: of the products of tokens and weights, one of `quantisation.PRECISIONS`.
 
     Attributes:
-        mark, precision: as given.
+        mark: as given.
+        precision: of the products of `params`.
         config: the release's settings.
         networks, params: modules and parameters of text encoder, autoencoder, student and teacher.
         programs: the compiled programs, `program.ProgramCache`.
@@ -144,7 +146,7 @@ class Generator:
     ):
         if precision not in PRECISIONS:
             raise ValueError(f'no precision {precision!r}; choose {" or ".join(PRECISIONS)}')
-        self.folder, self.mark, self.precision = folder, mark, precision
+        self.folder, self.mark = folder, _checked_mark(mark)
         self.log = _print_to_stderr if log is None else log
         self.config = config = read_release(folder)
         networks = Networks(
@@ -204,11 +206,12 @@ class Generator:
             raise ValueError('int8 weights cannot become float32 again: load the release anew')
         if self._int8 is None:
             self._int8 = self.with_networks(self.networks, quantise_products(self.params))
-            self._int8.precision = 'int8'
         return self._int8
 
     def _set_networks(self, networks: Networks, params: PyTree, mesh: Mesh) -> None:
         self.networks, self._int8 = networks, None
+        is_int8 = any(leaf.dtype == np.int8 for leaf in jax.tree.leaves(params))
+        self.precision = 'int8' if is_int8 else 'float32'
         params = jax.device_put(params, param_sharding(mesh, params))
         self.programs = ProgramCache(
             networks, params, mesh, lambda line: self.log(line), self._tapes(networks)
@@ -227,7 +230,7 @@ class Generator:
             mark: None for no mark: textures are one fixed take of noise, by programs of their own.
         """
         other = copy.copy(self)
-        other.mark, other._int8 = mark, None
+        other.mark, other._int8 = _checked_mark(mark), None
         other.programs = self.programs.with_tapes(other._tapes(self.networks))
         return other
 
@@ -361,7 +364,8 @@ class Generator:
         Args:
             prompt: what is heard, in English; one text.
             events: the timeline; 10 s hold 16 events.
-            seconds: duration, 0.5 to 86,400; None has no end, and takes events of a day.
+            seconds: duration, 0.5 to 86,400; None has no end, and takes events of a day. Its curves
+                may be shorter: loudness then holds its last value, others are free.
             steps, seed, guidance_scale, model, sample_rate, loudness_db, loudness, curves: see
                 `generate`.
             schedule: of windows and hops; None: a hop of 1 s.
@@ -400,7 +404,8 @@ class Generator:
         Raises:
             ValueError: see `stream`.
         """
-        call = LongCall(seconds=MAX_CLIP_SECONDS if seconds is None else seconds, **given)
+        longest = MAX_CLIP_SECONDS if seconds is None else seconds
+        call = LongCall(seconds=longest, is_endless=seconds is None, **given)
         if not call.is_single:
             raise ValueError('a stream is of one prompt; open one for each')
         notes = self._prepare_long(call).notes
@@ -429,7 +434,11 @@ class Generator:
 
         Raises:
             ValueError: an argument out of range, named with its remedy.
+            TypeError: an argument that `generate` does not have.
         """
+        known = inspect.signature(self.generate).parameters
+        for name in settings.keys() - known.keys():
+            raise TypeError(f'generate has no argument {name!r}; it has {", ".join(known)}')
         prepared = self._prepare(prompt, events, seconds, steps, seed, **settings)
         if isinstance(prepared, Prepared):
             self.programs.get(prepared.bucket)
@@ -593,11 +602,18 @@ def load(
         precision: 'float32', or 'int8' for products of 8-bit integers, see docs/precision.md.
 
     Raises:
-        FileNotFoundError: no such release. ValueError: a damaged one, or no such precision.
+        FileNotFoundError: no such release. ValueError: a damaged one, no such precision, or a mark
+            that is no `Watermark`.
     """
     if compilation_cache:
         enable_compilation_cache()
     return Generator(find_release(name), model_parallel, log, mark, precision)
+
+
+def _checked_mark(mark: Any) -> Watermark | None:
+    if mark is not None and not isinstance(mark, Watermark):
+        raise ValueError(f'the mark is {shown(mark)}; give a watermark.Watermark, or None')
+    return mark
 
 
 def derived_seed(seed: int, attempt: int) -> int:

@@ -51,6 +51,7 @@ _KNOWN = {
 }
 AHEAD_S = 1.0
 MAX_AHEAD_S = 60.0
+MAX_ID = 100  # characters
 POLICY, FAILED, CLOSING, TRY_LATER = 1008, 1011, 1012, 1013  # codes of RFC 6455, 7.4
 
 
@@ -342,8 +343,12 @@ class LiveStreams:
     async def _edit(self, live: Live, fields: dict[str, Any]) -> dict[str, Any]:
         """The answer to an edit."""
         name = fields.pop('id', None)
-        if name is not None and not isinstance(name, (str, int, float)):
-            raise StreamRefused('the id of an edit is a text or a number')
+        is_text = isinstance(name, str) and name.isprintable() and len(name) <= MAX_ID
+        if name is not None and not is_text and type(name) is not int:
+            raise StreamRefused(
+                f'the id of an edit is {printable(repr(name), 40)}; give a whole number or a '
+                f'printable text of up to {MAX_ID} characters'
+            )
         answer = {} if name is None else {'id': name}
         try:
             values = typed(fields)

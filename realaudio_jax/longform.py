@@ -83,11 +83,21 @@ class Schedule:
 
     def __post_init__(self):
         if self.hop < GRID or self.hop % GRID:
-            raise ValueError(f'the hop is {self.hop} latent frames; give a multiple of {GRID}')
+            raise ValueError(
+                f'the hop is {self.hop} latent frames of 40 ms; give a multiple of {GRID}'
+            )
         if self.context < BEFORE + DELAY:
             raise ValueError(f'the context is {self.context}; give {BEFORE + DELAY} or more')
-        if self.window % 2 or self.context + self.hop + max(self.swap, AHEAD) > self.window:
-            raise ValueError(f'{self} does not fit: the window is even and holds all the others')
+        if self.window % 2:
+            raise ValueError(f'the window is {self.window} latent frames; give an even number')
+        room = self.window - self.context - max(self.swap, AHEAD)
+        if self.hop > room:
+            remedy = f'{GRID} to {room // GRID * GRID}' if room >= GRID else 'a longer window'
+            raise ValueError(
+                f'a hop of {self.hop} latent frames does not fit: beside a context of '
+                f'{self.context} and a swap of {self.swap} a window of {self.window} has '
+                f'{max(room, 0)} left; give {remedy}'
+            )
 
     @property
     def first_window(self) -> int:

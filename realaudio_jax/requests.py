@@ -22,7 +22,7 @@ from realaudio_jax.models.denoiser import latent_frames, octaves
 from realaudio_jax.models.text_encoder import Tokenizer
 from realaudio_jax.program_io import CAPACITIES, Bucket, Capacity, InitAudio, Request
 from realaudio_jax.release_config import MAX_STEPS, ReleaseConfig
-from realaudio_jax.timeline import Timeline
+from realaudio_jax.timeline import Timeline, shown
 from realaudio_jax.typing import (
     MAX_EVENT_TOKENS,
     MAX_EVENTS,
@@ -81,19 +81,19 @@ class Call:
         prompts = _prompts(self.prompt)
         for name in ('steps', 'sample_rate', 'num_variations'):
             self._set(name, _whole_number(name, getattr(self, name)))
-        _require_number('num_variations', self.num_variations, 1, MAX_VARIATIONS)
-        _require_number('seconds', self.seconds, MIN_SECONDS, self.longest_s)
+        require_number('num_variations', self.num_variations, 1, MAX_VARIATIONS)
+        require_number('seconds', self.seconds, MIN_SECONDS, self.longest_s)
         if self.model not in ('student', 'teacher'):
-            raise ValueError(f'model is {self.model!r}; choose student or teacher')
+            raise ValueError(f'model is {shown(self.model)}; choose student or teacher')
         if not 1 <= self.steps <= 1000:
-            raise ValueError(f'steps is {self.steps}; choose 1 to 1000')
+            raise ValueError(f'steps is {shown(self.steps)}; choose 1 to 1000')
         if self.sample_rate not in SAMPLE_RATES:
-            raise ValueError(f'sample_rate is {self.sample_rate}; choose 48000 or 44100')
-        _require_number('strength', self.strength, 0, 1)
+            raise ValueError(f'sample_rate is {shown(self.sample_rate)}; choose 48000 or 44100')
+        require_number('strength', self.strength, 0, 1)
         if self.strength == 0:
             raise ValueError('strength is 0; choose above 0')
         if self.loudness not in ('auto', None):
-            _require_number('loudness', self.loudness, -70, 0)
+            require_number('loudness', self.loudness, -70, 0)
         if self.init_audio is None and (self.strength != 1 or self.keep):
             raise ValueError('strength and keep need init_audio; give it, or leave them out')
         if self.negative_prompt is not None:
@@ -128,8 +128,8 @@ class Call:
                 "give model='teacher'"
             )
         if not isinstance(self.negative_prompt, str):
-            shown = printable(repr(self.negative_prompt), 40)
-            raise ValueError(f'negative_prompt is {shown}; pass one text for all prompts')
+            given = printable(repr(self.negative_prompt), 40)
+            raise ValueError(f'negative_prompt is {given}; pass one text for all prompts')
         _check_length(self.negative_prompt, 'negative_prompt')
 
     def _timelines(self, count: int) -> list[Timeline]:
@@ -163,7 +163,8 @@ class Call:
             raise ValueError(f'{len(seeds)} seeds for {count} {sounds}; give one for each')
         if not all(0 <= seed < 2**31 for seed in seeds):
             raise ValueError(
-                f'seeds {seeds[0]} to {seeds[-1]}: choose whole numbers from 0 to 2^31 - 1'
+                f'seeds {shown(seeds[0])} to {shown(seeds[-1])}: choose whole numbers from 0 to '
+                '2^31 - 1'
             )
         return seeds
 
@@ -417,11 +418,16 @@ def check_release(call: Call, config: ReleaseConfig, curves: Sequence[str]) -> N
     """Refuses steps, a guidance scale or a curve that the release was not trained for."""
     check_sampling(config, call.model, call.steps, call.guidance_scale)
     for timeline in call.timelines:
-        for name in timeline.curves.keys() - set(curves):
-            raise ValueError(
-                f'the release {config.name or "loaded"} has no curve {name!r}: it follows '
-                f'{", ".join(("loudness_db", *curves))}'
-            )
+        check_curves(timeline, config, curves)
+
+
+def check_curves(timeline: Timeline, config: ReleaseConfig, curves: Sequence[str]) -> None:
+    """Refuses a curve that the release was not trained for."""
+    for name in timeline.curves.keys() - set(curves):
+        raise ValueError(
+            f'the release {config.name or "loaded"} has no curve {name!r}: it follows '
+            f'{", ".join(("loudness_db", *curves))}'
+        )
 
 
 def check_sampling(
@@ -441,10 +447,10 @@ def check_sampling(
     if model == 'student' and steps not in config.student.steps:
         counts = ', '.join(map(str, config.student.steps))
         raise ValueError(f'the student has no {steps} steps; choose one of {counts}')
-    _require_number('steps', steps, 1, MAX_STEPS)
+    require_number('steps', steps, 1, MAX_STEPS)
     if guidance_scale is not None:
         trained = config.student.guidance_range if model == 'student' else (0, 100)
-        _require_number('guidance_scale', guidance_scale, *trained)
+        require_number('guidance_scale', guidance_scale, *trained)
 
 
 def _fit_init(call: Call, bucket: Bucket) -> InitAudio:
@@ -459,22 +465,22 @@ def _fit_init(call: Call, bucket: Bucket) -> InitAudio:
 def _whole_number(name: str, value: Any) -> int:
     """A whole number, also one that is written 4.0."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value == value // 1:
-        raise ValueError(f'{name} is {value!r}; give a whole number')
+        raise ValueError(f'{name} is {shown(value)}; give a whole number')
     return int(value)
 
 
-def _require_number(name: str, value: Any, low: float | int, high: float | int) -> None:
+def require_number(name: str, value: Any, low: float | int, high: float | int) -> None:
+    """Refuses what is no number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
-        shown = f'{value:g}' if isinstance(value, float) else repr(value)
-        raise ValueError(f'{name} is {shown}; choose {low:g} to {high:g}')
+        raise ValueError(f'{name} is {shown(value)}; choose {low:g} to {high:g}')
 
 
 def _prompts(prompt: Any) -> list[str]:
     """The texts of a batch, checked."""
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, Sequence) or not all(isinstance(p, str) for p in prompts):
-        shown = printable(repr(prompt), 40)
-        raise ValueError(f'prompt is {shown}; pass a text or a list of texts')
+        given = printable(repr(prompt), 40)
+        raise ValueError(f'prompt is {given}; pass a text or a list of texts')
     if not prompts:
         raise ValueError('no prompt given; pass a text or a list of texts')
     _check_length(max(prompts, key=len), 'a prompt')

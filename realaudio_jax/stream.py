@@ -12,9 +12,8 @@ How windows and chunks are made: `longform`.
 
 import dataclasses
 import math
-import numbers
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -32,7 +31,7 @@ from realaudio_jax.program_io import CAPACITIES, Bucket, Request
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.requests import Call
-from realaudio_jax.timeline import MAX_CLIP_SECONDS, Event, Timeline
+from realaudio_jax.timeline import MAX_CLIP_SECONDS, Event, Timeline, shown
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
     LATENT_RATE,
@@ -40,6 +39,7 @@ from realaudio_jax.typing import (
     MAX_EVENTS,
     MAX_SECONDS,
     MAX_TEXT_TOKENS,
+    MIN_SECONDS,
     Float,
 )
 
@@ -56,15 +56,21 @@ class LongCall(Call):
 
     Attributes:
         loop: whether its end goes over into its beginning.
+        is_endless: whether `seconds` is no more than what its timeline may last.
         schedule: of windows.
+        bucket: the program of a window.
     """
 
     longest_s: ClassVar[float] = MAX_CLIP_SECONDS
     loop: bool = False
     schedule: Schedule = Schedule()
+    is_endless: bool = False
+    bucket: Bucket = dataclasses.field(init=False)
 
     def __post_init__(self):
         super().__post_init__()
+        if not isinstance(self.schedule, Schedule):
+            raise ValueError(f'schedule is {shown(self.schedule)}; give a longform.Schedule')
         for name, given in (
             ('init_audio', self.init_audio is not None),
             ('negative_prompt', self.negative_prompt is not None),
@@ -75,6 +81,16 @@ class LongCall(Call):
                 raise ValueError(f'{name} is for sounds of up to 10 s, not {what}; leave it out')
         if self.loop:
             self._check_loop()
+        bucket = Bucket(
+            batch=1,
+            length=self.schedule.window,
+            steps=self.steps,
+            sample_rate=self.sample_rate,
+            student=self.model == 'student',
+            init=True,
+            sampler=self.sampler,
+        )
+        self._set('bucket', bucket)
 
     def parse_timeline(self, events: Any) -> Timeline:
         """A timeline of any length, of which no 10 s hold more events than a window."""
@@ -84,6 +100,7 @@ class LongCall(Call):
             MAX_STREAM_EVENTS,
             loudness_db=self.loudness_db,
             curves=self.curves,
+            curves_may_end=self.is_endless,
         )
         check_density(timeline)
         return timeline
@@ -120,7 +137,10 @@ def check_call(
     Raises:
         ValueError: an argument out of range, named with its remedy.
     """
-    if loop or (isinstance(seconds, numbers.Real) and seconds > MAX_SECONDS):
+    requests.require_number('seconds', seconds, MIN_SECONDS, MAX_CLIP_SECONDS)
+    if not isinstance(loop, bool):
+        raise ValueError(f'loop is {shown(loop)}; give True or False')
+    if loop or seconds > MAX_SECONDS:
         return LongCall(prompt, events, seconds, *args, loop=loop, **settings)
     return Call(prompt, events, seconds, *args, **settings)
 
@@ -207,18 +227,15 @@ class Maker:
         self.target_lufs = call.target_lufs[which]
         self.sample_rate, self.schedule = call.sample_rate, call.schedule
         self.per_frame = samples_per_latent(call.sample_rate)
-        self.bucket = Bucket(
-            batch=1,
-            length=call.schedule.window,
-            steps=call.steps,
-            sample_rate=call.sample_rate,
-            student=call.model == 'student',
-            init=True,
-            sampler=call.sampler,
-        )
+        self.bucket = call.bucket
         self._scale = config.default_guidance_scale(call.model) if scale is None else scale
-        self._lead, self._tokenizer = config.onset_lead_s, tokenizer
+        self.curves, self._config = programs.networks.denoiser.curves, config
+        self._tokenizer = tokenizer
         self._programs, self._params = programs, programs.weights_for(self.bucket)
+
+    def check_curves(self, timeline: Timeline) -> None:
+        """Refuses a curve that the release does not follow."""
+        requests.check_curves(timeline, self._config, self.curves)
 
     @pinned_settings()
     def window(
@@ -257,8 +274,8 @@ class Maker:
             self._scale,
             length,
             CAPACITIES[-1],
-            self._lead,
-            self._programs.networks.denoiser.curves,
+            self._config.onset_lead_s,
+            self.curves,
             target_lufs=self.target_lufs,
         )
 
@@ -314,9 +331,9 @@ class Stream:
         self._samples = math.inf if seconds is None else round(seconds * maker.sample_rate)
         self._frames = math.inf if seconds is None else latent_frames(seconds)
         self._lock = threading.Lock()
-        self._timeline, self._is_edited = timeline, False
-        self._final = 0  # latent frames that will not change
-        self._latents = np.zeros((0, LATENT_CHANNELS), np.float32)  # the last of these
+        self._timeline = self._made_of = timeline  # as it stands, and that of the last window
+        self._final = self._begun = 0  # latent frames that are made, and with those being made
+        self._latents = np.zeros((0, LATENT_CHANNELS), np.float32)  # the last final ones
         self._provisional = self._latents
         self._carry = longform.first_carry(1, maker.sample_rate)
 
@@ -333,14 +350,14 @@ class Stream:
     @property
     def editable_s(self) -> float:
         """From when on it may be edited: all before it is made, or being made."""
-        return self._final / LATENT_RATE
+        return self._begun / LATENT_RATE
 
     def edit(self, events: Any, prompt: str | None = None) -> None:
         """Puts another timeline in place; it is heard from the next hop on.
 
         Args:
             events: the whole timeline in any form that `Timeline.parse` takes. A curve that it does
-                not hold stays as it is.
+                not hold stays as it is; a mapping's 'loudness_db' or 'curves' of None ends it.
             prompt: another one from there on; None: as it is.
 
         Raises:
@@ -348,19 +365,27 @@ class Stream:
                 already made.
         """
         if prompt is not None:
+            if not isinstance(prompt, str):
+                raise ValueError(f'prompt is {shown(prompt)}; a stream has one text')
             Call(prompt=prompt)
         longest = MAX_CLIP_SECONDS if self.seconds is None else self.seconds
-        new = Timeline.parse(events, longest, MAX_STREAM_EVENTS)
+        new = Timeline.parse(
+            events, longest, MAX_STREAM_EVENTS, curves_may_end=self.seconds is None
+        )
+        named = events.keys() if isinstance(events, Mapping) else ()
+        ended = {name for name in named if events[name] is None}
         check_density(new)
+        self._maker.check_curves(new)
+        keeps_loudness = new.loudness_db is None and 'loudness_db' not in ended
         with self._lock:
             old = self._timeline
             new = dataclasses.replace(
                 new,
-                loudness_db=old.loudness_db if new.loudness_db is None else new.loudness_db,
-                curves={**old.curves, **new.curves},
+                loudness_db=old.loudness_db if keeps_loudness else new.loudness_db,
+                curves=new.curves if 'curves' in ended else {**old.curves, **new.curves},
             )
             check_edit(old, new, self.editable_s)
-            self._timeline, self._is_edited = new, True
+            self._timeline = new
             if prompt is not None:
                 self._maker.prompt = prompt
 
@@ -380,39 +405,43 @@ class Stream:
         return self._latents
 
     def _advance(self) -> Chunk:
-        """Makes a window, and the chunk that is final with it; it may be empty."""
-        schedule = self._maker.schedule
+        """Makes a window, and the chunk that is final with it; it may be empty.
+
+        Nothing goes on before both are made: what failed can be asked for again.
+        """
+        schedule, begin = self._maker.schedule, self._final
+        new = schedule.hop + (0 if begin else AHEAD)
         with self._lock:
-            timeline, is_edited, self._is_edited = self._timeline, self._is_edited, False
-            begin = self._final
-            self._final += schedule.hop + (0 if begin else AHEAD)
+            timeline, self._begun = self._timeline, begin + new
         known = min(begin, schedule.context)
         first, length = begin - known, schedule.window if begin else schedule.first_window
         values = np.zeros((length, LATENT_CHANNELS), np.float32)
         mask = np.zeros(length, np.float32)
         values[:known], mask[:known] = self._latents[len(self._latents) - known :], 1.0
-        if not is_edited:
+        if timeline is self._made_of:
             count = len(self._provisional)
             values[known:][:count], mask[known:][:count] = self._provisional, swapped(begin, count)
-        latents = self._maker.window(
+        made = self._maker.window(
             window_timeline(timeline, first, length),
             first + np.arange(length),
             values,
             mask,
             min(length, self._frames - first) / LATENT_RATE,
         )
-        new = self._final - begin
         kept = max(schedule.context, BEFORE + schedule.hop + AHEAD)
-        made = latents[known : known + new]
-        self._latents = np.concatenate([self._latents, made])[-kept:]
-        self._provisional = latents[known + new :][: schedule.swap]
-        return self._chunk(timeline, self._final - AHEAD - schedule.hop)
+        latents = np.concatenate([self._latents, made[known : known + new]])[-kept:]
+        chunk, self._carry = self._chunk(timeline, latents, begin + new - AHEAD - schedule.hop)
+        self._latents, self._provisional = latents, made[known + new :][: schedule.swap]
+        self._final, self._made_of = begin + new, timeline
+        return chunk
 
-    def _chunk(self, timeline: Timeline, first: int) -> Chunk:
-        """The chunk that is decoded from a latent frame on."""
+    def _chunk(
+        self, timeline: Timeline, latents: Float[np.ndarray, 'L C'], first: int
+    ) -> tuple[Chunk, longform.Carry]:
+        """The chunk that is decoded from a latent frame on, and what the next one takes over."""
         maker, per_frame = self._maker, self._per_frame
         length = BEFORE + maker.schedule.hop + AHEAD
-        latents = self._latents[-length:]
+        latents = latents[-length:]
         latents = np.pad(latents, [(length - len(latents), 0), (0, 0)])
         frames = first - BEFORE + np.arange(length)
         last = max((event.offset_s for event in timeline.events), default=0.0)
@@ -427,16 +456,17 @@ class Stream:
             gain_db=np.zeros(1, np.float32),
         )
         part = window_timeline(timeline, first - BEFORE, length)
-        pcm, diagnostics, self._carry = maker.chunk(latents, part, place, self._carry)
+        pcm, diagnostics, carry = maker.chunk(latents, part, place, self._carry)
         start = (first - SETTLE) * per_frame
         begin, end = max(0, -start), min(len(pcm), self._samples - start)
-        return Chunk(
+        chunk = Chunk(
             pcm=pcm[begin : max(begin, end)],
             start=start + begin,
             sample_rate=self.sample_rate,
             peak=float(diagnostics.peak[0]),
             power=diagnostics.power[0, begin // (self.sample_rate // 10) :],
         )
+        return chunk, carry
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -624,23 +654,28 @@ def window_timeline(
                 times = max(onset, 0.0), min(offset, end - start)
                 events.append(Event(event.text, *times, event.gain_db))
     index = first + np.arange(length)
-
-    def part(curve: np.ndarray, rest: float | np.floating) -> np.ndarray:
-        at = index if period is None else index % len(curve)
-        inside = (at >= 0) & (at < len(curve))
-        return np.where(inside, curve[np.clip(at, 0, len(curve) - 1)], rest).astype(np.float32)
-
+    index = index if period is None else index % period
     loudness = timeline.loudness_db
     if loudness is not None:
-        loudness = part(loudness, loudness[-1])
-    curves = {name: part(curve, np.nan) for name, curve in timeline.curves.items()}
+        loudness = _values_at(loudness, index, loudness[-1])
+    curves = {name: _values_at(curve, index, np.nan) for name, curve in timeline.curves.items()}
     return Timeline(tuple(events), loudness, curves)
+
+
+def _values_at(
+    curve: Float[np.ndarray, 'N'], index: np.ndarray, rest: float | np.floating
+) -> Float[np.ndarray, 'L']:
+    """A curve at latent frames, and `rest` outside of it."""
+    inside = (index >= 0) & (index < len(curve))
+    return np.where(inside, curve[np.clip(index, 0, len(curve) - 1)], rest).astype(np.float32)
 
 
 def check_edit(old: Timeline, new: Timeline, editable_s: float) -> None:
     """Refuses a timeline that differs from another before a time.
 
     What ended more than 10 s before it may be left out, so that a timeline need not grow for ever.
+    A curve may end at any time. One that is added is free before: None, but for loudness, whose
+    values of the past count for nothing then.
 
     Raises:
         ValueError: which event or curve of the past is changed.
@@ -663,12 +698,18 @@ def check_edit(old: Timeline, new: Timeline, editable_s: float) -> None:
             f'the edit {verb} {text!r} at {onset:g} to {offset:g} s, which is already made; edit '
             f'what comes from {editable_s:g} s on'
         )
-    frames = round(editable_s * LATENT_RATE)
-    curves = {'loudness_db': (old.loudness_db, new.loudness_db)}
-    curves |= {name: (old.curves.get(name), curve) for name, curve in new.curves.items()}
-    for name, (curve, other) in curves.items():
-        if curve is not None and not np.array_equal(curve[:frames], other[:frames], equal_nan=True):
+    index = np.arange(round(editable_s * LATENT_RATE))
+    free = np.full(1, np.nan, np.float32)
+    pairs = {name: (old.curves.get(name, free), curve) for name, curve in new.curves.items()}
+    if old.loudness_db is not None and new.loudness_db is not None:
+        pairs['loudness_db'] = old.loudness_db, new.loudness_db
+    for name, pair in pairs.items():
+        before, after = (
+            _values_at(curve, index, curve[-1] if name == 'loudness_db' else np.nan)
+            for curve in pair
+        )
+        if not np.array_equal(before, after, equal_nan=True):
             raise ValueError(
                 f'the edit changes {name} before {editable_s:g} s, which is already made; keep its '
-                f'first {frames} values'
+                f'first {len(index)} values{", None" if np.isnan(before).all() else ""}'
             )

@@ -97,6 +97,7 @@ class Timeline:
         max_events: int = MAX_EVENTS,
         loudness_db: Any = None,
         curves: Any = None,
+        curves_may_end: bool = False,
     ) -> 'Timeline':
         """Reads a timeline in any of its forms and checks it against the clip.
 
@@ -108,6 +109,7 @@ class Timeline:
             max_events: how many events the clip may hold.
             loudness_db: a curve of round(25 seconds) values in dB, if `spec` carries none.
             curves: further curves by name, of the same length, in Hz or None, if `spec` has none.
+            curves_may_end: whether curves may be shorter than the clip.
 
         Returns:
             The timeline, its times and gains as floats and its texts without outer spaces.
@@ -126,8 +128,8 @@ class Timeline:
         loudness = loudness_db if curve is None else curve
         if loudness is not None:
             limits = MIN_LOUDNESS_DB, MAX_LOUDNESS_DB
-            loudness = _curve('loudness_db', loudness, seconds, limits, 'dB')
-        return cls(events, loudness, _curves(further or curves, seconds))
+            loudness = _curve('loudness_db', loudness, seconds, limits, 'dB', curves_may_end)
+        return cls(events, loudness, _curves(further or curves, seconds, curves_may_end))
 
     def to_string(self) -> str:
         """The timeline in the short form; neighbouring events of one text share it.
@@ -195,11 +197,11 @@ class Timeline:
 def _clip_seconds(seconds: Any) -> float:
     """The length of a clip as a float, checked."""
     if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
-        raise ValueError(f'the clip length is {_shown(seconds)}: give a number of seconds')
+        raise ValueError(f'the clip length is {shown(seconds)}: give a number of seconds')
     if not 0 < seconds <= MAX_CLIP_SECONDS:  # NaN compares false
         raise ValueError(
             f'the clip length must be above 0 seconds and at most {MAX_CLIP_SECONDS:g}, not '
-            f'{_shown(seconds)}'
+            f'{shown(seconds)}'
         )
     return float(seconds)
 
@@ -213,7 +215,7 @@ def _entries(spec: Any) -> tuple[Sequence, Any, Any]:
     unknown = sorted(map(str, spec.keys() - {'events', 'loudness_db', 'curves'}))
     if unknown:
         raise ValueError(
-            f'events have the unknown part {_shown(unknown[0])}: use events, '
+            f'events have the unknown part {shown(unknown[0])}: use events, '
             'loudness_db and curves, or a list of events'
         )
     events = spec.get('events')
@@ -267,7 +269,7 @@ def _short_form(spec: str) -> list[tuple]:
         for span in spans.split(','):
             match = _SPAN.fullmatch(span) if at else None
             if match is None:
-                wrong = f'{_shown(span.strip())} is no time span' if at else "it has no '@'"
+                wrong = f'{shown(span.strip())} is no time span' if at else "it has no '@'"
                 name = _name(len(entries) + 1, text.rstrip() or part.strip())
                 raise ValueError(
                     f'{name} cannot be read, as {wrong}: write text@onset-offset or '
@@ -293,7 +295,7 @@ def _fields(index: int, entry: Any) -> dict[str, Any]:
     name = _name(index, entry.get('text', '?'))
     for key in entry:
         if key not in names:
-            raise ValueError(f'{name} has the unknown field {_shown(key)}: use {", ".join(names)}')
+            raise ValueError(f'{name} has the unknown field {shown(key)}: use {", ".join(names)}')
     for key in names[:3]:
         if key not in entry:
             raise ValueError(f"{name} lacks the field '{key}': add it")
@@ -312,14 +314,14 @@ def _checked(index: int, entry: Any, seconds: float) -> Event:
         raise ValueError(f'{name} has a text of {len(text):,} characters: keep to {MAX_TEXT:,}')
     if (time := _TIME_IN_TEXT.search(text)) is not None:
         raise ValueError(
-            f'{name} holds the time {_shown(text[time.start() :])}: write onset-offset after '
+            f'{name} holds the time {shown(text[time.start() :])}: write onset-offset after '
             f'@ and put a semicolon between two sounds, as in {_EXAMPLE}'
         )
     for key, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise ValueError(f'{name} has {key} = {_shown(value)}: give a number')
+            raise ValueError(f'{name} has {key} = {shown(value)}: give a number')
         if not abs(value) < 1e9:  # NaN compares false; more is no time and no level
-            raise ValueError(f'{name} has {key} = {_shown(value)}: give a finite number')
+            raise ValueError(f'{name} has {key} = {shown(value)}: give a finite number')
     event = Event(text, **{key: float(value) for key, value in fields.items()})
     times = f'{event.onset_s:g} to {event.offset_s:g} s'
     if event.onset_s < 0:
@@ -356,7 +358,7 @@ def _text_of(entry: Any) -> Any:
     return entry[0] if isinstance(entry, (tuple, list)) and entry else entry
 
 
-def _curves(given: Any, seconds: float) -> dict[str, np.ndarray]:
+def _curves(given: Any, seconds: float, may_end: bool) -> dict[str, np.ndarray]:
     """Further curves by name as float32 [L] in Hz, NaN where none is wanted, checked."""
     if given is None:
         return {}
@@ -367,9 +369,9 @@ def _curves(given: Any, seconds: float) -> dict[str, np.ndarray]:
         )
     for name in given:
         if name not in CURVES:
-            raise ValueError(f'there is no curve {_shown(name)}: give {", ".join(CURVES)}')
+            raise ValueError(f'there is no curve {shown(name)}: give {", ".join(CURVES)}')
     return {
-        name: _curve(name, values, seconds, CURVES[name], 'Hz', may_be_free=True)
+        name: _curve(name, values, seconds, CURVES[name], 'Hz', may_end, may_be_free=True)
         for name, values in given.items()
     }
 
@@ -380,6 +382,7 @@ def _curve(
     seconds: float,
     limits: tuple[float, float],
     unit: str,
+    may_end: bool,
     may_be_free: bool = False,
 ) -> np.ndarray:
     """A curve as float32 [L], checked; where frames may be free, None and NaN become NaN."""
@@ -391,12 +394,13 @@ def _curve(
         shape = [len(values)]  # not through NumPy, which reads text as numbers
     else:
         raise ValueError(f'{name} must hold numbers: give {frames} values in {unit}')
-    if shape != [frames]:
+    count = f'1 to {frames}' if may_end else f'{frames}'
+    if len(shape) != 1 or not (1 if may_end else frames) <= shape[0] <= frames:
         raise ValueError(
-            f'{name} has shape {shape}: a clip of {seconds:g} s needs {frames} values, '
+            f'{name} has shape {shape}: a clip of {seconds:g} s needs {count} values, '
             f'{LATENT_RATE} per second'
         )
-    curve = np.full(frames, np.nan, np.float32)
+    curve = np.full(shape[0], np.nan, np.float32)
     for index, value in enumerate(values):
         if value is None and may_be_free:
             continue
@@ -404,7 +408,7 @@ def _curve(
         if not is_number or not (low <= value <= high or (may_be_free and value != value)):
             free = ', or None where it is free' if may_be_free else ''
             raise ValueError(
-                f'{name} is {_shown(value)} at frame {index}: keep it from {low:g} to {high:g} '
+                f'{name} is {shown(value)} at frame {index}: keep it from {low:g} to {high:g} '
                 f'{unit}{free}'
             )
         curve[index] = value
@@ -413,23 +417,24 @@ def _curve(
 
 def _name(index: int, text: Any) -> str:
     """How messages name an event: its position, counted from 1, and its text."""
-    return f'event {index} ({_shown(text if isinstance(text, str) else _shown(text))})'
+    return f'event {index} ({shown(text if isinstance(text, str) else shown(text))})'
 
 
 _SHOWN = 40  # characters of a user's value in a message
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A user's value as a message shows it: one line, cut, whatever it is."""
     if isinstance(value, str):
         return repr(value[:_SHOWN])
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if isinstance(value, numbers.Integral) and abs(value) < 10**15:
+            return str(value)
         try:
             return f'{float(value):g}'
         except OverflowError:  # and Python refuses to write more than 4,300 digits
             return 'a huge number'
-    shown = ' '.join(reprlib.repr(value).split())
-    return shown[:_SHOWN]
+    return ' '.join(reprlib.repr(value).split())[:_SHOWN]
 
 
 def _span(event: Event) -> str:

@@ -32,6 +32,7 @@ from scipy.special import ndtri
 
 from realaudio_jax.io import printable
 from realaudio_jax.random import random_key
+from realaudio_jax.timeline import shown
 from realaudio_jax.typing import Array, Float, Int
 
 PUBLIC_KEY = b'made by realaudio_jax'
@@ -58,15 +59,21 @@ class Watermark:
     """
 
     key: bytes = PUBLIC_KEY
-    payload: int = 0
+    payload: int | np.integer = 0
 
     def __post_init__(self):
         low, high = KEY_BYTES
         if not isinstance(self.key, bytes) or not low <= len(self.key) <= high:
             size = f'{len(self.key)} bytes' if isinstance(self.key, bytes) else type(self.key)
             raise ValueError(f'the watermark key is {size}; give {low} to {high:,} bytes')
-        if not isinstance(self.payload, int) or not 0 <= self.payload < 2**PAYLOAD_BITS:
-            raise ValueError(f'the payload is {self.payload!r}; give a whole number below 2^32')
+        is_whole = isinstance(self.payload, (int, np.integer)) and not isinstance(
+            self.payload, bool
+        )
+        if not is_whole or not 0 <= self.payload < 2**PAYLOAD_BITS:
+            raise ValueError(
+                f'the payload is {shown(self.payload)}; give a whole number below 2^32'
+            )
+        object.__setattr__(self, 'payload', int(self.payload))
 
     def __str__(self) -> str:
         """Which key, without saying it."""

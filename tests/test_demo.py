@@ -345,6 +345,7 @@ def test_onsets_are_measured_or_refused():
     assert abs(found - 0.5) < 0.005 and missed is None
     for given in (
         (pcm, '48001', '0.5'), (pcm[:-1], '48000', '0.5'), (pcm, '48000', 'x'), (pcm, '48000', '9'),
+        (pcm, '9' * 5_000, '0.5'),
     ):  # fmt: skip
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match='give '):
             demo.measured_onsets(*given)

@@ -69,6 +69,8 @@ def test_products_in_int8_change_little_and_are_rounded_once(generator, dog, tin
     np.testing.assert_array_equal(loaded.generate('dog', seed=3, **SHORT).pcm, made.pcm)
     with pytest.raises(ValueError, match='load the release anew'):
         loaded.in_precision('float32')
+    exact = loaded.with_networks(generator.networks, generator.params)
+    assert loaded.precision == 'int8' and exact.precision == 'float32'
     with pytest.raises(ValueError, match="no precision 'int4'; choose float32 or int8"):
         load(tiny_release, precision='int4')
     marked = generator.with_watermark(None)
@@ -246,6 +248,12 @@ def test_a_call_is_prepared_without_being_run(generator, dog, monkeypatch):
     with pytest.raises(ValueError, match='seconds is 90000'):
         generator.prepare(seconds=90_000.0)
     assert isinstance(generator.prepare('rain', None, 40.0).call, LongCall)
+    for sampler in ('euler', 'dpm_solver_pp_2m'):
+        with pytest.raises(ValueError, match=f'the student is not sampled with {sampler!r}'):
+            generator.prepare('rain', None, 40.0, sampler=sampler)
+    for name in ('schedule', 'sampel_rate'):
+        with pytest.raises(TypeError, match=f'no argument {name!r}; it has prompt, events, .*loop'):
+            generator.prepare('rain', None, 40.0, **{name: 5})
     assert isinstance(generator.prepare('rain', loop=True).call, LongCall)
     assert len(compiled) == 2
     monkeypatch.undo()
@@ -352,6 +360,9 @@ def test_load_names_what_is_there(tmp_path, monkeypatch):
     assert 'fowley' in str(caught.value) and 'foley' in str(caught.value).replace('fowley', '')
     with pytest.raises(FileNotFoundError):
         load(tmp_path)
+    for mark in ('public', b'x' * 16, 0):
+        with pytest.raises(ValueError, match=r'the mark is .*; give a watermark\.Watermark'):
+            generator_lib._checked_mark(mark)
 
 
 def test_timelines_may_differ_between_the_items_of_a_request(generator):

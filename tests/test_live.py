@@ -197,7 +197,17 @@ def test_an_edit_that_cannot_be_is_refused_and_the_stream_goes_on(served):
         (['{"type": "start", "seconds": 0.1, "steps": 1}'], 'seconds is 0.1', 1008),
         ([json.dumps(START), json.dumps(START)], 'has started', 1008),
         ([json.dumps(START), '{"type": "played", "frame": 99999999}'], 'what was sent', 1008),
-        ([json.dumps(START), '{"type": "play", "x": 1}'], 'unknown key', 1008),
+        ([json.dumps(START), '{"type": "play", "x": 1}'], "unknown key 'x'; leave it out", 1008),
+        (['{"type": "start", "token": "\\ud800"}'], 'half of a surrogate pair', 1008),
+        *(
+            ([json.dumps(START), f'{{"type": "edit", "events": [], "id": {name}}}'], said, 1008)
+            for name, said in (
+                ('"\\ud800"', 'half of a surrogate pair'),
+                ('1e400', 'the id of an edit is inf; give'),
+                ('true', 'the id of an edit is True; give'),
+                (f'"{"x" * 101}"', 'text of up to 100 characters'),
+            )
+        ),
     ],
 )
 def test_a_malformed_message_is_one_error_and_the_end(generator, messages, said, code):

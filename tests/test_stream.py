@@ -146,6 +146,7 @@ def test_an_edit_of_events_keeps_the_curves(generator):
     made = generator.stream('rain', seconds=4.0, loudness_db=loudness, **SHORT)
     made._timeline.curves['pitch'] = np.float32(pitch)  # this network knows none
     next(made)
+    made._maker.curves = ('pitch',)
     made.edit('dog@2-3')
     assert [event.text for event in made.timeline.events] == ['dog']
     np.testing.assert_array_equal(made.timeline.loudness_db, np.float32(loudness))
@@ -157,6 +158,46 @@ def test_an_edit_of_events_keeps_the_curves(generator):
     for curve in ({'loudness_db': loudness - 1}, {'curves': {'pitch': [440.0] * 100}}):
         with pytest.raises(ValueError, match=f'before .* s, .* keep its first {frames} values'):
             made.edit({'events': 'dog@2-3', **curve})
+    made.edit({'events': 'dog@2-3', 'loudness_db': None, 'curves': None})
+    assert made.timeline.loudness_db is None and not made.timeline.curves
+    with pytest.raises(ValueError, match=f'changes pitch .* first {frames} values, None'):
+        made.edit({'events': [], 'curves': {'pitch': pitch[:20] + [440.0] * 80}})
+    made.edit({'events': [], 'curves': {'pitch': pitch}, 'loudness_db': loudness})
+    assert made.timeline.curves['pitch'][60] == 440 and made.timeline.loudness_db is not None
+
+
+def test_an_edit_takes_only_curves_that_the_release_follows(generator):
+    made = generator.stream('rain', seconds=4.0, **SHORT)
+    with pytest.raises(ValueError, match="has no curve 'pitch'"):
+        made.edit({'events': [], 'curves': {'pitch': [440.0] * 100}})
+    assert not made.timeline.curves
+
+
+def test_curves_of_a_sound_without_end_may_be_short(generator):
+    made = generator.stream('rain', loudness_db=np.array([-30.0] * 10 + [-40.0]), **SHORT)
+    made.edit({'events': [], 'loudness_db': [-30.0] * 10 + [-40.0] * 40})
+    made._begun = 40  # it has held its last value
+    made.edit({'events': [], 'loudness_db': [-30.0] * 10 + [-40.0] * 30 + [-50.0]})
+    assert (
+        window_timeline(made.timeline, 30, 20).loudness_db.tolist() == [-40.0] * 10 + [-50.0] * 10
+    )
+    for curve, message in (
+        ([-30.0] * 10 + [-40.0] * 10 + [-50.0], 'keep its first 40 values'),
+        ([], 'needs 1 to 2160000 values'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made.edit({'events': [], 'loudness_db': curve})
+
+
+def test_a_chunk_that_failed_is_made_when_it_is_asked_for_again(generator, rain, monkeypatch):
+    made = generator.stream('rain', 'dog@1.5-2:-6dB', seconds=3.0, seed=3, **SHORT)
+    pcm = [next(made).pcm, next(made).pcm]
+    for step in ('window', 'chunk'):
+        with monkeypatch.context() as patch:
+            patch.setattr(made._maker, step, lambda *args: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                next(made)
+    np.testing.assert_array_equal(joined(made), rain[sum(map(len, pcm)) :])
 
 
 def test_an_edit_keeps_what_began_and_goes_on():
@@ -197,6 +238,9 @@ def test_bad_input_is_refused_in_one_line(generator):
         ({'seconds': 12.0, 'events': 'dog@12-13'}, 'outside the clip of 12 s'),
         ({'seconds': 8.0, 'loop': True}, 'a loop of 8 s is shorter than a window; give 10 or more'),
         ({'seconds': 12.3, 'loop': True}, 'no multiple of 0.2 s; give 12.4'),
+        ({'seconds': math.nan, 'loop': False}, 'seconds is nan; choose 0.5 to 86400'),
+        ({'seconds': True, 'loop': False}, 'seconds is True; choose 0.5 to 86400'),
+        ({'seconds': 10**400, 'loop': False}, 'seconds is a huge number; choose 0.5 to 86400'),
         (
             {'seconds': 12.0, 'init_audio': np.zeros((9, 2))},
             'init_audio is for sounds of up',
@@ -217,8 +261,13 @@ def test_bad_input_is_refused_in_one_line(generator):
         assert '\n' not in str(error.value)
     with pytest.raises(ValueError, match='multiple of 5'):
         Schedule(hop=12)
-    with pytest.raises(ValueError, match='does not fit'):
-        Schedule(window=60)
+    for given, message in (
+        ({'window': 60}, 'a hop of 25 .* does not fit: .* has 0 left; give a longer window'),
+        ({'hop': 50}, 'a hop of 50 .* does not fit: .* has 25 left; give 5 to 25'),
+        ({'window': 251}, 'window is 251 latent frames; give an even number'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Schedule(**given)
 
 
 def test_more_than_a_window_goes_through_windows(generator, monkeypatch):

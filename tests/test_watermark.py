@@ -83,10 +83,11 @@ def test_a_key_of_the_wrong_form_is_one_line(text, reason):
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('payload', [-1, 2**32])
+@pytest.mark.parametrize('payload', [-1, 2**32, True])
 def test_a_payload_of_another_size_is_refused(payload):
-    with pytest.raises(ValueError, match='payload'):
+    with pytest.raises(ValueError, match='the payload is .{1,20}; give a whole number below'):
         Watermark(KEY, payload)
+    assert Watermark(KEY, np.uint32(7)) == Watermark(KEY, 7)
 
 
 def test_a_key_is_not_shown():

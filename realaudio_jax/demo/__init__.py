@@ -61,7 +61,7 @@ def measured_onsets(pcm: bytes, rate: str, onsets: str) -> list[float | None]:
     Raises:
         ValueError: what cannot be read, or an onset outside the sound.
     """
-    if not rate.isdecimal() or int(rate) not in SAMPLE_RATES or len(pcm) % 4 or not pcm:
+    if rate not in map(str, SAMPLE_RATES) or len(pcm) % 4 or not pcm:
         raise ValueError('give 16-bit stereo samples and ?rate=48000 or 44100')
     try:
         requested = [float(text) for text in onsets.split(',')]

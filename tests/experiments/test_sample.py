@@ -197,7 +197,7 @@ def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
         (dict(loudness='loud'), "--loudness is 'loud'; give LUFS such as -23, or off"),
         (dict(loudness='3'), 'loudness is 3; choose -70 to 0'),
         (dict(steps=3), 'the student has no 3 steps; choose one of 1, 2, 4, 8'),
-        (dict(seconds=0.2), 'seconds is 0.2; choose 0.5 to 10'),
+        (dict(seconds=0.2), 'seconds is 0.2; choose 0.5 to 86400'),
         (dict(sample_rate=22_050), 'sample_rate is 22050; choose 48000 or 44100'),
         (dict(strength=0.5), 'need --init_audio'),
         (dict(init_audio='nan.wav'), 'nan.wav: it holds NaN'),

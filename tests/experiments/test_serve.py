@@ -80,3 +80,10 @@ def test_a_missing_extra_is_one_line(serve, monkeypatch):
     status, err = serve()
     line = "error: uvicorn is not installed; pip install 'realaudio_jax[serve]'\n"
     assert status == 1 and err == line
+
+
+def test_an_empty_list_is_one_line(serve):
+    for flag in ('seconds', 'steps', 'sample_rates'):
+        with flagsaver.flagsaver(**{flag: []}):
+            with pytest.raises(ValueError, match=f'--{flag} is empty; give one number or more'):
+                serve.module.numbers(flags.FLAGS[flag])
