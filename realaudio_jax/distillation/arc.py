@@ -35,8 +35,8 @@ from realaudio_jax.distillation.recipe import (
     Count,
     Metrics,
     Student,
-    draw_guidance,
     frame_mean,
+    guidance_of,
     noise_like,
 )
 from realaudio_jax.models.discriminator import LatentHead
@@ -93,9 +93,7 @@ class AdversarialPostTraining:
         del target_params, teacher_params
         size, c = len(batch.latents), batch.conditioning
         key_sample, key_level, key_guidance, *keys_noise = jax.random.split(key, 5)
-        guidance = batch.guidance
-        if guidance is None:
-            guidance = draw_guidance(key_guidance, size, self.guidance_range)
+        guidance = guidance_of(batch, key_guidance, self.guidance_range)
         x = own_sample(
             self.student,
             self.path,
@@ -111,7 +109,7 @@ class AdversarialPostTraining:
             for k, latents in zip(keys_noise, (x, batch.latents), strict=True)
         )
 
-        def judge(params: PyTree, noisy: Float[Array, 'B L C'], c: Any) -> Float[Array, 'B']:
+        def score(params: PyTree, noisy: Float[Array, 'B L C'], c: Any) -> Float[Array, 'B']:
             """Equation 4."""
             seen = self.student(params['network'], c, guidance, jnp.zeros(size))(noisy, u)
             both = jnp.concatenate([noisy, seen], axis=-1)
@@ -122,10 +120,10 @@ class AdversarialPostTraining:
         frozen = jax.lax.stop_gradient(own)
         other_c = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), c)
         # Equal evaluations with and without a stopped gradient are one in the compiled step.
-        adversarial = jax.nn.softplus(judge(frozen, data, c) - judge(frozen, made, c))
-        of_data = judge(own, data, c)
-        relativistic = jax.nn.softplus(judge(own, jax.lax.stop_gradient(made), c) - of_data)
-        contrastive = jax.nn.softplus(judge(own, data, other_c) - of_data)
+        adversarial = jax.nn.softplus(score(frozen, data, c) - score(frozen, made, c))
+        of_data = score(own, data, c)
+        relativistic = jax.nn.softplus(score(own, jax.lax.stop_gradient(made), c) - of_data)
+        contrastive = jax.nn.softplus(score(own, data, other_c) - of_data)
         loss = adversarial + relativistic + self.contrast * contrastive
         metrics = {
             'loss': jnp.mean(loss),

@@ -21,7 +21,7 @@ from realaudio_jax.distillation.recipe import (
     Batch,
     Metrics,
     Student,
-    draw_guidance,
+    guidance_of,
     noise_like,
     snr_weighted_error,
 )
@@ -75,9 +75,7 @@ class MultiTeacher:
         drawn = jax.random.randint(key_trajectory, (), 0, len(self.trajectories))
         steps, above, below = jnp.asarray(self.trajectories)[drawn]
         at = jax.random.randint(key_step, (), 1, steps + 1)  # steps left at the student's input
-        guidance = batch.guidance
-        if guidance is None:
-            guidance = draw_guidance(key_guidance, size, self.guidance_range)
+        guidance = guidance_of(batch, key_guidance, self.guidance_range)
         step_size = jnp.full((size,), 1.0 / steps)
 
         def predict(params, x, left):

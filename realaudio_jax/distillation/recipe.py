@@ -192,6 +192,15 @@ def draw_guidance(
     return jax.random.uniform(key, (batch,), minval=low, maxval=high)
 
 
+def guidance_of(
+    batch: Batch, key: Key[Array, ''], low_high: tuple[float, float]
+) -> Float[Array, 'B']:
+    """The guidance scales of a batch's latents, or drawn ones (`draw_guidance`) if it has none."""
+    if batch.guidance is not None:
+        return batch.guidance
+    return draw_guidance(key, len(batch.latents), low_high)
+
+
 def noise_like(key: Key[Array, ''], x: Float[Array, 'B L C']) -> Float[Array, 'B L C']:
     """Standard normal noise in the shape of x."""
     return jax.random.normal(key, x.shape, x.dtype)
