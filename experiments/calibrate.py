@@ -3,8 +3,8 @@
 python -m experiments.calibrate --release=DIR --recordings=DIR
 
 The latents of the student are brought to its teacher's moments, and it is asked for onsets as much
-later as its sounds begin early; see `metrics.calibration`. Run again, it measures the moments anew
-and changes the lead by what is left. `experiments.distill` does both at its end.
+later as its sounds begin early; see `realaudio_jax.calibration`. Run again, it measures the moments
+anew and changes the lead by what is left. `experiments.evaluate --run` does both to a new student.
 """
 
 from absl import flags

@@ -1,7 +1,7 @@
 """Systems of the benchmark: their separately timed stages, and this model's.
 
 A system with random weights takes the time and the memory of the real one. Each part returns with
-device arrays not yet ready, as `metrics.latency` expects.
+device arrays not yet ready, as `metrics.benchmarking` expects.
 """
 
 import dataclasses

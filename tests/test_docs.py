@@ -2,14 +2,16 @@
 
 import ast
 import functools
-import importlib
 import importlib.util
+import json
+import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
 
+import documented_commands
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -17,8 +19,9 @@ PAGES = sorted(
     [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs').rglob('*.md')]
     + [ROOT / 'realaudio_jax' / 'releases' / 'foley' / 'README.md']
 )
-# Commands of trials are those of the revision that they name.
+# Names in trials are those of the revision that they name.
 CURRENT = [page for page in PAGES if 'trials' not in page.parts]
+FILE_SUFFIXES = {'csv', 'html', 'json', 'jsonl', 'md', 'npz', 'png', 'py', 'safetensors', 'txt'}
 
 
 def page_id(page):
@@ -83,66 +86,54 @@ def test_readme_holds_the_commands_that_tools_read():
     assert f'    pip install -e . && {main}' in lines
 
 
-def commands(text):
-    """The experiments' command lines of a page, continued lines joined."""
-    text = text.replace('\\\n', ' ')
-    for line in re.findall(r'python -m experiments\.[^`\n|]*', text):
-        yield shlex.split(line.split(' && ')[-1])
-    for line in re.findall(r'`(experiments\.[^`\n]*)`', text):
-        yield ['python', '-m', *shlex.split(line)]
+@functools.cache
+def errors_by_page():
+    """What the programs say against the command lines of each page: {page: [line: error]}."""
+    given, places = {}, {}
+    for page, text in documented_commands.pages():
+        for program, arguments, whole in documented_commands.command_lines(text):
+            given.setdefault(program, []).append((arguments, whole))
+            places.setdefault(program, []).append(page)
+    result = subprocess.run(
+        [sys.executable, documented_commands.__file__],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    )
+    assert not result.returncode, result.stderr
+    found = {page: [] for page, _ in documented_commands.pages()}
+    for program, errors in json.loads(result.stdout).items():
+        pairs = zip(places[program], given[program], errors, strict=True)
+        for page, (arguments, _), error in pairs:
+            if error:
+                found[page].append(f'{program} {shlex.join(arguments)}: {error}')
+    return found
+
+
+@pytest.mark.parametrize('page', [page for page, _ in documented_commands.pages()])
+def test_programs_read_their_documented_command_lines(page):
+    """Modules, flags, their values, configs and settings, by the parsers of the programs."""
+    assert not errors_by_page()[page]
+
+
+def test_command_lines_are_found_whole_and_in_sentences():
+    text = """
+Do `python tools/scaling.py` or `evaluate --run` but not `other --run`, and
+
+    cd here && python -m experiments.sample --prompt='a dog' \\
+        [--out=a.wav]   # a comment
+    python -m experiments.serve --port=1 &
+"""
+    assert list(documented_commands.command_lines(text)) == [
+        ('tools/scaling.py', [], False),
+        ('experiments.sample', ['--prompt=a dog', '--out=a.wav'], True),
+        ('experiments.serve', ['--port=1'], True),
+        ('experiments.evaluate', ['--run'], False),
+    ]
 
 
 @functools.cache
-def flags_of(module):
-    """The flags that an experiment defines, and the experiments' modules that it imports."""
-    found = {'help', 'workdir'}
-    measure = module_of(ROOT / 'tools' / 'measure_structure.py')
-    files = measure.reachable(ROOT / f'{module.replace(".", "/")}.py')
-    source = ''.join(file.read_text() for file in files if file.parent.name == 'experiments')
-    found |= set(re.findall(r"DEFINE_\w+\(\s*f?'(\w+)'", source))
-    for names in re.findall(r'stem: flags\.DEFINE_\w+.*?for stem in \(?([^)]*)\)', source, re.S):
-        found |= {name.lower() for name in re.findall(r'(\w+)', names)}
-    return found | {'config', 'workers', 'autoencoder', 'teacher', 'student', 'audio_tower'}
-
-
-def setting(config, name):
-    """Whether a config holds a key like 'energy.updates'."""
-    for part in name.split('.'):
-        if part not in config:
-            return False
-        config = config[part]
-    return True
-
-
-def config_of(module, given):
-    """The config that a command line names, or the experiment's own; None without one."""
-    name = dict(given).get('config')
-    if name is None:
-        source = (ROOT / f'{module.replace(".", "/")}.py').read_text()
-        name = next(iter(re.findall(r"define_config\(\s*'([^']+)'", source)), None)
-    if name is None or not name.islower():  # a placeholder
-        return None
-    name, _, variant = name.partition(':')
-    assert (ROOT / name).is_file(), name
-    return importlib.import_module(f'configs.{pathlib.Path(name).stem}').get_config(variant)
-
-
-@pytest.mark.parametrize('page', CURRENT, ids=page_id)
-def test_commands_name_modules_flags_and_settings_that_exist(page):
-    for line in commands(page.read_text()):
-        module = line[2]
-        assert (ROOT / f'{module.replace(".", "/")}.py').is_file(), line
-        given = [re.match(r'--(?:no)?([\w.]+)(?:=(.*))?$', word) for word in line[3:]]
-        given = [match.groups() for match in given if match]
-        config = config_of(module, given)
-        for flag, _ in given:
-            if flag.startswith('config.'):
-                known = config is None or setting(config, flag.removeprefix('config.'))
-                assert known or flag == 'config.KEY', f'{line}: {flag}'
-            else:
-                assert flag in flags_of(module), f'{line}: {flag}'
-
-
 def names_defined(path):
     """Functions, classes, methods and module-level values of a source file, dotted."""
     found = set()
@@ -182,6 +173,35 @@ def test_ways_through_the_code_name_what_exists(name):
         r'`((?:realaudio_jax|experiments|configs|docs)/[\w/.]+)`', page.read_text()
     )
     assert all((ROOT / file).exists() for file in mentioned)
+
+
+def places(name, start):
+    """(file, name in it) of a dotted name of the package or of a folder in it: all it may mean."""
+    parts = name.removeprefix('realaudio_jax.').split('.')
+    for folder in {start, ROOT / 'realaudio_jax'}:
+        for end in range(len(parts), 0, -1):
+            stem = folder.joinpath(*parts[:end])
+            files = (stem / '__init__.py', stem.parent / f'{stem.name}.py')
+            if file := next((file for file in files if file.is_file()), None):
+                yield file, '.'.join(parts[end:])
+                break
+
+
+def exists(file, name):
+    """Whether a source file defines a name, or a class of such a member: `state.params`."""
+    return not name or any(f'.{found}'.endswith(f'.{name}') for found in names_defined(file))
+
+
+def test_dotted_names_in_docs_and_docstrings_exist():
+    folders = [ROOT / name for name in ('realaudio_jax', 'experiments', 'configs')]
+    missing = []
+    for file in [*CURRENT, *(file for folder in folders for file in folder.rglob('*.py'))]:
+        names = set(re.findall(r'`((?:[a-z_]\w*\.)+\w+)(?:\(\))?`', file.read_text()))
+        for name in {name for name in names if name.rpartition('.')[2] not in FILE_SUFFIXES}:
+            found = list(places(name, file.parent))
+            if found and not any(exists(*place) for place in found):
+                missing.append(f'{file.relative_to(ROOT)}: {name}')
+    assert not missing
 
 
 def test_reachable_follows_imports_to_the_end(tmp_path):
