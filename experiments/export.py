@@ -9,6 +9,7 @@ DIR then holds one program for each duration, and what runs them: `generate.mjs`
 `Generator.generate`, and says by how much they differ and how long each takes.
 """
 
+import importlib.util
 import json
 import pathlib
 import time
@@ -17,11 +18,11 @@ import numpy as np
 from absl import flags
 
 import realaudio_jax
-from experiments.common import run
+from experiments.common import listed, run
+from experiments.watermark_flags import define_watermark
 from realaudio_jax.export import folder as export_folder
 from realaudio_jax.export.check import compare
 from realaudio_jax.io import atomic_path
-from realaudio_jax.watermark import Watermark, read_key
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _SECONDS = flags.DEFINE_list('seconds', ['2', '10'], 'Longest sound of each program.')
@@ -29,36 +30,26 @@ _STEPS = flags.DEFINE_integer('steps', 4, 'Steps of the student.')
 _EVENTS = flags.DEFINE_integer('events', 4, 'Room for events of a timeline, 16 at most.')
 _RATE = flags.DEFINE_integer('sample_rate', 48_000, 'Hz: 48000 or 44100.')
 _KINDS = flags.DEFINE_list('kinds', ['onnx', 'stablehlo'], 'What to write: onnx, stablehlo.')
-_WATERMARK_KEY = flags.DEFINE_string(
-    'watermark_key', 'public', "Key of the watermark: 'public', digits, a file, or off."
-)
-_WATERMARK_PAYLOAD = flags.DEFINE_integer(
-    'watermark_payload',
-    0,
-    '32 bits that the mark carries; in sounds of up to 2 s the low 16.',
-    lower_bound=0,
-    upper_bound=2**32 - 1,
-)
+_WATERMARK = define_watermark()
 _OUT = flags.DEFINE_string('out', None, 'Folder of the export.', required=True)
 _CHECK = flags.DEFINE_integer('check', 0, 'Requests that are compared with ours.', lower_bound=0)
 
 
 def main(argv):
     del argv
-    if unknown := set(_KINDS.value) - set(export_folder.KINDS):
+    kinds, seconds = listed(_KINDS, str), listed(_SECONDS, float)
+    if unknown := set(kinds) - set(export_folder.KINDS):
         raise ValueError(f'--kinds={",".join(sorted(unknown))}: choose onnx, stablehlo or both')
-    key, mark = _WATERMARK_KEY.value, None
-    if key != 'off':
-        mark = Watermark(read_key(key), _WATERMARK_PAYLOAD.value)
-    generator = realaudio_jax.load(_RELEASE.value, mark=mark)
-    seconds = [float(s) for s in _SECONDS.value]
+    if _CHECK.value and 'onnx' not in kinds:
+        raise ValueError('--check runs the ONNX files; add onnx to --kinds, or leave out --check')
+    if _CHECK.value and importlib.util.find_spec('onnxruntime') is None:
+        raise ValueError("--check needs onnxruntime: pip install 'realaudio_jax[export]'")
     for duration in seconds:
         if not 0.5 <= duration <= 10:
             raise ValueError(f'--seconds={duration:g}: choose 0.5 to 10')
+    generator = realaudio_jax.load(_RELEASE.value, mark=_WATERMARK())
     out, start = pathlib.Path(_OUT.value), time.monotonic()
-    export_folder.write(
-        generator, out, seconds, _STEPS.value, _EVENTS.value, _RATE.value, _KINDS.value
-    )
+    export_folder.write(generator, out, seconds, _STEPS.value, _EVENTS.value, _RATE.value, kinds)
     print(f'exported in {time.monotonic() - start:.0f} s')
     if _CHECK.value:
         found = compare(generator, out, _CHECK.value)

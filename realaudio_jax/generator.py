@@ -144,8 +144,7 @@ class Generator:
         mark: Watermark | None = _PUBLIC,
         precision: str = 'float32',
     ):
-        if precision not in PRECISIONS:
-            raise ValueError(f'no precision {precision!r}; choose {" or ".join(PRECISIONS)}')
+        _check_precision(precision)
         self.folder, self.mark = folder, _checked_mark(mark)
         self.log = _print_to_stderr if log is None else log
         self.config = config = read_release(folder)
@@ -198,8 +197,9 @@ class Generator:
             precision: one of `quantisation.PRECISIONS`; None: as it is.
 
         Raises:
-            ValueError: float32 of what is int8.
+            ValueError: no such precision, or float32 of what is int8.
         """
+        _check_precision(self.precision if precision is None else precision)
         if precision in (None, self.precision):
             return self
         if precision != 'int8':
@@ -605,6 +605,7 @@ def load(
         FileNotFoundError: no such release. ValueError: a damaged one, no such precision, or a mark
             that is no `Watermark`.
     """
+    _check_precision(precision)
     if compilation_cache:
         enable_compilation_cache()
     return Generator(find_release(name), model_parallel, log, mark, precision)
@@ -614,6 +615,11 @@ def _checked_mark(mark: Any) -> Watermark | None:
     if mark is not None and not isinstance(mark, Watermark):
         raise ValueError(f'the mark is {shown(mark)}; give a watermark.Watermark, or None')
     return mark
+
+
+def _check_precision(precision: Any) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f'no precision {precision!r}; choose {" or ".join(PRECISIONS)}')
 
 
 def derived_seed(seed: int, attempt: int) -> int:

@@ -73,6 +73,8 @@ def test_products_in_int8_change_little_and_are_rounded_once(generator, dog, tin
     assert loaded.precision == 'int8' and exact.precision == 'float32'
     with pytest.raises(ValueError, match="no precision 'int4'; choose float32 or int8"):
         load(tiny_release, precision='int4')
+    with pytest.raises(ValueError, match="no precision 'int4'; choose float32 or int8"):
+        exact.in_precision('int4')
     marked = generator.with_watermark(None)
     assert marked.in_precision('int8').mark is None
 

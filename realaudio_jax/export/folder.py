@@ -108,6 +108,7 @@ def write(
         },
         'programs': [],
     }
+    names = [PROGRAM_NAME]
     for duration in sorted(seconds):
         bucket = Bucket(1, latent_frames(duration), steps, sample_rate, capacity=capacity)
         weights = jax.tree.map(np.asarray, generator.programs.weights_for(bucket))
@@ -124,32 +125,35 @@ def write(
             call = functools.partial(_by_name, function, jax.tree.map(jnp.asarray, weights))
             notes = {'release': generator.config.name, 'license': 'see NOTICE and ATTRIBUTION'}
             _save(folder / made['onnx'], onnx_program.export(call, shapes, notes), log)
+        names += [made[kind] for kind in KINDS if kind in made]
         about['programs'].append(made)
     if 'stablehlo' in kinds:
         with atomic_path(folder / WEIGHTS_NAME) as temporary:
             leaves = {str(i): x for i, x in enumerate(jax.tree.leaves(weights))}
             np.savez(temporary, **leaves)
         log(f'{folder / WEIGHTS_NAME}: {_size(folder / WEIGHTS_NAME)}')
-    _copy(generator.folder, folder)
+        names.append(WEIGHTS_NAME)
+    names += _copy(generator.folder, folder)
     text = json.dumps(about, indent=1) + '\n'
     _save(folder / PROGRAM_NAME, text.encode(), log)
-    write_manifest(folder)
+    write_manifest(folder, names)
 
 
 def _by_name(function: Callable, weights: PyTree, **inputs: jax.Array) -> dict[str, jax.Array]:
     return function(weights, inputs)
 
 
-def _copy(release: pathlib.Path, folder: pathlib.Path) -> None:
-    """The files beside the programs: those that run them, the tokenizer, what the licences ask."""
-    for path in [*FILES.iterdir(), *release.glob('NOTICE*'), *release.glob('ATTRIBUTION*')]:
-        if path.is_file():
-            shutil.copyfile(path, folder / path.name)
-    shutil.copyfile(release / TOKENIZER_NAME, folder / TOKENIZER_NAME)
+def _copy(release: pathlib.Path, folder: pathlib.Path) -> list[str]:
+    """Names of the files beside the programs: what runs them, tokenizer, what the licences ask."""
+    beside = [*FILES.iterdir(), *release.glob('NOTICE*'), *release.glob('ATTRIBUTION*')]
+    beside = [path for path in beside if path.is_file()] + [release / TOKENIZER_NAME]
+    for path in beside:
+        shutil.copyfile(path, folder / path.name)
     vocabulary = json.loads((release / TOKENIZER_NAME).read_text(encoding='utf-8'))
     words = sorted(vocabulary['model']['vocab'].items(), key=lambda item: item[1])
     lines = ''.join(f'{word}\n' for word, _ in words)
     (folder / VOCABULARY_NAME).write_text(lines, encoding='utf-8', newline='\n')
+    return [VOCABULARY_NAME, *(path.name for path in beside)]
 
 
 def _save(path: pathlib.Path, content: bytes, log: Callable[[str], None]) -> None:

@@ -61,6 +61,8 @@ def test_jax_alone_makes_the_sounds_of_the_release(generator, exported, about):
     spec = importlib.util.spec_from_file_location('load_jax', exported / 'load_jax.py')
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
+    with pytest.raises(ValueError, match='no StableHLO program for 1.5 s'):
+        loader.load(exported, 1.5)
     (call,) = requests(1, 1.0)
     inputs = inputs_of(generator, about, about['programs'][0], call)
     found = loader.load(exported, 1.0)(**inputs)
@@ -81,6 +83,14 @@ def test_steps_that_the_student_has_not(generator, tmp_path):
         export_folder.write(generator, tmp_path, [1.0], events=17)
 
 
+def test_a_manifest_names_what_is_exported_alone(generator, tmp_path):
+    (tmp_path / 'ort').mkdir()
+    (tmp_path / 'ort' / 'ort.wasm.min.mjs').write_text('of the user')
+    export_folder.write(generator, tmp_path, [1.0], steps=2, kinds=[], log=lambda line: None)
+    listed = integrity.read_manifest(tmp_path)
+    assert 'program.json' in listed and 'ort/ort.wasm.min.mjs' not in listed
+
+
 @pytest.fixture(scope='module')
 def in_node(files):
     """Runs lines of JavaScript beside realaudio.mjs; what they print as JSON."""
@@ -98,6 +108,46 @@ def in_node(files):
         return json.loads(done.stdout)
 
     return run
+
+
+@pytest.mark.parametrize(
+    ('given', 'line'),
+    [
+        (['--seconds=20'], '20 s: choose 0.5 to 1 s'),
+        (['--seconds=long'], '--seconds=long: give a number'),
+        (['--events=gunshot'], "event 'gunshot': write it as gunshot@2.3-2.8"),
+        (['--steps=4'], "Unknown option '--steps'"),
+        ([], 'there is no ONNX file here: export with --kinds=onnx'),
+    ],
+)
+def test_a_mistake_in_the_node_command_is_one_line(files, given, line):
+    node = shutil.which('node')
+    if node is None:
+        pytest.skip('no Node here')
+    command = [node, files / 'generate.mjs', 'rain', *given]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f'error: {line}')
+    assert done.stderr.count('\n') == 1 and not done.stdout
+
+
+@pytest.mark.parametrize(
+    ('field', 'line'),
+    [
+        ('seed: 1.5', 'seed 1.5: choose a whole number from 0 to 2147483647'),
+        ('guidance: 9', 'guidance 9: choose 1 to 4'),
+    ],
+)
+def test_javascript_refuses_what_python_does(in_node, field, line):
+    found = in_node(
+        f"""const about = json('program.json');
+        const tokenizer = new lib.Tokenizer(json('tokenizer.json'));
+        let found = '';
+        try {{
+          lib.inputs(about, lib.programFor(about, 1), tokenizer, {{ seconds: 1, {field} }});
+        }} catch (error) {{ found = error.message; }}
+        console.log(JSON.stringify(found));"""
+    )
+    assert found == line
 
 
 def test_javascript_reads_texts_as_python_does(in_node, generator):

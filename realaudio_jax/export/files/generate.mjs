@@ -5,36 +5,57 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import * as ort from 'onnxruntime-node';
-
 import { Tokenizer, generate, parseEvents, programFor, wav } from './realaudio.mjs';
 
-const text = { type: 'string' };
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { events: text, seconds: text, seed: text, guidance: text, loudness: text, out: text },
-});
 const folder = dirname(fileURLToPath(import.meta.url));
 const json = async (name) => JSON.parse(await readFile(join(folder, name), 'utf8'));
 
-const about = await json('program.json');
-const number = (name) => (values[name] === undefined ? undefined : Number(values[name]));
-const request = {
-  prompt: positionals.join(' '),
-  events: parseEvents(values.events ?? ''),
-  seconds: number('seconds') ?? about.programs.at(-1).seconds,
-  seed: number('seed'),
-  guidance: number('guidance'),
-  loudness: number('loudness'),
-};
-const program = programFor(about, request.seconds);
-const tokenizer = new Tokenizer(await json('tokenizer.json'));
-let start = performance.now();
-const session = await ort.InferenceSession.create(join(folder, program.onnx));
-const loaded = performance.now() - start;
-start = performance.now();
-const sound = await generate(ort, session, about, program, tokenizer, request);
-const ran = performance.now() - start;
-await writeFile(values.out ?? 'sound.wav', wav(sound));
-if (sound.lufs < about.silent_lufs) console.error('it came out silent: try another seed');
-console.log(`${values.out ?? 'sound.wav'}: loaded in ${loaded.toFixed()} ms, made in ${ran.toFixed()} ms`);
+async function runtime() {
+  try {
+    return await import('onnxruntime-node');
+  } catch (error) {
+    if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error;
+    throw new Error(`onnxruntime-node is not installed: run npm install onnxruntime-node in ${folder}`);
+  }
+}
+
+async function main() {
+  const text = { type: 'string' };
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { events: text, seconds: text, seed: text, guidance: text, loudness: text, out: text },
+  });
+  const number = (name) => {
+    const found = values[name] === undefined ? undefined : Number(values[name] || NaN);
+    if (Number.isNaN(found)) throw new Error(`--${name}=${values[name]}: give a number`);
+    return found;
+  };
+  const about = await json('program.json');
+  const request = {
+    prompt: positionals.join(' '),
+    events: parseEvents(values.events ?? ''),
+    seconds: number('seconds') ?? about.programs.at(-1).seconds,
+    seed: number('seed'),
+    guidance: number('guidance'),
+    loudness: number('loudness'),
+  };
+  const program = programFor(about, request.seconds);
+  if (!program.onnx) throw new Error('there is no ONNX file here: export with --kinds=onnx');
+  const tokenizer = new Tokenizer(await json('tokenizer.json'));
+  const ort = await runtime();
+  let start = performance.now();
+  const session = await ort.InferenceSession.create(join(folder, program.onnx));
+  const loaded = performance.now() - start;
+  start = performance.now();
+  const sound = await generate(ort, session, about, program, tokenizer, request);
+  const ran = performance.now() - start;
+  const out = values.out ?? 'sound.wav';
+  await writeFile(out, wav(sound));
+  if (sound.lufs < about.silent_lufs) console.error('it came out silent: try another seed');
+  console.log(`${out}: loaded in ${loaded.toFixed()} ms, made in ${ran.toFixed()} ms`);
+}
+
+main().catch((error) => {
+  console.error(`error: ${error.message.split('\n')[0]}`);
+  process.exitCode = 1;
+});

@@ -12,7 +12,10 @@ def load(folder, seconds):
     """The program of a folder for sounds of up to so many seconds; README.md lists the inputs."""
     folder = pathlib.Path(folder)
     about = json.loads((folder / 'program.json').read_text())
-    program = next(p for p in about['programs'] if p['seconds'] >= seconds)
+    programs = [p for p in about['programs'] if p['seconds'] >= seconds and 'stablehlo' in p]
+    if not programs:
+        raise ValueError(f'{folder} has no StableHLO program for {seconds} s')
+    program = programs[0]
     exported = jax.export.deserialize(bytearray((folder / program['stablehlo']).read_bytes()))
     with np.load(folder / 'weights.npz') as arrays:
         weights = jax.device_put([arrays[str(i)] for i in range(len(arrays.files))])

@@ -123,6 +123,14 @@ export function programFor(about, seconds) {
 export function inputs(about, program, tokenizer, request) {
   const { events: most, event_tokens: words, text_tokens: tokens } = about.capacity;
   const { prompt = '', events = [], seconds, seed = 0 } = request;
+  const guidance = request.guidance ?? about.guidance_scale;
+  const [least, largest] = about.guidance_range;
+  if (!(guidance >= least && guidance <= largest)) {
+    throw new Error(`guidance ${guidance}: choose ${least} to ${largest}`);
+  }
+  if (!(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 31)) {
+    throw new Error(`seed ${seed}: choose a whole number from 0 to ${2 ** 31 - 1}`);
+  }
   if (events.length > most) throw new Error(`${events.length} events: choose ${most} at most`);
   for (const { text, onset, offset } of events) {
     if (!(onset >= 0 && onset < offset && offset <= seconds + 1e-6)) {
@@ -144,7 +152,7 @@ export function inputs(about, program, tokenizer, request) {
     offset_s: ['float32', floats(column('offset')), [1, most]],
     gain_db: ['float32', floats(column('gain')), [1, most]],
     seconds: ['float32', floats([seconds]), [1]],
-    guidance_scale: ['float32', floats([request.guidance ?? about.guidance_scale]), [1]],
+    guidance_scale: ['float32', floats([guidance]), [1]],
     target_lufs: ['float32', floats([request.loudness ?? about.loudness]), [1]],
     noise: [
       'float32',
