@@ -219,15 +219,15 @@ def default_name(prompt: str, events: str | None, **settings: Any) -> str:
     return f'{text}-{shown}' + (f'-{digest}' if rest else '')
 
 
-class Pieces:
+class Measurements:
     """What an experiment has measured so far, so that one that was stopped goes on where it was.
 
     Args:
-        folder: of the pieces, one JSON file each.
-        settings: of which they are.
+        folder: of the measurements, one JSON file each.
+        settings: under which they are made.
 
     Raises:
-        ValueError: the folder holds pieces of other settings.
+        ValueError: the folder holds measurements under other settings.
     """
 
     def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any]):
@@ -237,12 +237,12 @@ class Pieces:
         if found != dict(settings):
             changed = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
             raise ValueError(
-                f'{printable(folder)} holds pieces of another {", ".join(changed)}; name another '
-                '--workdir, or remove that folder'
+                f'{printable(folder)} holds measurements of another {", ".join(changed)}; '
+                'name another --workdir, or remove that folder'
             )
 
     def __call__(self, name: str, measure: Callable, *args: Any) -> Any:
-        """What the piece of this name holds; it is measured if there is none.
+        """The measurement of this name; it is made if there is none.
 
         Args:
             name: of a file, without its suffix; anything but letters and digits becomes '_'.

@@ -2,7 +2,7 @@
 
 python -m experiments.evaluate_longform --embedder_weights=DIR
 
-A run that was stopped goes on where it was: the pieces lie in the workdir.
+A run that was stopped goes on where it was: measurements lie in the workdir.
 """
 
 import pathlib
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import flags
 
-from experiments.common import Pieces, run, say
+from experiments.common import Measurements, run, say
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.generator import Generator, load
@@ -308,7 +308,7 @@ def main(argv):
     del argv
     enable_compilation_cache()
     workdir, seed, minutes = pathlib.Path(_WORKDIR.value), _SEED.value, _MINUTES.value
-    pieces = Pieces(workdir / 'pieces', {'release': _RELEASE.value, 'seed': seed})
+    measured = Measurements(workdir / 'measured', {'release': _RELEASE.value, 'seed': seed})
     generator = load(_RELEASE.value)
     tower, embedders = load_evaluators(generator.folder, _WEIGHTS.value)
     embedders = ([tower.embedder] if tower else []) + embedders
@@ -316,14 +316,14 @@ def main(argv):
     found = []
     for label in labels:
         name = f'seams of {label} {_SECONDS.value:g} s'
-        found.append(pieces(name, seam_means, generator, label, _SECONDS.value, seed))
+        found.append(measured(name, seam_means, generator, label, _SECONDS.value, seed))
         say(f'{label}: {", ".join(f"{k} {v[0]:.2f} {v[1]:.1f} dB" for k, v in found[-1].items())}')
     rows += seam_rows(found)
     if texts := EVENTS[: _EVENTS.value]:
-        found = [pieces(f'onsets of {text}', onset_pair, generator, text, seed) for text in texts]
+        found = [measured(f'onsets of {text}', onset_pair, generator, text, seed) for text in texts]
         rows += onset_rows(found)
         found = [
-            pieces(f'edit of {label}', edit_delay, generator, label, text, seed)
+            measured(f'edit of {label}', edit_delay, generator, label, text, seed)
             for label, text in zip(labels, texts, strict=False)
         ]
         rows += edit_rows(found)
@@ -331,10 +331,10 @@ def main(argv):
         found = []
         for label in AMBIENCES[: _DRIFT.value]:
             args = generator, embedders, label, minutes, seed
-            found.append(pieces(f'{minutes} minutes of {label}', first_and_last_minute, *args))
+            found.append(measured(f'{minutes} minutes of {label}', first_and_last_minute, *args))
         rows += drift_rows(found, minutes)
     if _CHUNKS.value:
-        rows += pieces('times', time_rows, generator, _CHUNKS.value, seed)
+        rows += measured('times', time_rows, generator, _CHUNKS.value, seed)
     rows = [{'unit': ''} | row | {'seed': seed} for row in rows]
     _, table = write_results(workdir, rows, 'Sound of any length')
     say(table.read_text(encoding='utf-8'))

@@ -2,7 +2,7 @@
 
 python -m experiments.evaluate_watermark --recordings=DIR
 
-A run that was stopped goes on where it was: the pieces lie in the workdir.
+A run that was stopped goes on where it was: measurements lie in the workdir.
 """
 
 import functools
@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 from absl import flags
 
-from experiments.common import Pieces, run, say
+from experiments.common import Measurements, listed, run, say
 from realaudio_jax import audio as audio_lib
 from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.generator import Generator, load
@@ -51,7 +51,7 @@ _WRONG_KEYS = flags.DEFINE_integer(
 )
 _UNMARKED = flags.DEFINE_integer('unmarked', 100, 'Sounds of each duration that carry no mark.')
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds without a mark.')
-_STRETCHES = flags.DEFINE_integer('stretches', 3000, 'Of 3 s of them that are judged, at most.')
+_STRETCHES = flags.DEFINE_integer('stretches', 3000, 'Of 3 s of them that are tried, at most.')
 _SCENES = flags.DEFINE_integer(
     'scenes', 64, 'Held-out scenes that are made with the mark and without; 0: none.'
 )
@@ -60,7 +60,7 @@ _REPEATS = flags.DEFINE_integer('repeats', 25, 'Timed calls of the program; 0: n
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/watermark', 'Folder of the results.')
 
 NULL_S = 3.0  # of a stretch of a recording
-_AT_ONCE = 100  # stretches in a piece
+_AT_ONCE = 100  # stretches in a measurement
 
 
 def labels_of(generator: Generator, count: int, rng: np.random.Generator) -> list[str]:
@@ -245,21 +245,21 @@ class Evaluation:
         return self.detector(self.sounds(seconds, False)[i][2], SAMPLE_RATE).p_value
 
     def recording(self, seconds: float, i: int) -> float | None:
-        """p-value of the i-th stretch of a recording; None where it cannot be judged."""
+        """p-value of the i-th stretch of a recording; None where it is too short or silent."""
         path, number = self.stretches()[i]
         size = round(seconds * SAMPLE_RATE)
         found = self.detector(self._read(path)[number * size :][:size], SAMPLE_RATE)
         return None if found.present is None else found.p_value
 
     def nulls(
-        self, kind: str, judge: Callable, seconds: float, count: int, pieces: Pieces
+        self, kind: str, p_value: Callable, seconds: float, count: int, measured: Measurements
     ) -> list[dict]:
         """Rows of `count` sounds without the mark."""
         p_values = []
         for first in range(0, count, _AT_ONCE):
             several = list(range(first, min(first + _AT_ONCE, count)))
             name = f'{kind} {seconds:g} s {first} {len(several)}'
-            p_values += pieces(name, lambda s: [judge(seconds, i) for i in s], several)
+            p_values += measured(name, lambda s: [p_value(seconds, i) for i in s], several)
             say(f'{kind}, {seconds:g} s: {first + len(several)} of {count}')
         p_values = [p for p in p_values if p is not None]
         rows = null_rows(kind, p_values) if p_values else []
@@ -269,9 +269,9 @@ class Evaluation:
 def main(argv):
     del argv
     enable_compilation_cache()
-    workdir, durations = pathlib.Path(_WORKDIR.value), [float(s) for s in _SECONDS.value]
+    workdir, durations = pathlib.Path(_WORKDIR.value), listed(_SECONDS, float)
     settings = {'release': _RELEASE.value, 'sounds': _SOUNDS.value, 'seed': _SEED.value}
-    pieces = Pieces(workdir / 'pieces', settings)
+    measured = Measurements(workdir / 'measured', settings)
     generator = load(_RELEASE.value)
     trial = Evaluation(generator, _SOUNDS.value, _SEED.value)
     rows = []
@@ -280,10 +280,10 @@ def main(argv):
             if edit.ffmpeg and not has_ffmpeg():
                 say(f'{edit.name}: left out, there is no ffmpeg')
                 continue
-            rows += pieces(f'{seconds:g} s {edit.name}', trial.edit, edit, seconds)
+            rows += measured(f'{seconds:g} s {edit.name}', trial.edit, edit, seconds)
     nulls = [
-        (kind, judge, seconds, count)
-        for kind, judge, count in (
+        (kind, p_value, seconds, count)
+        for kind, p_value, count in (
             ('wrong keys', trial.wrong_key, _WRONG_KEYS.value),
             ('sounds not marked', trial.unmarked, _UNMARKED.value),
         )
@@ -291,14 +291,14 @@ def main(argv):
     ]
     if _RECORDINGS.value:
         nulls.append(('recordings', trial.recording, NULL_S, len(trial.stretches())))
-    for kind, judge, seconds, count in nulls:
+    for kind, p_value, seconds, count in nulls:
         if count:
-            rows += trial.nulls(kind, judge, seconds, count, pieces)
+            rows += trial.nulls(kind, p_value, seconds, count, measured)
     if count := _SCENES.value:
         mark = Watermark(trial.key)
-        rows += pieces(f'{count} scenes', quality_rows, generator, mark, count, _SEED.value)
+        rows += measured(f'{count} scenes', quality_rows, generator, mark, count, _SEED.value)
     if _REPEATS.value:
-        rows += pieces('cost', cost_rows, generator, durations[0], _REPEATS.value)
+        rows += measured('cost', cost_rows, generator, durations[0], _REPEATS.value)
     rows = [{'unit': ''} | row | {'seed': _SEED.value} for row in rows]
     write_results(workdir, rows, 'The watermark')
     say(wide_table(rows))

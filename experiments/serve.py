@@ -9,14 +9,14 @@ import errno
 import itertools
 import pathlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 import realaudio_jax
-from experiments.common import run, say
+from experiments.common import listed, run, say
 from experiments.watermark_flags import define_precision, define_watermark
 from realaudio_jax.batching import RequestQueue, compile_programs
 from realaudio_jax.generator import Generator
@@ -98,27 +98,16 @@ def bind(host: str, port: int, flag: str = 'port', kind: int = socket.SOCK_STREA
         raise OSError(error.errno, f'cannot listen on {host}:{port}: {reason}{remedy}') from None
 
 
-def numbers(flag: flags.FlagHolder, kind: type = int) -> list[float]:
-    """The numbers of a flag that lists them.
+def warm(generator: Generator, size: int, *kinds: Sequence[float]) -> int:
+    """Compiles the programs of the flags; their number.
 
-    Raises:
-        ValueError: there are none, or something else stands among them.
+    Args:
+        generator: of the release.
+        size: of a batch.
+        kinds: durations, counts of steps and sample rates.
     """
-    if not flag.value:
-        raise ValueError(f'--{flag.name} is empty; give one number or more')
-    try:
-        return [kind(text) for text in flag.value]
-    except ValueError:
-        raise ValueError(f'--{flag.name} lists numbers, not {",".join(flag.value)!r}') from None
-
-
-def warm(generator: Generator, size: int) -> int:
-    """Compiles the programs of the flags; their number."""
     examples = []
-    durations = numbers(_SECONDS, float)
-    for seconds, steps, rate in itertools.product(
-        durations, numbers(_STEPS), numbers(_SAMPLE_RATES)
-    ):
+    for seconds, steps, rate in itertools.product(*kinds):
         examples.append({'prompt': 'x', 'seconds': seconds, 'steps': steps, 'sample_rate': rate})
     if _INIT_AUDIO.value:
         init = {'init_audio': np.ones((9, 2), np.float32), 'strength': 0.5}
@@ -147,6 +136,7 @@ def serve(extra: str, extend: Callable[[Any], None] | None = None) -> None:
         raise ValueError(
             f"{error.name} is not installed; pip install 'realaudio_jax[{extra}]'"
         ) from None
+    durations, steps, rates = listed(_SECONDS, float), listed(_STEPS), listed(_SAMPLE_RATES)
     token, host, size = read_token(_TOKEN.value), _HOST.value, int(_BATCH_SIZE.value)
     if token is None and not is_loopback(host):
         raise ValueError(f'others reach {host}; give --token, or listen on 127.0.0.1')
@@ -162,12 +152,12 @@ def serve(extra: str, extend: Callable[[Any], None] | None = None) -> None:
     with stop_says(lambda: 'stopped'):
         generator = realaudio_jax.load(_RELEASE.value, mark=mark, precision=_PRECISION.value)
         compiles = extend is not None
-        count, streams = warm(generator, size), None
+        count, streams = warm(generator, size, durations, steps, rates), None
         metrics = serving.Metrics()
         hosts = ('localhost', host) if is_loopback(host) else ('*',)
         with RequestQueue(generator, size, _QUEUE.value, observe=metrics.observe) as queue:
             if limits.streams:
-                kinds = numbers(_STEPS), numbers(_SAMPLE_RATES), schedule
+                kinds = steps, rates, schedule
                 there = queue.call(lambda: live.compile_streams(generator, *kinds)).result()
                 there = frozenset() if compiles else there
                 streams = live.LiveStreams(queue, limits, schedule, there)

@@ -312,11 +312,11 @@ def train(
     )
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b1=0.8, b2=0.99))
     discriminator_tx = optax.adam(config.discriminator_learning_rate, b1=0.8, b2=0.99)
-    judge = jax.jit(discriminator.init)(random_key(config.seed), audio)
+    weights = jax.jit(discriminator.init)(random_key(config.seed), audio)
     state = {
         'step': jnp.zeros((), jnp.int32),
         'decoder': create_state(trained, tx),
-        'discriminator': create_state(judge, discriminator_tx),
+        'discriminator': create_state(weights, discriminator_tx),
     }
     state = place(mesh, state)
     step_fn = jit_update(

@@ -40,7 +40,7 @@ from realaudio_jax.release import AUTOENCODER_NAME, find_release, read_tensors
 from realaudio_jax.sound_files import stream_windows
 from realaudio_jax.typing import LATENT_RATE, SAMPLE_RATE, Any, Float
 
-WINDOW_S = 10.0  # that is judged at once; of a longer sound one after the other
+WINDOW_S = 10.0  # s that are searched at once; of a longer sound one after the other
 MIN_SECONDS = 0.5  # of sound, below which nothing can be said
 MIN_RATE = 8_000  # Hz
 FALSE_ALARM = 1e-3  # p-value below which the mark is called present
@@ -66,15 +66,15 @@ class Detection:
     """What was found.
 
     Attributes:
-        present: whether the mark of the key is there; None where that cannot be judged.
-        p_value: probability of as clear a mark in a sound without it; 1 where nothing was judged.
+        present: whether the mark of the key is there; None where that cannot be told.
+        p_value: probability of as clear a mark in a sound without it; 1 where nothing was searched.
         score: the largest statistic, in standard deviations.
         payload: 32 bits, of a sound made with up to 2 s 16; None where not read surely.
         payload_bits: 32 or 16; 0 without a payload.
         payload_probability: that the payload is right, if the mark is there.
         speed: of the sound over that of the marked one.
-        at_s: where the window that was judged best starts, s.
-        reason: why it cannot be judged; empty otherwise.
+        at_s: where the window with the largest statistic starts, s.
+        reason: why it cannot be told; empty otherwise.
     """
 
     present: bool | None
@@ -139,7 +139,7 @@ class Detector:
         )
 
     def __call__(self, audio: np.ndarray, sample_rate: int | float) -> Detection:
-        """Judges a sound in memory.
+        """Searches a sound in memory.
 
         Args:
             audio: [S] or [S, A], floats or integers; of several channels the first two count.
@@ -150,25 +150,24 @@ class Detector:
         """
         audio = _checked(audio, sample_rate)
         rate = round(sample_rate)
-        return self.judge(windows(audio, rate), rate)
+        return self.search(windows(audio, rate), rate)
 
-    def judge(
+    def search(
         self, parts: Iterable[tuple[float, Float[np.ndarray, 'S A']]], sample_rate: int
     ) -> Detection:
-        """Judges windows of one sound, one after the other.
+        """Searches windows of one sound, one after the other.
 
         Args:
             parts: (seconds at which it starts, samples), none longer than WINDOW_S.
             sample_rate: Hz.
         """
-        best, tests, longest, judged = None, 0, 0.0, 0
+        best, tests, longest = None, 0, 0.0
         for at_s, audio in parts:
             longest = max(longest, len(audio) / sample_rate)
             power = _power(audio, sample_rate)
             if power is None:
                 continue
-            judged += 1
-            match, count = self._search(power, sample_rate)
+            match, count = self._search_window(power, sample_rate)
             tests += count
             if best is None or match.score > best[0].score:
                 best = match, at_s, power
@@ -178,9 +177,9 @@ class Detector:
             short = longest < MIN_SECONDS
             return Detection(
                 None,
-                reason=f'too short to judge, {longest:.2f} s of {MIN_SECONDS:g}'
+                reason=f'too short to tell, {longest:.2f} s of {MIN_SECONDS:g}'
                 if short
-                else 'no sound to judge, it is silent',
+                else 'silent',
             )
         match, at_s, power = best
         p_value = float(np.exp(max(min(_log_p(match.score, tests), 0.0), LEAST_LOG_P)))
@@ -191,7 +190,7 @@ class Detector:
         read = {'payload': payload, 'payload_bits': bits} if sure >= SURE else {}
         return dataclasses.replace(found, payload_probability=sure, **read)
 
-    def _search(self, power: np.ndarray, sample_rate: int) -> tuple[_Match, int]:
+    def _search_window(self, power: np.ndarray, sample_rate: int) -> tuple[_Match, int]:
         """The best match of a window, and how many places were or would have been tried."""
         speeds = _speeds(len(power) * _STEP_S)
         tests = len(speeds) * _STATISTICS * _PHASES * watermark.TAPE_FRAMES
@@ -326,7 +325,7 @@ def detect_file(path: str | os.PathLike, detector: Detector) -> Detection:
     parts = stream_windows(path, WINDOW_S)
     rate, *first = next(parts)
     rest = ((at_s, audio) for _, at_s, audio in parts)
-    return detector.judge(itertools.chain([first], rest), rate)
+    return detector.search(itertools.chain([first], rest), rate)
 
 
 def windows(

@@ -94,7 +94,7 @@ def test_p_values_of_wrong_keys_are_no_smaller_than_they_claim(monkeypatch):
         (np.zeros((96_000, 2)), 'silent'),
     ],
 )
-def test_says_that_it_cannot_judge(audio, reason):
+def test_says_that_it_cannot_tell(audio, reason):
     found = detector()(audio, 48_000)
     assert found.present is None and reason in found.reason and found.p_value == 1
 

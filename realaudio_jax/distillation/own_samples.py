@@ -1,4 +1,4 @@
-"""What a student predicts on trajectories of its own, for the recipes that judge its samples.
+"""What a student predicts on trajectories of its own, for the recipes whose loss is of its samples.
 
 A loss on samples has to see the student where its sampler will take it. Following the "backward
 simulation" of DMD2 (Yin et al. 2024, arXiv 2405.14867, sec. 4.5), its input is reached by the

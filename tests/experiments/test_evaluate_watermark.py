@@ -33,8 +33,8 @@ def test_false_alarms_are_counted_with_exact_intervals(experiment):
     assert share_row('x', [False] * 300)['high'] == pytest.approx(1.222, abs=0.01)  # 3.69 / n
 
 
-def test_pieces_are_measured_once_and_told_apart(experiment, tmp_path):
-    pieces = experiment('common').Pieces
+def test_measurements_are_made_once_and_kept_apart(experiment, tmp_path):
+    measurements = experiment('common').Measurements
     count = types.SimpleNamespace(value=0)
 
     def measure(x):
@@ -42,8 +42,8 @@ def test_pieces_are_measured_once_and_told_apart(experiment, tmp_path):
         return [x, None]
 
     for _ in range(2):
-        kept = pieces(tmp_path, {'seed': 1})
+        kept = measurements(tmp_path, {'seed': 1})
         assert kept('10 s, none', measure, 3) == [3, None] and count.value == 1
     assert kept('3 s, none', measure, 4) == [4, None] and count.value == 2
-    with pytest.raises(ValueError, match='pieces of another seed; name another --workdir'):
-        pieces(tmp_path, {'seed': 2})
+    with pytest.raises(ValueError, match='measurements of another seed; name another --workdir'):
+        measurements(tmp_path, {'seed': 2})
