@@ -66,7 +66,7 @@ FLUX, STEP = 'flux over the median', 'spectral step'
 
 def seams_of(schedule: Schedule, seconds: float) -> np.ndarray:
     """Seconds at which a window takes over from the one before, away from the ends."""
-    first = schedule.hop + AHEAD
+    first = schedule.first_hops * schedule.hop + AHEAD
     times = np.arange(first, seconds * LATENT_RATE, schedule.hop) / LATENT_RATE
     return times[(times > 2 * STEP_S) & (times < seconds - 2 * STEP_S)]
 

@@ -39,7 +39,14 @@ from realaudio_jax.finishing import (
 )
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.synthesis import Phases, no_phases
-from realaudio_jax.program import WATERMARK, Networks, condition, sample_latents, start_noise
+from realaudio_jax.program import (
+    WATERMARK,
+    EncodedTexts,
+    Networks,
+    condition,
+    sample_latents,
+    start_noise,
+)
 from realaudio_jax.program_io import Bucket, Request
 from realaudio_jax.random import random_key
 from realaudio_jax.typing import LATENT_RATE, Array, Bool, Float, Int, Int16, Leaf, PyTree
@@ -100,15 +107,21 @@ class Schedule:
             )
 
     @property
+    def first_hops(self) -> int:
+        """Hops of the first window, of which something is heard at once."""
+        return SETTLE // self.hop + 1
+
+    @property
     def first_window(self) -> int:
         """Latent frames of the first window, which is short so that sound begins soon."""
-        frames = self.hop + AHEAD + self.tail
+        frames = self.first_hops * self.hop + AHEAD + self.tail
         return min(self.window, frames + frames % 2)
 
 
 def sample_window(
     params: PyTree,
     request: Request,
+    texts: EncodedTexts,
     frames: Int[Array, 'L'],
     known: Float[Array, 'B L C'],
     known_mask: Float[Array, 'B L'],
@@ -121,13 +134,14 @@ def sample_window(
     Args:
         params: see `program.generate`.
         request: of the window; its times start with the window.
+        texts: of the request; windows share them, so they are not encoded here.
         frames: latent frames of the whole sound, from which noise is drawn.
         known: latents where they are known; known_mask: 1 there, 0 elsewhere.
         networks: the modules.
         bucket: of the window, with init.
     """
     key, _ = jax.random.split(random_key(0))
-    c = condition(networks, params, request, known, known_mask)
+    c = condition(networks, params, request, known, known_mask, texts)
     start = start_noise(key, request.seed, frames)
     return sample_latents(networks, params, request, c, bucket, start)
 

@@ -14,6 +14,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
@@ -46,10 +47,12 @@ from realaudio_jax.typing import (
     LATENT_CHANNELS,
     Any,
     Array,
+    Bool,
     Float,
     Int,
     Int16,
     Key,
+    Leaf,
     PyTree,
 )
 
@@ -100,28 +103,55 @@ def start_noise(
     return jax.vmap(one)(seed)
 
 
+@flax.struct.dataclass
+class EncodedTexts:
+    """Texts of a request as the denoiser reads them.
+
+    Attributes:
+        prompt: of each token.
+        events: of each event's text as a whole.
+    """
+
+    prompt: Leaf['B T D']
+    events: Leaf['B E D']
+
+
+def encode_texts(networks: Networks, params: PyTree, request: Request) -> EncodedTexts:
+    """Encodes the prompts and the texts of events."""
+    batch, events, tokens = request.event_ids.shape
+    prompt, _ = encode_text(params, request.token_ids, request.token_mask, networks=networks)
+    ids = request.event_ids.reshape(batch * events, tokens)
+    mask = request.event_token_mask.reshape(batch * events, tokens)
+    _, sentences = encode_text(params, ids, mask, networks=networks)
+    return EncodedTexts(prompt, sentences.reshape(batch, events, -1))
+
+
+def encode_text(
+    params: PyTree, ids: Int[Array, 'B T'], mask: Bool[Array, 'B T'], *, networks: Networks
+) -> tuple[Float[Array, 'B T D'], Float[Array, 'B D']]:
+    """Embeddings of the tokens of texts, and of each text as a whole."""
+    states = networks.text_encoder.apply({'params': params['text_encoder']}, ids, mask)
+    return states, sentence_embedding(states, mask)
+
+
 def condition(
     networks: Networks,
     params: PyTree,
     request: Request,
     init: Float[Array, 'B L C'],
     init_mask: Float[Array, 'B L'],
+    texts: EncodedTexts | None = None,
 ) -> Conditioning:
-    """Encodes prompt and event texts, and joins them with the timeline.
+    """Joins prompt and events' texts, which are encoded unless they are given, with the timeline.
 
     The network is conditioned on the gains of overlapping events relative to their mean;
     `finishing.apply_gains` applies the gains themselves.
     """
-    encoder, weights = networks.text_encoder, {'params': params['text_encoder']}
-    batch, events, tokens = request.event_ids.shape
-    text = encoder.apply(weights, request.token_ids, request.token_mask)
-    ids = request.event_ids.reshape(batch * events, tokens)
-    mask = request.event_token_mask.reshape(batch * events, tokens)
-    event_text = sentence_embedding(encoder.apply(weights, ids, mask), mask)
+    texts = texts or encode_texts(networks, params, request)
     return Conditioning(
-        text=text,
+        text=texts.prompt,
         text_mask=request.token_mask,
-        event_text=event_text.reshape(batch, events, -1),
+        event_text=texts.events,
         onset_s=request.onset_s,
         offset_s=request.offset_s,
         gain_db=overlap_gains(request),
@@ -142,9 +172,9 @@ def negative_conditioning(
     """Negative input of a teacher's guidance: the negative prompt or no text, and no timeline."""
     if request.negative_ids is None:
         return c.unconditional()
-    weights = {'params': params['text_encoder']}
-    text = networks.text_encoder.apply(weights, request.negative_ids, request.negative_mask)
-    return c.unconditional().replace(text=text, text_mask=request.negative_mask)
+    ids, mask = request.negative_ids, request.negative_mask
+    text, _ = encode_text(params, ids, mask, networks=networks)
+    return c.unconditional().replace(text=text, text_mask=mask)
 
 
 def sample_latents(

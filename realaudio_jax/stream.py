@@ -11,6 +11,7 @@ How windows and chunks are made: `longform`.
 """
 
 import dataclasses
+import functools
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from realaudio_jax.longform import AHEAD, BEFORE, GRID, SETTLE, Place, Schedule
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames
 from realaudio_jax.models.text_encoder import Tokenizer
-from realaudio_jax.program import ProgramCache
+from realaudio_jax.program import EncodedTexts, ProgramCache, encode_text
 from realaudio_jax.program_io import CAPACITIES, Bucket, Request
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.release_config import ReleaseConfig
@@ -44,6 +45,7 @@ from realaudio_jax.typing import (
 )
 
 MAX_STREAM_EVENTS = 10_000  # of a timeline
+MAX_TEXTS = 256  # that a stream keeps encoded
 LOOP_SKIP = 12  # latent frames, of the first window of a loop, that begin as a sound begins
 LOOP_FADE_S = 0.2  # in which the lines of a loop's end go over into those of its beginning
 _NEVER = 2**30  # samples: further away than anything counts
@@ -203,6 +205,17 @@ class Chunk:
         return len(self.pcm) / self.sample_rate
 
 
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Chunks that follow each other as one; those without a sample only if all are so."""
+    heard = [chunk for chunk in chunks if len(chunk.pcm)] or chunks[-1:]
+    return dataclasses.replace(
+        heard[0],
+        pcm=np.concatenate([chunk.pcm for chunk in heard]),
+        peak=max(chunk.peak for chunk in heard),
+        power=np.concatenate([chunk.power for chunk in heard]),
+    )
+
+
 class Maker:
     """Windows and chunks of one sound of a call, on the device.
 
@@ -232,6 +245,7 @@ class Maker:
         self.curves, self._config = programs.networks.denoiser.curves, config
         self._tokenizer = tokenizer
         self._programs, self._params = programs, programs.weights_for(self.bucket)
+        self._encoded = functools.lru_cache(MAX_TEXTS)(self._encode)
 
     def check_curves(self, timeline: Timeline) -> None:
         """Refuses a curve that the release does not follow."""
@@ -255,14 +269,33 @@ class Maker:
             seconds: duration.
         """
         bucket = dataclasses.replace(self.bucket, length=len(frames))
+        request = self.request(timeline, len(frames), seconds)
         latents = self._programs.jitted(longform.sample_window, bucket=bucket)(
             self._params,
-            self.request(timeline, len(frames), seconds),
+            request,
+            self._texts(request),
             frames.astype(np.int32),
             (known * known_mask[:, None])[None],
             known_mask[None],
         )
         return np.asarray(latents)[0]
+
+    def _texts(self, request: Request) -> EncodedTexts:
+        """Of the request of one sound; a text that was encoded for an earlier window is kept."""
+        (prompt, _), *events = [
+            self._encoded(ids.tobytes(), mask.tobytes())
+            for ids, mask in [
+                (request.token_ids[0], request.token_mask[0]),
+                *zip(request.event_ids[0], request.event_token_mask[0], strict=True),
+            ]
+        ]
+        return EncodedTexts(prompt[None], np.stack([whole for _, whole in events])[None])
+
+    def _encode(self, ids: bytes, mask: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """(states [T, D], [D]) of the bytes of the ids and the mask of one text, see `_texts`."""
+        tokens = np.frombuffer(ids, np.int32)[None], np.frombuffer(mask, bool)[None]
+        states, whole = self._programs.jitted(encode_text)(self._params, *tokens)
+        return np.asarray(states)[0], np.asarray(whole)[0]
 
     def request(self, timeline: Timeline, length: int, seconds: float | int) -> Request:
         """Of one sound with the prompt of the call."""
@@ -405,12 +438,13 @@ class Stream:
         return self._latents
 
     def _advance(self) -> Chunk:
-        """Makes a window, and the chunk that is final with it; it may be empty.
+        """Makes a window, and the chunk that is final with it; it may be empty at the end.
 
         Nothing goes on before both are made: what failed can be asked for again.
         """
         schedule, begin = self._maker.schedule, self._final
-        new = schedule.hop + (0 if begin else AHEAD)
+        hops = 1 if begin else schedule.first_hops
+        new = hops * schedule.hop + (0 if begin else AHEAD)
         with self._lock:
             timeline, self._begun = self._timeline, begin + new
         known = min(begin, schedule.context)
@@ -428,15 +462,23 @@ class Stream:
             mask,
             min(length, self._frames - first) / LATENT_RATE,
         )
-        kept = max(schedule.context, BEFORE + schedule.hop + AHEAD)
-        latents = np.concatenate([self._latents, made[known : known + new]])[-kept:]
-        chunk, self._carry = self._chunk(timeline, latents, begin + new - AHEAD - schedule.hop)
-        self._latents, self._provisional = latents, made[known + new :][: schedule.swap]
-        self._final, self._made_of = begin + new, timeline
-        return chunk
+        latents = np.concatenate([self._latents, made[known : known + new]])
+        carry, chunks = self._carry, []
+        for after in range((hops - 1) * schedule.hop, -1, -schedule.hop):
+            place = begin + new - AHEAD - schedule.hop - after
+            chunk, carry = self._chunk(timeline, latents[: len(latents) - after], place, carry)
+            chunks.append(chunk)
+        kept = max(schedule.context, BEFORE + schedule.hop + AHEAD, new)
+        self._latents, self._provisional = latents[-kept:], made[known + new :][: schedule.swap]
+        self._final, self._made_of, self._carry = begin + new, timeline, carry
+        return joined(chunks)
 
     def _chunk(
-        self, timeline: Timeline, latents: Float[np.ndarray, 'L C'], first: int
+        self,
+        timeline: Timeline,
+        latents: Float[np.ndarray, 'L C'],
+        first: int,
+        carry: longform.Carry,
     ) -> tuple[Chunk, longform.Carry]:
         """The chunk that is decoded from a latent frame on, and what the next one takes over."""
         maker, per_frame = self._maker, self._per_frame
@@ -456,7 +498,7 @@ class Stream:
             gain_db=np.zeros(1, np.float32),
         )
         part = window_timeline(timeline, first - BEFORE, length)
-        pcm, diagnostics, carry = maker.chunk(latents, part, place, self._carry)
+        pcm, diagnostics, carry = maker.chunk(latents, part, place, carry)
         start = (first - SETTLE) * per_frame
         begin, end = max(0, -start), min(len(pcm), self._samples - start)
         chunk = Chunk(

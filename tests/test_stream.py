@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import math
+from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from realaudio_jax import longform, stream
 from realaudio_jax.generator import Generator
 from realaudio_jax.longform import AHEAD, BEFORE, SETTLE, Place, Schedule
+from realaudio_jax.program import encode_texts
 from realaudio_jax.stream import (
     LongCall,
     Maker,
@@ -105,6 +108,31 @@ def test_what_is_held_does_not_grow(generator):
         sizes.append(len(endless.latents))
         assert len(chunk.pcm) == SMALL.hop * PER_FRAME
     assert sizes[-1] == sizes[-3] == max(SMALL.context, BEFORE + SMALL.hop + AHEAD)
+
+
+def test_the_first_window_is_heard_at_once(generator):
+    """However short the hop: a chunk settles `SETTLE` frames after it is decoded."""
+    for hop in (5, 10):
+        schedule = dataclasses.replace(SMALL, hop=hop)
+        stream = generator.stream('rain', steps=1, schedule=schedule)
+        with mock.patch.object(stream._maker, 'window', wraps=stream._maker.window) as window:
+            chunk = next(stream)
+        assert window.call_count == 1 and chunk.start == 0
+        assert len(chunk.pcm) == hop * PER_FRAME
+
+
+def test_a_text_is_encoded_once(generator):
+    """As the program of up to 10 s encodes it."""
+    maker, timeline = maker_of(generator, events='dog@0.5-1; wind@1-2; dog@1.5-2', seconds=3.0)
+    request = maker.request(timeline, 60, 2.4)
+    networks, params = generator.programs.networks, generator.programs.params
+    wanted = encode_texts(networks, params, jax.device_put(request))
+    texts = maker._texts(request)
+    np.testing.assert_allclose(texts.prompt, wanted.prompt, atol=1e-5)
+    np.testing.assert_allclose(texts.events, wanted.events, atol=1e-5)
+    assert np.abs(texts.events[0, 0] - texts.events[0, 1]).max() > 1e-2
+    maker._texts(maker.request(timeline, 30, 1.2))
+    assert maker._encoded.cache_info().misses == 4  # rain, dog, wind, no text
 
 
 def test_an_edit_is_heard_from_the_next_hop_on(generator):
