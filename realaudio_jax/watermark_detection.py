@@ -31,6 +31,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import scipy.fft
+import scipy.sparse
 from scipy.special import log_ndtr, logsumexp
 
 from realaudio_jax import watermark
@@ -109,7 +110,6 @@ class _Columns:
     chips: dict[int, np.ndarray]  # by halves of the payload
     roles: dict[int, np.ndarray]
     pilots: np.ndarray
-    transform: np.ndarray  # of the pilots, along the tape
 
     @classmethod
     def of(cls, key: bytes, name: str, project: np.ndarray, expected: np.ndarray) -> '_Columns':
@@ -117,9 +117,7 @@ class _Columns:
         carrier, forms = watermark.carrier(key, name, count), (1, watermark.HALVES)
         roles = {halves: watermark.roles(count, halves) for halves in forms}
         chips = {halves: watermark.chips(key, name, count, halves) for halves in forms}
-        pilots = roles[1] < 0
-        transform = scipy.fft.rfft(carrier[:, pilots], axis=0)
-        return cls(project, expected, carrier, chips, roles, pilots, transform)
+        return cls(project, expected, carrier, chips, roles, roles[1] < 0)
 
 
 class Detector:
@@ -192,7 +190,7 @@ class Detector:
 
     def _search_window(self, power: np.ndarray, sample_rate: int) -> tuple[_Match, int]:
         """The best match of a window, and how many places were or would have been tried."""
-        speeds = _speeds(len(power) * _STEP_S)
+        speeds = _speeds(power.shape[-1] * _STEP_S)
         tests = len(speeds) * _STATISTICS * _PHASES * watermark.TAPE_FRAMES
         best = None
         for speed in speeds:
@@ -205,16 +203,12 @@ class Detector:
 
     def _match(self, power: np.ndarray, sample_rate: int, speed: float) -> _Match:
         """The best start and phase at one speed."""
-        rows = _frames(len(power), speed)
+        rows = _frames(power.shape[-1], speed)
         best = _Match(-np.inf, False, 0, 0, speed)
         for loud, levels, weight in _both_levels(power, sample_rate, speed):
             of_parts = []
             for part, estimate in self._estimates(levels, weight, rows, True):
-                size = np.sqrt(np.sum(np.square(estimate), axis=(1, 2)))
-                spectrum = scipy.fft.rfft(estimate, watermark.TAPE_FRAMES, axis=1)
-                product = np.einsum('pfc,fc->pf', spectrum.conj(), part.transform)
-                scores = scipy.fft.irfft(product, watermark.TAPE_FRAMES, axis=1)
-                of_parts.append(scores / np.maximum(size, 1e-9)[:, None])
+                of_parts.append(_correlations(estimate, part.carrier[:, part.pilots]))
             for scores in (*of_parts, (of_parts[0] + of_parts[1]) / np.sqrt(2)):
                 phase, start = np.unravel_index(np.argmax(scores), scores.shape)
                 if scores[phase, start] > best.score:
@@ -240,7 +234,7 @@ class Detector:
         self, power: np.ndarray, sample_rate: int, match: _Match
     ) -> tuple[int, int, float]:
         """The likeliest payload at a match, its bits, and its probability."""
-        step = _speed_step(len(power) * _STEP_S)
+        step = _speed_step(power.shape[-1] * _STEP_S)
         near = [match.speed + step * offset for offset in (-0.5, -0.25, 0.25, 0.5)]
         *payload, sure = self._decode(power, sample_rate, match)
         if sure < 1 - 1e-3:
@@ -250,7 +244,7 @@ class Detector:
         return *payload, sure
 
     def _decode(self, power: np.ndarray, sample_rate: int, match: _Match) -> tuple[int, int, float]:
-        rows = _frames(len(power), match.speed)[match.phase][None]
+        rows = _frames(power.shape[-1], match.speed)[match.phase][None]
         both = _both_levels(power, sample_rate, match.speed)
         levels, weight = next(rest for loud, *rest in both if loud == match.loud)
         place = (match.start + np.arange(rows.shape[1])) % watermark.TAPE_FRAMES
@@ -281,6 +275,22 @@ class Detector:
             found.append((evidence, payload, 16 * halves, sure))
         evidence, payload, bits, sure = max(found)
         return payload, bits, float(np.exp(evidence + sure - logsumexp([f[0] for f in found])))
+
+
+def _correlations(
+    estimate: Float[np.ndarray, 'H L R'], tape: Float[np.ndarray, 'P R']
+) -> Float[np.ndarray, 'H P']:
+    """T of eq. 2 at every start on a tape that comes round."""
+    phases, length, columns = estimate.shape
+    around = tape[np.arange(len(tape) + length - 1) % len(tape)]
+    products = (estimate.reshape(-1, columns) @ around.T).reshape(phases, length, -1)
+    # Frame f meets the tape at start + f: the sums run along diagonals.
+    phase, frame, place = products.strides
+    diagonals = np.lib.stride_tricks.as_strided(
+        products, (phases, length, len(tape)), (phase, frame + place, place), writeable=False
+    )
+    size = np.sqrt(np.sum(np.square(estimate), axis=(1, 2)))
+    return diagonals.sum(axis=1) / np.maximum(size, 1e-9)[:, None]
 
 
 def _hadamard(x: Float[np.ndarray, 'H K']) -> Float[np.ndarray, 'H K']:
@@ -370,8 +380,8 @@ def _projections(path: str) -> list[tuple[Float[np.ndarray, 'E R'], Float[np.nda
     ]
 
 
-def _power(audio: Float[np.ndarray, 'S A'], sample_rate: int) -> Float[np.ndarray, 'N 2 K'] | None:
-    """Powers of mid and side every 5 ms in bins of about 25 Hz; None for too little sound."""
+def _power(audio: Float[np.ndarray, 'S A'], sample_rate: int) -> Float[np.ndarray, 'K 2 N'] | None:
+    """Powers of mid and side in bins of about 25 Hz, every 5 ms; None for too little sound."""
     count = int(len(audio) / sample_rate / _STEP_S)
     left, right = audio[:, 0], audio[:, -1]
     channels = np.stack([left + right, left - right]) / 2
@@ -385,25 +395,27 @@ def _power(audio: Float[np.ndarray, 'S A'], sample_rate: int) -> Float[np.ndarra
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=1)
     middle = np.round(np.arange(1, count + 1) * _STEP_S * sample_rate).astype(int)
     first = middle + n_fft - n_fft // 2  # within the padding
-    out = []
+    power = np.empty((min(n_fft // 2 + 1, BINS), 2, count), np.float32)
     for i in range(0, count, _BLOCK):
-        spectrum = scipy.fft.rfft(frames[:, first[i : i + _BLOCK]] * window)[..., :BINS]
-        out.append(np.square(spectrum.real) + np.square(spectrum.imag))
-    return np.moveaxis(np.concatenate(out, axis=1), 0, 1)
+        spectrum = scipy.fft.rfft(frames[:, first[i : i + _BLOCK]] * window)[..., : len(power)]
+        square = np.square(spectrum.real) + np.square(spectrum.imag)
+        power[..., i : i + _BLOCK] = np.moveaxis(square, -1, 0)
+    return power
 
 
 def _both_levels(
-    power: Float[np.ndarray, 'N 2 K'], sample_rate: int, speed: float
+    power: Float[np.ndarray, 'K 2 N'], sample_rate: int, speed: float
 ) -> Iterator[tuple[bool, np.ndarray, np.ndarray]]:
     """Levels [N, 2 BANDS] about their means, and what each frame counts; all, then loud ones."""
     bin_hz = sample_rate / round(sample_rate / 25)
-    position = bin_to_band(np.arange(power.shape[-1]) * (bin_hz / 25 / speed))
+    position = bin_to_band(np.arange(len(power)) * (bin_hz / 25 / speed))
     shapes = np.maximum(0, 1 - np.abs(position[None] - np.arange(BANDS)[:, None]))
     area = shapes.sum(axis=1, keepdims=True)
-    averages = np.float32(shapes / np.maximum(area, 1e-6))
-    level = np.log(np.sqrt(power @ averages.T + 1e-12) + LEVEL_FLOOR)
+    averages = scipy.sparse.csr_matrix(np.float32(shapes / np.maximum(area, 1e-6)))
+    mean = averages @ power.reshape(len(power), -1)  # a bin lies in two bands at most
+    level = np.log(np.sqrt(mean + 1e-12) + LEVEL_FLOOR).reshape(BANDS, 2, -1)
+    level = level.transpose(2, 1, 0).reshape(-1, 2 * BANDS)
     known = np.tile(area[:, 0] > 0.3, 2)
-    level = level.reshape(len(level), -1)
     heard = (level > np.log(LEVEL_FLOOR) + 0.7) & known
     active = np.mean(heard, axis=1) > 0.05
     if not active.any():

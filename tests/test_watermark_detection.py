@@ -13,6 +13,7 @@ from realaudio_jax import watermark
 from realaudio_jax import watermark_detection as detection
 from realaudio_jax.io import resample
 from realaudio_jax.models.autoencoder import Autoencoder
+from realaudio_jax.models.band_levels import BINS, LEVEL_FLOOR, band_averages, band_shapes
 from realaudio_jax.release import AUTOENCODER_NAME, RELEASES, autoencoder_template, load_params
 from realaudio_jax.watermark import Watermark
 
@@ -65,6 +66,26 @@ def test_a_hit_in_seconds_of_noise_is_found(monkeypatch):
     noise *= 0.1 * np.sqrt(np.mean(np.square(hit)))
     found = detector()(np.float32(hit + noise), 48_000)
     assert found.present and found.payload == PAYLOAD
+
+
+def test_statistics_at_every_start_are_eq_2():
+    """Sums written out in float64; the tape comes round."""
+    rng = np.random.default_rng(2)
+    estimate, tape = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 3), (7, 3)))
+    wanted = [
+        [sum(e[f] @ np.float64(tape[(s + f) % 7]) for f in range(5)) for s in range(7)]
+        for e in np.float64(estimate)
+    ] / np.linalg.norm(np.float64(estimate).reshape(2, -1), axis=1)[:, None]
+    np.testing.assert_allclose(detection._correlations(estimate, tape), wanted, atol=1e-6)
+
+
+def test_levels_are_means_of_the_autoencoders_bands():
+    power = np.random.default_rng(3).uniform(size=(BINS, 2, 6)).astype(np.float32)
+    _, level, weight = next(detection._both_levels(power, 48_000, 1.0))
+    mean = np.einsum('bk,kcn->ncb', band_averages(band_shapes()), power)
+    wanted = np.log(np.sqrt(mean) + LEVEL_FLOOR).reshape(6, -1)
+    np.testing.assert_allclose(level, wanted - wanted.mean(axis=0), atol=1e-5)
+    assert (weight == 1).all()
 
 
 def test_an_unmarked_sound_and_another_key_find_nothing():
