@@ -50,6 +50,20 @@ def tiny_release(tmp_path_factory) -> pathlib.Path:
     return tiny.write(tmp_path_factory.mktemp('release') / 'tiny')
 
 
+@pytest.fixture(scope='module')
+def chromium():
+    """A headless Chromium under Playwright; tests skip without either."""
+    found = os.environ.get('CHROMIUM') or shutil.which('chromium') or shutil.which('google-chrome')
+    playwright = pytest.importorskip(
+        'playwright.sync_api', reason="needs pip install 'realaudio_jax[browser]'"
+    )
+    if found is None:
+        pytest.skip('no Chromium on PATH; install it, or name it in $CHROMIUM')
+    with playwright.sync_playwright() as started:
+        with started.chromium.launch(executable_path=found, args=['--no-sandbox']) as browser:
+            yield browser
+
+
 @pytest.fixture
 def own_release(tiny_release, tmp_path) -> pathlib.Path:
     """The same release in a folder of the test's own, whose config it may write anew."""

@@ -4,10 +4,8 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import pathlib
 import re
-import shutil
 import socket
 import threading
 import time
@@ -26,7 +24,6 @@ for module in ('fastapi', 'prometheus_client', 'pythonosc', 'uvicorn', 'websocke
 from realaudio_jax import demo, live, serving  # noqa: E402
 
 SMALL = Schedule(window=60, hop=10, context=34, swap=6, tail=4)
-CHROMIUM = os.environ.get('CHROMIUM') or shutil.which('chromium') or shutil.which('google-chrome')
 
 
 @contextlib.contextmanager
@@ -52,18 +49,6 @@ def running(generator):
 def port(tiny_release):
     with running(StubGenerator(tiny_release)) as port:
         yield port
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    playwright = pytest.importorskip(
-        'playwright.sync_api', reason="needs pip install 'realaudio_jax[browser]'"
-    )
-    if CHROMIUM is None:
-        pytest.skip('no Chromium on PATH; install it, or name it in $CHROMIUM')
-    with playwright.sync_playwright() as started:
-        with started.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox']) as browser:
-            yield browser
 
 
 class Page:

@@ -1,9 +1,12 @@
 """The folder of an exported release: its programs make the sounds that the release makes."""
 
+import functools
+import http.server
 import importlib.util
 import json
 import shutil
 import subprocess
+import threading
 
 import numpy as np
 import pytest
@@ -148,6 +151,31 @@ def test_javascript_refuses_what_python_does(in_node, field, line):
         console.log(JSON.stringify(found));"""
     )
     assert found == line
+
+
+@pytest.fixture
+def page(files, chromium):
+    """`page()` is the exported page's address, served with what lies in the folder by then."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=files)
+    handler.log_message = lambda *args: None
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        opened = chromium.new_page()
+        try:
+            yield lambda: opened.goto(f'http://127.0.0.1:{server.server_port}/') and opened
+        finally:
+            opened.close()
+            server.shutdown()
+
+
+def test_the_page_says_what_it_lacks(page, files):
+    status = '[role=status]:has-text("Error")'
+    text = page().text_content(status, timeout=10_000)
+    assert text.startswith('Error: onnxruntime-web is not here: README.md says which')
+    (files / 'ort').mkdir()
+    (files / 'ort' / 'ort.wasm.min.mjs').write_text('export const nothing = 0;')
+    text = page().text_content(status, timeout=10_000)
+    assert text == 'Error: there is no ONNX file here: export with --kinds=onnx'
 
 
 def test_javascript_reads_texts_as_python_does(in_node, generator):

@@ -1,11 +1,11 @@
 // node generate.mjs "dog barking in the rain" --events="gunshot@2.3-2.8" --seconds=10 --out=dog.wav
-// Needs onnxruntime-node:  npm install onnxruntime-node
+// Needs onnxruntime-node:  npm install --ignore-scripts onnxruntime-node
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { Tokenizer, generate, parseEvents, programFor, wav } from './realaudio.mjs';
+import { Tokenizer, generate, inputs, parseEvents, programFor, wav } from './realaudio.mjs';
 
 const folder = dirname(fileURLToPath(import.meta.url));
 const json = async (name) => JSON.parse(await readFile(join(folder, name), 'utf8'));
@@ -15,7 +15,7 @@ async function runtime() {
     return await import('onnxruntime-node');
   } catch (error) {
     if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error;
-    throw new Error(`onnxruntime-node is not installed: run npm install onnxruntime-node in ${folder}`);
+    throw new Error(`onnxruntime-node is not installed: run npm install --ignore-scripts onnxruntime-node in ${folder}`);
   }
 }
 
@@ -42,6 +42,7 @@ async function main() {
   const program = programFor(about, request.seconds);
   if (!program.onnx) throw new Error('there is no ONNX file here: export with --kinds=onnx');
   const tokenizer = new Tokenizer(await json('tokenizer.json'));
+  inputs(about, program, tokenizer, request); // what cannot be is said before anything is loaded
   const ort = await runtime();
   let start = performance.now();
   const session = await ort.InferenceSession.create(join(folder, program.onnx));
