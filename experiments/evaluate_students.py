@@ -5,7 +5,9 @@ python -m experiments.evaluate_students --students=runs/a/release,runs/b/release
 What students share is made once: scenes, the teacher's sounds, compiled programs. Each student's
 metrics are kept as they are made (DIR/students/NAME.json, NAME is the folder of its run), so the
 same command goes on where it was stopped. They are evaluated as they were trained: a release with
-moment matching is refused. results.json has the rows of all.
+moment matching is refused, but for the one of --shipped, which stands beside them as it is.
+results.json has the rows of all, with their differences from the teacher's 50 steps and, with
+--against, from some of them: scene by scene from the same noise, with paired intervals.
 """
 
 import json
@@ -26,13 +28,23 @@ from realaudio_jax.metrics.evaluation.generate import (
     SamplerSet,
 )
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
-from realaudio_jax.metrics.evaluation.students import StudentEvaluator, labels_of
+from realaudio_jax.metrics.evaluation.students import SHIPPED, StudentEvaluator, labels_of
+from realaudio_jax.release import find_release
 from realaudio_jax.report.tables import write_results
 from realaudio_jax.training.loop import STOPPED, Progress, StopRequest
 from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.typing import SAMPLE_RATE
 
 _STUDENTS = flags.DEFINE_list('students', [], 'Releases of the students.')
+_SHIPPED = flags.DEFINE_string(
+    'shipped', None, 'A release whose student is evaluated as it is, moment matching included.'
+)
+_AGAINST = flags.DEFINE_list(
+    'against',
+    [],
+    'Students from which the differences of all others are measured: names of the folders of their '
+    'runs, or "shipped".',
+)
 _RECORDINGS = flags.DEFINE_string(
     'recordings', None, 'Folder of sounds, its held-out part; none: procedural foley.'
 )
@@ -57,16 +69,28 @@ SHARED = 'shared'  # the rows of the teacher and of real sounds
 
 def main(argv):
     del argv
-    students = labels_of([pathlib.Path(folder) for folder in _STUDENTS.value])
+    students = dict(labels_of([pathlib.Path(folder) for folder in _STUDENTS.value]))
     if not students:
         raise ValueError('--students names no release')
+    if _SHIPPED.value:
+        students[SHIPPED] = find_release(_SHIPPED.value)
+    for name in _AGAINST.value:
+        if name not in students:
+            raise ValueError(f'--against has no {name!r}: there are {", ".join(students)}')
     enable_compilation_cache()
     steps = listed(_STEPS)
     settings = {
         flag.name: flag.value
-        for flag in (_SCENES, _SECONDS, _STEPS, _METRICS, _EMBEDDER, _DIVERSITY, _SEED, _RESAMPLES)
+        for flag in (
+            *(_SCENES, _SECONDS, _STEPS, _METRICS, _EMBEDDER, _DIVERSITY, _SEED, _RESAMPLES),
+            _AGAINST,
+        )
     }
-    inputs = {'recordings': _RECORDINGS.value, 'embedder_weights': _WEIGHTS.value}
+    inputs = {
+        'recordings': _RECORDINGS.value,
+        'embedder_weights': _WEIGHTS.value,
+        'shipped': _SHIPPED.value,
+    }
     with run_folder(_WORKDIR.value, settings, inputs) as workdir, StopRequest() as stop:
         files = {name: workdir / 'students' / f'{name}.json' for name in (SHARED, *students)}
         left = [name for name, file in files.items() if not file.is_file()]
@@ -106,7 +130,10 @@ def evaluate(students, files, left, workdir, steps, stop) -> bool:
         return keep
 
     teachers = SamplerSet.with_equal_teachers(steps, []).teachers if SHARED in left else ()
-    of_students = len(steps) * (len(left) - (SHARED in left))
+    rest = [name for name in left if name not in _AGAINST.value and name != SHARED]
+    against = [name for name in _AGAINST.value if rest or name in left]
+    order = [*([SHARED] if SHARED in left else []), *against, *rest]
+    of_students = len(steps) * len([*against, *rest])
     sets = 1 + len(teachers) + of_students  # the reference first
     with Progress(sets * count, 'students') as progress:
         evaluator = StudentEvaluator(
@@ -122,16 +149,23 @@ def evaluate(students, files, left, workdir, steps, stop) -> bool:
             _RESAMPLES.value,
             progress=progress.update_part,
         )
-        for name in left:
+        for name in order:  # a student that others are compared with is measured again if need be
             if stop.requested:
                 return True
             if name == SHARED:
                 rows = evaluator.shared_rows()
                 rows += evaluator.time_rows() if _TIMES.value else []
             else:
-                rows = evaluator.student_rows(students[name], name, keeper(name))
+                rows = evaluator.student_rows(
+                    students[name],
+                    name,
+                    keeper(name),
+                    as_shipped=name == SHIPPED,
+                    to_compare=name in _AGAINST.value,
+                )
                 rows = [row | {'student': name} for row in rows]
-            write(name, rows)
+            if name in left:
+                write(name, rows)
     return False
 
 

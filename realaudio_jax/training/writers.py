@@ -16,7 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from realaudio_jax import processes
 
-RESERVED = ('step', 'stage', 'time')
+RESERVED = ('step', 'stage', 'time', 'wall_s', 'cpu_s')
 
 
 class MetricWriter:
@@ -42,11 +42,15 @@ class MetricWriter:
         folder = self.workdir / 'tensorboard'
         folder.mkdir(exist_ok=True)
         self._events = EventsWriter(str(folder / 'events'), f'.{time.time_ns()}')
+        self._clocks: tuple[float, float] | None = None
 
     def write(self, step: int, metrics: Mapping[str, Any], stage: str = '') -> None:
-        """Write one record: {"step", "stage", "time" (seconds since 1970), then the metrics}.
+        """Write one record: {"step", "stage", "time" (seconds since 1970), "wall_s", "cpu_s"}.
 
-        A value that is not finite is null in the JSON line, which stays valid JSON.
+        The metrics follow. "wall_s" and "cpu_s" are the seconds since this writer's record before,
+        of the clock and of this process's computing on all cores, which other processes hardly
+        change; null in its first, before which lie the start and a compilation. A value that is
+        not finite is null in the JSON line, which stays valid JSON.
 
         Args:
             step: updates applied so far.
@@ -54,7 +58,7 @@ class MetricWriter:
             stage: phase of the run, e.g. 'train'; prefixes the TensorBoard tag.
 
         Raises:
-            ValueError: a metric is named 'step', 'stage' or 'time', or is not a scalar.
+            ValueError: a metric has the name of a field of every record, or is not a scalar.
             OSError: the disk is full, named with the remedy.
         """
         if not self._writes:
@@ -62,7 +66,13 @@ class MetricWriter:
         step, now = int(step), time.time()
         values = {name: _scalar(name, value) for name, value in metrics.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        record = {'step': step, 'stage': stage, 'time': round(now, 3), **finite}
+        record = {
+            'step': step,
+            'stage': stage,
+            'time': round(now, 3),
+            **self._since_last(),
+            **finite,
+        }
         with self._named_if_full():
             self._lines.write(json.dumps(record) + '\n')
             self._lines.flush()
@@ -70,6 +80,15 @@ class MetricWriter:
                 scalar = summary.scalar(f'{stage}/{name}' if stage else name, value)
                 self._events.write_event(Event(wall_time=now, step=step, summary=scalar))
             self._events.flush()
+
+    def _since_last(self) -> dict[str, float | None]:
+        """Seconds since the last call, by the clock and of computing."""
+        before, self._clocks = self._clocks, (time.monotonic(), time.process_time())
+        names = ('wall_s', 'cpu_s')
+        if before is None:
+            return dict.fromkeys(names)
+        took = (round(b - a, 4) for a, b in zip(before, self._clocks, strict=True))
+        return dict(zip(names, took, strict=True))
 
     def close(self) -> None:
         """Flush and close both files; a second call does nothing."""

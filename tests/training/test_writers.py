@@ -1,6 +1,7 @@
 import contextlib
 import json
 import pathlib
+import time
 
 import jax.numpy as jnp
 import pytest
@@ -22,6 +23,8 @@ def test_one_json_line_per_record_and_events_beside(tmp_path):
     assert {key: first[key] for key in first if key != 'time'} == {
         'step': 3,
         'stage': 'train',
+        'wall_s': None,
+        'cpu_s': None,
         'loss': 0.5,
         'rate': 1e-4,
     }
@@ -29,6 +32,23 @@ def test_one_json_line_per_record_and_events_beside(tmp_path):
     assert second['time'] >= first['time'] > 1.7e9
     (events,) = (tmp_path / 'run' / 'tensorboard').iterdir()
     assert b'train/loss' in events.read_bytes()
+
+
+def test_a_record_says_how_long_the_one_before_it_is_ago_and_how_much_was_computed(tmp_path):
+    with MetricWriter(tmp_path) as writer:
+        writer.write(1, {})
+        time.sleep(0.3)
+        writer.write(2, {})
+        begin = time.process_time()
+        while time.process_time() - begin < 0.2:
+            pass
+        writer.write(3, {})
+    with MetricWriter(tmp_path) as writer:
+        writer.write(4, {})
+    first, idle, busy, resumed = _records(tmp_path)
+    assert idle['wall_s'] >= 0.3 and idle['cpu_s'] < 0.1
+    assert busy['wall_s'] >= busy['cpu_s'] - 0.01 and busy['cpu_s'] >= 0.2
+    assert first['cpu_s'] is first['wall_s'] is resumed['cpu_s'] is resumed['wall_s'] is None
 
 
 def test_a_resumed_run_appends_after_a_cut_line(tmp_path):

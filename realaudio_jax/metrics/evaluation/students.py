@@ -2,7 +2,8 @@
 
 `evaluate_release` measures one release with everything around it. Here the teacher's sounds are
 made once, and all students run in the same compiled programs, so a student costs its own sounds
-and nothing else. Students are compared as they were trained, without moment matching.
+and nothing else. Students are compared as they were trained, without moment matching; one that is
+taken as it is shipped runs in programs of its own.
 """
 
 import pathlib
@@ -22,7 +23,7 @@ from realaudio_jax.metrics.evaluation.generate import (
     generate_scenes,
 )
 from realaudio_jax.metrics.evaluation.release import Reference, diversity_row
-from realaudio_jax.metrics.evaluation.scenes import SceneEvaluator
+from realaudio_jax.metrics.evaluation.scenes import SceneEvaluator, SceneMeasurements
 from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.release import (
     MOMENTS_NAME,
@@ -31,6 +32,8 @@ from realaudio_jax.release import (
     load_denoiser,
     read_release,
 )
+
+SHIPPED = 'shipped'  # label of a student that is evaluated as it was released
 
 
 class StudentEvaluator:
@@ -75,6 +78,7 @@ class StudentEvaluator:
         self.seed, self.batch, self._progress = seed, batch, progress
         self.scenes, self.diversity_prompts = scenes, diversity_prompts
         self.evaluator = SceneEvaluator(scenes, tower, embedders, distances, seed, resamples)
+        self._against: dict[str, dict[SamplerConfig, SceneMeasurements]] = {}
         self._floor = self.evaluator.floor(others)
         made = self._make(self.generator, REFERENCE, 'teacher')
         self.reference = Reference.of(self.evaluator, REFERENCE, made)
@@ -101,28 +105,37 @@ class StudentEvaluator:
         release: pathlib.Path,
         label: str,
         keep: Callable[[SamplerConfig, GeneratedBatch], None] = lambda *_: None,
+        as_shipped: bool = False,
+        to_compare: bool = False,
     ) -> list[dict]:
         """Rows of one student at every step count.
 
+        Among them are its differences, with paired intervals, from the teacher's reference and from
+        each student for which `to_compare` was asked before, at the same number of steps.
+
         Args:
             release: of the student.
-            label: for the progress.
+            label: of the student, in the differences of others and for the progress.
             keep: called with each sampler and what it made.
+            as_shipped: with its own moment matching and grid of times; else it may have none.
+            to_compare: its measurements are kept, for those that follow.
 
         Raises:
             ValueError: the release is of other networks, or calibrated.
         """
-        self._require_uncalibrated(release)
-        model = Denoiser(**read_release(release).denoiser.to_dict())
-        if model != self.generator.networks.denoiser:
-            raise ValueError(f'{release} has another denoiser than {self.generator.folder}')
-        params = load_denoiser(release, STUDENT_NAME, denoiser_template(model))
-        generator, rows = self.generator.with_student(params), []
+        generator, rows = self._generator_of(release, as_shipped), []
         for sampler in self.students:
             made = self._make(generator, sampler, label)
             keep(sampler, made)
             measured = self.reference.measure(self.evaluator, made)
             rows += self._rows(generator, sampler, made, measured)
+            others = {name: of[sampler] for name, of in self._against.items() if name != label}
+            others[REFERENCE.label] = self.reference.measured
+            columns = sampler.columns(generator)
+            for name, other in others.items():
+                rows += self.evaluator.differences(measured, other, name, columns)
+            if to_compare:
+                self._against.setdefault(label, {})[sampler] = measured
             if self.diversity_prompts and self.evaluator.embedders:
                 rows.append(
                     diversity_row(
@@ -135,6 +148,17 @@ class StudentEvaluator:
                     )
                 )
         return rows
+
+    def _generator_of(self, release: pathlib.Path, as_shipped: bool) -> Generator:
+        if not as_shipped:
+            self._require_uncalibrated(release)
+        model = Denoiser(**read_release(release).denoiser.to_dict())
+        if model != self.generator.networks.denoiser:
+            raise ValueError(f'{release} has another denoiser than {self.generator.folder}')
+        if as_shipped:
+            return Generator(release)
+        params = load_denoiser(release, STUDENT_NAME, denoiser_template(model))
+        return self.generator.with_student(params)
 
     def _make(self, generator: Generator, sampler: SamplerConfig, label: str) -> GeneratedBatch:
         return generate_scenes(
