@@ -3,7 +3,8 @@
 python -m experiments.ablate_steps --recordings=DIR --embedder_weights=DIR --workdir=DIR
 
 The teacher can be sampled in several ways (--teacher_samplers=ddim,dpm_solver_pp_2m), and guidance
-scales be tried at some of the step counts (--guidance=1,2,3,4 --guidance_steps=4).
+scales be tried at some of the step counts (--guidance=1,2,3,4 --guidance_steps=4). With
+--untrained_steps the student is sampled at any count, without moment matching where it has none.
 """
 
 import collections
@@ -11,7 +12,7 @@ import csv
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 from absl import flags
@@ -35,6 +36,7 @@ from realaudio_jax.metrics.rows import (
     RECONSTRUCTION,
 )
 from realaudio_jax.program_io import SAMPLERS
+from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.report.summary import summarise
 from realaudio_jax.report.tables import pivot, write_results
 from realaudio_jax.training.loop import Progress
@@ -52,6 +54,9 @@ _WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weigh
 _SCENES = flags.DEFINE_integer('scenes', 128, 'Number of scenes.', lower_bound=2)
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.', MIN_SECONDS, MAX_SECONDS)
 _STUDENT = flags.DEFINE_list('student_steps', ['1', '2', '4', '8'], 'Step counts of the student.')
+_UNTRAINED = flags.DEFINE_bool(
+    'untrained_steps', False, 'Sample the student at counts that it was not trained for, too.'
+)
 _TEACHER = flags.DEFINE_list(
     'teacher_steps', ['1', '2', '4', '8', '16', '50'], 'Step counts of the teacher.'
 )
@@ -62,6 +67,9 @@ _GUIDANCE = flags.DEFINE_list(
 _GUIDANCE_STEPS = flags.DEFINE_list('guidance_steps', ['4'], 'Step counts of --guidance.')
 _METRICS = flags.DEFINE_list(
     'metrics', [], f'Distances: {", ".join(DISTANCES)}; none: kad, and fad of enough scenes.'
+)
+_TIMES = flags.DEFINE_bool(
+    'times', True, 'Measure the time of a sound, which takes an idle machine.'
 )
 _PRECISION = define_precision()
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.', lower_bound=0)
@@ -86,9 +94,13 @@ def ablate(
     guidance_steps=(),
     metrics=(),
     precision: str = 'float32',
+    untrained_steps: bool = False,
+    times: bool = True,
 ) -> list[dict]:
     """Measures every step count; writes results.json, results.md, steps.csv and steps.png."""
     generator = load(release, precision=precision)
+    if untrained_steps:
+        generator.config = with_steps(generator.config, student_steps)
     compared = SamplerSet.of_steps(student_steps, teacher_steps, teacher_samplers)
     own = {model: generator.default_guidance_scale(model) for model in ('student', 'teacher')}
     scaled = [
@@ -131,6 +143,7 @@ def ablate(
             reference,
             seed,
             distances=metrics or (('kad', 'fad') if enough else ('kad',)),
+            latency_repeats=9 if times else 0,
             comparisons=pairs,
             progress=progress.update_part,
         )
@@ -156,6 +169,12 @@ def ablate(
     return rows
 
 
+def with_steps(config: ReleaseConfig, steps: Sequence[int]) -> ReleaseConfig:
+    """The settings of a release whose student is sampled at these counts, too."""
+    all_steps = tuple(sorted({*config.student.steps, *steps}))
+    return dataclasses.replace(config, student=dataclasses.replace(config.student, steps=all_steps))
+
+
 # Of a model and its sampler: colour, marker, and where its step counts are written.
 STYLES = {
     ('teacher', 'ddim'): ('#c44e52', 's', 7),
@@ -174,7 +193,7 @@ def plot(
 
     Args:
         wide: of `report.tables.pivot`. Frechet distances are drawn where there are any, else kernel
-            distances, and without either the latent error.
+            distances, and without either the latent error; times where they were measured.
         path: of the PNG.
         note: under the drawing.
         own_guidance: scale of each model in the first two panels; where `wide` has others, a third
@@ -191,7 +210,9 @@ def plot(
         return p.get('guidance', own_guidance.get(p['model']))
 
     scales = {guidance(p) for p in wide if p['model'] in own_guidance}
-    panels = AXES if len(scales - set(own_guidance.values())) == 0 else (*AXES, 'guidance')
+    panels = [axis for axis in AXES if axis in wide[0]]
+    if scales - set(own_guidance.values()):
+        panels.append('guidance')
     groups = {
         key: [p for p in wide if (p['model'], p.get('sampler') or 'ddim') == key] for key in STYLES
     }
@@ -273,6 +294,8 @@ def main(argv):
         listed(_GUIDANCE_STEPS),
         check_distances(_METRICS.value) if _METRICS.value else (),
         _PRECISION.value,
+        _UNTRAINED.value,
+        _TIMES.value,
     )
     print(summarise(rows).markdown())
 

@@ -24,6 +24,7 @@ def run(experiment, monkeypatch):
         reference,
         seed,
         distances,
+        latency_repeats,
         comparisons,
         progress,
     ):
@@ -43,8 +44,10 @@ def run(experiment, monkeypatch):
             rows += [
                 distance | columns | {'value': 8 / sampler.steps},
                 {'name': 'NFE', 'value': sampler.nfe} | columns,
-                {'name': 'time per sound', 'value': 10.0 * sampler.nfe, 'unit': 'ms'} | columns,
             ]
+            if latency_repeats:
+                time = {'name': 'time per sound', 'value': 10.0 * sampler.nfe, 'unit': 'ms'}
+                rows.append(time | columns)
         return rows
 
     monkeypatch.setattr(module, 'evaluate_release', evaluate)
@@ -90,6 +93,29 @@ def test_samplers_of_the_teacher_and_guidance_scales(run, tiny_release, tmp_path
     models = [('student', 'ddim'), *(('teacher', method) for method in methods)]
     assert found == wanted | {(*model, 4, scale) for model in models for scale in (1.0, 4.0)}
     assert panels == [3]
+
+
+def test_a_student_is_sampled_at_counts_that_it_was_not_trained_for_where_that_is_asked(
+    run, tiny_release, tmp_path, monkeypatch
+):
+    """Without times, which leaves their panel out."""
+    labels = []
+    close = run.plt.close
+    monkeypatch.setattr(
+        run.plt,
+        'close',
+        lambda figure: labels.extend(a.get_xlabel() for a in figure.axes) or close(figure),
+    )
+    arguments = (str(tiny_release), None, None, 2, 1.0, [3, 4, 16], [2, 4], 0, tmp_path)
+    run.ablate(*arguments, untrained_steps=True, times=False)
+    with open(tmp_path / 'steps.csv') as file:
+        wide = [r for r in csv.DictReader(file) if r['model'] == 'student']
+    assert [(r['steps'], r['kernel distance, audio tower']) for r in wide] == [
+        ('3', str(8 / 3)),
+        ('4', '2.0'),
+        ('16', '0.5'),
+    ]
+    assert labels == ['denoiser evaluations']
 
 
 @pytest.mark.parametrize(('count', 'drawn'), [(4, 'kernel distance'), (64, 'Frechet distance')])
