@@ -119,13 +119,14 @@ def parse(name: str) -> Address:
     """
     if name.startswith(HUB):
         place, at, pin = name.removeprefix(HUB).partition('@')
+        pin = pin.lower()
         if not _REPOSITORY.fullmatch(place) or (at and not _COMMIT.fullmatch(pin)):
             raise ValueError(
                 f'{name!r} is no repository at a commit of 40 hex digits: give {_FORMS}'
             )
         return Address(place, pin or None, hub=True)
     place, mark, pin = name.partition('#')
-    pin = pin.removeprefix('sha256=')
+    pin = pin.removeprefix('sha256=').lower()
     if (
         not place.startswith(WEB)
         or not place.endswith('.tar')
@@ -215,12 +216,13 @@ def _from_hub(
     if known and _is_complete(known):
         return pathlib.Path(known['folder']), known['pin'], False
     log(f'getting {address}')
-    import huggingface_hub  # its import takes as long as jax's, and few names need it
+    # Its import takes as long as jax's, and few names need it; it sets the level of its own log.
+    from huggingface_hub import snapshot_download
 
     patterns = [*KINDS] if not parts else [f'{part}/{kind}' for part in parts for kind in KINDS]
     patterns += ['model_index.json', 'config.json', 'README.md', 'LICENSE*'] if parts else []
     with _one_line(address), _quiet(logging.getLogger('huggingface_hub')):
-        folder = huggingface_hub.snapshot_download(
+        folder = snapshot_download(
             address.place,
             revision=address.pin,
             allow_patterns=patterns,
@@ -342,7 +344,9 @@ def unpack(path: str | os.PathLike, folder: str | os.PathLike, name: str) -> Non
                 if target.stat().st_size != member.size:
                     raise ValueError(f'{name} ends amid {member.name}; get it again')
     except (tarfile.TarError, EOFError, FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f'{name} is no whole tar archive ({error}); get it again') from error
+        raise ValueError(
+            f'{name} is no whole, uncompressed tar archive ({error}); get it again'
+        ) from error
 
 
 def _require_plain(member: tarfile.TarInfo, name: str) -> None:

@@ -1,5 +1,6 @@
 """Weights by name: what was asked for, whole, or one line that says why not."""
 
+import gzip
 import hashlib
 import io
 import os
@@ -176,6 +177,37 @@ def test_no_network_is_said(hub, monkeypatch):
     assert 'network' in refused(HUB_NAME)
 
 
+def test_no_network_is_one_line_in_a_process_of_its_own(tmp_path):
+    """The Hub's client says every try of its own, unless it is told not to."""
+    code = f"""
+import time
+from realaudio_jax import weights
+time.sleep = lambda seconds: None
+try:
+    weights.fetch({HUB_NAME!r})
+except weights.FetchError as error:
+    print('refused')
+"""
+    places = {'REALAUDIO_CACHE': str(tmp_path), 'HF_HOME': str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        env=os.environ | places | {'HF_ENDPOINT': 'http://127.0.0.1:9'},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.stdout, result.stderr) == ('refused\n', f'getting {HUB_NAME}\n')
+
+
+def test_pins_may_be_in_capitals():
+    assert weights.parse(HUB_NAME.upper().replace('HF://', 'hf://')).pin == COMMIT
+    assert weights.parse(f'https://a.org/b.tar#sha256={"AB" * 32}').pin == 'ab' * 32
+
+
+def test_a_compressed_archive_is_named_so(hub):
+    content = gzip.compress(packed(release()))
+    assert 'no whole, uncompressed tar archive' in refused(archive(hub, content))
+
+
 @pytest.mark.parametrize('top', ['', './', 'foley-0.2/'])
 def test_an_archive_comes_whole_once_and_then_without_a_network(hub, top):
     name = archive(hub, packed({**release(), 'run.sh': b'rm -rf /'}, top=top))
@@ -202,7 +234,7 @@ def test_an_archive_whose_manifest_is_wrong_leaves_nothing(hub, tmp_path):
     files = {**release(), 'student.safetensors': b'another'}
     assert 'student.safetensors' in refused(archive(hub, packed(files)))
     assert 'SHA256SUMS' in refused(archive(hub, packed({'config.json': b'{}'})))
-    assert 'no whole tar' in refused(archive(hub, packed(release())[:3000]))
+    assert 'no whole, uncompressed tar' in refused(archive(hub, packed(release())[:3000]))
     assert not names(tmp_path / 'cache')
 
 
