@@ -20,11 +20,12 @@ import contextvars
 import itertools
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import jax
@@ -34,6 +35,8 @@ from orbax.checkpoint import multihost
 
 AUTO = 'auto'
 LOST_AFTER_S = 30.0
+_MEETING_S = 300.0  # that processes have to meet
+_SILENT_S = 10.0  # of them, until a line says what is waited for
 _LONGEST_WAIT_MS = 7 * 24 * 3600 * 1000  # a cache of many recordings takes hours to build
 # How launchers say how many tasks there are, and what of theirs JAX can read.
 _LAUNCHERS = (
@@ -78,7 +81,8 @@ def connect(
 
     Raises:
         ValueError: a part is missing, or none of these systems started the process.
-        ConnectionError: the others were not found.
+        ConnectionError: no such host, or a port that is taken. Where the others do not come, the
+            process ends with a line and status 1.
     """
     by_hand = coordinator not in ('', AUTO)
     if by_hand != (count is not None) or by_hand != (index is not None):
@@ -88,32 +92,35 @@ def connect(
         )
     if by_hand and not 0 <= index < count:
         raise ValueError(f'--process={index}: processes are counted from 0 to {count - 1}')
-    if by_hand and not re.fullmatch(r'.+:\d+', coordinator):
-        raise ValueError(f'--coordinator={coordinator}: write HOST:PORT, of process 0')
+    port = re.fullmatch(r'.+:(\d{1,5})', coordinator)
+    if by_hand and not (port and 0 < int(port[1]) < 2**16):
+        raise ValueError(
+            f'--coordinator={coordinator}: write HOST:PORT, of process 0, a port from 1 to 65535'
+        )
     if count == 1 or (not coordinator and not _several_tasks(os.environ)):
         return
+    if by_hand:
+        _check_address(coordinator, is_own=index == 0)
     jax.config.update('jax_enable_preemption_service', False)  # SIGTERM is `StopRequest`'s
+    who = f'process {index} of {count}' if by_hand else 'this process'
     try:
-        jax.distributed.initialize(
-            coordinator if by_hand else None,
-            count,
-            index,
-            # By hand each process takes the devices that it sees.
-            cluster_detection_method='deactivate' if by_hand else None,
-            # Behind the watch below, which says what happened; JAX's own end is a stack trace. It
-            # counts from the last heartbeat, up to half of this before.
-            heartbeat_timeout_seconds=int(10 + 3 * lost_after_s),
-            shutdown_timeout_seconds=max(5, int(lost_after_s)),
-        )
+        with _meeting(f'{who}: the others at {coordinator if by_hand else "the coordinator"}'):
+            jax.distributed.initialize(
+                coordinator if by_hand else None,
+                count,
+                index,
+                # By hand each process takes the devices that it sees.
+                cluster_detection_method='deactivate' if by_hand else None,
+                # Behind our own ends, which say what happened; JAX's are stack traces. It counts
+                # from the last heartbeat, up to half of this before.
+                initialization_timeout=int(2 * _MEETING_S),
+                heartbeat_timeout_seconds=int(10 + 3 * lost_after_s),
+                shutdown_timeout_seconds=max(5, int(lost_after_s)),
+            )
     except ValueError as error:
         raise ValueError(
             f'--coordinator={AUTO}: neither SLURM, Open MPI nor a TPU slice started this; give '
             '--coordinator=HOST:PORT, --processes and --process'
-        ) from error
-    except jax.errors.JaxRuntimeError as error:
-        raise ConnectionError(
-            f'process {index} of {count} found no run at {coordinator}: start all processes '
-            f'within five minutes, on a port that is open ({str(error).splitlines()[0]})'
         ) from error
     _Run.count, _Run.index = jax.process_count(), jax.process_index()
     if _Run.count > 1:
@@ -124,6 +131,65 @@ def connect(
         )
         atexit.register(has_spoken)
         threading.Thread(target=_watch, args=(lost_after_s,), daemon=True).start()
+
+
+def _check_address(coordinator: str, is_own: bool) -> None:
+    """Refuses what JAX's coordinator would end on with a signal, or its clients wait for in vain.
+
+    Args:
+        coordinator: HOST:PORT.
+        is_own: whether this process is to listen there.
+
+    Raises:
+        ConnectionError: there is no such host, or the port is taken.
+    """
+    host, _, port = coordinator.rpartition(':')
+    if is_own:
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listening.bind(('', int(port)))
+            except OSError as error:
+                raise ConnectionError(
+                    f'--coordinator={coordinator}: process 0 cannot listen there '
+                    f'({error.strerror}); choose another port, and start one process 0'
+                ) from None
+    try:
+        socket.getaddrinfo(host.strip('[]'), int(port))
+    except OSError as error:
+        raise ConnectionError(
+            f'--coordinator={coordinator}: no such host is known here ({error.strerror})'
+        ) from None
+
+
+@contextlib.contextmanager
+def _meeting(what: str) -> Iterator[None]:
+    """Around JAX's meeting of the processes, which says nothing and ends in a stack trace.
+
+    After some seconds a line says what is waited for; where it never comes, another one, and this
+    process ends.
+    """
+    met = threading.Event()
+
+    def watch() -> None:
+        if met.wait(_SILENT_S):
+            return
+        minutes = f'{_MEETING_S / 60:.2g} minutes'
+        os.write(2, f'{what} have not all come yet; waiting, {minutes} at most\n'.encode())
+        if met.wait(_MEETING_S - _SILENT_S):
+            return
+        line = (
+            f'error: {what} did not all come within {minutes}: start all of them within that time, '
+            'with the same --coordinator and --processes, a --process each, and a port that is open'
+        )
+        os.write(2, f'{line}\n'.encode())
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        met.set()
 
 
 def _several_tasks(environment: Mapping[str, str]) -> bool:

@@ -166,6 +166,7 @@ def test_a_split_model_is_the_whole_one(alone, tmp_path):
     ('given', 'line'),
     [
         (('host', 2, 0), 'write HOST:PORT'),
+        (('localhost:99999', 2, 0), 'a port from 1 to 65535'),
         (('host:1', 2, None), 'go together'),
         (('', 2, 1), 'go together'),
         (('host:1', 2, 2), 'counted from 0 to 1'),
@@ -177,6 +178,32 @@ def test_a_run_that_cannot_be_met_is_one_line(given, line, monkeypatch):
     with pytest.raises(ValueError, match=line) as caught:
         processes.connect(*given)
     assert '\n' not in str(caught.value)
+
+
+def test_a_port_that_is_taken_is_one_line(monkeypatch):
+    """JAX's coordinator would end on it by a segmentation fault."""
+    monkeypatch.setattr(jax.distributed, 'initialize', lambda *given, **more: pytest.fail('met'))
+    with socket.create_server(('', 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConnectionError, match='cannot listen there .Address already in use.'):
+            processes.connect(f'localhost:{port}', 2, 0)
+    with pytest.raises(ConnectionError, match='no such host'):
+        processes.connect(f'nowhere.invalid:{port}', 2, 1)
+
+
+@pytest.mark.parametrize('index', [0, 1])
+def test_who_waits_in_vain_says_so_and_ends(index):
+    code = (
+        'from realaudio_jax import processes\n'
+        'processes._MEETING_S, processes._SILENT_S = 3.0, 1.0\n'
+        f"processes.connect('localhost:{free_port()}', 2, {index})\n"
+    )
+    command = [sys.executable, '-c', code]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    waiting, error = ended.stderr.strip().splitlines()
+    assert ended.returncode == 1
+    assert waiting.startswith(f'process {index} of 2: the others at localhost:')
+    assert 'did not all come within' in error
 
 
 def test_slurm_and_tpu_slices_are_found():
