@@ -40,7 +40,7 @@ from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation.scenes import SceneEvaluator, held_out_scenes
 from realaudio_jax.metrics.rows import CLAP_SCORE, FRECHET_DISTANCE, mean_row
 from realaudio_jax.release import find_release
-from realaudio_jax.typing import SAMPLE_RATE
+from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
 
 DEFAULT_ROWS = systems.OWN | baselines.ROWS
 ROWS = DEFAULT_ROWS | systems.NAMED
@@ -55,11 +55,11 @@ _SMALL = flags.DEFINE_string(
 _ROWS = flags.DEFINE_list('rows', list(DEFAULT_ROWS), f'Of {", ".join(ROWS)}.')
 _TORCH = flags.DEFINE_bool('torch', False, 'Also the baselines through diffusers.')
 _COMPILED = flags.DEFINE_bool('torch_compiled', True, 'With --torch: compiled too, not just eager.')
-_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of the sound.')
+_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of the sound.', MIN_SECONDS, MAX_SECONDS)
 _EVALUATIONS = flags.DEFINE_integer(
     'evaluations', 4, 'Evaluations measured where all would take long; 0: all.', lower_bound=0
 )
-_LIMIT = flags.DEFINE_float('limit_s', 60.0, 'Samplers that take longer are extrapolated.')
+_LIMIT = flags.DEFINE_float('limit_s', 60.0, 'Samplers that take longer are extrapolated.', 0)
 _REPEATS = flags.DEFINE_integer('repeats', 9, 'Calls of each part, 1 if slow.', lower_bound=1)
 _DTYPE = flags.DEFINE_enum(
     'dtype',
@@ -77,7 +77,7 @@ _WEIGHTS = flags.DEFINE_string(
     'embedder_weights', None, 'Folder of YAMNet, another evaluator of FAD.'
 )
 _CLAP = flags.DEFINE_string('clap', None, 'Folder of a LAION-CLAP, another evaluator of both.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.', 0)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'Where the tables and the plot go.')
 _PROFILE = flags.DEFINE_string('profile', None, "Folder for JAX's profile of one more call.")
 _ROW = flags.DEFINE_string('row', None, 'Measures one row here; the command calls itself so.')

@@ -15,14 +15,17 @@ from realaudio_jax.data.datasets import scene_source
 from realaudio_jax.data.scenes import make_scenes
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig
 from realaudio_jax.release import find_release
+from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS
 
 _RELEASE = flags.DEFINE_string('release', None, 'Folder of the release.', required=True)
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds; none: foley.')
-_FOLEY_WEIGHT = flags.DEFINE_float('foley_weight', 0.4, 'Share of foley among the recordings.')
+_FOLEY_WEIGHT = flags.DEFINE_float(
+    'foley_weight', 0.4, 'Share of foley among the recordings.', 0, 1
+)
 _SCENES = flags.DEFINE_integer('scenes', 128, 'Training scenes.', lower_bound=1)
-_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Of each.')
+_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Of each.', MIN_SECONDS, MAX_SECONDS)
 _STEPS = flags.DEFINE_integer('steps', 4, 'Of the student, for the onsets.')
-_SEED = flags.DEFINE_integer('seed', 1_000_000, 'Of scenes and noise.')
+_SEED = flags.DEFINE_integer('seed', 1_000_000, 'Of scenes and noise.', 0)
 
 
 def main(argv):

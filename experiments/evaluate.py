@@ -52,13 +52,13 @@ _SCENES = flags.DEFINE_integer('scenes', 128, 'Number of scenes.', lower_bound=2
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Duration of each.', MIN_SECONDS, MAX_SECONDS)
 _STEPS = flags.DEFINE_list('steps', ['4'], 'Step counts of the student.')
 _DIVERSITY = flags.DEFINE_integer(
-    'diversity_prompts', 0, 'Scenes of which several sounds are made, for their diversity.'
+    'diversity_prompts', 0, 'Scenes of which several sounds are made, for their diversity.', 0
 )
 _PROBE = flags.DEFINE_integer(
-    'probe_clips', 0, 'Sounds of each ESC-10 class by its name alone, for a linear probe.'
+    'probe_clips', 0, 'Sounds of each ESC-10 class by its name alone, for a linear probe.', 0
 )
 _LOUDNESS = flags.DEFINE_integer(
-    'loudness_scenes', 0, 'Scenes whose loudness curve is asked for, and compared.'
+    'loudness_scenes', 0, 'Scenes whose loudness curve is asked for, and compared.', 0
 )
 _TEACHER = flags.DEFINE_bool(
     'teacher', True, 'Also the guided teacher, and what is measured against it.'

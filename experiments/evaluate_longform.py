@@ -39,12 +39,12 @@ from realaudio_jax.typing import LATENT_RATE, SAMPLE_RATE
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder.')
 _AMBIENCES = flags.DEFINE_integer('ambiences', 8, 'Of which seams are measured.', 1, 8)
 _SECONDS = flags.DEFINE_float('seconds', 20.0, 'Of each sound with seams, and of each loop.', 11)
-_MINUTES = flags.DEFINE_integer('minutes', 10, 'Of sound, for drift and memory; 0: none.')
+_MINUTES = flags.DEFINE_integer('minutes', 10, 'Of sound, for drift and memory; 0: none.', 0)
 _DRIFT = flags.DEFINE_integer('drift_ambiences', 4, 'Of which as many minutes are made.', 1, 8)
 _EVENTS = flags.DEFINE_integer('events', 6, 'Sounds of events about seams; 0: none.', 0, 6)
-_CHUNKS = flags.DEFINE_integer('chunks', 60, 'Timed chunks; 0: no times.')
+_CHUNKS = flags.DEFINE_integer('chunks', 60, 'Timed chunks; 0: no times.', 0)
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, "Folder of YAMNet's weights, beside.")
-_SEED = flags.DEFINE_integer('seed', 1, 'Of all sounds.')
+_SEED = flags.DEFINE_integer('seed', 1, 'Of all sounds.', 0)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/longform', 'Folder of the results.')
 
 AMBIENCES = (

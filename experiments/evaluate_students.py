@@ -33,7 +33,7 @@ from realaudio_jax.release import find_release
 from realaudio_jax.report.tables import write_results
 from realaudio_jax.training.loop import STOPPED, Progress, StopRequest
 from realaudio_jax.training.run_folder import run_folder
-from realaudio_jax.typing import SAMPLE_RATE
+from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
 
 _STUDENTS = flags.DEFINE_list('students', [], 'Releases of the students.')
 _SHIPPED = flags.DEFINE_string(
@@ -53,14 +53,16 @@ _WEIGHTS = flags.DEFINE_string(
 )
 _EMBEDDER = flags.DEFINE_list('embedder', [], 'Which of them; none: all that are there.')
 _SCENES = flags.DEFINE_integer('scenes', 64, 'Number of scenes.', lower_bound=2)
-_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Duration of each.')
+_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Duration of each.', MIN_SECONDS, MAX_SECONDS)
 _STEPS = flags.DEFINE_list('steps', ['8', '4', '2', '1'], 'Step counts of the students.')
 _METRICS = flags.DEFINE_list('metrics', ['fad_inf', 'kad'], f'Distances: {", ".join(DISTANCES)}.')
 _DIVERSITY = flags.DEFINE_integer(
-    'diversity_prompts', 0, 'Scenes of which several sounds are made, for their diversity.'
+    'diversity_prompts', 0, 'Scenes of which several sounds are made, for their diversity.', 0
 )
 _TIMES = flags.DEFINE_bool('times', False, 'Measure the time of a sound at each step count.')
-_KEEP = flags.DEFINE_integer('keep', 0, 'Scenes whose sounds are kept, of 4 steps or the nearest.')
+_KEEP = flags.DEFINE_integer(
+    'keep', 0, 'Scenes whose sounds are kept, of 4 steps or the nearest.', 0
+)
 _RESAMPLES = flags.DEFINE_integer('resamples', 100, 'Draws of the intervals.', lower_bound=2)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of scenes, noise and intervals.', lower_bound=0)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/evaluate_students', 'Where results.json goes.')

@@ -45,18 +45,18 @@ from realaudio_jax.watermark_detection import FALSE_ALARM, MIN_SECONDS, Detector
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder.')
 _SOUNDS = flags.DEFINE_integer('sounds', 100, 'Marked sounds of each duration.', lower_bound=1)
 _SECONDS = flags.DEFINE_list('seconds', ['10', '3'], 'Durations, 0.5 to 10 s.')
-_SEED = flags.DEFINE_integer('seed', 1, 'Of keys, payloads, labels and noise.')
+_SEED = flags.DEFINE_integer('seed', 1, 'Of keys, payloads, labels and noise.', 0)
 _WRONG_KEYS = flags.DEFINE_integer(
-    'wrong_keys', 150, 'That sounds of each duration are tried with.'
+    'wrong_keys', 150, 'That sounds of each duration are tried with.', 0
 )
-_UNMARKED = flags.DEFINE_integer('unmarked', 100, 'Sounds of each duration that carry no mark.')
+_UNMARKED = flags.DEFINE_integer('unmarked', 100, 'Sounds of each duration that carry no mark.', 0)
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds without a mark.')
-_STRETCHES = flags.DEFINE_integer('stretches', 3000, 'Of 3 s of them that are tried, at most.')
+_STRETCHES = flags.DEFINE_integer('stretches', 3000, 'Of 3 s of them that are tried, at most.', 0)
 _SCENES = flags.DEFINE_integer(
-    'scenes', 64, 'Held-out scenes that are made with the mark and without; 0: none.'
+    'scenes', 64, 'Held-out scenes that are made with the mark and without; 0: none.', 0
 )
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights, beside.')
-_REPEATS = flags.DEFINE_integer('repeats', 25, 'Timed calls of the program; 0: none.')
+_REPEATS = flags.DEFINE_integer('repeats', 25, 'Timed calls of the program; 0: none.', 0)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/watermark', 'Folder of the results.')
 
 NULL_S = 3.0  # of a stretch of a recording

@@ -19,7 +19,7 @@ from realaudio_jax.training.loop import Progress
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'A shipped release, or a folder.')
 _STEPS = flags.DEFINE_integer('steps', 4, 'Denoiser steps of the student.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of every example.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of every example.', 0)
 _WORKDIR = flags.DEFINE_string('workdir', 'docs/examples', 'Where everything goes.')
 
 SECONDS = 10.0

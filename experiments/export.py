@@ -23,11 +23,12 @@ from experiments.watermark_flags import define_watermark
 from realaudio_jax.export import folder as export_folder
 from realaudio_jax.export.check import compare
 from realaudio_jax.io import atomic_path
+from realaudio_jax.typing import MAX_EVENTS
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
 _SECONDS = flags.DEFINE_list('seconds', ['2', '10'], 'Longest sound of each program.')
 _STEPS = flags.DEFINE_integer('steps', 4, 'Steps of the student.')
-_EVENTS = flags.DEFINE_integer('events', 4, 'Room for events of a timeline, 16 at most.')
+_EVENTS = flags.DEFINE_integer('events', 4, 'Room for events of a timeline.', 0, MAX_EVENTS)
 _RATE = flags.DEFINE_integer('sample_rate', 48_000, 'Hz: 48000 or 44100.')
 _KINDS = flags.DEFINE_list('kinds', ['onnx', 'stablehlo'], 'What to write: onnx, stablehlo.')
 _WATERMARK = define_watermark()

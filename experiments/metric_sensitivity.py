@@ -15,7 +15,7 @@ from realaudio_jax.metrics.embedders.registry import load_embedders
 from realaudio_jax.metrics.evaluation.scenes import held_out_scenes
 from realaudio_jax.metrics.sensitivity import CLEAN, Sensitivity, degradations, measure_sensitivity
 from realaudio_jax.training.loop import Progress
-from realaudio_jax.typing import SAMPLE_RATE
+from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
@@ -27,8 +27,8 @@ _EMBEDDER = flags.DEFINE_list('embedder', [], 'Networks of the distances; none: 
 _WEIGHTS = flags.DEFINE_string('embedder_weights', None, 'Folder of YAMNet weights.')
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Whose audio tower is used.')
 _SCENES = flags.DEFINE_integer('scenes', 16, 'Number of scenes.', lower_bound=2)
-_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Duration of each.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the scenes.')
+_SECONDS = flags.DEFINE_float('seconds', 5.0, 'Duration of each.', MIN_SECONDS, MAX_SECONDS)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the scenes.', 0)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/metric_sensitivity', 'Where the files go.')
 
 

@@ -21,7 +21,7 @@ _RECORDINGS = flags.DEFINE_list('recordings', None, 'Folders of sounds.', requir
 _OUT = flags.DEFINE_string('out', None, 'Folder of the parts, new or empty.', required=True)
 _PART = flags.DEFINE_float('part_mb', 56.0, 'Size of a part at most, 10^6 bytes.', lower_bound=0.01)
 _FORM = flags.DEFINE_enum('form', 'opus', list(FORMS), 'How sound is stored; flac loses nothing.')
-_RATE = flags.DEFINE_float('kbit_per_s', KBIT_PER_S, 'Of Opus, for each channel.')
+_RATE = flags.DEFINE_float('kbit_per_s', KBIT_PER_S, 'Of Opus, for each channel.', 6, 256)
 
 
 def main(argv):

@@ -14,6 +14,8 @@ from experiments.common import define_config, parse_flags
 from realaudio_jax.training.loop import main_guard
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
+EXPERIMENTS = CONFIGS.parent / 'experiments'
+PROGRAMS = [p.stem for p in sorted(EXPERIMENTS.glob('*.py')) if '\n    run(' in p.read_text()]
 CONFIG = """
 import ml_collections
 
@@ -218,3 +220,18 @@ def test_a_program_goes_on_as_another_with_its_status(tmp_path):
     assert ended.returncode == 7, ended.stderr
     before, after = ended.stdout.splitlines()
     assert before == f'{after.split()[0]} before' and after.endswith(' --run=a b')
+
+
+# What a release, or a call of `Generator.generate`, has to say first.
+CHECKED_LATER = {'steps', 'sample_rate', 'strength', 'guidance', 'teacher_adapter'}
+
+
+@pytest.mark.parametrize('name', PROGRAMS)
+def test_counts_seeds_and_durations_have_bounds(experiment, name):
+    module = experiment(name)
+    unbound = {
+        flag.name
+        for flag in flags.FLAGS.flags_by_module_dict().get(module.__name__, ())
+        if hasattr(flag.parser, 'lower_bound') and flag.parser.lower_bound is None
+    }
+    assert unbound <= CHECKED_LATER | ({'seconds'} if name == 'sample' else set())
