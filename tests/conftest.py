@@ -31,6 +31,31 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+# The files that take longest, longest first. A file stays with one process: were one of these the
+# last to be handed out, the other process would wait for it.
+LONGEST = (
+    'experiments/test_training_runs.py',
+    'experiments/test_distill_teacher.py',
+    'test_colabs.py',
+    'test_stream.py',
+    'test_program.py',
+    'experiments/test_benchmark.py',
+    'teachers/test_audioldm2.py',
+    'experiments/test_sample.py',
+    'experiments/test_compare_recipes.py',
+    'training/test_several_processes.py',
+    'experiments/test_evaluate_autoencoder.py',
+    'experiments/test_batch.py',
+    'experiments/test_data_parallel.py',
+    'experiments/test_train_audio_tower.py',
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Where several processes share the tests, the longest files come first."""
+    if hasattr(config, 'workerinput'):
+        rank = {ROOT / 'tests' / name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.path, len(LONGEST)))  # else as collected
 
 
 @pytest.fixture(scope='session')
