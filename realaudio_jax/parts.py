@@ -37,12 +37,15 @@ def split(
         The parts in order.
 
     Raises:
-        ValueError: `out` is not empty, or no bytes fit into a part.
+        ValueError: `out` is not empty, there is no file to take, or no bytes fit into a part.
+        FileNotFoundError: no such source.
         OSError: something cannot be read, or the disk is full.
     """
     source, out = pathlib.Path(source), pathlib.Path(out)
     if part_bytes < 1:
         raise ValueError(f'parts of {part_bytes} bytes; give a size of at least one')
+    if not source.exists():
+        raise FileNotFoundError(f'no folder or file {source}; check the name')
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f'{out} is not empty; choose another folder for the parts')
     root = source if source.is_dir() else source.parent
@@ -52,6 +55,8 @@ def split(
     else:
         files = [source.name]
     names = sorted(files if names is None else names)
+    if not names:
+        raise ValueError(f'there is no file in {source} to split')
     with atomic_folder(out, integrity.MANIFEST_NAME) as temporary:
         with (
             _PartWriter(temporary, part_bytes) as stream,

@@ -67,6 +67,15 @@ def test_a_part_that_is_missing_or_damaged_is_named_and_nothing_is_made(folder, 
     assert not (tmp_path / 'again').exists()
 
 
+def test_what_is_not_there_is_not_split(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no folder or file .*/nothing; check the name'):
+        split(tmp_path / 'nothing', tmp_path / 'parts', 20_000, names=[])
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ValueError, match='no file in .*/empty to split'):
+        split(tmp_path / 'empty', tmp_path / 'parts', 20_000)
+    assert not (tmp_path / 'parts').exists()
+
+
 def test_folders_in_the_way_are_refused(folder, tmp_path):
     split(folder, tmp_path / 'parts', 20_000)
     with pytest.raises(ValueError, match='is not empty'):

@@ -11,6 +11,7 @@ import numpy as np
 from realaudio_jax.export.folder import PROGRAM_NAME
 from realaudio_jax.export.program import inputs_of
 from realaudio_jax.generator import Generator
+from realaudio_jax.typing import MIN_SECONDS
 
 # Prompts and timelines: text, and the part of the sound from which to which it is heard.
 PROMPTS = (
@@ -37,7 +38,7 @@ def requests(count: int, seconds: float) -> list[dict[str, Any]]:
     made = []
     for i in range(count):
         prompt, events = PROMPTS[i % len(PROMPTS)]
-        duration = seconds if i % 3 else 0.9 * seconds
+        duration = seconds if i % 3 else max(0.9 * seconds, MIN_SECONDS)
         timeline = [(text, start * duration, end * duration) for text, start, end in events]
         made.append({'prompt': prompt, 'events': timeline, 'seconds': duration, 'seed': i})
     return made

@@ -73,6 +73,11 @@ def test_jax_alone_makes_the_sounds_of_the_release(generator, exported, about):
     assert np.abs(found['audio'][0, : len(want)] - want).max() < 1e-3 * np.abs(want).max()
 
 
+def test_requests_are_no_shorter_than_a_sound_may_be():
+    assert {call['seconds'] for call in requests(6, 0.5)} == {0.5}
+    assert {call['seconds'] for call in requests(6, 2.0)} == {2.0, 1.8}
+
+
 def test_the_folder_is_whole(files):
     assert integrity.verify(files)
     names = {path.name for path in files.iterdir()}
