@@ -37,7 +37,7 @@ from realaudio_jax.models.denoiser import Conditioning, Denoiser
 from realaudio_jax.quantisation import expand_scale, unpack_int4
 from realaudio_jax.random import random_key
 from realaudio_jax.release_config import CONFIG_NAME, REMEDY, ReleaseConfig
-from realaudio_jax.trees import named_leaves
+from realaudio_jax.trees import named_leaves, traced_once
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
     LATENT_RATE,
@@ -179,6 +179,7 @@ def template(model, *args, **kwargs) -> PyTree:
     return jax.eval_shape(functools.partial(model.init, **kwargs), random_key(0), *args)
 
 
+@traced_once
 def autoencoder_template(model: Autoencoder) -> PyTree:
     """Parameter shapes of an autoencoder."""
     audio = jax.ShapeDtypeStruct((1, 2 * samples_per_latent(SAMPLE_RATE), 2), np.float32)
@@ -205,6 +206,7 @@ def empty_conditioning(batch: int, length: int) -> Conditioning:
     )
 
 
+@traced_once
 def denoiser_template(model: Denoiser) -> PyTree:
     """Parameter shapes of a denoiser, however it computes attention."""
     one = np.ones(1, np.float32)
