@@ -8,9 +8,10 @@ equal seconds of training and for equal updates, and evaluated at every step cou
 shipped student. Seconds are of computing on all cores or of the clock (config.clock): other work on
 a machine changes the first little. Each run is the experiment `distill` with configs/one_recipe.py
 in a process of its own, the metrics are those of `evaluate_students`, which has all students of a
-seed. The first seed chooses the best recipe of each budget, the others measure how far the rest are
-from it, in pairs. The same command goes on where it was stopped; with --budget_s it stops by
-itself. docs/recipes.md says how to read the table.
+seed. Differences are paired: from the shipped student, from a recipe that is named beforehand
+(config.baseline), and on all seeds but the first from the best recipe, which the first chooses. The
+same command goes on where it was stopped; with --budget_s it stops by itself. docs/recipes.md says
+how to read the table.
 """
 
 import itertools
@@ -215,7 +216,7 @@ class Comparison:
         for about, piece in self.final():
             if about['seed'] == seed:
                 runs.append(_folder_of(piece))
-                if best.get(about['budget']) == about['recipe']:
+                if about['recipe'] in (c.baseline, best.get(about['budget'])):
                     against.append(runs[-1].name)
         one = one_recipe.get_config(c.recipes[0] + c.suffix)
         return self._evaluation(
@@ -228,7 +229,7 @@ class Comparison:
             diversity_prompts=c.diversity_prompts,
             shipped=self._release,
             against=','.join(against),
-            times=first or None,
+            times=(first and c.times) or None,
             keep=one.report_prompts if first else None,
         )
 
@@ -586,6 +587,8 @@ def best_trades(points: Sequence[tuple[float, float]]) -> list[bool]:
 def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
     """Distance against time of a sound, one panel a budget; a ring where no other point is better.
 
+    Where times were not measured, against evaluations of the denoiser.
+
     Args:
         rows: see `over_seeds`.
         path: of the PNG.
@@ -597,8 +600,10 @@ def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
     )
     for axis, budget in zip(axes[0], budgets, strict=True):
         of = [row for row in rows if row['budget'] == budget]
-        times = {(r['model'], r['steps']): r['value'] for r in of if r['name'] == TIME}
         mine = [r for r in of if (r['name'], r.get('embedder')) == (name, embedder)]
+        times = {(r['model'], r['steps']): r['value'] for r in of if r['name'] == TIME}
+        label = f'{TIME} (ms)' if times else 'evaluations of the denoiser'
+        times = times or {(r['model'], r['steps']): r['nfe'] for r in mine}
         mine = [r for r in mine if (r['model'], r['steps']) in times]
         points = [(times[r['model'], r['steps']], r['value']) for r in mine]
         for recipe in dict.fromkeys(r['recipe'] for r in mine):
@@ -618,7 +623,7 @@ def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
             )
         best = [p for p, keep in zip(points, best_trades(points), strict=True) if keep]
         axis.plot(*zip(*best, strict=True), 'o', ms=11, mfc='none', mec='0.2', ls='')
-        axis.set(xscale='log', yscale='log', title=budget, xlabel=f'{TIME} (ms)')
+        axis.set(xscale='log', yscale='log', title=budget, xlabel=label)
         axis.grid(alpha=0.25, which='both')
     axes[0][0].set_ylabel(f'{name}{f", {embedder}" if embedder else ""}')
     handles, labels = axes[0][0].get_legend_handles_labels()
@@ -732,6 +737,8 @@ def check(config, budget_s: float, embedder_weights: str | None) -> None:
             if value not in there:
                 choices = ', '.join(map(str, there))
                 raise ValueError(f'config.{name} has no {value!r}: there are {choices}')
+    if config.baseline not in config.recipes:
+        raise ValueError(f'config.baseline is {config.baseline!r}: choose one of config.recipes')
     check_distances(config.distances)
     if embedder_weights:
         embedders_in(embedder_weights, config.embedders)

@@ -98,7 +98,8 @@ def test_the_rate_with_the_smallest_error_is_kept_and_time_is_shared_evenly(comp
     assert by_clock.best_rate('ctm') == (config.rates[1], 8 * 1.5)
 
     (command,) = made.evaluation(1).commands
-    assert '--against=shipped' in command and '--shipped=foley' in command
+    of_baseline = 'consistency-seconds-1,consistency-updates-1'  # whichever is best
+    assert f'--against=shipped,{of_baseline}' in command and '--shipped=foley' in command
     of_first = made.evaluation(1).made
     of_first.parent.mkdir(parents=True)
     distances = {'consistency-seconds-1': 3.0, 'ctm-seconds-1': 4.0, 'start': 1.0}
@@ -110,7 +111,8 @@ def test_the_rate_with_the_smallest_error_is_kept_and_time_is_shared_evenly(comp
     of_first.write_text(json.dumps(rows))
     assert made.best() == {'equal seconds': 'consistency', 'equal updates': 'ctm'}
     (command,) = made.evaluation(2).commands
-    assert '--against=shipped,consistency-seconds-2,ctm-updates-2' in command
+    against = 'shipped,consistency-seconds-2,consistency-updates-2,ctm-updates-2'
+    assert f'--against={against}' in command
     students = next(part for part in command if part.startswith('--students='))
     assert students.count('-2/release') == 4 and students.count('-1/release') == 0
     table = comparison.tuning_table(made.tuning_errors())
@@ -141,6 +143,7 @@ def test_a_rate_whose_error_is_not_finite_is_not_kept(comparison, tmp_path):
         ({'seeds': (1, 1)}, 0.0, 'each once'),
         ({'distances': ('fda',)}, 0.0, "no metric 'fda'"),
         ({'embedders': ('yamnt',)}, 0.0, 'no weights of yamnt'),
+        ({'baseline': 'cmt'}, 0.0, "config.baseline is 'cmt'"),
         ({'clock': 'sun'}, 0.0, "config.clock is 'sun': choose cpu or wall"),
     ],
 )
