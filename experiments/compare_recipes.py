@@ -491,11 +491,9 @@ def _metric_table(budget: str, name: str, embedder: str | None, rows: Sequence[R
 
     unit = next((r['unit'] for r in rows if r.get('unit')), '')
     return Table(
-        f'{name}{f" ({unit})" if unit else ""}, {budget}',
+        f'{name}{f" ({unit})" if unit else ""}{_by(embedder)}, {budget}',
         *_grid(rows, cell),
-        f'{_over(seeds)}; '
-        f'{"smaller" if smaller else "larger"} is better'
-        + (f'; by {embedder}.' if embedder else '.'),
+        f'{_over(seeds)}; {"smaller" if smaller else "larger"} is better.',
     )
 
 
@@ -510,10 +508,10 @@ def _difference_table(
 
     seeds = max(r['n'] for r in rows)
     return Table(
-        f'{name}, minus that of {against}, {budget}',
+        f'{name}{_by(embedder)}, minus that of {against}, {budget}',
         *_grid(rows, cell),
         f'Of {seeds} seed{"s" if seeds > 1 else ""}, paired scene by scene, [interval of 95%]; '
-        'in words where 0 is outside' + (f'; by {embedder}.' if embedder else '.'),
+        'in words where 0 is outside.',
     )
 
 
@@ -527,7 +525,11 @@ def _grid(rows: Sequence[Row], cell: Callable[[Row], str]) -> tuple[tuple, tuple
         (recipe, *(cells.get((recipe, n), '–') for n in counts))
         for recipe in dict.fromkeys(r['recipe'] for r in rows)
     )
-    return ('recipe', *(f'{n} evaluation{"s" if n > 1 else ""}' for n in counts)), lines
+    return ('recipe, by evaluations', *map(str, counts)), lines
+
+
+def _by(embedder: str | None) -> str:
+    return f' by {embedder}' if embedder else ''
 
 
 def _over(seeds: int) -> str:
@@ -623,7 +625,8 @@ def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
             )
         best = [p for p, keep in zip(points, best_trades(points), strict=True) if keep]
         axis.plot(*zip(*best, strict=True), 'o', ms=11, mfc='none', mec='0.2', ls='')
-        axis.set(xscale='log', yscale='log', title=budget, xlabel=label)
+        positive = all(row['value'] > 0 for row in mine)
+        axis.set(xscale='log', yscale='log' if positive else 'linear', title=budget, xlabel=label)
         axis.grid(alpha=0.25, which='both')
     axes[0][0].set_ylabel(f'{name}{f", {embedder}" if embedder else ""}')
     handles, labels = axes[0][0].get_legend_handles_labels()

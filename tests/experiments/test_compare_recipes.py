@@ -268,9 +268,19 @@ def test_the_report_holds_every_run_of_every_budget(comparison, tmp_path, monkey
         rows += [time | student | {'steps': n, 'nfe': n, 'value': 10.0 * n} for n in (1, 4)]
         rows.append(time | teacher | {'value': 40.0})
         made.evaluation(seed).made.write_text(json.dumps(rows))
+    scales, close = [], comparison.plt.close
+    monkeypatch.setattr(
+        comparison.plt,
+        'close',
+        lambda figure: scales.extend(a.get_yscale() for a in figure.axes) or close(figure),
+    )
     comparison.report(made, None)
 
     rows = json.loads((tmp_path / 'results.json').read_text())
+    assert scales == ['log', 'log']
+    below = [r | {'value': r['value'] - 5, 'least': r['least'] - 5} for r in rows if 'nfe' in r]
+    comparison.plot(below, tmp_path / 'below.png')  # a kernel distance may be below 0
+    assert scales[2:] == ['linear', 'linear']
     for recipe in ('dmd', 'arc', 'start', 'shipped student'):
         for budget in ('equal seconds', 'equal updates'):
             mine = [r for r in rows if (r['recipe'], r['budget']) == (recipe, budget)]
@@ -285,6 +295,7 @@ def test_the_report_holds_every_run_of_every_budget(comparison, tmp_path, monkey
     assert times == {'cpu': 2 * 0.25, 'wall': 2 * 8 * 0.25} and costs[comparison.MEMORY] == 2.0
     page = (tmp_path / 'report.html').read_text()
     assert page.count('<audio') == 6 and 'dmd, equal updates' in page
+    assert '<h2>kernel distance by yamnet (x), equal updates</h2>' in page
     assert '>5.5 (6)<' in page and '>40<' in page  # times are of the first seed
     assert (tmp_path / 'pareto.png').read_bytes().startswith(b'\x89PNG')
 
