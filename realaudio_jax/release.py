@@ -59,7 +59,10 @@ VOCABULARY_NAME = 'vocabulary.safetensors'
 FETCHERS = {scheme: 'realaudio_jax.weights:fetch' for scheme in ('hf', 'https', 'http')}
 SCALE_SUFFIX = '.scale'  # no parameter's own name may end so
 _LISTED = 10  # problems that a message lists; it counts the others
-VERIFY_REMEDY = f'get the release again, or remove {integrity.MANIFEST_NAME} if the change is yours'
+VERIFY_REMEDY = (
+    'get the release again (where it came by name, remove that folder first), or remove '
+    f'{integrity.MANIFEST_NAME} if the change is yours'
+)
 
 
 def find_release(name: str | os.PathLike) -> pathlib.Path:

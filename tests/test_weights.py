@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from false_hub import COMMIT, REPOSITORY, serve
 from huggingface_hub import constants
 
 from realaudio_jax import weights
-from realaudio_jax.release import find_release
+from realaudio_jax.release import find_release, read_release
 
 HUB_NAME = f'hf://{REPOSITORY}@{COMMIT}'
 WEIGHTS = bytes(range(256)) * 20
@@ -196,6 +197,18 @@ except weights.FetchError as error:
         text=True,
     )
     assert (result.stdout, result.stderr) == ('refused\n', f'getting {HUB_NAME}\n')
+
+
+def test_a_copy_that_is_damaged_later_is_named_with_its_folder(hub):
+    name = archive(hub, packed(release()))
+    folder = weights.fetch(name)
+    changed = bytes([WEIGHTS[0] ^ 1]) + WEIGHTS[1:]
+    (folder / 'student.safetensors').write_bytes(changed)
+    with pytest.raises(ValueError, match='student.safetensors is damaged') as caught:
+        read_release(weights.fetch(name), 'student.safetensors')
+    assert str(caught.value).startswith(f'{folder}: ') and 'remove that folder' in str(caught.value)
+    shutil.rmtree(folder)
+    assert (weights.fetch(name) / 'student.safetensors').read_bytes() == WEIGHTS
 
 
 def test_pins_may_be_in_capitals():
