@@ -138,10 +138,12 @@ def test_a_toy_teacher_is_distilled(execute):
         'data',
         'teacher, 50',
         'teacher, 4',
-        'student, 4',
-        'student, 2',
-        'student, 1',
+        'progressive, 4',
+        *(f'{name}, {steps}' for name in ('consistency', 'mean flow') for steps in (4, 2, 1)),
     ]
     assert distance['data'] < distance['teacher, 50'] < distance['teacher, 4'] / 2
-    assert distance['student, 4'] < distance['teacher, 4'] / 2
+    assert distance['progressive, 4'] < distance['teacher, 4'] / 2
+    assert distance['consistency, 4'] < distance['teacher, 4'] / 2
+    assert distance['consistency, 4'] < distance['mean flow, 4']
+    assert distance['mean flow, 1'] < distance['consistency, 1'] / 2
     assert shown(notebook, 'plot', 'image/png')
