@@ -6,7 +6,7 @@ Variants: `:hour`, one budget, seed and learning rate, no times, for an hour bes
 `:gpu`, longer, for a GPU; `:test`, seconds. With --budget_s=540 a call stops after that long, and
 the same command goes on.
 
-Cost: some two hours on two cores, an estimate; `:hour`, an hour and a quarter beside other work.
+Cost: some two hours on two cores, an estimate; `:hour`, about an hour beside other work.
 Result: docs/recipes.md.
 """
 
