@@ -213,6 +213,10 @@ def main(argv):
     del argv
     workdir = pathlib.Path(_WORKDIR.value)
     if _ANSWERS.value:
+        if not (workdir / KEY_NAME).is_file():
+            raise FileNotFoundError(
+                f'no {KEY_NAME} in {workdir}; give the --workdir in which the page was made'
+            )
         rows = preference_rows(workdir / KEY_NAME, _ANSWERS.value, _SEED.value)
         common = {'seed': _SEED.value, 'date': datetime.date.today().isoformat()}
         rows = [row | common for row in rows]

@@ -14,6 +14,7 @@ import pytest
         ('--systems=student:4,student:04', 'both are student:4'),
         ('--folders=DIR/a,DIR/a/', 'is named twice'),
         ('--folders=DIR/a,DIR/b', 'x.flac and x.wav, and a pair takes one'),
+        ('--answers=DIR/answers.json', 'give the --workdir in which the page was made'),
     ],
 )
 def test_what_makes_no_test_is_refused_at_once(
@@ -28,7 +29,7 @@ def test_what_makes_no_test_is_refused_at_once(
     argv = ['listening_test', f'--release={tiny_release}', f'--workdir={tmp_path}/out']
     argv.append(arguments.replace('DIR', str(tmp_path)))
     sys.modules['experiments.common'].parse_flags(argv)
-    with pytest.raises(ValueError, match=part):
+    with pytest.raises((ValueError, FileNotFoundError), match=part):
         module.main(argv[:1])
 
 

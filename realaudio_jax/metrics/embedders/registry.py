@@ -102,7 +102,7 @@ def load_embedder(name: str, weights_dir: str | os.PathLike) -> Embedder:
 
     Args:
         name: a key of CHECKPOINTS.
-        weights_dir: the folder; each port's module says what it must hold.
+        weights_dir: the folder, or one right above it; each port's module says what it must hold.
 
     Raises:
         FileNotFoundError: the folder holds no such weights; where it holds another embedder's,
@@ -111,7 +111,7 @@ def load_embedder(name: str, weights_dir: str | os.PathLike) -> Embedder:
     """
     if name not in CHECKPOINTS:
         raise ValueError(f'no embedder {name!r}: choose one of {", ".join(CHECKPOINTS)}')
-    checkpoint = CHECKPOINTS[name]
+    checkpoint, weights_dir = CHECKPOINTS[name], _folder_of(name, weights_dir)
     try:
         embedder = checkpoint.load(weights_dir)
     except FileNotFoundError as error:
@@ -132,14 +132,7 @@ def embedders_in(folder: str | os.PathLike, names: Sequence[str] = ()) -> dict[s
     Raises:
         FileNotFoundError: there is none. ValueError: one of the names is not there.
     """
-    root = pathlib.Path(folder)
-    folders = [root, *sorted(path for path in root.glob('*') if path.is_dir())]
-    found = {
-        name: path
-        for name, checkpoint in CHECKPOINTS.items()
-        for path in reversed(folders)
-        if _holds(path, checkpoint)
-    }
+    root, found = pathlib.Path(folder), _found_in(folder)
     if not found:
         raise FileNotFoundError(
             f'{root}: no weights of an embedder here or in a folder below it; known are '
@@ -158,13 +151,15 @@ def load_evaluators(
 
     Args:
         release: folder of the release.
-        embedder_weights: folder of YAMNet weights.
+        embedder_weights: folder of YAMNet weights, or one right above it.
 
     Raises:
         FileNotFoundError: `embedder_weights` holds no YAMNet weights.
     """
     tower = load_tower(release) if has_tower(release) else None
-    return tower, [yamnet.yamnet(embedder_weights)] if embedder_weights else []
+    if not embedder_weights:
+        return tower, []
+    return tower, [yamnet.yamnet(_folder_of('yamnet', embedder_weights))]
 
 
 def load_embedders(
@@ -202,6 +197,23 @@ def load_embedders(
             f'no embedder: release {release} has no audio tower; name --embedder_weights'
         )
     return found
+
+
+def _found_in(folder: str | os.PathLike) -> dict[str, pathlib.Path]:
+    """The folder of each embedder whose weights lie in a folder or right below it."""
+    root = pathlib.Path(folder)
+    folders = [root, *sorted(path for path in root.glob('*') if path.is_dir())]
+    return {
+        name: path
+        for name, checkpoint in CHECKPOINTS.items()
+        for path in reversed(folders)
+        if _holds(path, checkpoint)
+    }
+
+
+def _folder_of(name: str, folder: str | os.PathLike) -> str | os.PathLike:
+    """Where the weights of an embedder are; the folder itself where they are missing."""
+    return _found_in(folder).get(name, folder)
 
 
 def _holds(folder, checkpoint):

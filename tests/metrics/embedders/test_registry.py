@@ -6,6 +6,7 @@ from realaudio_jax.metrics.embedders.registry import (
     CHECKPOINTS,
     embedders_in,
     load_embedder,
+    load_embedders,
     load_evaluators,
 )
 
@@ -40,6 +41,13 @@ def test_the_embedders_of_a_folder_are_found_by_their_files(tmp_path):
         (tmp_path / folder / CHECKPOINTS[name].files[0]).touch()
     want = {'yamnet': tmp_path / 'one', 'crepe': tmp_path / 'two', 'openl3': tmp_path}
     assert embedders_in(tmp_path) == want
+
+
+def test_one_folder_of_folders_serves_every_command(sound_dir, tiny_release):
+    found = load_evaluators(tiny_release, sound_dir / 'weights')[1]
+    found += load_embedders(['yamnet'], tiny_release, sound_dir / 'weights')
+    alone = load_embedder('yamnet', sound_dir / 'weights' / 'yamnet')
+    assert [embedder.name for embedder in found] == 2 * [alone.name]
 
 
 def test_no_such_embedder(tmp_path):
