@@ -16,7 +16,7 @@ from experiments.common import Measurements, run, say
 from realaudio_jax.audio import from_pcm16
 from realaudio_jax.cache import enable_compilation_cache
 from realaudio_jax.generator import Generator, load
-from realaudio_jax.longform import AHEAD, Schedule
+from realaudio_jax.longform import AHEAD, Schedule, ring_parts
 from realaudio_jax.memory import resident_bytes
 from realaudio_jax.metrics.bootstrap import paired_bootstrap
 from realaudio_jax.metrics.embedders.base import Embedder, embed_clips
@@ -33,7 +33,6 @@ from realaudio_jax.metrics.rows import (
 )
 from realaudio_jax.metrics.seams import STEP_S, seam_flux, spectral_step
 from realaudio_jax.report.tables import write_results
-from realaudio_jax.stream import LOOP_SKIP
 from realaudio_jax.typing import LATENT_RATE, SAMPLE_RATE
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder.')
@@ -59,6 +58,7 @@ AMBIENCES = (
 )
 EVENTS = ('dog bark', 'door slam', 'gunshot', 'glass breaking', 'knock on wood', 'hammer on metal')
 UNCUT = 4  # sounds of 10 s of each ambience
+STEPS = 4  # of the sampler, as `generate` takes them
 APART_S = 2.0  # between events
 OFFSETS_S = (-0.3, -0.1, -0.04, 0.0, 0.04, 0.1, 0.3)  # of events from a seam
 FLUX, STEP = 'flux over the median', 'spectral step'
@@ -93,16 +93,19 @@ def seam_means(generator: Generator, label: str, seconds: float, seed: int) -> d
     loop = generator.generate(label, seconds=round(seconds / 0.2) * 0.2, seed=seed, loop=True).audio
     half = len(loop) // 2 / SAMPLE_RATE
     loop = np.roll(loop, len(loop) // 2, axis=0)
-    join = np.array([half, half + LOOP_SKIP / LATENT_RATE])  # of the audio, of the latents
+    parts = ring_parts(round(2 * half * LATENT_RATE), Schedule().window, STEPS - 1)
+    met = (np.array([first for first, _ in parts]) / LATENT_RATE + half) % (2 * half)
+    met = met[np.abs(met - half) < half - 2 * STEP_S]
     elsewhere = np.arange(1.0, 2 * half - 1.0)
-    elsewhere = elsewhere[np.min(np.abs(elsewhere[:, None] - join), axis=1) > 2 * STEP_S]
+    apart = np.abs(elsewhere[:, None] - [half, *met])
+    elsewhere = elsewhere[np.min(apart, axis=1) > 2 * STEP_S]
     places = {
         'seams': [(made, times)],
         'between seams': [(made, times[1:] - Schedule().hop // 2 / LATENT_RATE)],
         'uncut': [(sound, np.arange(25, 238, 12) / LATENT_RATE) for sound in uncut],
         'joined': [(sound, [10.0 - 13 / LATENT_RATE]) for sound in joined],
-        'join of a loop, audio': [(loop, join[:1])],
-        'join of a loop, latents': [(loop, join[1:])],
+        'join of a loop': [(loop, [half])],
+        'where windows of a loop meet': [(loop, met)],
         'elsewhere in a loop': [(loop, elsewhere)],
     }
     return {

@@ -12,6 +12,9 @@ start from the same.
     |------------|--------|------------------|------------------------|     a window
                  ^ final so far              ^ final from now on
 
+**Loops.** What comes round is made whole: windows all around are sampled together, see
+`sample_ring`.
+
 **Chunks.** The decoder reaches no further than `AHEAD` frames, but for the phases of its lines,
 which a `Carry` hands on; so does the level. A chunk comes out `DELAY` frames behind what is final,
 and chunks side by side are the sound that is decoded at once, to float32's rounding.
@@ -20,13 +23,16 @@ and chunks side by side are the sound that is decoded at once, to float32's roun
 """
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from realaudio_jax import audio as audio_lib
-from realaudio_jax import watermark
+from realaudio_jax import noise, samplers, watermark
 from realaudio_jax.finishing import (
     BACKGROUND_FRAMES,
     BACKGROUND_S,
@@ -38,6 +44,7 @@ from realaudio_jax.finishing import (
     gain_above,
 )
 from realaudio_jax.models.autoencoder import samples_per_latent
+from realaudio_jax.models.denoiser import PATH
 from realaudio_jax.models.synthesis import Phases, no_phases
 from realaudio_jax.program import (
     WATERMARK,
@@ -45,6 +52,7 @@ from realaudio_jax.program import (
     Networks,
     condition,
     sample_latents,
+    sampled_denoiser,
     start_noise,
 )
 from realaudio_jax.program_io import Bucket, Request
@@ -144,6 +152,72 @@ def sample_window(
     c = condition(networks, params, request, known, known_mask, texts)
     start = start_noise(key, request.seed, frames)
     return sample_latents(networks, params, request, c, bucket, start)
+
+
+def predict_window(
+    params: PyTree,
+    request: Request,
+    texts: EncodedTexts,
+    x: Float[Array, 'B L C'],
+    time: Float[Array, 'B'],
+    *,
+    networks: Networks,
+    bucket: Bucket,
+) -> Float[Array, 'B L C']:
+    """The latents that the denoiser predicts for a window of which nothing is known.
+
+    Args:
+        params, request, texts, networks, bucket: see `sample_window`.
+        x: noised latents of the window.
+        time: of the sampler, 1 to 0.
+    """
+    nothing = jnp.zeros_like(x)
+    c = condition(networks, params, request, nothing, nothing[..., 0], texts)
+    return sampled_denoiser(networks, params, request, c, bucket)(x, time)
+
+
+def sample_ring(
+    predict: Callable[[int, Float[np.ndarray, 'L C'], float], Float[np.ndarray, 'L C']],
+    x: Float[np.ndarray, 'N C'],
+    grid: Float[np.ndarray, 'bounds'],
+    window: int,
+    extrapolates: bool,
+) -> Float[np.ndarray, 'N C']:
+    """Samples latents that come round, all windows together step by step.
+
+    At every step each frame takes the prediction of the window in whose middle half it lies, so all
+    that a frame hears of lies on both sides of it, and none is first or last. From step to step the
+    windows move on by half of that, so no frame stays at the edge of what it was predicted with.
+
+    Args:
+        predict: (first frame, x of a window, time) to the window's predicted latents.
+        x: noise.
+        grid: of the sampler, see `noise.time_grid`.
+        window: frames, at most N.
+        extrapolates: as `samplers.dpm_solver_pp_2m`; else as `samplers.ddim`.
+    """
+    length = len(x)
+    weights = np.asarray(samplers.extrapolation_weights(PATH, grid))[0] * np.float32(extrapolates)
+    previous = np.zeros_like(x)
+    for step, weight in enumerate(weights):
+        x0 = np.empty_like(x)
+        for first, count in ring_parts(length, window, step):
+            begin = first - (window - count) // 2
+            made = predict(begin, x[(begin + np.arange(window)) % length], float(grid[step]))
+            x0[(first + np.arange(count)) % length] = made[first - begin :][:count]
+        towards = x0 + weight * (x0 - previous)
+        t, s = jnp.asarray(grid[step : step + 2])
+        x = np.asarray(noise.ddim_step(PATH, jnp.asarray(x), jnp.asarray(towards), t, s))
+        previous = x0
+    return x
+
+
+def ring_parts(length: int, window: int, step: int) -> list[tuple[int, int]]:
+    """(first frame, count) of the parts of a ring that windows predict at a step of the sampler."""
+    count = -(-length // (window // 2))
+    move = step % 2 * (length // count // 2)
+    bounds = move + np.arange(count + 1) * length // count
+    return [(int(a), int(b - a)) for a, b in itertools.pairwise(bounds)]
 
 
 @flax.struct.dataclass

@@ -198,18 +198,46 @@ def sample_latents(
         start = start_noise(key_start, request.seed, bucket.length)
     if bucket.init:
         start = noise.diffuse(PATH, c.init, start, request.strength)
+    denoise = sampled_denoiser(networks, params, request, c, bucket)
+    if bucket.init:
+        denoise = samplers.impose(denoise, c.init, c.init_mask)
+    path = StrengthPath(request.strength) if bucket.init else PATH
+    grid = noise.time_grid(bucket.steps, power=grid_power(networks, bucket))
+    if bucket.sampler == 'ddim':
+        latents = samplers.ddim(denoise, path, start, grid)
+    elif bucket.sampler == 'dpm_solver_pp_2m':
+        latents = samplers.dpm_solver_pp_2m(denoise, path, start, grid)
+    else:  # ping_pong
+        keys = samplers.item_keys(key_fresh, request.seed)
+        latents = samplers.multistep_consistency(denoise, path, start, grid, keys)
+    brought = match_moments(params, latents, bucket)  # as much of it as was made anew
+    latents += request.strength[:, None, None] * (brought - latents)
+    keep = c.init_mask[..., None]
+    return keep * c.init + (1.0 - keep) * latents if bucket.init else latents
+
+
+def grid_power(networks: Networks, bucket: Bucket) -> float:
+    """The power of the time grid of a bucket's steps, see `noise.time_grid`."""
+    return dict(networks.grid_powers).get(bucket.steps, 1.0) if bucket.student else 1.0
+
+
+def sampled_denoiser(
+    networks: Networks, params: PyTree, request: Request, c: Conditioning, bucket: Bucket
+) -> noise.Denoise:
+    """The denoiser that the sampler calls: guided, and in units of each item's strength.
+
+    Texts are encoded for its attention once, before all steps.
+    """
     scale, strength = request.guidance_scale, request.strength
     away = None if bucket.student else negative_conditioning(networks, params, request, c)
-    power = dict(networks.grid_powers).get(bucket.steps, 1.0) if bucket.student else 1.0
     weights = params['student' if bucket.student else 'teacher']
-    # Before the loop over steps, all of which attend to the same keys and values.
     inputs = [
         (a, encode_context(networks.denoiser, weights, a)) for a in (c, away) if a is not None
     ]
 
     def denoise(x, u):
         if bucket.student:
-            step_size = strength * noise.step_size(u, bucket.steps, power)
+            step_size = strength * noise.step_size(u, bucket.steps, grid_power(networks, bucket))
             ((a, context),) = inputs
             at = as_denoiser(networks.denoiser, weights, a, scale, step_size, context)
         else:
@@ -219,23 +247,17 @@ def sample_latents(
             at = samplers.classifier_free_guidance(*both, scale)
         return at(x, u * strength)
 
-    if bucket.init:
-        denoise = samplers.impose(denoise, c.init, c.init_mask)
-    path = StrengthPath(strength) if bucket.init else PATH
-    grid = noise.time_grid(bucket.steps, power=power)
-    if bucket.sampler == 'ddim':
-        latents = samplers.ddim(denoise, path, start, grid)
-    elif bucket.sampler == 'dpm_solver_pp_2m':
-        latents = samplers.dpm_solver_pp_2m(denoise, path, start, grid)
-    else:  # ping_pong
-        keys = samplers.item_keys(key_fresh, request.seed)
-        latents = samplers.multistep_consistency(denoise, path, start, grid, keys)
+    return denoise
+
+
+def match_moments(
+    params: PyTree, latents: Float[Array, 'B L C'], bucket: Bucket
+) -> Float[Array, 'B L C']:
+    """A student's latents with the `MOMENTS` of its count of steps, if there are any."""
     moments = params.get(MOMENTS, {}).get(str(bucket.steps)) if bucket.student else None
-    if moments:  # as much of it as was made anew
-        brought = latents * moments['gain'][None, None] + moments['shift'][None, None]
-        latents += strength[:, None, None] * (brought - latents)
-    keep = c.init_mask[..., None]
-    return keep * c.init + (1.0 - keep) * latents if bucket.init else latents
+    if not moments:
+        return latents
+    return latents * moments['gain'][None, None] + moments['shift'][None, None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

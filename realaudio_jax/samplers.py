@@ -63,9 +63,7 @@ def dpm_solver_pp_2m(
         x at time grid[-1].
     """
     grid = _checked(grid)
-    # [1, steps], or [B, steps] on a path whose levels differ between items
-    h = jnp.diff(log_snr(path, grid[None])) / 2
-    weight = _extrapolation(h)
+    weight = extrapolation_weights(path, grid)
 
     def step(carry, bounds):
         x, previous = carry
@@ -76,6 +74,11 @@ def dpm_solver_pp_2m(
 
     (x, _), _ = jax.lax.scan(step, (x, jnp.zeros_like(x)), (grid[:-1], grid[1:], weight.T))
     return x
+
+
+def extrapolation_weights(path: NoisePath, grid: Grid) -> Float[Array, 'n steps']:
+    """w of `dpm_solver_pp_2m`; [1, steps], or [B, steps] where the path differs between items."""
+    return _extrapolation(jnp.diff(log_snr(path, _checked(grid)[None])) / 2)
 
 
 def dpm_solver_pp_2m_sde(

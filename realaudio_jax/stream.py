@@ -27,9 +27,17 @@ from realaudio_jax.longform import AHEAD, BEFORE, GRID, SETTLE, Place, Schedule
 from realaudio_jax.models.autoencoder import samples_per_latent
 from realaudio_jax.models.denoiser import latent_frames
 from realaudio_jax.models.text_encoder import Tokenizer
-from realaudio_jax.program import EncodedTexts, ProgramCache, encode_text
+from realaudio_jax.noise import time_grid
+from realaudio_jax.program import (
+    EncodedTexts,
+    ProgramCache,
+    encode_text,
+    grid_power,
+    match_moments,
+    start_noise,
+)
 from realaudio_jax.program_io import CAPACITIES, Bucket, Request
-from realaudio_jax.random import pinned_settings
+from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.requests import Call
 from realaudio_jax.timeline import MAX_CLIP_SECONDS, Event, Timeline, shown
@@ -46,7 +54,6 @@ from realaudio_jax.typing import (
 
 MAX_STREAM_EVENTS = 10_000  # of a timeline
 MAX_TEXTS = 256  # that a stream keeps encoded
-LOOP_SKIP = 12  # latent frames, of the first window of a loop, that begin as a sound begins
 LOOP_FADE_S = 0.2  # in which the lines of a loop's end go over into those of its beginning
 _NEVER = 2**30  # samples: further away than anything counts
 _TOLERANCE_S = 1e-6
@@ -279,6 +286,35 @@ class Maker:
             known_mask[None],
         )
         return np.asarray(latents)[0]
+
+    @pinned_settings()
+    def predict(
+        self, timeline: Timeline, x: Float[np.ndarray, 'L C'], time: float
+    ) -> Float[np.ndarray, 'L C']:
+        """What the denoiser predicts for a window, see `longform.predict_window`."""
+        bucket = dataclasses.replace(self.bucket, length=len(x), init=False)
+        request = self.request(timeline, len(x), len(x) / LATENT_RATE)
+        program = self._programs.jitted(longform.predict_window, bucket=bucket)
+        times = np.full(1, time, np.float32)
+        return np.asarray(program(self._params, request, self._texts(request), x[None], times))[0]
+
+    @pinned_settings()
+    def noise(self, length: int) -> Float[np.ndarray, 'L C']:
+        """That of the sound's first latent frames."""
+        key, _ = jax.random.split(random_key(0))
+        return np.asarray(start_noise(key, jax.numpy.asarray([self.seed]), length))[0]
+
+    @property
+    def grid(self) -> Float[np.ndarray, 'bounds']:
+        """Times of the sampler."""
+        power = grid_power(self._programs.networks, self.bucket)
+        return np.asarray(time_grid(self.bucket.steps, power=power))
+
+    def matched(self, latents: Float[np.ndarray, 'L C']) -> Float[np.ndarray, 'L C']:
+        """Sampled latents, see `program.match_moments`."""
+        return np.asarray(
+            match_moments(self._params, jax.numpy.asarray(latents[None]), self.bucket)
+        )[0]
 
     def _texts(self, request: Request) -> EncodedTexts:
         """Of the request of one sound; a text that was encoded for an earlier window is kept."""
@@ -564,36 +600,15 @@ def make_loop(maker: Maker, timeline: Timeline, seconds: float | int) -> LongSou
 
 
 def _loop_latents(maker: Maker, timeline: Timeline, length: int) -> Float[np.ndarray, 'L C']:
-    """Latents of a loop: the last window lies between the end and the beginning, both known."""
-    schedule = maker.schedule
-    window, context = schedule.window, schedule.context
-    ring = np.zeros((length, LATENT_CHANNELS), np.float32)
-    begin, origin = 0, LOOP_SKIP  # frames origin to begin are known
-    provisional = ring[:0]
-    while begin < origin + length:
-        known = min(begin, context)
-        frames = begin - known + np.arange(window)
-        at = frames % length
-        mask = np.float32((frames < begin) | (frames >= origin + length))
-        values = ring[at]
-        if mask[-1]:  # a window that sees how it will end takes nothing from one that did not
-            provisional = ring[:0]
-        count = len(provisional)
-        values[known:][:count], mask[known:][:count] = provisional, swapped(begin, count)
-        made = maker.window(
-            window_timeline(timeline, begin - known, window, length),
-            at,
-            values,
-            mask,
-            window / LATENT_RATE,
-        )
-        left = origin + length - begin
-        hop = context + schedule.hop if begin == 0 else schedule.hop
-        hop = left if left <= (window - context) // 2 else min(hop, left)
-        ring[(begin + np.arange(hop)) % length] = made[known : known + hop]
-        provisional = made[known + hop :][: schedule.swap]
-        begin += hop
-    return ring
+    """Latents of a loop, see `longform.sample_ring`."""
+    window = maker.schedule.window
+
+    def predict(first, x, time):
+        return maker.predict(window_timeline(timeline, first, window, length), x, time)
+
+    extrapolates = maker.bucket.sampler == 'dpm_solver_pp_2m'
+    ring = longform.sample_ring(predict, maker.noise(length), maker.grid, window, extrapolates)
+    return maker.matched(ring)
 
 
 def _around(

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realaudio_jax import longform, stream
+from realaudio_jax import longform, samplers, stream
 from realaudio_jax.generator import Generator
 from realaudio_jax.longform import AHEAD, BEFORE, SETTLE, Place, Schedule
+from realaudio_jax.models.denoiser import PATH
+from realaudio_jax.noise import time_grid
 from realaudio_jax.program import encode_texts
 from realaudio_jax.stream import (
     LongCall,
@@ -343,8 +345,38 @@ def test_windows_go_over_into_each_other_token_by_token():
     assert not stream.swapped(3, 0).size
 
 
+@pytest.mark.parametrize('sampler', [samplers.ddim, samplers.dpm_solver_pp_2m])
+def test_a_ring_is_sampled_as_one(sampler):
+    """With a denoiser that looks at nothing around it, it is what the sampler makes of all."""
+    rng = np.random.default_rng(0)
+    x, data = rng.normal(size=(2, 13, 3)).astype(np.float32)
+    grid = time_grid(4, power=2.0)
+
+    def predict(first, x, time):
+        return 0.8 * data[(first + np.arange(6)) % 13] + 0.1 * x + time
+
+    def denoise(x, t):
+        return 0.8 * data[None] + 0.1 * x + t[:, None, None]
+
+    wanted = sampler(denoise, PATH, jnp.asarray(x[None]), grid)
+    extrapolates = sampler is samplers.dpm_solver_pp_2m
+    made = longform.sample_ring(predict, x, np.asarray(grid), 6, extrapolates)
+    np.testing.assert_allclose(made, wanted[0], atol=1e-5)
+
+
+def test_every_frame_of_a_ring_has_a_quarter_of_a_window_around_it():
+    for length in (250, 255, 375, 1000):
+        whole, moved = (longform.ring_parts(length, 250, step) for step in (0, 1))
+        for parts in (whole, moved):
+            assert max(count for _, count in parts) <= 125
+            frames = np.concatenate([first + np.arange(count) for first, count in parts])
+            assert sorted(frames % length) == list(range(length))
+        apart = np.abs(np.subtract.outer([a for a, _ in whole], [a for a, _ in moved]))
+        assert np.minimum(apart, length - apart).min() > 25
+
+
 def test_a_loop_has_no_seam(generator):
-    """Decoded round and round it repeats, and its latents are made with both ends known."""
+    """Decoded round and round it repeats."""
     maker, timeline = maker_of(generator, seconds=3.0, loop=True, events='dog@2.5-2.9')
     made = make_loop(maker, timeline, 3.0)
     assert made.pcm.shape == (3 * 48_000, 2) and made.latents.shape == (75, LATENT_CHANNELS)
