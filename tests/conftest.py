@@ -11,9 +11,11 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # it, a program over all devices never ends with jax 0.11 on two cores. One thread for a product.
 FLAGS = ['--xla_force_host_platform_device_count=4', '--xla_cpu_multi_thread_eigen=false']
 # Most programs here run once or twice, on tiny networks: machine code that is not optimised runs
-# slower and is there in a quarter of the time. What it computes is the same.
+# slower and is there in a quarter of the time. What it computes is the same. One file of machine
+# code for a program takes less to make than several side by side.
 if os.environ['JAX_PLATFORMS'] == 'cpu':
     FLAGS += ['--xla_backend_optimization_level=0', '--xla_cpu_use_fusion_emitters=false']
+    FLAGS += ['--xla_cpu_parallel_codegen_split_count=1']
 for flag in FLAGS:
     if flag not in os.environ.get('XLA_FLAGS', ''):
         os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'.strip()
