@@ -54,6 +54,8 @@ def test_all_recipes_get_the_same_updates(comparison, name):
     updates = [count for key, count in settings.items() if key.endswith('updates')]
     assert sum(updates) == 60 and max(updates) - min(updates) <= 1
     assert len(updates) == len(one_recipe.get_config(name).stages)
+    rates = [rate for key, rate in settings.items() if key.endswith('learning_rate')]
+    assert rates == [3e-4] * len(updates)
     available = dict(
         student=lambda *_: None, teacher=lambda *_: None, path=CosinePath(), teachers=None
     )
@@ -79,6 +81,12 @@ def test_the_rate_with_the_smallest_error_is_kept_and_time_is_shared_evenly(comp
         error = errors[name][config.rates.index(rate)]
         rows.append(row | {'student': folder.name, 'value': error})
         assert str(folder / 'release') in ' '.join(made.tuning_evaluation().commands[0])
+        assert '--config.seed=100' in piece.commands[0]  # which no reported run has
+        of_start = f'--student={made.start / "release"}'
+        of_recipe = f'--config=configs/one_recipe.py:{name}'
+        assert {of_start, of_recipe, '--noevaluate'} <= set(piece.commands[0])
+    (command,) = made.start_piece().commands
+    assert '--config=configs/one_recipe.py:start' in command and '--student' not in str(command)
     evaluated = made.tuning_evaluation().made
     evaluated.parent.mkdir()
     evaluated.write_text(json.dumps(rows))
@@ -90,7 +98,7 @@ def test_the_rate_with_the_smallest_error_is_kept_and_time_is_shared_evenly(comp
     assert updates == both | {('consistency', 'equal seconds'): 60, ('ctm', 'equal seconds'): 20}
     seeds = [command for _, piece in made.final() for command in piece.commands[0]]
     assert {'--config.seed=1', '--config.seed=2'} <= set(seeds)
-    assert '--config.seed=100' not in seeds  # of the rates
+    assert '--config.seed=100' not in seeds
     of_clock = config_of().unlock()
     of_clock.update(config)
     of_clock.clock = 'wall'
@@ -100,6 +108,8 @@ def test_the_rate_with_the_smallest_error_is_kept_and_time_is_shared_evenly(comp
     (command,) = made.evaluation(1).commands
     of_baseline = 'consistency-seconds-1,consistency-updates-1'  # whichever is best
     assert f'--against=shipped,{of_baseline}' in command and '--shipped=foley' in command
+    of_first_seed = '--times=True', f'--keep={one_recipe.get_config("ctm").report_prompts}'
+    assert set(of_first_seed) <= set(command)  # and of no other
     of_first = made.evaluation(1).made
     of_first.parent.mkdir(parents=True)
     distances = {'consistency-seconds-1': 3.0, 'ctm-seconds-1': 4.0, 'start': 1.0}
@@ -113,6 +123,7 @@ def test_the_rate_with_the_smallest_error_is_kept_and_time_is_shared_evenly(comp
     (command,) = made.evaluation(2).commands
     against = 'shipped,consistency-seconds-2,consistency-updates-2,ctm-updates-2'
     assert f'--against={against}' in command
+    assert not {part.partition('=')[0] for part in command} & {'--times', '--keep'}
     students = next(part for part in command if part.startswith('--students='))
     assert students.count('-2/release') == 4 and students.count('-1/release') == 0
     table = comparison.tuning_table(made.tuning_errors())
