@@ -26,6 +26,8 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.model = ml_collections.ConfigDict()
     config.model.channels = 64  # of the latents; a denoiser knows the code it was trained on
     config.model.decoder = ml_collections.ConfigDict()
+    # Of levels in the choice of the code's directions: those of the side, and above so many Hz.
+    config.weights = ml_collections.ConfigDict(dict(side=0.15, high=0.25, high_hz=8_000.0))
 
     config.pool_batches = (
         120  # of band levels: the code is solved for on them, stage 1 draws from them

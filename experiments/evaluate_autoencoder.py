@@ -2,12 +2,13 @@
 
 python -m experiments.evaluate_autoencoder --recordings=DIR --embedder_weights=DIR --workdir=DIR
 
-With --autoencoder=FILE and --against=FILE two autoencoders are compared, metric by metric, each
-difference with a paired interval.
+With --autoencoder=FILE,FILE and --against=FILE each of the first is compared with the last, metric
+by metric, each difference with a paired interval.
 """
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -24,19 +25,18 @@ from realaudio_jax.metrics.embedders.registry import embedders_in, load_embedder
 from realaudio_jax.metrics.embedders.tower import has_tower, load_tower
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.release import (
-    AUTOENCODER_NAME,
-    autoencoder_template,
     find_release,
-    load_params,
-    read_release,
+    load_autoencoder,
 )
 from realaudio_jax.report.tables import tall_table, write_results
 from realaudio_jax.training.loop import Progress
 from realaudio_jax.typing import LATENT_RATE, MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, PyTree
 
 _RELEASE = flags.DEFINE_string('release', 'foley', 'Name or folder of the release.')
-_AUTOENCODER = flags.DEFINE_string('autoencoder', None, 'Another autoencoder.safetensors.')
-_AGAINST = flags.DEFINE_string('against', None, 'An autoencoder.safetensors to compare it with.')
+_AUTOENCODER = flags.DEFINE_list(
+    'autoencoder', None, "Files autoencoder.safetensors in place of the release's."
+)
+_AGAINST = flags.DEFINE_string('against', None, 'An autoencoder.safetensors to compare with.')
 _RECORDINGS = flags.DEFINE_string('recordings', None, 'Folder of sounds.', required=True)
 _WEIGHTS = flags.DEFINE_string(
     'embedder_weights',
@@ -76,11 +76,10 @@ def held_back(recordings: str, count: int, lossless: bool = False) -> list[np.nd
     return clips
 
 
-def load_autoencoder(release, path):
+def load_codec(release, path):
     """A function (audio [S 2], sample rate) -> reconstruction [S 2]."""
-    folder = find_release(release)
-    model = Autoencoder(**read_release(folder, AUTOENCODER_NAME).autoencoder.to_dict())
-    params = load_params(path or folder / AUTOENCODER_NAME, autoencoder_template(model))
+    config, params = load_autoencoder(release, path)
+    model = Autoencoder(**config.to_dict())
 
     @functools.partial(jax.jit, static_argnums=1)
     def through(audio, sample_rate):
@@ -110,21 +109,21 @@ def load_evaluators(
 
 def evaluate(
     release: str,
-    autoencoder: str | None,
+    autoencoders: Sequence[str] | None,
     recordings: str,
     embedder_weights: str | None,
     count: int,
     lossless: bool = False,
     against: str | None = None,
 ) -> list[dict]:
-    """One row set for each of: real against real, the autoencoder at both rates, Opus."""
+    """One row set for each of: real against real, each autoencoder at both rates, Opus."""
     embedders, crepe = load_evaluators(release, embedder_weights)
-    reconstruct = load_autoencoder(release, autoencoder)
+    codecs = {name: load_codec(release, path) for name, path in named(autoencoders).items()}
     clips = held_back(recordings, count, lossless)
     if len(clips) < 4:
         raise ValueError(f'{recordings} holds back {len(clips)} recordings; 4 or more are needed')
-    rows = []
-    passes = len(RATES) + len(OPUS_TARGETS) + bool(against)
+    rows, at_48 = [], {}
+    passes = len(codecs) * len(RATES) + len(OPUS_TARGETS) + bool(against)
     with Progress(passes * len(clips), 'reconstruct') as progress:
         done = 0
 
@@ -142,16 +141,25 @@ def evaluate(
         for rate in RATES:
             originals = [np.clip(resample(clip, SAMPLE_RATE, rate), -1, 1) for clip in clips]
             evaluator = CodecEvaluator(originals, rate, embedders, crepe)
-            measured = evaluator.measure(counted(reconstruct, rate))
-            rows += _labelled(evaluator.rows(measured), f'autoencoder {rate / 1000:g} kHz', rate)
+            other = None
+            if rate == SAMPLE_RATE:
+                rows += evaluator.floor_rows()
+            if rate == SAMPLE_RATE and against:
+                other = evaluator.measure(counted(load_codec(release, against), rate))
+                rows += _labelled(evaluator.rows(other), 'against', rate)
+            for name, codec in codecs.items():
+                measured = evaluator.measure(counted(codec, rate))
+                rows += _labelled(evaluator.rows(measured), f'{name} {rate / 1000:g} kHz', rate)
+                if other:
+                    differences = evaluator.difference_rows(other, measured)
+                    rows += _labelled(differences, f'{name} less against', rate)
+                if rate == SAMPLE_RATE:
+                    at_48[name] = measured
+                else:
+                    differences = evaluator.difference_rows(at_48[name], measured)
+                    rows += _labelled(differences, f'{name} less 48 kHz', rate)
             if rate != SAMPLE_RATE:
                 continue
-            rows += evaluator.floor_rows()
-            if against:
-                other = evaluator.measure(counted(load_autoencoder(release, against), rate))
-                rows += _labelled(evaluator.rows(other), 'against', rate)
-                differences = evaluator.difference_rows(other, measured)
-                rows += _labelled(differences, 'autoencoder less against', rate)
             for target in OPUS_TARGETS:
                 opus = Opus(target)
                 found = evaluator.rows(evaluator.measure(counted(opus, rate)))
@@ -162,6 +170,16 @@ def evaluate(
         else row
         for row in rows
     ]
+
+
+def named(paths: Sequence[str] | None) -> dict[str, str | None]:
+    """What tables call each autoencoder: the folder of its file, where there are several."""
+    if not paths or len(paths) == 1:
+        return {'autoencoder': paths[0] if paths else None}
+    names = {pathlib.Path(path).absolute().parent.name: path for path in paths}
+    if len(names) < len(paths):
+        raise ValueError('--autoencoder: give files in folders of different names')
+    return names
 
 
 class Opus:

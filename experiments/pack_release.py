@@ -33,7 +33,6 @@ from realaudio_jax.data.sources import Recordings
 from realaudio_jax.metrics.embedders.tower import load_text_embedder, tower_template
 from realaudio_jax.model_card import CARD_NAME, upload_lines, write_model_card
 from realaudio_jax.models.audio_tower import AudioTower
-from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
 from realaudio_jax.packing import NETWORK_KEY, save_params, save_release
 from realaudio_jax.release import (
@@ -42,9 +41,9 @@ from realaudio_jax.release import (
     STUDENT_NAME,
     TEACHER_NAME,
     adapter_name,
-    autoencoder_template,
     denoiser_template,
     find_release,
+    load_autoencoder,
     load_denoiser,
     load_denoiser_and_adapter,
     load_moments,
@@ -139,19 +138,17 @@ def main(argv):
     del argv
     base = find_release(_BASE.value)
     config = read_release(base)
+    sizes, autoencoder = {}, None
+    if _FILES['autoencoder'].value:
+        sizes['autoencoder'], autoencoder = load_autoencoder(base, _FILES['autoencoder'].value)
     if _FILES['teacher'].value and not _RANK.value:
         network = read_metadata(_FILES['teacher'].value).get(NETWORK_KEY)
         if network:
-            config = dataclasses.replace(
-                config, denoiser=DenoiserConfig.from_dict(json.loads(network))
-            )
+            sizes['denoiser'] = DenoiserConfig.from_dict(json.loads(network))
+    config = dataclasses.replace(config, **sizes)
     another = config.denoiser != read_release(base).denoiser
     denoiser = denoiser_template(Denoiser(**config.denoiser.to_dict()))
-    templates = {
-        'autoencoder': autoencoder_template(Autoencoder(**config.autoencoder.to_dict())),
-        'teacher': denoiser,
-        'student': denoiser,
-    }
+    templates = {'teacher': denoiser, 'student': denoiser}
     if _FILES['audio_tower'].value:
         tower = AudioTowerConfig.from_dict(foley_audio_tower.get_config().model.to_dict())
         config = dataclasses.replace(config, audio_tower=tower)
@@ -159,7 +156,7 @@ def main(argv):
     params = {
         stem: load_params(flag.value, templates[stem])
         for stem, flag in _FILES.items()
-        if flag.value
+        if flag.value and stem in templates
     }
     student = config.student
     if another and 'student' not in params:
@@ -182,8 +179,8 @@ def main(argv):
     config = dataclasses.replace(
         config, student=dataclasses.replace(student, teacher_adapter=scale)
     )
-    names = ', '.join(sorted(params)) or 'nothing'
-    autoencoder = params.pop('autoencoder', None)
+    given = [*params, *(['autoencoder'] if autoencoder else [])]
+    names = ', '.join(sorted(given)) or 'nothing'
     if rank:
         params = adapters(base, params, denoiser, rank)
     save_release(out, config, params, base, dtype=_DTYPE.value, block=BLOCK[_DTYPE.value])

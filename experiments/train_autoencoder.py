@@ -4,6 +4,7 @@ python -m experiments.train_autoencoder --config=configs/foley_autoencoder.py --
 """
 
 import functools
+import json
 import pathlib
 
 import jax
@@ -34,10 +35,10 @@ from realaudio_jax.models.autoencoder import (
 from realaudio_jax.models.discriminator import Discriminator
 from realaudio_jax.packing import save_params
 from realaudio_jax.random import random_key
-from realaudio_jax.release import load_params
+from realaudio_jax.release import AUTOENCODER_KEY, AUTOENCODER_NAME, load_params
 from realaudio_jax.training.checkpoints import Checkpointer
 from realaudio_jax.training.loop import Progress, StopRequest, require_finite
-from realaudio_jax.training.pca import fit_pca
+from realaudio_jax.training.pca import fit_pca, level_weight
 from realaudio_jax.training.run_folder import run_folder
 from realaudio_jax.training.sharding import jit_update, place, shard_batch, training_mesh
 from realaudio_jax.training.state import apply_gradients, create_state
@@ -77,7 +78,8 @@ def likelihood_step(state, frozen, levels, key, *, model, tx, config):
 
     def loss_fn(decoder):
         params = merge(frozen, decoder)
-        return -jnp.mean(model.apply(params, levels, noise, method='log_likelihood'))
+        weight = level_weight(**config.weights)
+        return -jnp.mean(model.apply(params, levels, noise, weight, method='log_likelihood'))
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     return apply_gradients(state, grads, tx, config.ema_decay), {'loss': loss}
@@ -150,7 +152,6 @@ def level_pool(folder: pathlib.Path, model: Autoencoder, data: CropMixture, conf
         batches=config.pool_batches,
         crop_latents=config.crop_latents,
         rates=config.rates,
-        model=repr(model),
         code=code_digest(autoencoder, signal),
     )
 
@@ -172,7 +173,7 @@ def crops(data: CropMixture, index: int, config) -> tuple[np.ndarray, int]:
     return data.crops(index, config.crop_latents * samples_per_latent(rate)), rate
 
 
-def evaluate(model: Autoencoder, held_out: np.ndarray):
+def evaluate(model: Autoencoder, held_out: np.ndarray, weight: np.ndarray):
     """A function of parameters: figures of held-out crops from the posterior's mean."""
 
     @jax.jit
@@ -181,7 +182,7 @@ def evaluate(model: Autoencoder, held_out: np.ndarray):
         mean = model.apply(params, held_out, 48_000, method='encode')
         output = model.apply(params, mean, 48_000, method='decode')
         still = jnp.zeros_like(mean)
-        likelihood = model.apply(params, levels, still, method='log_likelihood')
+        likelihood = model.apply(params, levels, still, weight, method='log_likelihood')
         mel, linear = losses.mel_loss(output, held_out, 48_000)
         return {
             'held_out_loss': -jnp.mean(likelihood),
@@ -244,7 +245,8 @@ def train(
     held_out = CropMixture(
         recordings, config.foley_fraction, config.eval_crops, config.seed + 1, 'held_out'
     ).crops(0, config.crop_latents * 1920)
-    held_out_figures = evaluate(model, held_out)
+    weight = level_weight(**config.weights)
+    held_out_figures = evaluate(model, held_out, weight)
 
     audio = jnp.zeros((1, 4 * 1920, 2))
     params = jax.jit(lambda key: model.init(key, audio, jnp.zeros((1, 4, model.channels)), 48_000))(
@@ -258,7 +260,7 @@ def train(
         if code or code_path.exists():
             return load_params(code or code_path, params)
         every = max(1, len(pool) * config.crop_latents // 40_000)
-        solved = fit_pca(params, pool.reshape(-1, LEVELS)[::every].astype(np.float32))
+        solved = fit_pca(params, pool.reshape(-1, LEVELS)[::every].astype(np.float32), weight)
         save_params(code_path, solved)
         return solved
 
@@ -302,7 +304,7 @@ def train(
     if not finished:
         return None
     trained = state.ema_params
-    save_to(workdir / 'autoencoder.safetensors', merge(params, trained))
+    save_to(workdir, merge(params, trained), config)
     if not config.adversarial_steps:
         return merge(params, trained)
 
@@ -345,13 +347,15 @@ def train(
     if not finished:
         return None
     params = merge(params, state['decoder'].ema_params)
-    save_to(workdir / 'autoencoder.safetensors', params)
+    save_to(workdir, params, config)
     return params
 
 
-def save_to(path: pathlib.Path, params: PyTree) -> None:
-    """Writes the parameters, of several processes by the first."""
-    processes.only_first(lambda: save_params(path, params), path.name)
+def save_to(workdir: pathlib.Path, params: PyTree, config) -> None:
+    """Writes parameters and their model's size, of several processes by the first."""
+    metadata = {AUTOENCODER_KEY: json.dumps(config.model.to_dict())}
+    path = workdir / AUTOENCODER_NAME
+    processes.only_first(lambda: save_params(path, params, metadata), path.name)
 
 
 def main(argv):

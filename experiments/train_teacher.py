@@ -42,10 +42,9 @@ from realaudio_jax.packing import (
 from realaudio_jax.random import random_key
 from realaudio_jax.release import (
     TEACHER_NAME,
-    autoencoder_template,
     denoiser_template,
     find_release,
-    load_params,
+    load_autoencoder,
     read_release,
     read_tensors,
 )
@@ -190,7 +189,7 @@ def init_state(model: Denoiser, batch: Batch, tx, seed: int) -> TrainState:
 
 
 def warm_start(
-    model: Denoiser, encoders: FrozenEncoders, init, init_code
+    model: Denoiser, encoders: FrozenEncoders, init, init_code, release
 ) -> tuple[PyTree, PyTree | None]:
     """An earlier teacher, as deep as `model`, for today's latents and curves, and its adapter.
 
@@ -199,13 +198,14 @@ def warm_start(
     names = read_tensors(initial_weights_path(init, TEACHER_NAME))
     curves = tuple(c for c in model.curves if f'params/curve_{c}/kernel' in names)
     depth = len({name.split('/')[1] for name in names if '/block_' in name})
-    params, adapter = load_initial_weights(
-        init, TEACHER_NAME, denoiser_template(model.clone(depth=depth, curves=curves))
-    )
+    earlier = model.clone(depth=depth, curves=curves)
+    if init_code:
+        old, code = load_autoencoder(release, init_code)
+        earlier = earlier.clone(channels=old.channels)
+    params, adapter = load_initial_weights(init, TEACHER_NAME, denoiser_template(earlier))
     if init_code or depth != model.depth or curves != model.curves:
         params, adapter = low_rank.merge(params, adapter), None
     if init_code:
-        code = load_params(init_code, autoencoder_template(encoders.autoencoder))
         params = change_code(params, code, encoders.autoencoder_params)
     return with_curves(deepen(params, model.depth), model.curves), adapter
 
@@ -287,9 +287,9 @@ def train(
             f'{recordings}: no recording of 4 to {config.scene_seconds:g} s for config.recordings; '
             'leave it at 0'
         )
-    network = network_of(config, init)
-    curves = tuple(network.get('curves') or ())
     encoders = load_frozen_encoders(release, autoencoder)
+    network = network_of(config, init) | {'channels': encoders.autoencoder.channels}
+    curves = tuple(network.get('curves') or ())
     held_out = encode_scenes(
         SceneEncoder(encoders, curves=curves),
         dataset.mixed(
@@ -313,7 +313,7 @@ def train(
     state = init_state(model, jax.tree.map(lambda x: x[:1], held_out_batch), tx, config.seed)
     base, parts = None, (state.params, None)
     if init:
-        parts = warm_start(model, encoders, init, init_code)
+        parts = warm_start(model, encoders, init, init_code, release)
     if init or config.rank:
         base, trained = low_rank.trainable(random_key(config.seed), *parts, config.rank)
         state = create_state(trained, tx)

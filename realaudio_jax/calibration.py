@@ -23,7 +23,7 @@ from realaudio_jax.release import MOMENTS_NAME, STUDENT_NAME, load_moments
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.training.loop import Progress, print_to_stderr
 from realaudio_jax.training.run_folder import finished_run, record_seconds
-from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array, Float
+from realaudio_jax.typing import SAMPLE_RATE, Array, Float
 
 AnyArray = np.ndarray | Array
 
@@ -60,7 +60,7 @@ def match_moments(
     """
     folder = pathlib.Path(folder)
     generator = Generator(folder)
-    ones = np.ones(LATENT_CHANNELS, np.float32)
+    ones = np.ones(generator.networks.channels, np.float32)
     same = {str(n): {'gain': ones, 'shift': 0 * ones} for n in generator.student_steps}
     as_it_is = generator.params | {MOMENTS: same}  # its programs serve the new moments, too
     generator = generator.with_networks(generator.networks, as_it_is)

@@ -150,7 +150,7 @@ def sample_window(
     """
     key, _ = jax.random.split(random_key(0))
     c = condition(networks, params, request, known, known_mask, texts)
-    start = start_noise(key, request.seed, frames)
+    start = start_noise(key, request.seed, frames, networks.channels)
     return sample_latents(networks, params, request, c, bucket, start)
 
 

@@ -76,9 +76,17 @@ class Networks:
     denoiser: Denoiser
     grid_powers: tuple[tuple[int, float], ...] = ()
 
+    @property
+    def channels(self) -> int:
+        """C, of the latents."""
+        return self.autoencoder.channels
+
 
 def start_noise(
-    key: Key[Array, ''], seed: Int[Array, 'B'], frames: int | Int[Array, 'L']
+    key: Key[Array, ''],
+    seed: Int[Array, 'B'],
+    frames: int | Int[Array, 'L'],
+    channels: int = LATENT_CHANNELS,
 ) -> Float[Array, 'B L C']:
     """Standard normal noise of each item, a function of (key, seed, frame) alone.
 
@@ -88,13 +96,12 @@ def start_noise(
         key: of the draw.
         seed: of each item.
         frames: which latent frames, or how many from the first one on.
+        channels: C, of the latents.
     """
     index = jnp.arange(frames) if isinstance(frames, int) else frames
 
     def frame_noise(item_key, index):
-        return jax.random.normal(
-            jax.random.fold_in(item_key, index), (LATENT_CHANNELS,), jnp.float32
-        )
+        return jax.random.normal(jax.random.fold_in(item_key, index), (channels,), jnp.float32)
 
     def one(item_seed):
         item_key = jax.random.fold_in(key, item_seed)
@@ -195,7 +202,7 @@ def sample_latents(
     """
     key_start, key_fresh = jax.random.split(random_key(0))
     if start is None:
-        start = start_noise(key_start, request.seed, bucket.length)
+        start = start_noise(key_start, request.seed, bucket.length, networks.channels)
     if bucket.init:
         start = noise.diffuse(PATH, c.init, start, request.strength)
     denoise = sampled_denoiser(networks, params, request, c, bucket)
@@ -327,7 +334,7 @@ def generate(
         before they are marked.
     """
     autoencoder, weights = networks.autoencoder, params['autoencoder']
-    known = jnp.zeros((bucket.batch, bucket.length, LATENT_CHANNELS), jnp.float32)
+    known = jnp.zeros((bucket.batch, bucket.length, networks.channels), jnp.float32)
     known_mask = jnp.zeros(known.shape[:2], jnp.float32)
     if init is not None:
         known = autoencoder.apply(weights, init.audio, bucket.sample_rate, method='encode')

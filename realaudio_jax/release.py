@@ -18,6 +18,7 @@ int8 or int4 with a float32 scale `<name>.scale`, see `packing`, which writes th
 """
 
 import functools
+import json
 import os
 import pathlib
 import warnings
@@ -36,7 +37,7 @@ from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Conditioning, Denoiser
 from realaudio_jax.quantisation import expand_scale, unpack_int4
 from realaudio_jax.random import random_key
-from realaudio_jax.release_config import CONFIG_NAME, REMEDY, ReleaseConfig
+from realaudio_jax.release_config import CONFIG_NAME, REMEDY, AutoencoderConfig, ReleaseConfig
 from realaudio_jax.trees import named_leaves, traced_once
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
@@ -50,6 +51,7 @@ from realaudio_jax.typing import (
 
 RELEASES = pathlib.Path(__file__).parent / 'releases'
 AUTOENCODER_NAME = 'autoencoder.safetensors'
+AUTOENCODER_KEY = 'autoencoder'  # of a trained one's metadata: the module's arguments as JSON
 STUDENT_NAME = 'student.safetensors'
 TEACHER_NAME = 'teacher.safetensors'
 MOMENTS_NAME = 'student_moments.safetensors'
@@ -161,9 +163,9 @@ def load_moments(folder: pathlib.Path) -> PyTree:
     """
     if not (folder / MOMENTS_NAME).is_file():
         return {}
-    channel = jax.ShapeDtypeStruct((LATENT_CHANNELS,), np.float32)
-    counts = ReleaseConfig.read(folder).student.steps
-    shapes = {str(steps): {'gain': channel, 'shift': channel} for steps in counts}
+    config = ReleaseConfig.read(folder)
+    channel = jax.ShapeDtypeStruct((config.denoiser.channels,), np.float32)
+    shapes = {str(steps): {'gain': channel, 'shift': channel} for steps in config.student.steps}
     return load_params(folder / MOMENTS_NAME, shapes)
 
 
@@ -190,7 +192,29 @@ def autoencoder_template(model: Autoencoder) -> PyTree:
     return template(model, audio, noise, sample_rate=SAMPLE_RATE)
 
 
-def empty_conditioning(batch: int, length: int) -> Conditioning:
+def load_autoencoder(
+    release: str | os.PathLike, path: str | os.PathLike | None = None
+) -> tuple[AutoencoderConfig, PyTree]:
+    """Arguments and parameters of a release's autoencoder, or of another one.
+
+    Args:
+        release: name or folder.
+        path: a file of `experiments.train_autoencoder`, which states its own size; one that states
+            none has that of the release. None: the release's own.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_release` and `load_params`.
+    """
+    folder = find_release(release)
+    config = read_release(folder, *(() if path else (AUTOENCODER_NAME,))).autoencoder
+    stated = read_metadata(path).get(AUTOENCODER_KEY) if path else None
+    if stated:
+        config = AutoencoderConfig.from_dict(json.loads(stated))
+    shapes = autoencoder_template(Autoencoder(**config.to_dict()))
+    return config, load_params(path or folder / AUTOENCODER_NAME, shapes)
+
+
+def empty_conditioning(batch: int, length: int, channels: int = LATENT_CHANNELS) -> Conditioning:
     """Empty conditioning: a batch without text, events or curves, for shapes and tests."""
     text, events = (batch, MAX_TEXT_TOKENS), (batch, MAX_EVENTS)
     return Conditioning(
@@ -204,7 +228,7 @@ def empty_conditioning(batch: int, length: int) -> Conditioning:
         loudness_db=np.zeros((batch, length), np.float32),
         loudness_mask=np.zeros(batch, bool),
         seconds=np.full(batch, length / LATENT_RATE, np.float32),
-        init=np.zeros((batch, length, LATENT_CHANNELS), np.float32),
+        init=np.zeros((batch, length, channels), np.float32),
         init_mask=np.zeros((batch, length), np.float32),
     )
 
@@ -213,7 +237,7 @@ def empty_conditioning(batch: int, length: int) -> Conditioning:
 def denoiser_template(model: Denoiser) -> PyTree:
     """Parameter shapes of a denoiser, however it computes attention."""
     one = np.ones(1, np.float32)
-    c = empty_conditioning(1, 2)
+    c = empty_conditioning(1, 2, model.channels)
     return template(model.clone(attention=None), c.init, one, c, one, one)
 
 

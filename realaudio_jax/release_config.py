@@ -115,7 +115,7 @@ class DecoderConfig(_Section):
     """Arguments of `models.autoencoder.Decoder`."""
 
     place: ClassVar[str] = 'autoencoder.decoder.'
-    width: int = _whole(1, 16_384, 384)
+    width: int = _whole(0, 16_384, 384)
     blocks: int = _whole(0, 64, 3)
     directions: int = _whole(1, 1_024, 512)
 
@@ -140,6 +140,7 @@ class DenoiserConfig(_Section):
     expansion: float = _real(0.125, 16.0, 2.0)
     dtype: str | None = None
     curves: tuple[str, ...] = ()
+    channels: int = _whole(1, 1_024, LATENT_CHANNELS)
 
     def __post_init__(self):
         super().__post_init__()
@@ -343,6 +344,10 @@ class ReleaseConfig(_File):
         super().__post_init__()
         if not isinstance(self.name, str) or len(self.name) > 100 or not self.name.isprintable():
             self._refuse('name', self.name, 'give up to 100 printable characters')
+        wanted = self.autoencoder.channels
+        if self.denoiser.channels != wanted:
+            remedy = f'give {wanted}, the channels of the autoencoder'
+            self._refuse('denoiser.channels', self.denoiser.channels, remedy)
 
     def default_guidance_scale(self, model: str) -> float:
         """Guidance scale of 'student' or 'teacher' where none is given."""

@@ -42,7 +42,6 @@ from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.requests import Call
 from realaudio_jax.timeline import MAX_CLIP_SECONDS, Event, Timeline, shown
 from realaudio_jax.typing import (
-    LATENT_CHANNELS,
     LATENT_RATE,
     MAX_EVENT_TOKENS,
     MAX_EVENTS,
@@ -250,6 +249,7 @@ class Maker:
         self.bucket = call.bucket
         self._scale = config.default_guidance_scale(call.model) if scale is None else scale
         self.curves, self._config = programs.networks.denoiser.curves, config
+        self.channels = programs.networks.channels
         self._tokenizer = tokenizer
         self._programs, self._params = programs, programs.weights_for(self.bucket)
         self._encoded = functools.lru_cache(MAX_TEXTS)(self._encode)
@@ -402,7 +402,7 @@ class Stream:
         self._lock = threading.Lock()
         self._timeline = self._made_of = timeline  # as it stands, and that of the last window
         self._final = self._begun = 0  # latent frames that are made, and with those being made
-        self._latents = np.zeros((0, LATENT_CHANNELS), np.float32)  # the last final ones
+        self._latents = np.zeros((0, maker.channels), np.float32)  # the last final ones
         self._provisional = self._latents
         self._carry = longform.first_carry(1, maker.sample_rate)
 
@@ -485,7 +485,7 @@ class Stream:
             timeline, self._begun = self._timeline, begin + new
         known = min(begin, schedule.context)
         first, length = begin - known, schedule.window if begin else schedule.first_window
-        values = np.zeros((length, LATENT_CHANNELS), np.float32)
+        values = np.zeros((length, self._maker.channels), np.float32)
         mask = np.zeros(length, np.float32)
         values[:known], mask[:known] = self._latents[len(self._latents) - known :], 1.0
         if timeline is self._made_of:
@@ -566,7 +566,7 @@ def make_sound(maker: Maker, timeline: Timeline, seconds: float | int) -> LongSo
     """All chunks of a stream side by side."""
     stream = Stream(maker, timeline, seconds)
     pcm = np.zeros((round(seconds * maker.sample_rate), 2), np.int16)
-    latents = np.zeros((latent_frames(seconds), LATENT_CHANNELS), np.float32)
+    latents = np.zeros((latent_frames(seconds), maker.channels), np.float32)
     power, done = [], 0
     for chunk in stream:
         pcm[chunk.start :][: len(chunk.pcm)] = chunk.pcm

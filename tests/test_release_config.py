@@ -107,6 +107,7 @@ def changed(path: str, value) -> dict:
         ('denoiser.dtype', 'int8', 'denoiser.dtype is "int8": give one of float32'),
         ('denoiser.dpeth', 3, "denoiser.dpeth is not a setting; did you mean 'depth'?"),
         ('denoiser', [1], 'denoiser is .1.: give names and values'),
+        ('autoencoder.channels', 96, 'denoiser.channels is 64: give 96, .* of the autoencoder'),
         ('autoencoder.decoder.blocks', -1, 'autoencoder.decoder.blocks is -1'),
         ('autoencoder.decoder', None, 'autoencoder.decoder is None: give names'),
         ('audio_tower.patch', 3, 'audio_tower.patch is 3: give one of'),

@@ -35,14 +35,14 @@ def random_params(shapes, seed: int):
     return jax.tree.unflatten(tree, values)
 
 
-def write(folder: pathlib.Path) -> pathlib.Path:
+def write(folder: pathlib.Path, config=CONFIG) -> pathlib.Path:
     """Writes the release and returns its folder."""
-    autoencoder = Autoencoder(**CONFIG['autoencoder'])
-    denoiser = Denoiser(**CONFIG['denoiser'])
+    autoencoder = Autoencoder(**config['autoencoder'])
+    denoiser = Denoiser(**config['denoiser'])
     params = {
         'autoencoder': random_params(autoencoder_template(autoencoder), 0),
         'teacher': random_params(denoiser_template(denoiser), 1),
         'student': random_params(denoiser_template(denoiser), 2),
     }
-    save_release(folder, CONFIG, params, RELEASES / 'foley')
+    save_release(folder, config, params, RELEASES / 'foley')
     return folder

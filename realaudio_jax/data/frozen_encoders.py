@@ -1,7 +1,6 @@
 """The frozen networks that prepare training data: audio to latents, text to states."""
 
 import os
-import pathlib
 
 import jax
 import numpy as np
@@ -17,9 +16,8 @@ from realaudio_jax.models.text_encoder import (
     sentence_embedding,
 )
 from realaudio_jax.release import (
-    AUTOENCODER_NAME,
-    autoencoder_template,
     find_release,
+    load_autoencoder,
     load_params,
     read_release,
 )
@@ -87,15 +85,15 @@ def load_frozen_encoders(
 
     Args:
         release: name or folder; only its frozen networks are read.
-        autoencoder: a safetensors file to use instead of the release's.
+        autoencoder: a safetensors file to use instead of the release's, see
+            `release.load_autoencoder`.
     """
     folder = find_release(release)
-    config = read_release(folder, AUTOENCODER_NAME, WEIGHTS_NAME, TOKENIZER_NAME)
-    model = Autoencoder(**config.autoencoder.to_dict())
-    path = pathlib.Path(autoencoder) if autoencoder else folder / AUTOENCODER_NAME
+    read_release(folder, WEIGHTS_NAME, TOKENIZER_NAME)
+    config, params = load_autoencoder(folder, autoencoder)
     return FrozenEncoders(
-        model,
-        load_params(path, autoencoder_template(model)),
+        Autoencoder(**config.to_dict()),
+        params,
         TextEncoder(),
         load_params(folder / WEIGHTS_NAME, parameter_shapes()),
         Tokenizer(folder / TOKENIZER_NAME),

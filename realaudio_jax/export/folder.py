@@ -24,7 +24,7 @@ from realaudio_jax.models.text_encoder import TOKENIZER_NAME
 from realaudio_jax.program_io import CAPACITIES, Bucket, Capacity
 from realaudio_jax.random import pinned_settings
 from realaudio_jax.requests import LOUDNESS_LUFS
-from realaudio_jax.typing import LATENT_CHANNELS, MIN_SECONDS, PyTree
+from realaudio_jax.typing import MIN_SECONDS, PyTree
 
 FILES = pathlib.Path(__file__).parent / 'files'
 PROGRAM_NAME, WEIGHTS_NAME, VOCABULARY_NAME = 'program.json', 'weights.npz', 'vocab.txt'
@@ -100,7 +100,7 @@ def write(
         'loudness': LOUDNESS_LUFS,
         'silent_lufs': SILENT_LUFS,
         'watermark': str(generator.mark) if generator.mark else 'none',
-        'latent_channels': LATENT_CHANNELS,
+        'latent_channels': generator.networks.channels,
         'capacity': {
             'events': capacity.events,
             'event_tokens': capacity.event_tokens,
@@ -113,7 +113,7 @@ def write(
         bucket = Bucket(1, latent_frames(duration), steps, sample_rate, capacity=capacity)
         weights = jax.tree.map(np.asarray, generator.programs.weights_for(bucket))
         function = portable(generator.networks, bucket, generator.config.onset_lead_s)
-        shapes = input_shapes(bucket)
+        shapes = input_shapes(bucket, generator.networks.channels)
         made = {'seconds': duration, 'frames': bucket.length}
         made['samples'] = bucket.length * 4 * stft_size(sample_rate)[1]
         made['inputs'] = {n: [np.dtype(s.dtype).name, list(s.shape)] for n, s in shapes.items()}

@@ -23,7 +23,7 @@ from realaudio_jax.typing import LATENT_CHANNELS, Float, PyTree
 PADDING = 0  # token id; every text starts with another
 
 
-def input_shapes(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
+def input_shapes(bucket: Bucket, channels: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The arguments of the exported function by name.
 
     token_ids: of the prompt, 0 after its end; all 0 for no prompt.
@@ -43,7 +43,7 @@ def input_shapes(bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
         'seconds': (np.float32, (b,)),
         'guidance_scale': (np.float32, (b,)),
         'target_lufs': (np.float32, (b,)),
-        'noise': (np.float32, (b, bucket.length, LATENT_CHANNELS)),
+        'noise': (np.float32, (b, bucket.length, channels)),
         'tape_start': (np.int32, (b,)),
     }
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (dtype, shape) in shapes.items()}
@@ -132,13 +132,15 @@ def inputs_of(
         'seconds': np.array([call['seconds']], np.float32),
         'guidance_scale': np.array([about['guidance_scale']], np.float32),
         'target_lufs': np.array([about['loudness']], np.float32),
-        'noise': seed_noise(call['seed'], frames),
+        'noise': seed_noise(call['seed'], frames, about['latent_channels']),
         'tape_start': np.asarray(watermark.starts(jnp.array([call['seed']]))),
     }
 
 
 @pinned_settings()
-def seed_noise(seed: int, frames: int) -> Float[np.ndarray, '1 L C']:
+def seed_noise(
+    seed: int, frames: int, channels: int = LATENT_CHANNELS
+) -> Float[np.ndarray, '1 L C']:
     """The noise that `generate` draws for a seed."""
     key, _ = jax.random.split(random_key(0))
-    return np.asarray(start_noise(key, jnp.array([seed]), frames))
+    return np.asarray(start_noise(key, jnp.array([seed]), frames, channels))

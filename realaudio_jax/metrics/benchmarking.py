@@ -26,7 +26,7 @@ from realaudio_jax.models.denoiser import frame_mask
 from realaudio_jax.program import condition, decode_marked, sample_latents
 from realaudio_jax.program_io import Capacity
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array
+from realaudio_jax.typing import SAMPLE_RATE, Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ def stages(generator: Generator, scene: Scene, sampler: SamplerConfig) -> Stages
     bucket, request, _ = _single(generator, scene, sampler)
     generator = generator.in_precision(sampler.precision)
     networks, weights = generator.networks, generator.programs.weights_for(bucket)
-    zeros = jnp.zeros((1, bucket.length, LATENT_CHANNELS))
+    zeros = jnp.zeros((1, bucket.length, networks.channels))
     silence = jnp.zeros((1, bucket.length * samples_per_latent(SAMPLE_RATE), 2))
 
     @jax.jit

@@ -11,10 +11,13 @@ probabilistic principal components (Tipping & Bishop 1999, eq. 6 and 9) of train
 
 **Decoder.** What the code leaves out is texture. Its levels fluctuate, and a decoder trained on
 distances to the original would regress to their mean, which does not. So the decoder is a
-distribution, a Gaussian along the principal directions U of the residual, trained by maximum
-likelihood, and a sound is one draw from it (n: drawn by `watermark`):
+distribution, a Gaussian along the principal directions U of the residual, and a sound is one draw
+from it (n: drawn by `watermark`):
 
     e' = e_0 + (m(z) + s(z) n) U,                n ~ N(0, T^2).                                 (2)
+
+m and s are networks that are trained by maximum likelihood, or, without networks, 0 and 1: the rows
+of U are as long as what the training sounds leave out is large, so one spread serves all sounds.
 
 `synthesis` turns the levels e' into sound; where tone stands out it uses their mean: a draw is for
 texture alone.
@@ -28,13 +31,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax import audio as audio_lib
 from realaudio_jax.models.band_levels import (
-    BANDS,
     LEVELS,
-    STRIDE,
     band_levels,
-    band_shapes,
     mid_side_spectrum,
 )
 from realaudio_jax.models.band_levels import (
@@ -51,10 +50,6 @@ from realaudio_jax.typing import (
     Leaf,
 )
 
-# Weights in the choice of principal directions: detail is heard in the mid channel, below 8 kHz.
-_SIDE_WEIGHT = 0.15
-_HIGH_WEIGHT = 0.25
-_HIGH_HZ = 8_000
 _LOG_STD_RANGE = (-6.0, 2.0)  # of ln s in eq. 2
 TEMPERATURE = 0.9  # of n in eq. 2; at 1 a few heavy tails make textures too rough
 
@@ -69,15 +64,6 @@ class Posterior:
     def sample(self, noise: Float[Array, 'B L C']) -> Float[Array, 'B L C']:
         """mean + exp(log_variance / 2) noise (Kingma & Welling 2013, arXiv 1312.6114, eq. 10)."""
         return self.mean + jnp.exp(self.log_variance / 2) * noise
-
-
-def level_weight() -> np.ndarray:
-    """Weight of each band level in the choice of principal directions; float32 [LEVELS]."""
-    weight = np.ones((STRIDE, 2, BANDS), np.float32)
-    weight[:, 1] = _SIDE_WEIGHT
-    centre_hz = band_shapes().argmax(axis=1) * audio_lib.BIN_HZ
-    weight[:, :, centre_hz > _HIGH_HZ] *= _HIGH_WEIGHT
-    return weight.reshape(-1)
 
 
 class Encoder(nn.Module):
@@ -102,7 +88,7 @@ class Decoder(nn.Module):
     """Decoder: latents to the distribution of band levels, eq. 2.
 
     Attributes:
-        width: features at 25 frames a second.
+        width: features at 25 frames a second; 0: no networks.
         blocks: residual blocks.
         directions: principal directions that are drawn; the rest is left out.
         channels: of the latents.
@@ -123,6 +109,8 @@ class Decoder(nn.Module):
         self.residual = self.param(
             'residual', nn.initializers.orthogonal(), (self.directions, LEVELS)
         )
+        if not self.width:
+            return
         self.from_latents = nn.Dense(self.width)
         self.stack = [ConvBlock(name=f'block_{i}') for i in range(self.blocks)]
         self.norm = RMSNorm()
@@ -136,6 +124,9 @@ class Decoder(nn.Module):
         self, latents: Float[Array, 'B L C'], latent_mask: Float[Array, 'B L'] | None = None
     ) -> tuple[Float[Array, 'B L R'], Float[Array, 'B L R']]:
         """Mean and log standard deviation (m, ln s) along U, eq. 2."""
+        if not self.width:
+            nothing = jnp.zeros((*latents.shape[:2], self.directions), latents.dtype)
+            return nothing, nothing
         x = self.from_latents(latents.astype(self.dtype or latents.dtype))
         if latent_mask is not None:
             latent_mask = latent_mask.astype(x.dtype)
@@ -146,12 +137,18 @@ class Decoder(nn.Module):
         return mean, jnp.clip(log_std, *_LOG_STD_RANGE)
 
     def log_likelihood(
-        self, latents: Float[Array, 'B L C'], levels: Float[Array, 'B L E']
+        self,
+        latents: Float[Array, 'B L C'],
+        levels: Float[Array, 'B L E'],
+        weight: Float[np.ndarray, 'E'],
     ) -> Float[Array, 'B L']:
-        """ln p(levels | latents) along U, in nats per coordinate, up to ln(2 pi) / 2."""
+        """ln p(levels | latents) along U, in nats per coordinate, up to ln(2 pi) / 2.
+
+        U was solved for with the `weight` of levels of `training.pca`.
+        """
         mean, log_std = self.distribution(latents)
         # U is orthogonal where the levels are weighted, so a division inverts it there.
-        weight = level_weight()[None]
+        weight = weight[None]
         directions = self.residual * weight
         size = jnp.sum(jnp.square(directions), axis=1)
         left_out = (levels - self.linear(latents)) * weight[None]
@@ -274,11 +271,14 @@ class Autoencoder(nn.Module):
         )
 
     def log_likelihood(
-        self, levels: Float[Array, 'B L E'], noise: Float[Array, 'B L C']
+        self,
+        levels: Float[Array, 'B L E'],
+        noise: Float[Array, 'B L C'],
+        weight: Float[np.ndarray, 'E'],
     ) -> Float[Array, 'B L']:
         """Decoder's ln p(levels | z) for a posterior sample z = mean + deviation noise."""
         posterior = self._encoder(levels)
-        return self._decoder.log_likelihood(posterior.sample(noise), levels)
+        return self._decoder.log_likelihood(posterior.sample(noise), levels, weight)
 
     def __call__(
         self, audio: Float[Array, 'B S 2'], noise: Float[Array, 'B L C'], sample_rate: int

@@ -379,6 +379,7 @@ class Denoiser(nn.Module):
         dropout: of what each attention and MLP adds, where `apply` is given a key 'dropout'.
         attention: None for products and a softmax of our own, the fastest on a CPU; 'xla' or
             'cudnn', see `attend_fused`.
+        channels: of the latents, as many as the autoencoder's.
     """
 
     width: int = 256
@@ -389,6 +390,7 @@ class Denoiser(nn.Module):
     curves: tuple[str, ...] = ()
     dropout: float = 0.0
     attention: str | None = None
+    channels: int = LATENT_CHANNELS
 
     @nn.compact
     def __call__(
@@ -464,8 +466,8 @@ class Denoiser(nn.Module):
         out_modulation = nn.Dense(2 * self.width, kernel_init=zeros, name='out_modulation')(level)
         scale, shift = jnp.split(out_modulation, 2, axis=-1)
         x = RMSNorm(name='out_norm')(x.astype(scale.dtype)) * (1 + scale) + shift
-        x = nn.Dense(PATCH * LATENT_CHANNELS, kernel_init=zeros, name='out')(x)
-        return x.reshape(batch, length, LATENT_CHANNELS)
+        x = nn.Dense(PATCH * self.channels, kernel_init=zeros, name='out')(x)
+        return x.reshape(batch, length, self.channels)
 
 
 def encode_context(model: Denoiser, params: PyTree, conditioning: Conditioning) -> Context:

@@ -162,7 +162,7 @@ def synthesize_part(
     power = _with_lines(power, lines, steady) * frame_mask[..., None]
     attacks = _near_attacks(power, frame_mask)
     size = _bin_magnitudes(_less_overlap(power, attacks, lines), n_fft // 2 + 1)
-    noise = _noise_phases(length, n_fft, hop, frames)
+    noise = _noise_phases(length, n_fft // 2 + 1, frames)
     state = None if phases is None else (phases, begin * STRIDE, frame_mask)
     size, real, imaginary, found = _with_tone(size, *noise, lines, state)
 
@@ -485,16 +485,18 @@ def _phases(spectrum: Array) -> tuple[Float[Array, '*b'], Float[Array, '*b']]:
 
 
 def _noise_phases(
-    length: int, n_fft: int, hop: int, frames: Int[Array, 'L'] | None = None
+    length: int, bins: int, frames: Int[Array, 'L'] | None = None
 ) -> tuple[Float[Array, '1 2 N K'], Float[Array, '1 2 N K']]:
     """`_phases` of one fixed take of white noise that comes round every NOISE_PERIOD.
 
-    Transforming 10 s of it would take as long as an iteration of eq. 3.
+    Transforming 10 s of it would take as long as an iteration of eq. 3. It is noise of the highest
+    rate, of which others have the lowest bins: a sound is the same noise at every rate.
     """
+    n_fft, hop = audio_lib.stft_size(SAMPLE_RATE)
     noise = _frame_signs(NOISE_PERIOD, 2 * hop * STRIDE).reshape(-1, 2).T
     around = jnp.concatenate([noise[:, -n_fft:], noise, noise[:, :n_fft]], axis=1)
     margin, period = n_fft // hop, NOISE_PERIOD * STRIDE
-    spectrum = audio_lib.stft(around, n_fft, hop)[:, margin : margin + period]
+    spectrum = audio_lib.stft(around, n_fft, hop)[:, margin : margin + period, :bins]
     parts = _phases(spectrum)
     if frames is None:
         times = -(-length // NOISE_PERIOD)

@@ -7,15 +7,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.models.autoencoder import level_weight
+from realaudio_jax import audio as audio_lib
+from realaudio_jax.models.band_levels import BANDS, STRIDE, band_shapes
 from realaudio_jax.typing import Float, PyTree
 
 
-def fit_pca(params: PyTree, levels: Float[np.ndarray, 'N E']) -> PyTree:
+def level_weight(side: float, high: float, high_hz: float) -> Float[np.ndarray, 'E']:
+    """Weight of each band level in the choice of principal directions, float32.
+
+    Args:
+        side: of the levels of the side channel; those of the middle have 1.
+        high: of bands centred above `high_hz`, times the channel's.
+        high_hz: Hz.
+    """
+    weight = np.ones((STRIDE, 2, BANDS), np.float32)
+    weight[:, 1] = side
+    centre_hz = band_shapes().argmax(axis=1) * audio_lib.BIN_HZ
+    weight[:, :, centre_hz > high_hz] *= high
+    return weight.reshape(-1)
+
+
+def fit_pca(
+    params: PyTree, levels: Float[np.ndarray, 'N E'], weight: Float[np.ndarray, 'E']
+) -> PyTree:
     """Fits eq. 1 and U of eq. 2 to band levels; returns the autoencoder's parameters with them.
 
-    The side and the highest bands count less, so that directions are spent on what is heard first:
-    with equal weights the Frechet distance of reconstructions is larger by half. Each latent is
+    Levels of less weight have fewer directions spent on them: few numbers keep what is heard first
+    if the side and the highest bands count less. Each latent is
     scaled by the root of its deviation over the mean one: half-way to unit variance, so the
     channels that carry most of the sound stay the largest, and the mean variance is one, as
     diffusion expects.
@@ -23,8 +41,8 @@ def fit_pca(params: PyTree, levels: Float[np.ndarray, 'N E']) -> PyTree:
     Args:
         params: of `Autoencoder`; their shapes say how many channels and directions.
         levels: `band_levels` of latent frames of training sounds, several thousand.
+        weight: of each level, see `level_weight`.
     """
-    weight = level_weight()
     mean = levels.mean(axis=0, dtype=np.float64)
     centred = (levels - mean) * weight
     variance, directions = np.linalg.eigh(centred.T @ centred / len(levels))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from realaudio_jax.models.denoiser import PATCH, curve_features
-from realaudio_jax.typing import LATENT_CHANNELS, Array, Float, PyTree
+from realaudio_jax.typing import Array, Float, PyTree
 
 _BLOCK = 'block_'
 _BRANCH_ENDS = ('self_out', 'cross_out', 'mlp_out')
@@ -72,8 +72,9 @@ def change_code(params: PyTree, old_code: PyTree, new_code: PyTree) -> PyTree:
 
     # Rows of one latent frame: x_t, event features, known latents, their mask.
     rows = tree['embed']['kernel'].reshape(PATCH, -1, tree['embed']['kernel'].shape[-1])
-    noisy, events = rows[:, :LATENT_CHANNELS], rows[:, LATENT_CHANNELS : -LATENT_CHANNELS - 1]
-    given, flag = rows[:, -LATENT_CHANNELS - 1 : -1], rows[:, -1:]
+    count = len(old_shift)
+    noisy, events = rows[:, :count], rows[:, count : -count - 1]
+    given, flag = rows[:, -count - 1 : -1], rows[:, -1:]
     flag = flag + jnp.einsum('c,pcd->pd', old_shift, given)[:, None]
     noisy, given = (jnp.einsum('nc,pcd->pnd', to_old, x) for x in (noisy, given))
     kernel = jnp.concatenate([noisy, events, given, flag], axis=1)

@@ -18,7 +18,7 @@ def run(experiment, monkeypatch):
 
 def test_a_perfect_codec_has_no_error_and_opus_has(run, tower_release, monkeypatch):
     codecs = {None: lambda audio, rate: audio, 'half': lambda audio, rate: audio / 2}
-    monkeypatch.setattr(run, 'load_autoencoder', lambda release, path: codecs[path])
+    monkeypatch.setattr(run, 'load_codec', lambda release, path: codecs[path])
     rows = run.evaluate(str(tower_release), None, 'recordings', None, 4, against='half')
     value = {(row['name'], row['model']): row['value'] for row in rows}
     for model in ('autoencoder 48 kHz', 'autoencoder 44.1 kHz'):
@@ -39,6 +39,7 @@ def test_a_perfect_codec_has_no_error_and_opus_has(run, tower_release, monkeypat
         assert value[name, low] > value[name, high] > 0.1
     assert value['SI-SDR', low] < 100 and value['SI-SDR', high] < 100
     assert 11 < value['bit rate', low] < 20 < value['bit rate', high] < 34  # of a second each
+    assert value['log-mel L1', 'autoencoder less 48 kHz'] == 0
     difference = 'autoencoder less against'
     assert value['Frechet distance', difference] < 0
     assert value['energy error 250-500 Hz', difference] == pytest.approx(-6.02, abs=0.1)
@@ -46,10 +47,18 @@ def test_a_perfect_codec_has_no_error_and_opus_has(run, tower_release, monkeypat
 
 @pytest.mark.parametrize('rate', [48_000, 44_100])
 def test_reconstructions_have_the_length_of_their_original(run, tiny_release, rate):
-    reconstruct = run.load_autoencoder(str(tiny_release), None)
+    reconstruct = run.load_codec(str(tiny_release), None)
     audio = np.random.default_rng(0).normal(size=(rate - 777, 2)).astype(np.float32) * 0.1
     other = reconstruct(audio, rate)
     assert other.shape == audio.shape and np.isfinite(other).all() and np.abs(other).max() <= 1
+
+
+def test_several_autoencoders_go_by_their_folders(run):
+    assert run.named(None) == {'autoencoder': None}
+    assert run.named(['a/x.safetensors']) == {'autoencoder': 'a/x.safetensors'}
+    assert list(run.named(['a/x.safetensors', 'b/x.safetensors'])) == ['a', 'b']
+    with pytest.raises(ValueError, match='different names'):
+        run.named(['a/x.safetensors', 'a/y.safetensors'])
 
 
 def test_too_few_recordings_are_named(run, tower_release):

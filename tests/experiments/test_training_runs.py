@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from absl import flags
 from watched_batches import watch_batches
 
 from realaudio_jax import low_rank
@@ -121,6 +122,35 @@ def test_another_decoder_for_a_given_code(experiment, autoencoder_run, tmp_path)
         first['decoder']['to_coordinates']['kernel']
         != second['decoder']['to_coordinates']['kernel']
     ).any()
+
+
+def test_a_code_of_another_size_becomes_a_release(experiment, tiny_release, tmp_path, capsys):
+    """Files state their own sizes: what follows a run of train_autoencoder needs no flag."""
+    config = config_of('foley_autoencoder').unlock()
+    config.adversarial_steps = config.likelihood_steps = config.model.decoder.width = 0
+    config.model.channels = 6
+    solved = experiment('train_autoencoder').train(config, tmp_path / 'code', None)['params']
+    assert solved['decoder'].keys() == {'mean', 'kernel', 'residual'}
+    autoencoder = tmp_path / 'code' / 'autoencoder.safetensors'
+    teacher_config = config_of('foley_teacher').unlock()
+    teacher_config.steps = 2
+    run = experiment('train_teacher')
+    assert run.train(teacher_config, tmp_path / 'teacher', None, tiny_release, str(autoencoder))
+    teacher = tmp_path / 'teacher' / 'teacher.safetensors'
+    pack, given = experiment('pack_release'), f'--base={tiny_release}'
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(
+        ['pack', given, f'--autoencoder={autoencoder}', f'--teacher={teacher}']
+        + [f'--out={tmp_path / "release"}']
+    )
+    pack.main([])
+    packed = ReleaseConfig.read(tmp_path / 'release')
+    assert packed.autoencoder.channels == packed.denoiser.channels == 6
+    assert packed.autoencoder.decoder.width == 0
+    codec = experiment('evaluate_autoencoder').load_codec(str(tiny_release), str(autoencoder))
+    assert codec(np.zeros((48_000, 2), np.float32), 48_000).shape == (48_000, 2)
+    sound = Generator(tmp_path / 'release').generate('rain', seconds=0.5, steps=1, seed=0)
+    assert np.isfinite(sound.audio).all()
 
 
 @pytest.mark.parametrize('fresh', [False, True])

@@ -8,9 +8,7 @@ import scipy.stats
 import tiny
 
 from realaudio_jax.models.autoencoder import (
-    BANDS,
-    LEVELS,
-    STRIDE,
+    TEMPERATURE,
     Autoencoder,
     Decoder,
     Encoder,
@@ -18,13 +16,15 @@ from realaudio_jax.models.autoencoder import (
     samples_per_latent,
     synthesize,
 )
+from realaudio_jax.models.band_levels import BANDS, LEVELS, STRIDE
 from realaudio_jax.release import autoencoder_template
-from realaudio_jax.training.pca import fit_pca
+from realaudio_jax.training.pca import fit_pca, level_weight
 from realaudio_jax.typing import LATENT_RATE
 
 MODEL = Autoencoder(**tiny.CONFIG['autoencoder'])
 RATES = (48_000, 44_100)
 LENGTH = 6  # latent frames
+WEIGHT = level_weight(side=0.15, high=0.25, high_hz=8_000.0)
 
 
 @pytest.fixture(scope='module')
@@ -86,7 +86,7 @@ def fitted(levels, directions=12):
     """Code and directions solved for on `levels`; the networks are random."""
     template = autoencoder_template(Autoencoder(decoder=dict(directions=directions)))
     params = tiny.random_params(template, 0)
-    return fit_pca(params, np.float32(levels))['params']
+    return fit_pca(params, np.float32(levels), WEIGHT)['params']
 
 
 def test_the_code_is_exact_on_levels_of_few_directions():
@@ -113,13 +113,32 @@ def test_a_wider_code_leaves_less_out():
     given, left_out = jnp.asarray(levels[None]), []
     for channels in (64, 96):
         model = Autoencoder(decoder=dict(directions=12, width=10, blocks=1), channels=channels)
-        params = fit_pca(tiny.random_params(autoencoder_template(model), 0), levels)
+        params = fit_pca(tiny.random_params(autoencoder_template(model), 0), levels, WEIGHT)
         z = Encoder(channels).apply({'params': params['params']['encoder']}, given).mean
         assert z.shape == (1, 300, channels)
         decoder = Decoder(directions=12, width=10, blocks=1, channels=channels)
         back = decoder.apply({'params': params['params']['decoder']}, z, method='linear')[0]
         left_out.append(np.abs(back - levels).max())
     assert left_out[1] < 1e-2 * left_out[0]
+
+
+def test_without_networks_one_spread_serves_all_latents():
+    """The draw then has the covariance of what the code leaves out of the training sounds."""
+    rng = np.random.default_rng(0)
+    levels = rng.normal(size=(6_000, 20)) * np.arange(20, 0, -1) @ rng.normal(size=(20, LEVELS)) / 9
+    model = Autoencoder(decoder=dict(directions=12, width=0), channels=8)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), autoencoder_template(model))
+    params = fit_pca(zeros, np.float32(levels), WEIGHT)['params']
+    assert params['decoder'].keys() == {'mean', 'kernel', 'residual'}
+    decoder = Decoder(directions=12, width=0, channels=8)
+    z = jnp.asarray(rng.normal(size=(1, 4_000, 8)), jnp.float32)
+    drawn, expected = decoder.apply({'params': params['decoder']}, z)
+    linear = decoder.apply({'params': params['decoder']}, z, method='linear')
+    np.testing.assert_array_equal(expected, linear)
+    code = Encoder(8).apply({'params': params['encoder']}, jnp.float32(levels[None])).mean
+    missed = levels - decoder.apply({'params': params['decoder']}, code, method='linear')[0]
+    got = np.square((drawn - expected)[0]).mean(0) / TEMPERATURE**2
+    np.testing.assert_allclose(got, np.square(missed).mean(0), rtol=0.15)
 
 
 def test_a_draw_keeps_its_latents():
@@ -146,7 +165,7 @@ def test_log_likelihood_is_that_of_the_gaussian_that_is_drawn_from():
     noise = rng.normal(size=mean.shape).astype(np.float32)
     drawn = decoder.apply(tree, z, method='linear')
     drawn = drawn + (mean + np.exp(log_std) * noise) @ tree['params']['residual']
-    got = decoder.apply(tree, z, drawn, method='log_likelihood')
+    got = decoder.apply(tree, z, drawn, WEIGHT, method='log_likelihood')
     spread = np.exp(np.asarray(log_std, np.float64))
     want = scipy.stats.norm(0, spread).logpdf(spread * noise) + 0.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(got, want.mean(axis=-1), atol=1e-3)
@@ -171,6 +190,24 @@ def test_a_sound_from_levels_has_these_levels(rate, call):
         assert abs(10 * np.log10(power)) < 1.5
     silence = jnp.full((1, LENGTH, LEVELS), np.log(1e-2), jnp.float32)
     assert np.abs(make(silence, rate)).max() < 2e-5  # -94 dB: less than a 16-bit step
+
+
+def test_latents_are_the_same_sound_at_every_rate(params, call):
+    """Tone, noise and an attack: up to half a sample of delay, 44.1 kHz is 48 kHz resampled."""
+    rng, samples = np.random.default_rng(0), 50 * samples_per_latent(48_000)
+    tone = np.sin(2 * np.pi * 931 * np.arange(samples) / 48_000)
+    mono = 0.2 * tone + 0.1 * rng.normal(size=samples) * (np.arange(samples) > 0.6 * samples)
+    audio = np.float32(np.stack([mono, 0.5 * mono], axis=-1)[None])
+    levels = np.asarray(call('levels', {'params': {}}, audio, 48_000))
+    make = jax.jit(synthesize, static_argnums=1)
+    at_48, at_44 = (np.asarray(make(levels, rate))[0, :, 0] for rate in RATES)
+    hz = np.fft.rfftfreq(samples, 1 / 48_000)
+    low = hz < 20_000
+    spectra = [np.fft.rfft(x)[: low.sum()] / len(x) for x in (at_48, at_44)]
+    delay = 0.5 * (1 / 44_100)  # 1.5 hops before a frame's middle are whole samples at 48 kHz
+    spectra[1] *= np.exp(2j * np.pi * hz[low] * delay)
+    error = np.square(np.abs(spectra[0] - spectra[1])).sum()
+    assert error < 1e-2 * np.square(np.abs(spectra[0])).sum()
 
 
 @pytest.mark.parametrize('rate', RATES)

@@ -55,7 +55,7 @@ def step_cosine_row(
 
     @jax.jit
     def predictions(weights, request):
-        x = start_noise(key_start, request.seed, bucket.length)
+        x = start_noise(key_start, request.seed, bucket.length, networks.channels)
         nothing = jnp.zeros_like(x)
         conditions = [condition(networks, w, request, nothing, nothing[..., 0]) for w in weights]
         found = []
