@@ -8,8 +8,10 @@ Reproduces: the encoder and decoder in `realaudio_jax/releases/foley`.
 Cost: 13 minutes on two CPU cores shared with other work (0.45 s a step where nothing else runs),
 half a minute of it for the levels of 3,840 crops of 2 s.
 
-Result: docs/results/foley_autoencoder.json, and beside the alternatives docs/trials/codec.md. A
-wider code: `--config.model.channels=96`; no denoiser of a release takes its latents yet.
+Variants: `:wide`, a code of 96 numbers a latent frame (64 or 128: `--config.model.channels=128`),
+all of it solved for in closed form: two minutes on two cores; `:test`, seconds.
+
+Result: docs/results/foley_autoencoder.json; `:wide` and other alternatives docs/trials/codec.md.
 """
 
 import ml_collections
@@ -55,7 +57,12 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.eval_every = 200  # steps
     config.save_every = 200  # steps
     config.eval_crops = 32
-    if variant == 'test':
+    if variant == 'wide':
+        config.model.channels = 96
+        config.model.decoder.update(dict(width=0))  # no networks: one spread for all sounds
+        config.weights.update(dict(side=1.0, high=1.0))
+        config.likelihood_steps = 0
+    elif variant == 'test':
         config.batch_size = 2
         config.crop_latents = 5
         config.rates = (48_000,)
@@ -67,5 +74,5 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.eval_crops = 2
         config.model.decoder.update(dict(width=16, blocks=1, directions=24))
     elif variant:
-        raise ValueError(f'no variant {variant!r} of this config; there is :test')
+        raise ValueError(f'no variant {variant!r} of this config; there are :wide and :test')
     return config.lock()

@@ -30,7 +30,7 @@ from realaudio_jax.program import WATERMARK, Networks
 from realaudio_jax.quantisation import quantise_products
 from realaudio_jax.release import autoencoder_template, denoiser_template
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import LATENT_CHANNELS, SAMPLE_RATE, Array, PyTree
+from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
 
 PROMPT, EVENTS = 'a dog barks in the rain', 'bark@0.2-0.4'
 RANDOM = 'random'
@@ -177,15 +177,18 @@ def paper_size(
 
 
 def paper_networks(dtype: str, variant: str = '', how: Execution = EXECUTIONS['base']) -> Networks:
-    """The modules of `paper_size`; the autoencoder has the channels that the denoiser knows."""
-    autoencoder = base_autoencoder.get_config(variant).model.to_dict()
+    """The modules of `paper_size`."""
+    autoencoder = Autoencoder(
+        **base_autoencoder.get_config(variant).model.to_dict(), dtype=dtype if how.decode else None
+    )
     return Networks(
         text_encoder=TextEncoder(),
-        autoencoder=Autoencoder(
-            **autoencoder | {'channels': LATENT_CHANNELS}, dtype=dtype if how.decode else None
-        ),
+        autoencoder=autoencoder,
         denoiser=Denoiser(
-            **base_teacher.get_config(variant).model, dtype=dtype, attention=how.attention
+            **base_teacher.get_config(variant).model,
+            dtype=dtype,
+            attention=how.attention,
+            channels=autoencoder.channels,
         ),
     )
 
