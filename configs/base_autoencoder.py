@@ -20,7 +20,6 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         with config.unlocked():
             config.model.decoder.update(dict(width=1536, blocks=6, directions=896))
             config.model.channels = 128  # behind 64 a wider decoder has little more to say
-            config.weights.update(dict(side=1.0, high=1.0))  # docs/trials/codec.md
         config.pool_batches = 600  # 38,400 crops, 3.9 GB of levels
         config.likelihood_steps = 200_000
         config.adversarial_steps = 400_000
