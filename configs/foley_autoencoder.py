@@ -8,8 +8,9 @@ Reproduces: the encoder and decoder in `realaudio_jax/releases/foley`.
 Cost: 13 minutes on two CPU cores shared with other work (0.45 s a step where nothing else runs),
 half a minute of it for the levels of 3,840 crops of 2 s.
 
-Variants: `:wide`, a code of 96 numbers a latent frame (64 or 128: `--config.model.channels=128`),
-all of it solved for in closed form: two minutes on two cores; `:test`, seconds.
+Variants: `:wide`, a trial that lost by every embedder (docs/trials/codec.md): 96 numbers a latent
+frame (64 or 128: `--config.model.channels=128`), all of it solved for in closed form; `:test`,
+seconds.
 
 Result: docs/results/foley_autoencoder.json; `:wide` and other alternatives docs/trials/codec.md.
 """
