@@ -302,7 +302,8 @@ class Maker:
     def noise(self, length: int) -> Float[np.ndarray, 'L C']:
         """That of the sound's first latent frames."""
         key, _ = jax.random.split(random_key(0))
-        return np.asarray(start_noise(key, jax.numpy.asarray([self.seed]), length))[0]
+        seed = jax.numpy.asarray([self.seed])
+        return np.asarray(start_noise(key, seed, length, self.channels))[0]
 
     @property
     def grid(self) -> Float[np.ndarray, 'bounds']:

@@ -40,7 +40,7 @@ def test_a_sound_and_a_variation_of_it(generator):
     assert np.abs(other.audio).max() > 1e-3 and np.abs(other.audio - first.audio).max() > 1e-3
 
 
-def test_a_stream_and_a_loop(generator):
+def test_a_stream(generator):
     short = {'steps': 1, 'schedule': Schedule(window=60, hop=10, context=34, swap=6, tail=4)}
     stream = generator.stream('rain', seconds=2.0, seed=3, **short)
     assert sum(len(chunk.pcm) for chunk in stream) == 96_000

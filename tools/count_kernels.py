@@ -28,7 +28,6 @@ from realaudio_jax.metrics.evaluation.generate import SamplerConfig, bucket_of  
 from realaudio_jax.models import text_encoder  # noqa: E402
 from realaudio_jax.models.autoencoder import Autoencoder  # noqa: E402
 from realaudio_jax.models.denoiser import Denoiser  # noqa: E402
-from realaudio_jax.typing import LATENT_CHANNELS  # noqa: E402
 
 # What XLA needs to know of an NVIDIA H200 (132 multiprocessors, compute capability 9.0).
 H200 = """
@@ -119,7 +118,7 @@ def shapes_of(row: str, dtype: str) -> tuple[program.Networks, dict]:
     else:
         how = systems.EXECUTIONS[row]
         networks = systems.paper_networks(dtype, how=how)
-    tape = watermark.tape(watermark.Watermark(), networks.autoencoder.directions, LATENT_CHANNELS)
+    tape = watermark.tape(watermark.Watermark(), networks.autoencoder.directions, networks.channels)
     stored = {
         'autoencoder': release.autoencoder_template(networks.autoencoder),
         'student': release.denoiser_template(networks.denoiser),
