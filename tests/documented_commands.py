@@ -22,6 +22,13 @@ from collections.abc import Iterator
 from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+EXTRAS = (
+    'playwright',
+    'playwright.sync_api',
+    'websockets',
+    'websockets.sync',
+    'websockets.sync.client',
+)
 
 
 def command_lines(text: str) -> Iterator[tuple[str, list[str], bool]]:
@@ -85,6 +92,14 @@ class _Parsed(Exception):
     """The arguments have been read; the tool goes no further."""
 
 
+def stand_in_for_extras() -> None:
+    """Modules of extras that are not installed can be imported: to read flags none is used."""
+    for package in {name.split('.')[0] for name in EXTRAS} - {*sys.modules}:
+        if importlib.util.find_spec(package) is None:
+            modules = [name for name in EXTRAS if name.split('.')[0] == package]
+            sys.modules |= {name: mock.MagicMock() for name in modules}
+
+
 def tool_parsed(program: str, arguments: list[str]) -> str | None:
     """The same of a file whose `main` reads its arguments with argparse, or takes none."""
     if 'argparse' not in (ROOT / program).read_text(encoding='utf-8'):
@@ -100,6 +115,7 @@ def tool_parsed(program: str, arguments: list[str]) -> str | None:
 
     spec = importlib.util.spec_from_file_location('tool', ROOT / program)
     module = importlib.util.module_from_spec(spec)
+    stand_in_for_extras()
     spec.loader.exec_module(module)
     with (
         mock.patch.object(sys, 'argv', [program, *arguments]),

@@ -106,14 +106,14 @@ def summarise(rows: Sequence[Row]) -> Summary:
         for name in (*FIGURES, TIME)
     }
     references = {  # their latent error is 0 by its definition, so none is better than they are
-        settings.get(key) for key, row in found[LATENT_ERROR].items() if row['value'] == 0
+        key for key, row in found[LATENT_ERROR].items() if row['value'] == 0
     }
     differences = [
         row
         for row in rows
         if row.get('figure') in FIGURES
         and _shown(row, row['figure'], embedder)
-        and not (row['figure'] == LATENT_ERROR and row['against'] in references)
+        and not (row['figure'] == LATENT_ERROR and _named(settings, row['against']) in references)
     ]
     return Summary(
         _sentences(differences, found, settings),
@@ -124,7 +124,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
 
 
 def _key(row: Row) -> tuple:
-    return tuple(row.get(name) for name in ('model', 'steps', 'guidance', 'precision'))
+    return tuple(row.get(name) for name in ('model', 'steps', 'precision', 'guidance', 'sampler'))
 
 
 def _settings(rows: Sequence[Row]) -> dict[tuple, str]:
@@ -132,16 +132,22 @@ def _settings(rows: Sequence[Row]) -> dict[tuple, str]:
     keys = {_key(row): row.get('nfe') for row in rows if 'figure' not in row}
     models = [key for key in keys if key[0] in ('teacher', 'student')]
     models.sort(key=lambda key: (key[0] != 'teacher', -key[1]))
-    several = len({(*key[:2], key[3]) for key in models}) < len(models)
+    scales, samplers = ({key[:3] + (key[i],) for key in models} for i in (3, 4))
+    alike = len({key[:3] for key in models})
 
     def name(key: tuple) -> str:
-        model, steps, guidance, precision = key
-        scale = f', guidance {guidance:g}' if several else ''
-        products = f', {precision}' if precision else ''
-        return f'{model}, {steps} step{"s" if steps > 1 else ""}{products}{scale}'
+        scale = f', guidance {key[3]:g}' if len(scales) > alike else ''
+        sampler = f', {key[4]}' if len(samplers) > alike else ''
+        return f'{_short_name(key)}{scale}{sampler}'
 
     real = {key: _NAMES[key[0]] for key in keys if key[0] in _NAMES} if models else {}
     return real | {key: name(key) for key in models}
+
+
+def _short_name(key: tuple) -> str:
+    """As `against` of a difference names a setting, whatever its guidance and sampler."""
+    model, steps, precision = key[:3]
+    return f'{model}, {steps} step{"s" if steps > 1 else ""}{f", {precision}" if precision else ""}'
 
 
 def _embedder(rows: Sequence[Row]) -> str | None:
@@ -202,17 +208,17 @@ def _sentences(
     compared: dict[tuple, list[Row]] = {}
     for row in differences:
         compared.setdefault((_key(row), row['against']), []).append(row)
-    nfe = {settings[key]: count for key, count in _evaluations(found).items() if key in settings}
+    nfe = _evaluations(found)
     equal: dict[str, list[str]] = {}  # numbers of evaluations by what is said of them
     others: list[str] = []
     for (key, against), rows in compared.items():
-        student = settings[key]
-        if nfe.get(against) == nfe[student]:
-            equal.setdefault(_verdicts(rows), []).append(str(nfe[student]))
+        other = _named(settings, against)
+        if nfe.get(other) == nfe[key]:
+            equal.setdefault(_verdicts(rows), []).append(str(nfe[key]))
             continue
-        others += _speed(found, key, _named(settings, against))
+        others += _speed(found, key, other)
         others.append(
-            f'Student in {_steps(key[1])} against {against} ({nfe[against]} evaluations): '
+            f'Student in {_steps(key[1])} against {against} ({nfe[other]} evaluations): '
             f'{_verdicts(rows)}.'
         )
     if equal:
@@ -264,7 +270,9 @@ def _evaluations(found: Mapping) -> dict[tuple, int]:
 
 
 def _named(settings: Mapping[tuple, str], name: str) -> tuple | None:
-    return next((key for key, value in settings.items() if value == name), None)
+    """The first setting of a short name: of several guidance scales the release's own is first."""
+    models = [key for key, value in settings.items() if value not in _NAMES.values()]
+    return next((key for key in models if _short_name(key) == name), None)
 
 
 def _warnings(found: Mapping, settings: Mapping[tuple, str]) -> tuple[str, ...]:

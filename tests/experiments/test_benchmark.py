@@ -266,7 +266,8 @@ def test_the_model_at_paper_size_is_timed_as_a_release_is(benchmark, tiny_releas
     tiny = systems.this_model(str(tiny_release), 1.0, True, 4)
     assert system.parameters != tiny.parameters and tiny.weights == 'tiny'
     assert 'base' in benchmark.ROWS and 'base' not in benchmark.DEFAULT_ROWS
-    assert systems.paper_networks('bfloat16').autoencoder.channels == latents.shape[-1]
+    paper = systems.paper_networks('bfloat16')
+    assert paper.autoencoder.channels == paper.denoiser.channels == 128
 
 
 def test_each_way_to_compute_the_model_makes_the_same_sound(benchmark, tiny_release):

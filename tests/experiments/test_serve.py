@@ -83,6 +83,7 @@ def test_a_missing_extra_is_one_line(serve, monkeypatch):
 
 
 def test_an_empty_list_is_one_line(serve):
+    pytest.importorskip('fastapi', reason='needs the extra serve')
     for flag in ('seconds', 'steps', 'sample_rates'):
         with flagsaver.flagsaver(**{flag: []}):
             assert serve() == (1, f'error: --{flag}=: give one or more, each once\n')

@@ -347,9 +347,10 @@ def test_an_adapter_of_the_teacher_is_all_that_is_trained(experiment, tiny_relea
     save_release(folder, generator.config, {}, tiny_release)
     save_params(folder / 'teacher_adapter.safetensors', adapter)
     model = Denoiser(**config.model)
-    start = run.warm_start(model, None, str(folder), None)
+    start = run.warm_start(model, None, str(folder), None, None)
     jax.tree.map(np.testing.assert_array_equal, start, (before, adapter))
-    deeper, none = run.warm_start(model.clone(depth=model.depth + 1), None, folder, None)
+    deeper_model = model.clone(depth=model.depth + 1)
+    deeper, none = run.warm_start(deeper_model, None, folder, None, None)
     assert none is None  # an adapter is of one network
     kernel = lambda tree: tree['params']['embed']['kernel']  # noqa: E731
     np.testing.assert_array_equal(kernel(deeper), kernel(low_rank.add(before, adapter)))

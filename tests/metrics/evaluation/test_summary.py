@@ -324,3 +324,20 @@ def test_every_text_is_escaped(tmp_path):
 )
 def test_a_command_keeps_the_last_part_of_a_path_alone(given, left):
     assert without_paths(given) == left
+
+
+def test_guidance_and_samplers_are_lines_of_their_own(summary, rows):
+    """Differences, which name a setting without either, are to the release's own guidance."""
+    models = [
+        row for row in rows if row.get('model') in ('teacher', 'student') and 'figure' not in row
+    ]
+    others = [row | {'guidance': 9.0, 'nfe': 99} for row in models]
+    others += [row | {'sampler': 'other'} for row in models if row['model'] == 'teacher']
+    more = summarise([*rows, *others])
+    lines = [line[0] for line in more.figures.lines]
+    assert len(lines) == len(set(lines)) == len(summary.figures.lines) + 3
+    assert any(line.endswith('guidance 9, ddim') for line in lines)
+    assert any(line.endswith(', other') for line in lines)
+    assert more.sentences == summary.sentences
+    ours, theirs = more.differences.lines, summary.differences.lines
+    assert [line[1:] for line in ours] == [line[1:] for line in theirs]
