@@ -186,7 +186,7 @@ class Comparison:
 
         At four steps or the nearest; of those whose distance is finite.
         """
-        rows, found = self._evaluated(self.config.seeds[0]), {}
+        rows, found = self.evaluated(self.config.seeds[0]), {}
         name, embedder = drawn_distance(rows)
         (steps,) = few(self.config.steps)
         distances = {
@@ -201,7 +201,8 @@ class Comparison:
                 found.setdefault(about['budget'], {})[about['recipe']] = distances[run]
         return {budget: min(of, key=of.get) for budget, of in found.items()}
 
-    def _evaluated(self, seed: int) -> list[Row]:
+    def evaluated(self, seed: int) -> list[Row]:
+        """What `evaluation` of a seed measured."""
         return results(self.workdir / 'evaluation' / str(seed))
 
     def evaluation(self, seed: int) -> Piece:
@@ -399,9 +400,7 @@ def runs_of(comparison: Comparison) -> list[tuple[dict[str, Any], list[Row]]]:
     from has the name of its recipe.
     """
     config, found = comparison.config, []
-    by_seed = {
-        seed: results(comparison.workdir / 'evaluation' / str(seed)) for seed in config.seeds
-    }
+    by_seed = {seed: comparison.evaluated(seed) for seed in config.seeds}
     known = {SHIPPED: SHIPPED_STUDENT, REFERENCE.label: f'{TEACHER}, {REFERENCE.steps} steps'}
     named = {label: (name, None) for label, name in known.items()}
     named |= {

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -108,6 +109,15 @@ def start_noise(
         return jax.vmap(functools.partial(frame_noise, item_key))(index)
 
     return jax.vmap(one)(seed)
+
+
+@pinned_settings()
+def seed_noise(
+    seed: int, frames: int, channels: int = LATENT_CHANNELS
+) -> Float[np.ndarray, '1 L C']:
+    """The noise that `generate` draws for a seed, of the first latent frames."""
+    key, _ = jax.random.split(random_key(0))
+    return np.asarray(start_noise(key, jnp.array([seed]), frames, channels))
 
 
 @flax.struct.dataclass

@@ -34,10 +34,10 @@ from realaudio_jax.program import (
     encode_text,
     grid_power,
     match_moments,
-    start_noise,
+    seed_noise,
 )
 from realaudio_jax.program_io import CAPACITIES, Bucket, Request
-from realaudio_jax.random import pinned_settings, random_key
+from realaudio_jax.random import pinned_settings
 from realaudio_jax.release_config import ReleaseConfig
 from realaudio_jax.requests import Call
 from realaudio_jax.timeline import MAX_CLIP_SECONDS, Event, Timeline, shown
@@ -298,12 +298,9 @@ class Maker:
         times = np.full(1, time, np.float32)
         return np.asarray(program(self._params, request, self._texts(request), x[None], times))[0]
 
-    @pinned_settings()
     def noise(self, length: int) -> Float[np.ndarray, 'L C']:
         """That of the sound's first latent frames."""
-        key, _ = jax.random.split(random_key(0))
-        seed = jax.numpy.asarray([self.seed])
-        return np.asarray(start_noise(key, seed, length, self.channels))[0]
+        return seed_noise(self.seed, length, self.channels)[0]
 
     @property
     def grid(self) -> Float[np.ndarray, 'bounds']:

@@ -6,9 +6,10 @@ import tiny
 
 from realaudio_jax import calibration
 from realaudio_jax.data.scenes import Scene
-from realaudio_jax.export.program import input_shapes, seed_noise
+from realaudio_jax.export.program import input_shapes
 from realaudio_jax.generator import Generator
 from realaudio_jax.longform import Schedule
+from realaudio_jax.program import seed_noise
 from realaudio_jax.program_io import Bucket
 from realaudio_jax.release import load_moments
 from realaudio_jax.timeline import Event

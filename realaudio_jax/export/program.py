@@ -14,11 +14,10 @@ import numpy as np
 from realaudio_jax import audio as audio_lib
 from realaudio_jax import watermark
 from realaudio_jax.generator import Generator
-from realaudio_jax.program import Networks, generate, start_noise
+from realaudio_jax.program import Networks, generate, seed_noise
 from realaudio_jax.program_io import Bucket, Capacity, Request
-from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.timeline import Timeline
-from realaudio_jax.typing import LATENT_CHANNELS, Float, PyTree
+from realaudio_jax.typing import PyTree
 
 PADDING = 0  # token id; every text starts with another
 
@@ -135,12 +134,3 @@ def inputs_of(
         'noise': seed_noise(call['seed'], frames, about['latent_channels']),
         'tape_start': np.asarray(watermark.starts(jnp.array([call['seed']]))),
     }
-
-
-@pinned_settings()
-def seed_noise(
-    seed: int, frames: int, channels: int = LATENT_CHANNELS
-) -> Float[np.ndarray, '1 L C']:
-    """The noise that `generate` draws for a seed."""
-    key, _ = jax.random.split(random_key(0))
-    return np.asarray(start_noise(key, jnp.array([seed]), frames, channels))

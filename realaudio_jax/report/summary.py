@@ -271,7 +271,7 @@ def _evaluations(found: Mapping) -> dict[tuple, int]:
 
 def _named(settings: Mapping[tuple, str], name: str) -> tuple | None:
     """The first setting of a short name: of several guidance scales the release's own is first."""
-    models = [key for key, value in settings.items() if value not in _NAMES.values()]
+    models = (key for key in settings if key[0] not in _NAMES)
     return next((key for key in models if _short_name(key) == name), None)
 
 

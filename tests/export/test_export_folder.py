@@ -15,7 +15,8 @@ import realaudio_jax
 from realaudio_jax import integrity
 from realaudio_jax.export import folder as export_folder
 from realaudio_jax.export.check import compare, requests
-from realaudio_jax.export.program import inputs_of, seed_noise
+from realaudio_jax.export.program import inputs_of
+from realaudio_jax.program import seed_noise
 
 TEXTS = [
     'Dog barking, loudly!',
