@@ -44,7 +44,6 @@ from realaudio_jax.typing import Array, Float, PyTree
 CLASS_NAME = 'AudioLDM2Pipeline'
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16, 'float16': jnp.float16}
 STEPS, GUIDANCE = 50, 3.5  # of the reported comparison; the original's default scale
-PREDICTORS = ('unet',)  # the networks that a denoise function is made of
 
 _condition = jax.jit(model.condition, static_argnums=0)
 _sample = jax.jit(model.sample, static_argnums=(0, 5))
@@ -61,7 +60,7 @@ class AudioLDM2(PretrainedTeacher):
         tokenizer: of FLAN-T5; clap_tokenizer: of CLAP.
     """
 
-    name, predictors = 'audioldm2', PREDICTORS
+    name, predictors = 'audioldm2', ('unet',)
     encoders = ('autoencoder', 'clap', 't5', 'projection', 'language_model')
 
     def __init__(

@@ -4,40 +4,23 @@ Published for the small models: up to 120 s of 44.1 kHz stereo, 8 steps, no guid
 what `scripts/convert_stable_audio_3_to_diffusers.py` of diffusers makes of the authors' file.
 """
 
-import functools
 import math
 import os
 import pathlib
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.noise import Denoise
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
-from realaudio_jax.teachers.pretrained import (
-    PretrainedTeacher,
-    Student,
-    padded,
-    sample_student,
-    student_networks,
-    whole_batch,
-)
-from realaudio_jax.teachers.stable_audio_3 import conditioners, transformer
+from realaudio_jax.teachers.pretrained import Student, padded, whole_batch
+from realaudio_jax.teachers.stable_audio import StableAudio
+from realaudio_jax.teachers.stable_audio_3 import conditioners, denoise, transformer
 from realaudio_jax.teachers.stable_audio_3.conditioners import Conditioning, import_duration
-from realaudio_jax.teachers.stable_audio_3.denoise import (
-    PATH,
-    Networks,
-    Schedule,
-    bind,
-    guided,
-    sample,
-    start,
-)
+from realaudio_jax.teachers.stable_audio_3.denoise import Networks, Schedule, start
 from realaudio_jax.teachers.stable_audio_3.same import SAME, import_autoencoder
 from realaudio_jax.teachers.stable_audio_3.transformer import import_transformer
 from realaudio_jax.teachers.t5gemma import T5GemmaEncoder, import_t5gemma
@@ -46,12 +29,11 @@ from realaudio_jax.typing import Array, Float, PyTree
 CLASS_NAME = 'StableAudio3Pipeline'
 SCHEDULER = 'FlowMatchEulerDiscreteScheduler'
 PARTS = ('transformer', 'duration_embedder', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
-PREDICTORS = ('transformer', 'duration')  # the networks that a denoise function is made of
 TEXT_TOKENS = 256  # most of a prompt, and what every text is padded to
 MAX_SECONDS = 120.0  # of the small models; the folder does not say
 
 
-class StableAudio3(PretrainedTeacher):
+class StableAudio3(StableAudio):
     """The whole published model; `load` reads it from its folder.
 
     Args:
@@ -64,8 +46,8 @@ class StableAudio3(PretrainedTeacher):
         max_seconds: longest sound.
     """
 
-    name, predictors, path = 'stable_audio_3', PREDICTORS, PATH
-    encoders = ('autoencoder', 'text_encoder')
+    name, predictors = 'stable_audio_3', ('transformer', 'duration')
+    functions, path = denoise, denoise.PATH
 
     def __init__(
         self,
@@ -77,38 +59,19 @@ class StableAudio3(PretrainedTeacher):
         schedule: Schedule,
         max_seconds: float = MAX_SECONDS,
     ):
-        self.networks, self.autoencoder, self.text_encoder = networks, autoencoder, text_encoder
-        self.params, self.tokenizer, self.schedule = params, tokenizer, schedule
+        super().__init__(networks, autoencoder, text_encoder, params, tokenizer, schedule)
         self.max_seconds = min(max_seconds, networks.duration.high)
-        self._encode_text = jax.jit(self.text_encoder.apply)
-        apply = self.autoencoder.apply
-        self._encode = jax.jit(functools.partial(apply, method='encode'))
-        self._decode = jax.jit(functools.partial(apply, method='decode'))
-        self._sample = jax.jit(functools.partial(sample, self.networks))
-        self._student_networks = student_networks(networks, 'transformer')
-        self._sample_student = jax.jit(
-            functools.partial(sample_student, self.student, PATH), static_argnums=3
-        )
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz."""
-        return self.autoencoder.sample_rate
 
     def frames(self, seconds: float) -> int:
         """Number of latent frames that hold a sound, rounded up."""
         return math.ceil(seconds * self.sample_rate / self.autoencoder.samples_per_latent)
 
-    def encode_text(self, texts: Sequence[str]) -> tuple[Array, np.ndarray]:
-        """States [B, T, I] of the text encoder, and the mask [B, T] of real tokens.
+    def tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and mask [B, T] of texts; T is little more than the longest has.
 
-        T is little more than the longest text has: the transformer knows of the padding.
-
-        Raises:
-            ValueError: a text has more tokens than the tokenizer allows.
+        The transformer knows of the padding.
         """
-        ids, mask = t5.trimmed(*self.tokenizer.encode(texts))
-        return self._encode_text({'params': self.params['text_encoder']}, ids, mask), mask
+        return t5.trimmed(*super().tokens(texts))
 
     def encode_audio(self, audio: Float[np.ndarray, 'B S A']) -> Float[Array, 'B L C']:
         """Encodes sound at `sample_rate`, padded with silence to whole frames.
@@ -119,11 +82,6 @@ class StableAudio3(PretrainedTeacher):
         self.require_seconds(audio.shape[1] / self.sample_rate)
         params = {'params': self.params['autoencoder']}
         return self._encode(params, jnp.asarray(audio, self._kind)).astype(jnp.float32)
-
-    def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S A']:
-        """Decodes latents to sound at `sample_rate`."""
-        sound = self._decode({'params': self.params['autoencoder']}, latents.astype(self._kind))
-        return sound.astype(jnp.float32)
 
     def conditioning(self, texts: Sequence[str], seconds: float) -> Conditioning:
         """Conditioning for texts and a duration."""
@@ -156,36 +114,12 @@ class StableAudio3(PretrainedTeacher):
         )
         return whole_batch(arrays, conditioning)
 
-    def guided(
-        self, params: PyTree, conditioning: Conditioning, guidance_scale: Float[Array, 'B']
-    ) -> Denoise:
-        """Transformer and duration embedder with guidance away from the empty condition."""
-        return guided(self.networks, params, conditioning, None, guidance_scale)
-
-    def student(
-        self,
-        params: PyTree,
-        conditioning: Conditioning,
-        guidance_scale: Float[Array, 'B'],
-        step_size: Float[Array, 'B'],
-    ) -> Denoise:
-        """The same networks, with scale and step size as inputs."""
-        return bind(self._student_networks, params, conditioning, guidance_scale, step_size)
-
     def student_shapes(self) -> PyTree:
         """Shapes of a student's parameters."""
         return {
             'transformer': transformer.parameter_shapes(self._student_networks.transformer),
             'duration': conditioners.parameter_shapes(self.networks.duration),
         }
-
-    def require_seconds(self, seconds: float) -> None:
-        """Raises a ValueError for a duration that the model cannot generate."""
-        if not 0 < seconds <= self.max_seconds + 1e-6:
-            raise ValueError(
-                f'a clip of {seconds:g} s: choose above 0 and up to {self.max_seconds:g} s, '
-                'the longest of this model'
-            )
 
     @pinned_settings()
     def generate(
@@ -234,19 +168,13 @@ class StableAudio3(PretrainedTeacher):
             local = jnp.zeros((*x.shape[:2], self.networks.transformer.local_input))
             conditioning = conditioning.replace(local=local)
             away = None if away is None else away.replace(local=local)
-        params = {name: self.params[name] for name in PREDICTORS}
         keys = keys if self.schedule.stochastic else None
         if student is None:
-            latents = self._sample(params, conditioning, x, times, keys, scale, away)
+            latents = self._sample(self.teacher_params, conditioning, x, times, keys, scale, away)
         else:
             latents = self._sample_student(student.params, conditioning, x, steps, float(guidance))
         samples = int(seconds * self.sample_rate)
         return np.clip(np.asarray(self.decode(latents)[:, :samples]), -1.0, 1.0)
-
-    @property
-    def _kind(self) -> np.dtype:
-        """Dtype of the autoencoder's parameters."""
-        return self.params['autoencoder']['decoder']['proj']['kernel'].dtype
 
 
 def load(

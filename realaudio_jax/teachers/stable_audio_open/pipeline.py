@@ -3,49 +3,32 @@
 Published: a window of 2,097,152 samples of 44.1 kHz stereo (47.55 s), 100 steps, guidance 7.
 """
 
-import functools
 import os
 import pathlib
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.distillation.recipe import Batch
-from realaudio_jax.noise import Denoise
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.samplers import item_keys
 from realaudio_jax.teachers import importing, t5
-from realaudio_jax.teachers.pretrained import (
-    PretrainedTeacher,
-    Student,
-    sample_student,
-    student_networks,
-    whole_batch,
-)
-from realaudio_jax.teachers.stable_audio_open import conditioners, transformer
+from realaudio_jax.teachers.pretrained import Student, whole_batch
+from realaudio_jax.teachers.stable_audio import StableAudio
+from realaudio_jax.teachers.stable_audio_open import conditioners, denoise, transformer
 from realaudio_jax.teachers.stable_audio_open.conditioners import Conditioning, import_projection
-from realaudio_jax.teachers.stable_audio_open.denoise import (
-    PATH,
-    Networks,
-    Schedule,
-    bind,
-    guided,
-    noises,
-    sample,
-)
-from realaudio_jax.teachers.stable_audio_open.oobleck import Oobleck, import_autoencoder
+from realaudio_jax.teachers.stable_audio_open.denoise import Networks, Schedule, noises
+from realaudio_jax.teachers.stable_audio_open.oobleck import import_autoencoder
 from realaudio_jax.teachers.stable_audio_open.transformer import import_transformer
 from realaudio_jax.typing import Array, Float, PyTree
 
 CLASS_NAME = 'StableAudioPipeline'
 SCHEDULER = 'CosineDPMSolverMultistepScheduler'
-PREDICTORS = ('transformer', 'projection')  # the networks that a denoise function is made of
 PARTS = ('transformer', 'projection_model', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
 
 
-class StableAudioOpen(PretrainedTeacher):
+class StableAudioOpen(StableAudio):
     """The whole published model; `load` reads it from its folder.
 
     Args:
@@ -57,34 +40,8 @@ class StableAudioOpen(PretrainedTeacher):
         schedule: noise levels to sample at.
     """
 
-    name, predictors, path = 'stable_audio_open', PREDICTORS, PATH
-    encoders = ('autoencoder', 'text_encoder')
-
-    def __init__(
-        self,
-        networks: Networks,
-        autoencoder: Oobleck,
-        text_encoder: t5.T5Encoder,
-        params: PyTree,
-        tokenizer: t5.Tokenizer,
-        schedule: Schedule,
-    ):
-        self.networks, self.autoencoder, self.text_encoder = networks, autoencoder, text_encoder
-        self.params, self.tokenizer, self.schedule = params, tokenizer, schedule
-        self._encode_text = jax.jit(self.text_encoder.apply)
-        apply = self.autoencoder.apply
-        self._encode = jax.jit(functools.partial(apply, method='encode'))
-        self._decode = jax.jit(functools.partial(apply, method='decode'))
-        self._sample = jax.jit(functools.partial(sample, self.networks))
-        self._student_networks = student_networks(networks, 'transformer')
-        self._sample_student = jax.jit(
-            functools.partial(sample_student, self.student, PATH), static_argnums=3
-        )
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz."""
-        return self.autoencoder.sample_rate
+    name, predictors = 'stable_audio_open', ('transformer', 'projection')
+    functions, path = denoise, denoise.PATH
 
     @property
     def frames(self) -> int:
@@ -96,15 +53,6 @@ class StableAudioOpen(PretrainedTeacher):
         """Duration of that window."""
         return self.frames * self.autoencoder.samples_per_latent / self.sample_rate
 
-    def encode_text(self, texts: Sequence[str]) -> tuple[Array, np.ndarray]:
-        """T5 states [B, T, I], and the mask [B, T] of real tokens.
-
-        Raises:
-            ValueError: a text has more tokens than the tokenizer allows.
-        """
-        ids, mask = self.tokenizer.encode(texts)
-        return self._encode_text({'params': self.params['text_encoder']}, ids, mask), mask
-
     def encode_audio(self, audio: Float[np.ndarray, 'B S A']) -> Float[Array, 'B L C']:
         """The mean latents of sound at `sample_rate`, padded with silence to the whole window.
 
@@ -114,15 +62,8 @@ class StableAudioOpen(PretrainedTeacher):
         self.require_seconds(audio.shape[1] / self.sample_rate)
         whole = self.frames * self.autoencoder.samples_per_latent
         audio = np.pad(audio, [(0, 0), (0, whole - audio.shape[1]), (0, 0)])
-        kind = self.params['transformer']['embed']['kernel'].dtype
         params = {'params': self.params['autoencoder']}
-        return self._encode(params, jnp.asarray(audio, kind))[0].astype(jnp.float32)
-
-    def decode(self, latents: Float[Array, 'B L C']) -> Float[Array, 'B S A']:
-        """Decodes latents to sound at `sample_rate`."""
-        kind = self.params['transformer']['embed']['kernel'].dtype
-        sound = self._decode({'params': self.params['autoencoder']}, latents.astype(kind))
-        return sound.astype(jnp.float32)
+        return self._encode(params, jnp.asarray(audio, self._kind))[0].astype(jnp.float32)
 
     def conditioning(self, texts: Sequence[str], start_s: float, end_s: float) -> Conditioning:
         """Conditioning for texts and an excerpt from start_s to end_s."""
@@ -170,36 +111,12 @@ class StableAudioOpen(PretrainedTeacher):
         )
         return whole_batch(arrays, conditioning)
 
-    def guided(
-        self, params: PyTree, conditioning: Conditioning, guidance_scale: Float[Array, 'B']
-    ) -> Denoise:
-        """Transformer and projection with guidance away from the empty condition."""
-        return guided(self.networks, params, conditioning, None, guidance_scale)
-
-    def student(
-        self,
-        params: PyTree,
-        conditioning: Conditioning,
-        guidance_scale: Float[Array, 'B'],
-        step_size: Float[Array, 'B'],
-    ) -> Denoise:
-        """The same networks, with scale and step size as inputs."""
-        return bind(self._student_networks, params, conditioning, guidance_scale, step_size)
-
     def student_shapes(self) -> PyTree:
         """Shapes of a student's parameters."""
         return {
             'transformer': transformer.parameter_shapes(self._student_networks.transformer),
             'projection': conditioners.parameter_shapes(self.networks.projection),
         }
-
-    def require_seconds(self, seconds: float) -> None:
-        """Raises a ValueError for a duration that the model cannot generate."""
-        if not 0 < seconds <= self.max_seconds + 1e-6:
-            raise ValueError(
-                f'a clip of {seconds:g} s: choose above 0 and up to {self.max_seconds:g} s, '
-                'the window of this model'
-            )
 
     @pinned_settings()
     def generate(
@@ -249,9 +166,10 @@ class StableAudioOpen(PretrainedTeacher):
             away = None
             if negative is not None:
                 away = self.conditioning([negative] * len(prompts), 0.0, seconds)
-            params = {name: self.params[name] for name in PREDICTORS}
             times = jnp.asarray(self.schedule.times(steps))
-            latents = self._sample(params, conditioning, x, times, noise, float(guidance), away)
+            latents = self._sample(
+                self.teacher_params, conditioning, x, times, noise, float(guidance), away
+            )
         return np.asarray(self.decode(latents)[:, :samples])
 
 
