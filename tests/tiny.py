@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from realaudio_jax.distillation.setup import DistillationSetup
 from realaudio_jax.models.autoencoder import Autoencoder
 from realaudio_jax.models.denoiser import Denoiser
+from realaudio_jax.noise import CosinePath
 from realaudio_jax.packing import save_release
 from realaudio_jax.release import RELEASES, autoencoder_template, denoiser_template
 
@@ -46,3 +48,16 @@ def write(folder: pathlib.Path, config=CONFIG) -> pathlib.Path:
     }
     save_release(folder, config, params, RELEASES / 'foley')
     return folder
+
+
+def setup_without_networks() -> DistillationSetup:
+    """The setup of a distillation whose stages are read and never run."""
+    return DistillationSetup(
+        teacher=lambda *given: None,
+        student=lambda *given: None,
+        path=CosinePath(),
+        teacher_params=None,
+        student_params=None,
+        to_batch=lambda arrays: None,
+        prepare=lambda batch, key: batch,
+    )

@@ -1,21 +1,17 @@
 """Stages of a distillation run, as a config lists them."""
 
-import json
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from configs import foley_distill
 from realaudio_jax.distillation import Consistency, ContinuousConsistency, Energy, Progressive
 from realaudio_jax.distillation.recipe import WeightedSum
-from realaudio_jax.noise import CosinePath
+from realaudio_jax.distillation.stages import plan, stage_settings
 
-SETUP = types.SimpleNamespace(
-    student=lambda *given: None, teacher=lambda *given: None, path=CosinePath(), teachers=None
-)
+SETUP = tiny.setup_without_networks()
 
 
 @pytest.fixture
@@ -30,8 +26,8 @@ def assert_same(found, wanted):
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_stages_of_the_config_are_those_built_by_hand(experiment, config):
-    stages = experiment('distill').plan(config, SETUP)
+def test_the_stages_of_the_config_are_those_built_by_hand(config):
+    stages = plan(config, SETUP)
     shared = dict(
         student=SETUP.student, teacher=SETUP.teacher, path=SETUP.path, guidance_range=(1.0, 4.0)
     )
@@ -56,19 +52,18 @@ def test_the_stages_of_the_config_are_those_built_by_hand(experiment, config):
     assert [s.batches for s in stages] == ['scenes, 2'] * 3 + ['teacher_samples, 2']
 
 
-def test_a_stage_by_name_and_what_is_refused(experiment, config):
-    run = experiment('distill')
+def test_a_stage_by_name_and_what_is_refused(config):
     scm = dict(recipe='scm', updates=3, learning_rate=1e-4, segments=[1, 4])
 
-    def plan(*stages):
+    def planned(*stages):
         config.stages = list(stages)
-        return run.plan(config, SETUP)
+        return plan(config, SETUP)
 
-    (stage,) = plan(scm)
+    (stage,) = planned(scm)
     assert isinstance(stage.recipe, ContinuousConsistency) and stage.recipe.segments == (1, 4)
     assert stage.name == 'scm' and stage.batches == 'scenes, 2'
     samples = scm | dict(data='teacher_samples', batch_size=4)
-    assert [s.batches for s in plan(samples, scm)] == ['teacher_samples, 4', 'scenes, 2']
+    assert [s.batches for s in planned(samples, scm)] == ['teacher_samples, 4', 'scenes, 2']
     lacking = [dict(recipe='scm', learning_rate=1e-4)]
     for stages, part in (
         (lacking, 'lacks updates'),
@@ -87,54 +82,8 @@ def test_a_stage_by_name_and_what_is_refused(experiment, config):
         ([scm | dict(batch_size=0)], 'batch_size is 0'),
     ):
         with pytest.raises(ValueError, match=part) as caught:
-            plan(*stages)
+            planned(*stages)
         if part != 'only the last stage':  # the others need no network
             with pytest.raises(ValueError, match=part):
-                run.stage_settings(stages[0], 2)
+                stage_settings(stages[0], 2)
         assert '\n' not in str(caught.value)
-
-
-class Counting:
-    """Batches that say whose they are and which; none when it is told to stop."""
-
-    def __init__(self, name):
-        self.name, self.done = name, 0
-
-    def __next__(self):
-        self.done += 1
-        return {'batch': f'{self.name} {self.done}'}
-
-    def get_state(self):
-        return self.done
-
-    def set_state(self, state):
-        self.done = state
-
-
-def test_a_stage_takes_its_own_batches_and_all_go_on_where_they_were(experiment, config):
-    run = experiment('distill')
-    config.stages = [
-        dict(recipe='scm', updates=3, learning_rate=1e-4, **more)
-        for more in ({}, {'data': 'teacher_samples'}, {}, {'batch_size': 5})
-    ]
-    stages = run.plan(config, SETUP)
-    names = {stage.batches for stage in stages}
-    assert len(names) == 3
-
-    def take(data, stages):
-        return [data.next(stage)['batch'] for stage in stages]
-
-    data = run.StageData({name: Counting(name) for name in names})
-    assert take(data, stages * 2) == [
-        'scenes, 2 1',
-        'teacher_samples, 2 1',
-        'scenes, 2 2',
-        'scenes, 5 1',
-        'scenes, 2 3',
-        'teacher_samples, 2 2',
-        'scenes, 2 4',
-        'scenes, 5 2',
-    ]
-    again = run.StageData({name: Counting(name) for name in names})
-    again.set_state(json.loads(json.dumps(data.get_state())))
-    assert take(again, stages) == take(data, stages)
