@@ -11,6 +11,7 @@ import collections
 import copy
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable, Mapping
 
@@ -46,6 +47,8 @@ from realaudio_jax.program_io import (
 from realaudio_jax.random import pinned_settings, random_key
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
+    MAX_EVENT_TOKENS,
+    MAX_TEXT_TOKENS,
     Any,
     Array,
     Bool,
@@ -59,6 +62,8 @@ from realaudio_jax.typing import (
 
 WATERMARK = 'watermark'  # of the parameters, see `watermark.tape`
 MOMENTS = 'student_moments'  # of the parameters, see `calibration.match_moments`
+MAX_TEXTS = 256  # that a `ProgramCache` keeps encoded for long sounds, 100 kB at most each
+TEXT_SIZES = (MAX_EVENT_TOKENS, MAX_TEXT_TOKENS)  # tokens of the programs that encode these
 MAX_PROGRAMS = 8  # kept by a `ProgramCache`; an executable for 10 s holds some 70 MiB
 
 
@@ -409,6 +414,7 @@ class ProgramCache:
         self._tapes = self._replicated(tapes)
         self._compiled: collections.OrderedDict[Bucket, Callable] = collections.OrderedDict()
         self._jitted: dict[tuple, Callable] = {}
+        self._texts = functools.lru_cache(MAX_TEXTS)(self._encode)
         self._process = os.getpid()
         self.max_programs = MAX_PROGRAMS
 
@@ -443,6 +449,7 @@ class ProgramCache:
         other = copy.copy(self)
         placed = jax.device_put(params, param_sharding(self.mesh, params))
         other.params = {**self.params, **placed}
+        other._texts = functools.lru_cache(MAX_TEXTS)(other._encode)
         return other
 
     def weights_for(self, bucket: Bucket) -> PyTree:
@@ -510,6 +517,28 @@ class ProgramCache:
                 functools.partial(function, networks=self.networks, **static)
             )
         return self._jitted[key]
+
+    def encoded_texts(self, request: Request) -> EncodedTexts:
+        """Texts of the request of one sound; those of any earlier one are not encoded again."""
+        if not self._texts.cache_info().currsize:
+            for size in TEXT_SIZES:  # so that none waits for a compilation later
+                self._texts(bytes(4 * size), bytes(size))
+        prompt, _ = self._text(request.token_ids[0], request.token_mask[0])
+        prompt = np.pad(prompt, [(0, request.token_ids.shape[1] - len(prompt)), (0, 0)])
+        events = zip(request.event_ids[0], request.event_token_mask[0], strict=True)
+        wholes = [whole for _, whole in itertools.starmap(self._text, events)]
+        return EncodedTexts(prompt[None], np.stack(wholes)[None])
+
+    def _text(self, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(states, that of the whole) of one text, by the smallest program that holds it."""
+        size = next(size for size in TEXT_SIZES if not mask[size:].any())
+        return self._texts(ids[:size].tobytes(), mask[:size].tobytes())
+
+    def _encode(self, ids: bytes, mask: bytes) -> tuple[np.ndarray, np.ndarray]:
+        tokens = np.frombuffer(ids, np.int32)[None], np.frombuffer(mask, bool)[None]
+        params = {'text_encoder': self.params['text_encoder']}
+        states, whole = self.jitted(encode_text)(params, *tokens)
+        return np.asarray(states)[0], np.asarray(whole)[0]
 
     def __call__(
         self, bucket: Bucket, request: Request, init: InitAudio | None = None

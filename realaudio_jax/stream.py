@@ -11,7 +11,6 @@ How windows and chunks are made: `longform`.
 """
 
 import dataclasses
-import functools
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,9 +28,7 @@ from realaudio_jax.models.denoiser import latent_frames
 from realaudio_jax.models.text_encoder import Tokenizer
 from realaudio_jax.noise import time_grid
 from realaudio_jax.program import (
-    EncodedTexts,
     ProgramCache,
-    encode_text,
     grid_power,
     match_moments,
     seed_noise,
@@ -52,7 +49,6 @@ from realaudio_jax.typing import (
 )
 
 MAX_STREAM_EVENTS = 10_000  # of a timeline
-MAX_TEXTS = 256  # that a stream keeps encoded
 LOOP_FADE_S = 0.2  # in which the lines of a loop's end go over into those of its beginning
 _NEVER = 2**30  # samples: further away than anything counts
 _TOLERANCE_S = 1e-6
@@ -252,7 +248,6 @@ class Maker:
         self.channels = programs.networks.channels
         self._tokenizer = tokenizer
         self._programs, self._params = programs, programs.weights_for(self.bucket)
-        self._encoded = functools.lru_cache(MAX_TEXTS)(self._encode)
 
     def check_curves(self, timeline: Timeline) -> None:
         """Refuses a curve that the release does not follow."""
@@ -280,7 +275,7 @@ class Maker:
         latents = self._programs.jitted(longform.sample_window, bucket=bucket)(
             self._params,
             request,
-            self._texts(request),
+            self._programs.encoded_texts(request),
             frames.astype(np.int32),
             (known * known_mask[:, None])[None],
             known_mask[None],
@@ -296,7 +291,8 @@ class Maker:
         request = self.request(timeline, len(x), len(x) / LATENT_RATE)
         program = self._programs.jitted(longform.predict_window, bucket=bucket)
         times = np.full(1, time, np.float32)
-        return np.asarray(program(self._params, request, self._texts(request), x[None], times))[0]
+        texts = self._programs.encoded_texts(request)
+        return np.asarray(program(self._params, request, texts, x[None], times))[0]
 
     def noise(self, length: int) -> Float[np.ndarray, 'L C']:
         """That of the sound's first latent frames."""
@@ -313,23 +309,6 @@ class Maker:
         return np.asarray(
             match_moments(self._params, jax.numpy.asarray(latents[None]), self.bucket)
         )[0]
-
-    def _texts(self, request: Request) -> EncodedTexts:
-        """Of the request of one sound; a text that was encoded for an earlier window is kept."""
-        (prompt, _), *events = [
-            self._encoded(ids.tobytes(), mask.tobytes())
-            for ids, mask in [
-                (request.token_ids[0], request.token_mask[0]),
-                *zip(request.event_ids[0], request.event_token_mask[0], strict=True),
-            ]
-        ]
-        return EncodedTexts(prompt[None], np.stack([whole for _, whole in events])[None])
-
-    def _encode(self, ids: bytes, mask: bytes) -> tuple[np.ndarray, np.ndarray]:
-        """(states [T, D], [D]) of the bytes of the ids and the mask of one text, see `_texts`."""
-        tokens = np.frombuffer(ids, np.int32)[None], np.frombuffer(mask, bool)[None]
-        states, whole = self._programs.jitted(encode_text)(self._params, *tokens)
-        return np.asarray(states)[0], np.asarray(whole)[0]
 
     def request(self, timeline: Timeline, length: int, seconds: float | int) -> Request:
         """Of one sound with the prompt of the call."""

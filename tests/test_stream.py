@@ -15,7 +15,7 @@ from realaudio_jax.generator import Generator
 from realaudio_jax.longform import AHEAD, BEFORE, SETTLE, Place, Schedule
 from realaudio_jax.models.denoiser import PATH
 from realaudio_jax.noise import time_grid
-from realaudio_jax.program import encode_texts
+from realaudio_jax.program import TEXT_SIZES, encode_texts
 from realaudio_jax.stream import (
     LongCall,
     Maker,
@@ -123,18 +123,24 @@ def test_the_first_window_is_heard_at_once(generator):
         assert len(chunk.pcm) == hop * PER_FRAME
 
 
-def test_a_text_is_encoded_once(generator):
-    """As the program of up to 10 s encodes it."""
-    maker, timeline = maker_of(generator, events='dog@0.5-1; wind@1-2; dog@1.5-2', seconds=3.0)
-    request = maker.request(timeline, 60, 2.4)
-    networks, params = generator.programs.networks, generator.programs.params
-    wanted = encode_texts(networks, params, jax.device_put(request))
-    texts = maker._texts(request)
-    np.testing.assert_allclose(texts.prompt, wanted.prompt, atol=1e-5)
-    np.testing.assert_allclose(texts.events, wanted.events, atol=1e-5)
-    assert np.abs(texts.events[0, 0] - texts.events[0, 1]).max() > 1e-2
-    maker._texts(maker.request(timeline, 30, 1.2))
-    assert maker._encoded.cache_info().misses == 4  # rain, dog, wind, no text
+def test_a_text_is_encoded_once_for_all_streams(generator):
+    """As the program of up to 10 s encodes it, short or long."""
+    long = 'a dog barks twice at a cat that sits on the roof of a shed in the rain at night'
+    programs = generator.programs.with_params({})
+    for prompt, fresh in (('rain', 4), (long, 1), ('rain', 0)):  # with dog, wind and no event
+        maker, timeline = maker_of(
+            generator, prompt=prompt, events='dog@0.5-1; wind@1-2; dog@1.5-2', seconds=3.0
+        )
+        request = maker.request(timeline, 60, 2.4)
+        wanted = encode_texts(programs.networks, programs.params, jax.device_put(request))
+        before = programs._texts.cache_info().misses or len(TEXT_SIZES)  # one of each
+        texts = programs.encoded_texts(request)
+        np.testing.assert_allclose(texts.prompt, wanted.prompt, atol=1e-5)
+        np.testing.assert_allclose(texts.events, wanted.events, atol=1e-5)
+        assert np.abs(texts.events[0, 0] - texts.events[0, 1]).max() > 1e-2
+        assert programs._texts.cache_info().misses - before == fresh
+    other = programs.with_params({'text_encoder': programs.params['text_encoder']})
+    assert not other._texts.cache_info().currsize  # what other parameters would encode
 
 
 def test_an_edit_is_heard_from_the_next_hop_on(generator):
