@@ -10,7 +10,7 @@ from realaudio_jax.data.cache import cache_key, code_digest
 from realaudio_jax.data.sources import Recordings
 from realaudio_jax.typing import Float
 
-_POOL = 400  # foley sounds kept; drawing one anew for every crop would cost more than the step
+_POOL = 400  # foley sounds; drawing one anew for every crop would cost more than the step
 
 
 class CropMixture:
@@ -46,7 +46,7 @@ class CropMixture:
             seed=seed,
             code=code_digest(sys.modules[__name__], signal, sources),
         )
-        self._pool = _foley_pool(np.random.default_rng([seed, 1])) if self._foley_fraction else []
+        self._pool: dict[int, np.ndarray] = {}  # each is made when a crop first takes it
 
     def crops(self, index: int, samples: int) -> Float[np.ndarray, 'B S 2']:
         """Batch `index`: float32, peak at most 1."""
@@ -62,7 +62,7 @@ class CropMixture:
     def _foley_crop(self, rng: np.random.Generator, samples: int) -> np.ndarray:
         out = np.zeros((samples, 2), np.float32)
         for _ in range(int(rng.integers(1, 3))):
-            audio = self._pool[rng.integers(len(self._pool))]
+            audio = self._foley(int(rng.integers(_POOL)))
             first = int(rng.integers(max(1, len(audio) - samples // 2)))
             audio = audio[first : first + samples]
             at = int(rng.integers(samples - len(audio) + 1))
@@ -71,16 +71,12 @@ class CropMixture:
         signal.limit(out)
         return out
 
-
-def _foley_pool(rng: np.random.Generator) -> list[np.ndarray]:
-    """Four events for every ambience, ambiences of 4 s."""
-    from realaudio_jax.data.foley import AMBIENCES, EVENTS
-
-    events, ambiences = list(EVENTS.values()), list(AMBIENCES.values())
-    pool = []
-    for i in range(_POOL):
-        kinds = ambiences if i % 5 == 4 else events
-        foley = kinds[rng.integers(len(kinds))]
-        pool.append(foley.synthesize(rng, 4.0 if i % 5 == 4 else None))
-
-    return pool
+    def _foley(self, number: int) -> np.ndarray:
+        """A sound of the pool: four events for every ambience, ambiences of 4 s."""
+        if number not in self._pool:
+            rng = np.random.default_rng([self._seed, 1, number])
+            is_ambience = number % 5 == 4
+            kinds = list((foley.AMBIENCES if is_ambience else foley.EVENTS).values())
+            kind = kinds[rng.integers(len(kinds))]
+            self._pool[number] = kind.synthesize(rng, 4.0 if is_ambience else None)
+        return self._pool[number]
