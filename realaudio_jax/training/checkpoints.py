@@ -269,7 +269,12 @@ def _shape_dtype(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _storable(leaf: Any) -> jax.Array | np.ndarray:
-    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    """What orbax shall store: of one process alone, values that are on the host already.
+
+    Of arrays it would have every device write a part, by a program to cut it for each shape.
+    """
+    apart = isinstance(leaf, jax.Array) and processes.count() > 1
+    return leaf if apart else np.asarray(leaf)
 
 
 def _template(leaf: Any) -> Any:
