@@ -26,7 +26,7 @@ import numpy as np
 
 from realaudio_jax import integrity
 from realaudio_jax.data.augment import Augment
-from realaudio_jax.data.latent_crops import crop_frames, draw_crops, scene_frames
+from realaudio_jax.data.latent_crops import crop_frames, drawing, scene_frames
 from realaudio_jax.data.scene_encoder import SceneEncoder
 from realaudio_jax.data.scenes import (
     Scene,
@@ -165,9 +165,7 @@ class FreshCrops:
         self._coming: dict[int, concurrent.futures.Future] = {}
         self._ahead = -(-int(batch_size / uses) // self._chunk) + 1 if workers else 0
         bounds = crop_frames(scene_frames(seconds), min_seconds)
-        self._draw = jax.jit(
-            functools.partial(draw_crops, batch_size, slice(batch_size), *bounds, uses == 1)
-        )
+        self._draw = drawing(batch_size, (0, batch_size), *bounds, uses == 1)
 
     def __iter__(self) -> 'FreshCrops':
         return self

@@ -1,9 +1,11 @@
 """The frozen networks that prepare training data: audio to latents, text to states."""
 
+import functools
 import os
 
 import jax
 import numpy as np
+from flax.core import FrozenDict
 
 from realaudio_jax.data.cache import cache_key, weights_digest
 from realaudio_jax.models.autoencoder import Autoencoder
@@ -24,8 +26,20 @@ from realaudio_jax.release import (
 from realaudio_jax.typing import SAMPLE_RATE, Array, PyTree
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _apply(autoencoder: Autoencoder, params: PyTree, x: Array, method: str) -> Array:
+    return autoencoder.apply(params, x, SAMPLE_RATE, method=method)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _states(encoder: TextEncoder, params: PyTree, ids: Array, mask: Array) -> tuple[Array, Array]:
+    """States of the tokens of texts, and the embedding of each text as a whole."""
+    states = encoder.apply({'params': params}, ids, mask)
+    return states, sentence_embedding(states, mask)
+
+
 class FrozenEncoders:
-    """Frozen autoencoder and text encoder, compiled once for each shape.
+    """Frozen autoencoder and text encoder, compiled once for each shape in a process.
 
     Args:
         autoencoder, autoencoder_params: as a release holds them.
@@ -44,28 +58,21 @@ class FrozenEncoders:
         self.tokenizer, self.autoencoder = tokenizer, autoencoder
         self._text_encoder = text_encoder
         self.autoencoder_params, self._text_params = autoencoder_params, text_params
-        self._encode = jax.jit(lambda p, a: autoencoder.apply(p, a, SAMPLE_RATE, method='encode'))
-        self._decode = jax.jit(lambda p, z: autoencoder.apply(p, z, SAMPLE_RATE, method='decode'))
-
-        @jax.jit
-        def states(p, ids, mask):
-            x = text_encoder.apply({'params': p}, ids, mask)
-            return x, sentence_embedding(x, mask)
-
-        self._states = states
+        # The same network, hashable: a constant of programs that all encoders of its size share.
+        self._codec = autoencoder.clone(decoder=FrozenDict(autoencoder.decoder))
 
     def encode_audio(self, audio: np.ndarray) -> Array:
         """Encodes float32 audio [B, S, 2] at 48 kHz to latents [B, L, C]."""
-        return self._encode(self.autoencoder_params, audio)
+        return _apply(self._codec, self.autoencoder_params, audio, 'encode')
 
     def decode_latents(self, latents: np.ndarray) -> Array:
         """Decodes latents [B, L, C] to float32 audio [B, S, 2] at 48 kHz."""
-        return self._decode(self.autoencoder_params, latents)
+        return _apply(self._codec, self.autoencoder_params, latents, 'decode')
 
     def encode_text(self, texts: list[str], max_tokens: int) -> tuple[Array, np.ndarray, Array]:
         """Encodes texts to (states [B, T, D], mask [B, T], sentence embeddings [B, D])."""
         ids, mask = self.tokenizer.encode(texts, max_tokens)
-        states, sentences = self._states(self._text_params, ids, mask)
+        states, sentences = _states(self._text_encoder, self._text_params, ids, mask)
         return states, mask, sentences
 
     def fingerprint(self) -> str:

@@ -1,6 +1,7 @@
 """Random crops of encoded scenes, cut on the device that holds them."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -112,11 +113,8 @@ class RandomCrops:
         shortest, longest = crop_frames(scenes.arrays['latents'].shape[1], min_seconds)
         self._scenes = {name: jnp.asarray(array) for name, array in scenes.arrays.items()}
         self._key, self._next = random_key(seed), 0
-        self._draw = jax.jit(
-            functools.partial(
-                draw_crops, batch_size, processes.share(batch_size), shortest, longest, False
-            )
-        )
+        rows = processes.share(batch_size)
+        self._draw = drawing(batch_size, (rows.start, rows.stop), shortest, longest, False)
 
     def __iter__(self) -> 'RandomCrops':
         return self
@@ -148,6 +146,12 @@ def crop_frames(frames: int, min_seconds: float) -> tuple[int, int]:
             'shorter ones, of 0.08 s or more'
         )
     return shortest, longest
+
+
+@functools.cache
+def drawing(size: int, rows: tuple[int, int], *settings: int) -> Callable[..., dict[str, Array]]:
+    """`draw_crops` with these settings, compiled once in a process."""
+    return jax.jit(functools.partial(draw_crops, size, slice(*rows), *settings))
 
 
 def draw_crops(
