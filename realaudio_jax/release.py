@@ -17,7 +17,6 @@ joined by '/', as in `encoder/norm/bias`. Floats are stored as float32, float16,
 int8 or int4 with a float32 scale `<name>.scale`, see `packing`, which writes these files.
 """
 
-import functools
 import json
 import os
 import pathlib
@@ -36,9 +35,8 @@ from realaudio_jax.models import text_encoder as text_lib
 from realaudio_jax.models.autoencoder import Autoencoder, samples_per_latent
 from realaudio_jax.models.denoiser import Conditioning, Denoiser
 from realaudio_jax.quantisation import expand_scale, unpack_int4
-from realaudio_jax.random import random_key
 from realaudio_jax.release_config import CONFIG_NAME, REMEDY, AutoencoderConfig, ReleaseConfig
-from realaudio_jax.trees import named_leaves, traced_once
+from realaudio_jax.trees import initial_shapes, named_leaves
 from realaudio_jax.typing import (
     LATENT_CHANNELS,
     LATENT_RATE,
@@ -179,17 +177,11 @@ def _read_adapter(path: pathlib.Path, params: PyTree) -> PyTree:
     return adapter
 
 
-def template(model, *args, **kwargs) -> PyTree:
-    """Parameter shapes of a Flax module, for strict loading; nothing is computed."""
-    return jax.eval_shape(functools.partial(model.init, **kwargs), random_key(0), *args)
-
-
-@traced_once
 def autoencoder_template(model: Autoencoder) -> PyTree:
     """Parameter shapes of an autoencoder."""
     audio = jax.ShapeDtypeStruct((1, 2 * samples_per_latent(SAMPLE_RATE), 2), np.float32)
     noise = jax.ShapeDtypeStruct((1, 2, model.channels), np.float32)
-    return template(model, audio, noise, sample_rate=SAMPLE_RATE)
+    return initial_shapes(model, audio, noise, sample_rate=SAMPLE_RATE)
 
 
 def load_autoencoder(
@@ -233,12 +225,11 @@ def empty_conditioning(batch: int, length: int, channels: int = LATENT_CHANNELS)
     )
 
 
-@traced_once
 def denoiser_template(model: Denoiser) -> PyTree:
     """Parameter shapes of a denoiser, however it computes attention."""
     one = np.ones(1, np.float32)
     c = empty_conditioning(1, 2, model.channels)
-    return template(model.clone(attention=None), c.init, one, c, one, one)
+    return initial_shapes(model.clone(attention=None), c.init, one, c, one, one)
 
 
 def load_params(path: str | os.PathLike, template: PyTree) -> PyTree:
@@ -290,7 +281,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ValueError: the file is truncated or damaged.
     """
     tensors, metadata = _open(path)
-    if metadata.get('crc32', checksum(tensors)) != checksum(tensors):
+    if 'crc32' in metadata and metadata['crc32'] != checksum(tensors):
         raise ValueError(f'{path} is damaged (its checksum differs); {REMEDY}')
     for name in [n for n in tensors if n.endswith(SCALE_SUFFIX)]:
         owner = name.removesuffix(SCALE_SUFFIX)

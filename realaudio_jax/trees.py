@@ -1,11 +1,15 @@
 """Trees of parameters: the names of their arrays, and their shapes without the arrays."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Hashable
 
 import jax
+import numpy as np
 
+from realaudio_jax.random import random_key
 from realaudio_jax.typing import Any, PyTree
+
+_INITIAL: dict[Hashable, tuple[list, Any]] = {}  # leaves and structure, by all that decides them
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
@@ -14,27 +18,27 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(p, simple=True, separator='/'), leaf) for p, leaf in leaves]
 
 
-def traced_once(shapes: Callable[[Any], PyTree]) -> Callable[[Any], PyTree]:
-    """The same function of a Flax module, which traces equal networks once.
+def initial_shapes(model: Any, *inputs: PyTree, **settings: Hashable) -> PyTree:
+    """Shapes of what a Flax module's `init` gives; nothing is computed.
 
-    Tracing is most of the time that reading a small network takes.
+    Equal modules are traced once in a process: tracing is most of the time that reading a small
+    network takes.
 
     Args:
-        shapes: from a module, whose settings its `repr` gives in full, to its parameters as
-            `jax.ShapeDtypeStruct`.
+        model: the module; its `repr` gives its settings in full.
+        inputs: arrays that it is called with, or their shapes.
+        settings: its further arguments.
 
     Returns:
-        The function; what it returns is a tree of the caller's own.
+        A tree of `jax.ShapeDtypeStruct`, the caller's own.
     """
-    known = {}
-
-    @functools.wraps(shapes)
-    def remembered(model: Any) -> PyTree:
-        # The last says of how many bits floats are where a network does not.
-        key = type(model), repr(model), jax.config.jax_enable_x64
-        if key not in known:
-            known[key] = jax.tree.flatten(shapes(model))
-        leaves, structure = known[key]
-        return jax.tree.unflatten(structure, leaves)
-
-    return remembered
+    arrays, called_with = jax.tree.flatten(inputs)
+    shapes = tuple((tuple(x.shape), np.dtype(x.dtype)) for x in arrays)
+    # The last says of how many bits floats are where a network does not.
+    given = shapes, called_with, *settings.items(), jax.config.jax_enable_x64
+    key = type(model), repr(model), *given
+    if key not in _INITIAL:
+        init = functools.partial(model.init, **settings)
+        _INITIAL[key] = jax.tree.flatten(jax.eval_shape(init, random_key(0), *inputs))
+    leaves, structure = _INITIAL[key]
+    return jax.tree.unflatten(structure, leaves)

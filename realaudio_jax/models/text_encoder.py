@@ -25,8 +25,7 @@ import numpy as np
 import tokenizers
 
 from realaudio_jax.quantisation import Dense
-from realaudio_jax.random import random_key
-from realaudio_jax.trees import traced_once
+from realaudio_jax.trees import initial_shapes
 from realaudio_jax.typing import MAX_TEXT_TOKENS, TEXT_WIDTH, Array, Bool, Float, Int, PyTree
 
 WEIGHTS_NAME = 'text_encoder.safetensors'  # in a release
@@ -168,13 +167,9 @@ def sentence_embedding(
 
 def parameter_shapes(encoder: TextEncoder | None = None) -> PyTree:
     """The encoder's parameters as `jax.ShapeDtypeStruct`: a template for strict loading."""
-    return _shapes(encoder or TextEncoder())
-
-
-@traced_once
-def _shapes(encoder: TextEncoder) -> PyTree:
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    return jax.eval_shape(encoder.init, random_key(0), tokens, tokens == 0)['params']
+    tokens = jax.ShapeDtypeStruct((1, 2), np.int32)
+    mask = jax.ShapeDtypeStruct((1, 2), bool)
+    return initial_shapes(encoder or TextEncoder(), tokens, mask)['params']
 
 
 class Tokenizer:

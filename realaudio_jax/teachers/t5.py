@@ -23,9 +23,9 @@ import numpy as np
 import tokenizers
 
 from realaudio_jax.models.layers import RMSNorm
-from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import attend, mask_bias, split_heads
+from realaudio_jax.trees import initial_shapes
 from realaudio_jax.typing import Array, Bool, Float, Int, PyTree
 
 CLASS_NAME = 'T5EncoderModel'
@@ -191,7 +191,7 @@ def parameter_shapes(encoder: nn.Module) -> PyTree:
     """The parameters of an encoder of token ids and their mask, as `jax.ShapeDtypeStruct`."""
     ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
-    return jax.eval_shape(encoder.init, random_key(0), ids, mask)['params']
+    return initial_shapes(encoder, ids, mask)['params']
 
 
 def import_t5(folder: str | os.PathLike, dtype: Any = np.float32) -> tuple[T5Encoder, PyTree]:

@@ -24,9 +24,9 @@ from realaudio_jax.models.audio_tower import (
     cut_windows,
     tower_log_mel,
 )
-from realaudio_jax.random import random_key
 from realaudio_jax.release import TOWER_NAME, load_params, read_release
 from realaudio_jax.release_config import AudioTowerConfig
+from realaudio_jax.trees import initial_shapes
 from realaudio_jax.typing import MAX_TEXT_TOKENS, Float, PyTree
 
 BATCH = 32
@@ -62,7 +62,7 @@ class Tower:
 def tower_template(model: AudioTower) -> PyTree:
     """Parameter shapes of a tower, for strict loading."""
     windows = jax.ShapeDtypeStruct((1, 1, WINDOW_FRAMES, BANDS), np.float32)
-    return jax.eval_shape(model.init, random_key(0), windows)
+    return initial_shapes(model, windows)
 
 
 def has_tower(release: str | os.PathLike) -> bool:

@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.random import random_key
 from realaudio_jax.release import read_tensors
-from realaudio_jax.trees import named_leaves
+from realaudio_jax.trees import initial_shapes, named_leaves
 from realaudio_jax.typing import PyTree
 
 LEAVES = {
@@ -141,7 +140,7 @@ def parameter_shapes(model, *inputs: tuple[int, ...] | jax.ShapeDtypeStruct) -> 
         jax.ShapeDtypeStruct(given, jnp.float32) if isinstance(given, tuple) else given
         for given in inputs
     ]
-    return jax.eval_shape(model.init, random_key(0), *arrays)['params']
+    return initial_shapes(model, *arrays)['params']
 
 
 def _misfit(names, parts, wanted, last):

@@ -23,7 +23,6 @@ import numpy as np
 from realaudio_jax import samplers
 from realaudio_jax.models.roberta import ClapText
 from realaudio_jax.noise import Denoise, x0_denoiser
-from realaudio_jax.random import random_key
 from realaudio_jax.teachers.audioldm2.language_model import LanguageModel, generate
 from realaudio_jax.teachers.audioldm2.mel import log_mel_frames
 from realaudio_jax.teachers.audioldm2.projection import Projection, places
@@ -32,6 +31,7 @@ from realaudio_jax.teachers.audioldm2.unet import UNet
 from realaudio_jax.teachers.audioldm2.vae import Autoencoder
 from realaudio_jax.teachers.audioldm2.vocoder import Vocoder
 from realaudio_jax.teachers.t5 import T5Encoder
+from realaudio_jax.trees import initial_shapes
 from realaudio_jax.typing import Array, Float, Leaf, PyTree
 
 FLAN_T5_LARGE = T5Encoder(width=1024, hidden=2816, layers=24, heads=16, feed_forward='gated-gelu')
@@ -179,7 +179,7 @@ def parameter_shapes(networks: Networks, names: Sequence[str] | None = None) -> 
         'vocoder': (_shape(f32, 1, 2, n.bands),),
     }
     return {
-        name: jax.eval_shape(getattr(n, name).init, random_key(0), *inputs[name])['params']
+        name: initial_shapes(getattr(n, name), *inputs[name])['params']
         for name in (inputs if names is None else names)
     }
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.stable_audio_3.layers import HIGHEST, LOWEST, fourier_features
+from realaudio_jax.trees import initial_shapes
 from realaudio_jax.typing import Array, Float, Leaf, PyTree
 
 CLASS_NAME = 'StableAudio3DurationEmbedder'
@@ -80,7 +80,7 @@ def read_duration(folder: str | os.PathLike) -> Duration:
 def parameter_shapes(model: Duration) -> PyTree:
     """The parameters as `jax.ShapeDtypeStruct`."""
     seconds = jax.ShapeDtypeStruct((1,), jnp.float32)
-    return jax.eval_shape(model.init, random_key(0), seconds)['params']
+    return initial_shapes(model, seconds)['params']
 
 
 def import_duration(folder: str | os.PathLike, dtype: Any = np.float32) -> tuple[Duration, PyTree]:

@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import merge_heads, rotary_table, rotate_halves, split_heads
 from realaudio_jax.teachers.stable_audio_3.layers import mix_near
+from realaudio_jax.trees import initial_shapes
 from realaudio_jax.typing import Array, Float, PyTree
 
 CLASS_NAME = 'AutoencoderSAME'
@@ -311,7 +311,7 @@ def parameter_shapes(model: SAME) -> PyTree:
     """Parameter shapes as `jax.ShapeDtypeStruct`: a template for strict loading."""
     shape = (1, 2 * model.samples_per_latent, model.audio_channels)
     audio = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return jax.eval_shape(model.init, random_key(0), audio)['params']
+    return initial_shapes(model, audio)['params']
 
 
 def layout(path: str, array: np.ndarray) -> np.ndarray:

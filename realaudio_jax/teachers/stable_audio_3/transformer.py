@@ -33,7 +33,6 @@ import numpy as np
 
 from realaudio_jax.models.denoiser import student_embedding
 from realaudio_jax.models.layers import RMSNorm
-from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import (
     HIDDEN,
@@ -43,6 +42,7 @@ from realaudio_jax.teachers.layers import (
     split_heads,
 )
 from realaudio_jax.teachers.stable_audio_3.layers import fourier_features, mix
+from realaudio_jax.trees import initial_shapes
 from realaudio_jax.typing import Array, Bool, Float, Leaf, PyTree
 
 CLASS_NAME = 'StableAudio3DiTModel'
@@ -348,7 +348,7 @@ def parameter_shapes(model: Transformer) -> PyTree:
         one(2, model.local_input),
     )
     student = (one(), one()) if model.distilled else ()
-    return jax.eval_shape(model.init, random_key(0), *inputs, *student)['params']
+    return initial_shapes(model, *inputs, *student)['params']
 
 
 def import_transformer(

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
+from realaudio_jax.trees import initial_shapes
 from realaudio_jax.typing import Array, Float, Leaf, PyTree
 
 CLASS_NAME = 'StableAudioProjectionModel'
@@ -127,7 +127,7 @@ def parameter_shapes(model: Projection) -> PyTree:
         end_s=number,
         present=jax.ShapeDtypeStruct((1,), jnp.bool_),
     )
-    return jax.eval_shape(model.init, random_key(0), conditioning)['params']
+    return initial_shapes(model, conditioning)['params']
 
 
 def import_projection(

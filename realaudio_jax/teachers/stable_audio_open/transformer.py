@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from realaudio_jax.models.denoiser import student_embedding
-from realaudio_jax.random import random_key
 from realaudio_jax.teachers import importing
 from realaudio_jax.teachers.layers import attend, rotary_table, rotate_halves, split_heads
+from realaudio_jax.trees import initial_shapes
 from realaudio_jax.typing import Array, Float, PyTree
 
 CLASS_NAME = 'StableAudioDiTModel'
@@ -206,7 +206,7 @@ def parameter_shapes(model: Transformer) -> PyTree:
 
     inputs = one(2, model.channels), one(), one(3, model.context_input), one(model.timing_input)
     student = (one(), one()) if model.distilled else ()
-    return jax.eval_shape(model.init, random_key(0), *inputs, *student)['params']
+    return initial_shapes(model, *inputs, *student)['params']
 
 
 def import_transformer(
