@@ -83,8 +83,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
         config.stages = stages((4, 2), 2, 2, 2, energy_batch=2, segments=(1, 2))
         config.log_every = 1
         config.save_every = 2
-        config.calibration_scenes = 2
-        config.eval_scenes = 4
+        config.calibration_scenes = config.eval_scenes = 2  # so that programs serve both
         config.eval_seconds = 1.0
         config.report_prompts = 1
     elif variant:

@@ -205,7 +205,8 @@ def generate_prompts(
         seconds: of each sound.
         sampler: how they are sampled.
         seed: of the first sound's noise.
-        batch: sounds per call; the last call is filled up with the last prompt.
+        batch: sounds per call, of fewer prompts as many; the last call is filled up with the last
+            prompt.
         progress: called with the number of sounds made.
 
     Raises:
@@ -213,6 +214,7 @@ def generate_prompts(
         FloatingPointError: a sound is not finite.
     """
     sampler.check(generator.config)
+    batch = min(batch, len(prompts))
     bucket = bucket_of(sampler, seconds, batch)
     programs = generator.in_precision(sampler.precision).programs
     guidance = sampler.columns(generator)['guidance']
@@ -247,7 +249,7 @@ def reconstruct(
     generator: Generator, scenes: Sequence[Scene], batch: int = BATCH
 ) -> GeneratedBatch:
     """Reconstructs scenes by the release's autoencoder, limited as in the program."""
-    seconds = one_duration(scenes)
+    seconds, batch = one_duration(scenes), min(batch, len(scenes))
     length, samples = latent_frames(np.ceil(seconds)), round(seconds * SAMPLE_RATE)
     model, params = generator.networks.autoencoder, generator.params['autoencoder']
 

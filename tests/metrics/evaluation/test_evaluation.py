@@ -120,12 +120,12 @@ def test_samples_of_one_prompt_differ(rows):
 
 def test_a_sound_depends_on_its_scene_and_seed_alone(generator, scenes):
     whole = generate_scenes(generator, scenes, STUDENT, seed=7, batch=4)
-    last = generate_scenes(generator, scenes[4:], STUDENT, seed=11, batch=4)
+    later = generate_scenes(generator, scenes[1:], STUDENT, seed=8, batch=4)
     assert len(whole.sounds) == 5 and whole.sounds[4].shape == (48_000, 2)
     assert whole.latents.shape == (5, 26, 64)
-    assert np.abs(whole.sounds[4].astype(int) - last.sounds[0]).max() <= 1
-    other = generate_scenes(generator, scenes[4:], STUDENT, seed=12, batch=4)
-    assert np.abs(whole.latents[4] - other.latents[0]).max() > 1e-3
+    assert np.abs(whole.sounds[4].astype(int) - later.sounds[3]).max() <= 1
+    other = generate_scenes(generator, scenes[1:], STUDENT, seed=9, batch=4)
+    assert np.abs(whole.latents[4] - other.latents[3]).max() > 1e-3
 
 
 def test_a_sampler_that_the_release_does_not_have_is_refused(stub, scenes):
@@ -194,7 +194,7 @@ def test_a_class_is_asked_for_by_its_name_alone(stub, requests):
     assert real['value'] == pytest.approx(90) and (real['model'], real['n']) == (REAL, 20)
     assert (found['value'], found['n'], found['model']) == (50, 6, 'student')
     ((prompts, timelines, seconds),) = requests
-    assert prompts[:6] == ['bell'] * 3 + ['rain'] * 3 and seconds == 1
+    assert prompts == ['bell'] * 3 + ['rain'] * 3 and seconds == 1  # no more than are asked for
     assert all(timeline == Timeline() for timeline in timelines)
 
 
@@ -208,8 +208,8 @@ def test_the_loudness_of_a_scene_is_asked_for_and_compared(stub, scenes, request
         for scene, sound in zip(scenes, sounds, strict=True)
     ]
     assert found['value'] == pytest.approx(np.mean(correlations))
-    assert prompts[:5] == [scene.caption for scene in scenes]
-    for timeline, scene in zip(timelines, scenes, strict=False):
+    assert prompts == [scene.caption for scene in scenes]
+    for timeline, scene in zip(timelines, scenes, strict=True):
         assert timeline.events == scene.events
         np.testing.assert_array_equal(timeline.loudness_db, frame_loudness(scene.audio))
 
