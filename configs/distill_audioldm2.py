@@ -24,7 +24,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config.guidance_range = (1.0, 5.0)
     config.eval_guidance = 3.5
     if variant == 'test':
-        config.stages = distill_stable_audio_open.test_stages((2,))
+        config.stages = distill_stable_audio_open.test_stages()
     else:
         config.scene_seconds = 10.0  # up to 10.24 s, on which the teacher was trained
         config.stages = distill_stable_audio_open.stages(

@@ -22,7 +22,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config = distill_stable_audio_open.get_config(variant)
     config.teacher = 'stable_audio_3'
     if variant == 'test':
-        config.stages = distill_stable_audio_open.test_stages((2,))
+        config.stages = distill_stable_audio_open.test_stages()
     else:
         config.student_steps = (1, 2, 4)
         config.scene_seconds = 10.0  # up to 120 s; the teacher takes the duration as an input
