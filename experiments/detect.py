@@ -6,6 +6,9 @@ python -m experiments.detect --in=sound.wav
 import dataclasses
 import json
 import math
+import sys
+import time
+from collections.abc import Callable
 
 from absl import flags
 
@@ -43,11 +46,28 @@ def describe(found: Detection, key: bytes) -> str:
     return f'marked with the {name} ({_p(found)}), {payload}{speed}'
 
 
+def progress(every_s: float = 10.0) -> Callable[[float], None]:
+    """Says now and then how far a long file has been searched; for `detect_file`.
+
+    Args:
+        every_s: least time between two lines, seconds.
+    """
+    shown = time.monotonic()
+
+    def watch(at_s: float) -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= every_s:
+            shown = time.monotonic()
+            say(f'{at_s / 60:.1f} minutes searched', sys.stderr)
+
+    return watch
+
+
 def main(argv):
     del argv
     key = read_key(_KEY.value)
     detector = Detector(key, find_release(_RELEASE.value) / AUTOENCODER_NAME)
-    found = detect_file(_IN.value, detector)
+    found = detect_file(_IN.value, detector, progress())
     if _JSON.value:
         say(json.dumps({'file': _IN.value, 'key': str(Watermark(key))} | dataclasses.asdict(found)))
     else:

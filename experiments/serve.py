@@ -142,6 +142,8 @@ def serve(extra: str, extend: Callable[[Any], None] | None = None) -> None:
         raise ValueError(f'others reach {host}; give --token, or listen on 127.0.0.1')
     if _OSC_PORT.value is not None and not _STREAMS.value:
         raise ValueError('--osc_port steers a stream; leave out --streams=0')
+    if abs(5 * _HOP.value - round(5 * _HOP.value)) > 1e-6:
+        raise ValueError(f'--hop={_HOP.value:g}: give 0.2, 0.4, 0.6, 0.8 or 1')
     mark, schedule = _WATERMARK(), Schedule(hop=round(_HOP.value * LATENT_RATE))
     listening = bind(host, _PORT.value)
     port = listening.getsockname()[1]

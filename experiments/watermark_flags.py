@@ -14,8 +14,8 @@ def define_watermark(
     """The flags --watermark_key and --watermark_payload, of the experiments that make sounds.
 
     Returns:
-        A function that gives the watermark; it raises ValueError where the key is none, and OSError
-        where its file cannot be read.
+        A function that gives the watermark; it raises ValueError where the key is none, or a
+        payload comes without a mark, and OSError where its file cannot be read.
     """
     key = flags.DEFINE_string(
         'watermark_key',
@@ -31,7 +31,18 @@ def define_watermark(
         2**32 - 1,
         flag_values=values,
     )
-    return lambda: None if key.value == 'off' else Watermark(read_key(key.value), payload.value)
+
+    def mark() -> Watermark | None:
+        if key.value != 'off':
+            return Watermark(read_key(key.value), payload.value)
+        if payload.value:
+            raise ValueError(
+                f'--watermark_payload={payload.value}: without a mark there is none; leave it out, '
+                'or --watermark_key=off'
+            )
+        return None
+
+    return mark
 
 
 def define_precision(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:

@@ -107,8 +107,7 @@ def read_sound(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> Sound
             audio, changes = _decode(file, name)
             rate = file.samplerate
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        said = printable(re.sub(r'^Error (opening .*?: |: )', '', str(error)).strip(' .'))
-        raise ValueError(f'{name}: damaged or not a sound file ({said})') from error
+        raise _unreadable(name, error) from error
     if not len(audio):
         raise ValueError(f'{name}: it holds no samples; give a file with sound in it')
     peak = _peak(audio)
@@ -166,8 +165,7 @@ def stream_windows(
                 yield file.samplerate, (first + count - len(block)) / file.samplerate, block
                 before, first = block, first + count
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        said = printable(str(error))
-        raise ValueError(f'{name}: damaged or not a sound file ({said})') from error
+        raise _unreadable(name, error) from error
     if not first:
         raise ValueError(f'{name}: it holds no samples; give a file with sound in it')
 
@@ -311,6 +309,12 @@ def _check_header(file: soundfile.SoundFile, name: str) -> None:
 
 def _cut_short(name: str) -> str:
     return f'{name}: cut short, it holds less than its header says; copy or export it again'
+
+
+def _unreadable(name: str, error: Exception) -> ValueError:
+    """What libsndfile says of a file, without the file's name."""
+    said = printable(re.sub(r'^Error (opening .*?: |: )', '', str(error)).strip(' .'))
+    return ValueError(f'{name}: damaged or not a sound file ({said})')
 
 
 def _damaged(name: str) -> str:

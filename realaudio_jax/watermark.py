@@ -105,11 +105,16 @@ def read_key(text: str) -> bytes:
     data = _digits(text)
     if is_file:
         with open(path, 'rb') as file:
-            content = file.read(2 * KEY_BYTES[1] + 3)
+            content = file.read(4 * KEY_BYTES[1] + 1)  # digits, and white space as long
         try:
             held = ' '.join(content.decode('utf-8-sig').split())
         except UnicodeDecodeError:
             held = None
+        if len(content) > 4 * KEY_BYTES[1]:
+            raise ValueError(
+                f'the watermark key in {printable(path)} is too long; give {KEY_BYTES[0]} to '
+                f'{KEY_BYTES[1]:,} bytes, or two hexadecimal digits for each'
+            )
         if held is not None and held.isprintable():
             data = _digits(held)
             if data is None:

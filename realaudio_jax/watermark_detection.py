@@ -27,7 +27,7 @@ import itertools
 import math
 import numbers
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import scipy.fft
@@ -326,16 +326,30 @@ def detect(
     return Detector(key, find_release(release) / AUTOENCODER_NAME)(audio, sample_rate)
 
 
-def detect_file(path: str | os.PathLike, detector: Detector) -> Detection:
+def detect_file(
+    path: str | os.PathLike,
+    detector: Detector,
+    watch: Callable[[float], None] = lambda at_s: None,
+) -> Detection:
     """Looks for a mark in a sound file of any length, one window in memory at a time.
+
+    Args:
+        path: see `sound_files.read_sound`; of any length.
+        detector: of the key.
+        watch: called with the second at which each window starts, before it is searched.
 
     Raises:
         FileNotFoundError, OSError, ValueError: as `sound_files.stream_windows`.
     """
     parts = stream_windows(path, WINDOW_S)
     rate, *first = next(parts)
-    rest = ((at_s, audio) for _, at_s, audio in parts)
-    return detector.search(itertools.chain([first], rest), rate)
+
+    def watched():
+        for at_s, audio in itertools.chain([first], ((at_s, audio) for _, at_s, audio in parts)):
+            watch(at_s)
+            yield at_s, audio
+
+    return detector.search(watched(), rate)
 
 
 def windows(

@@ -130,10 +130,10 @@ def test_no_more_is_made_than_the_client_plays(served):
             end = first + len(pcm)
         with pytest.raises(TimeoutError):
             client.recv(timeout=0.5)
-        client.send(json.dumps({'type': 'played', 'frame': end}))
+        client.send(json.dumps({'type': 'played', 'frame': end - HOP}))  # so one piece is wanted
         assert heard(client)[0] == end
         client.send(json.dumps({'type': 'stop'}))
-        client.send(json.dumps({'type': 'played', 'frame': end + HOP}))
+        client.send(json.dumps({'type': 'played', 'frame': end}))
         with pytest.raises(TimeoutError):
             client.recv(timeout=0.3)
         client.send(json.dumps({'type': 'play'}))

@@ -9,7 +9,7 @@ import soundfile
 from test_io import one_line, tone
 
 from realaudio_jax import sound_files
-from realaudio_jax.sound_files import find_sounds, read_audio, read_sound, reason
+from realaudio_jax.sound_files import find_sounds, read_audio, read_sound, reason, stream_windows
 
 KINDS = [
     ('wav', {'subtype': 'FLOAT'}),
@@ -190,6 +190,8 @@ def test_files_that_are_no_sound(tmp_path):
     ):
         write(tmp_path / name)
         refused(tmp_path / name, part)
+    with pytest.raises(ValueError, match=r'sound file \(Format not recognised\)$'):
+        next(stream_windows(tmp_path / 'text.wav', 10.0))
     for path in (tmp_path / 'gone.wav', tmp_path / 'text.wav' / 'a.wav', tmp_path / ('a' * 5000)):
         refused(path, str(path)[:50], error=FileNotFoundError)
 

@@ -68,6 +68,15 @@ def test_a_file_of_text_that_is_no_digits_is_refused(tmp_path, text):
         read_key(str(tmp_path / 'key'))
 
 
+def test_a_key_file_that_is_too_long_says_so(tmp_path):
+    for text, reason in (('ab' * 1025, '1025 bytes; give 16'), ('ab' * 3000, 'is too long; give')):
+        (tmp_path / 'key').write_text(text)
+        with pytest.raises(ValueError, match=reason):
+            read_key(str(tmp_path / 'key'))
+    (tmp_path / 'key').write_text('ab\n' * 1024)
+    assert read_key(str(tmp_path / 'key')) == b'\xab' * 1024
+
+
 @pytest.mark.parametrize(
     ('text', 'reason'),
     [

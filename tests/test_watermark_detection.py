@@ -157,9 +157,11 @@ def test_a_long_file_is_judged_window_by_window_in_bounded_memory(tmp_path, monk
             file.write(0.01 * rng.normal(size=(600_000, 2)))
         file.write(sound())
     monkeypatch.setattr(detection, '_speeds', lambda seconds: [1.0])
+    watched = []
     tracemalloc.start()
-    found = detection.detect_file(path, detector())
+    found = detection.detect_file(path, detector(), watched.append)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.present and found.payload == PAYLOAD and found.at_s > 25
     assert peak < 250e6
+    assert watched[:4] == [0.0, 10.0, 20.0, 30.0]

@@ -211,6 +211,7 @@ def test_a_sound_that_is_not_finite_is_no_file(sample, generator, monkeypatch):
         (dict(out='ok.wav/a.wav'), 'no folder you may write to'),
         (dict(spectrogram='a.jpg'), 'cannot write a.jpg: choose a name ending in .png'),
         (dict(prompt=' '), 'nothing to make'),
+        (dict(watermark_key='off', watermark_payload=3), '--watermark_payload=3: without a mark'),
     ],
 )
 def test_a_mistake_is_one_line_and_no_file(values, line, sample):

@@ -49,6 +49,11 @@ def test_a_port_of_osc_in_use_is_one_line(serve):
     assert status == 1 and err == 'error: --osc_port steers a stream; leave out --streams=0\n'
 
 
+def test_a_hop_between_the_steps_is_one_line_in_seconds(serve):
+    pytest.importorskip('uvicorn', reason="needs pip install 'realaudio_jax[serve]'")
+    assert serve(hop=0.3) == (1, 'error: --hop=0.3: give 0.2, 0.4, 0.6, 0.8 or 1\n')
+
+
 def test_an_address_that_others_reach_needs_a_token(serve):
     pytest.importorskip('uvicorn', reason="needs pip install 'realaudio_jax[serve]'")
     status, err = serve(host='0.0.0.0')
