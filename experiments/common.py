@@ -69,7 +69,8 @@ def _joined(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], A
             processes.connect(
                 values.coordinator, values.processes, values.process, values.lost_after_s
             )
-        result = main(argv)
+        with processes.lost_is_one_line():
+            result = main(argv)
         processes.leave()
         return result
 
@@ -117,6 +118,15 @@ def define_workdir(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
         'Where everything goes; none: runs/CONFIG, or runs/CONFIG_VARIANT.',
         flag_values=values,
     )
+
+
+def define_out(help: str, values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
+    """The flag --out, a folder that has to be named: '' would be the one where the user stands."""
+    out = flags.DEFINE_string('out', None, help, required=True, flag_values=values)
+    flags.register_validator(
+        'out', lambda folder: folder != '', 'name a folder; . is this one', flag_values=values
+    )
+    return out
 
 
 def define_devices(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 import realaudio_jax
-from experiments.common import listed, run
+from experiments.common import define_out, listed, run
 from experiments.watermark_flags import define_watermark
 from realaudio_jax.export import folder as export_folder
 from realaudio_jax.export.check import compare
@@ -32,22 +32,18 @@ _EVENTS = flags.DEFINE_integer('events', 4, 'Room for events of a timeline.', 0,
 _RATE = flags.DEFINE_integer('sample_rate', 48_000, 'Hz: 48000 or 44100.')
 _KINDS = flags.DEFINE_list('kinds', ['onnx', 'stablehlo'], 'What to write: onnx, stablehlo.')
 _WATERMARK = define_watermark()
-_OUT = flags.DEFINE_string('out', None, 'Folder of the export.', required=True)
+_OUT = define_out('Folder of the export.')
 _CHECK = flags.DEFINE_integer('check', 0, 'Requests that are compared with ours.', lower_bound=0)
 
 
 def main(argv):
     del argv
     kinds, seconds = listed(_KINDS, str), listed(_SECONDS, float)
-    if unknown := set(kinds) - set(export_folder.KINDS):
-        raise ValueError(f'--kinds={",".join(sorted(unknown))}: choose onnx, stablehlo or both')
+    export_folder.check(seconds, _RATE.value, kinds)
     if _CHECK.value and 'onnx' not in kinds:
         raise ValueError('--check runs the ONNX files; add onnx to --kinds, or leave out --check')
     if _CHECK.value and importlib.util.find_spec('onnxruntime') is None:
         raise ValueError("--check needs onnxruntime: pip install 'realaudio_jax[export]'")
-    for duration in seconds:
-        if not 0.5 <= duration <= 10:
-            raise ValueError(f'--seconds={duration:g}: choose 0.5 to 10')
     generator = realaudio_jax.load(_RELEASE.value, mark=_WATERMARK())
     out, start = pathlib.Path(_OUT.value), time.monotonic()
     export_folder.write(generator, out, seconds, _STEPS.value, _EVENTS.value, _RATE.value, kinds)

@@ -12,13 +12,13 @@ import tempfile
 
 from absl import flags
 
-from experiments.common import run
+from experiments.common import define_out, run
 from realaudio_jax.data.packed_recordings import FORMS, KBIT_PER_S, pack_recordings
 from realaudio_jax.parts import split
 from realaudio_jax.training.loop import Progress
 
 _RECORDINGS = flags.DEFINE_list('recordings', None, 'Folders of sounds.', required=True)
-_OUT = flags.DEFINE_string('out', None, 'Folder of the parts, new or empty.', required=True)
+_OUT = define_out('Folder of the parts, new or empty.')
 _PART = flags.DEFINE_float('part_mb', 56.0, 'Size of a part at most, 10^6 bytes.', lower_bound=0.01)
 _FORM = flags.DEFINE_enum('form', 'opus', list(FORMS), 'How sound is stored; flac loses nothing.')
 _RATE = flags.DEFINE_float('kbit_per_s', KBIT_PER_S, 'Of Opus, for each channel.', 6, 256)

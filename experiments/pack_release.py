@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from configs import foley_audio_tower
-from experiments.common import run
+from experiments.common import define_out, run
 from realaudio_jax import low_rank
 from realaudio_jax.data import foley
 from realaudio_jax.data.attribution import write_attribution
@@ -56,7 +56,7 @@ from realaudio_jax.typing import MAX_EVENT_TOKENS, PyTree
 from realaudio_jax.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
 
 _BASE = flags.DEFINE_string('base', 'foley', 'Release that gives the configuration and the rest.')
-_OUT = flags.DEFINE_string('out', None, 'Folder of the new release.', required=True)
+_OUT = define_out('Folder of the new release.')
 _FILES = {
     stem: flags.DEFINE_string(stem, None, f'Its {stem}.safetensors; none: that of the base.')
     for stem in ('autoencoder', 'teacher', 'student', 'audio_tower')

@@ -12,14 +12,14 @@ import shutil
 
 from absl import flags
 
-from experiments.common import run
+from experiments.common import define_out, run
 from realaudio_jax import integrity
 from realaudio_jax.parts import join, split
 from realaudio_jax.release import find_release
 
 _SPLIT = flags.DEFINE_string('split', None, 'Folder or file to split.')
 _JOIN = flags.DEFINE_string('join', None, 'Folder of parts to join.')
-_OUT = flags.DEFINE_string('out', None, 'Folder of what is made, new or empty.', required=True)
+_OUT = define_out('Folder of what is made, new or empty.')
 _PART = flags.DEFINE_float('part_mb', 15.0, 'Size of a part at most, 10^6 bytes.', lower_bound=0.01)
 _BASE = flags.DEFINE_string('new_to', None, 'Name or folder of a release that the other side has.')
 

@@ -129,7 +129,7 @@ def train(
     step_fn = jit_update(
         functools.partial(train_step, model=model, tx=tx, ema_decay=config.ema_decay),
         mesh,
-        donate_argnums=0,
+        donate_argnums=(0,),
     )
 
     embed = jax.jit(lambda params, log_mel: model.apply(params, cut_windows(log_mel))[0])

@@ -331,7 +331,7 @@ def train(
             config=config,
         ),
         mesh,
-        static_argnames='sample_rate',
+        static_argnames=('sample_rate',),
     )
     state, finished = run_stage(
         'adversarial',

@@ -321,7 +321,7 @@ def train(
     step_fn = jit_update(
         functools.partial(train_step, model=model, tx=tx, config=config),
         mesh,
-        donate_argnums=0,
+        donate_argnums=(0,),
     )
     evaluate = jax.jit(
         lambda base, trained, batch: jnp.mean(

@@ -46,6 +46,8 @@ _LAUNCHERS = (
 # Says a line when its standard input ends without a byte: JAX's own watch aborts a process whose
 # coordinator is gone at once, and nothing of that process can speak any more.
 _LAST_WORDS = 'import os, sys\nos.read(0, 1) or os.write(2, sys.argv[1].encode())'
+# What JAX's errors have in them where another process is gone, by Gloo (CPU) or NCCL (GPU).
+_BROKEN = re.compile('Gloo|NCCL|coordination service', re.IGNORECASE)
 _Result = TypeVar('_Result')
 
 
@@ -200,6 +202,17 @@ def _several_tasks(environment: Mapping[str, str]) -> bool:
     return ',' in environment.get('TPU_WORKER_HOSTNAMES', '')
 
 
+@contextlib.contextmanager
+def lost_is_one_line() -> Iterator[None]:
+    """Around a run: what devices say of a connection that broke becomes an `OtherProcessError`."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if _Run.count > 1 and _BROKEN.search(str(error)):
+            raise OtherProcessError(_lost()) from error
+        raise
+
+
 def count() -> int:
     """How many processes the run has."""
     return _Run.count
@@ -230,6 +243,27 @@ def share(size: int) -> slice:
     return slice(_Run.index * part, (_Run.index + 1) * part)
 
 
+def meet(name: str) -> None:
+    """Waits for all processes, by the network of hosts alone: devices would give up.
+
+    Args:
+        name: of the place, the same in every process.
+
+    Raises:
+        OtherProcessError: one of them is gone.
+    """
+    if _Run.count == 1 or _alone.get():
+        return
+    key = f'realaudio_jax {next(_Run.meetings)}'
+    try:
+        multihost.get_barrier_sync_fn()(key=key, timeout_ms=_LONGEST_WAIT_MS)
+    except jax.errors.JaxRuntimeError as error:
+        raise OtherProcessError(_lost()) from error
+    names = multihost_utils.process_allgather(np.uint32(zlib.crc32(name.encode())))
+    if len(set(names.tolist())) > 1:
+        raise RuntimeError(f'process {_Run.index} is at {name!r}, another process elsewhere')
+
+
 def only_first(task: Callable[[], _Result], name: str = '') -> _Result | None:
     """Process 0 runs a task; all go on when it has ended.
 
@@ -251,7 +285,7 @@ def only_first(task: Callable[[], _Result], name: str = '') -> _Result | None:
             result = _by_itself(task)
         except BaseException as raised:  # the others must hear of Ctrl-C, too
             error = raised
-    _meet(name)
+    meet(name)
     failed = any_process(error is not None)
     if error is not None:
         raise error
@@ -295,7 +329,7 @@ def leave() -> None:
     """Waits for the others and ends the connection; a run that ends otherwise is a lost process."""
     if _Run.count == 1 or _Run.ended.is_set():
         return
-    _meet('end')
+    meet('end')
     _Run.ended.set()
     has_spoken()
     jax.distributed.shutdown()
@@ -307,18 +341,6 @@ def _by_itself(task: Callable[[], _Result]) -> _Result:
         return task()
     finally:
         _alone.reset(token)
-
-
-def _meet(name: str) -> None:
-    """Waits for all processes, by the network of hosts alone: devices would give up."""
-    key = f'realaudio_jax {next(_Run.meetings)}'
-    try:
-        multihost.get_barrier_sync_fn()(key=key, timeout_ms=_LONGEST_WAIT_MS)
-    except jax.errors.JaxRuntimeError as error:
-        raise OtherProcessError(_lost()) from error
-    names = multihost_utils.process_allgather(np.uint32(zlib.crc32(name.encode())))
-    if len(set(names.tolist())) > 1:
-        raise RuntimeError(f'process {_Run.index} is at {name!r}, another process elsewhere')
 
 
 def _watch(lost_after_s: float) -> None:

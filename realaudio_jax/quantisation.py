@@ -59,6 +59,9 @@ def quantise(
     Returns:
         int8 of the same shape, in [-Q, Q], and float32 scales whose axes divide those of `values`:
         whole along the channel, 1 elsewhere, or the number of blocks.
+
+    Raises:
+        ValueError: a value is infinite or not a number.
     """
     values, most = np.asarray(values, np.float32), MOST[bits]
     others = tuple(i for i in range(values.ndim) if i != channel_axis % values.ndim)
@@ -70,6 +73,8 @@ def quantise(
         peak = np.max(np.abs(cut), axis=others, keepdims=True).squeeze(values.ndim - 1)
     else:
         peak = np.max(np.abs(values), axis=others, keepdims=True, initial=0.0)
+    if not np.isfinite(peak).all():
+        raise ValueError('weights that are not finite cannot be stored as integers')
     scale = np.where(peak > 0, peak / most, 1).astype(np.float32)  # 1 for a channel of zeros
     steps = np.round(values / expand_scale(scale, values.shape))
     return np.clip(steps, -most, most).astype(np.int8), scale
@@ -103,6 +108,9 @@ def quantise_products(params: PyTree) -> PyTree:
     """A network's parameters with `Quantised` kernels in its blocks and layers.
 
     Embeddings, norms, what depends on times alone, and the first and the last layer stay floats.
+
+    Raises:
+        ValueError: as `quantise`.
     """
 
     def one(path, leaf):

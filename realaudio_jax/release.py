@@ -169,7 +169,11 @@ def load_moments(folder: pathlib.Path) -> PyTree:
 
 def _read_adapter(path: pathlib.Path, params: PyTree) -> PyTree:
     """An adapter that fits these parameters."""
-    adapter = jax.tree.map(jnp.asarray, unflatten_dict(read_tensors(path), sep='/'))
+    tensors = read_tensors(path)
+    outer = {name[:i] for name in tensors for i, c in enumerate(name) if c == '/'}
+    if both := sorted(outer & set(tensors)):
+        raise ValueError(f'{path}: {both[0]} is an array and holds others; {REMEDY}')
+    adapter = jax.tree.map(jnp.asarray, unflatten_dict(tensors, sep='/'))
     try:
         jax.eval_shape(low_rank.add, params, adapter)
     except ValueError as error:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from safetensors.numpy import save_file
 
 from realaudio_jax import low_rank, packing, release
 from realaudio_jax.data.frozen_encoders import load_frozen_encoders
@@ -144,6 +145,18 @@ def test_a_student_is_its_file_and_the_adapter_beside_it(tiny_release, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, params['teacher'], plain['teacher'])
     moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), plain['student'], student)
     assert max(jax.tree.leaves(moved)) > 0.01
+
+
+def test_an_adapter_whose_names_stand_in_one_another_is_one_line(tiny_release, tmp_path):
+    with_adapter(tiny_release, tmp_path)
+    path = tmp_path / 'student_adapter.safetensors'
+    tensors = release.read_tensors(path)
+    name = next(iter(tensors))
+    save_file(tensors | {f'{name}/more': np.ones((1, 1), np.float32)}, path)
+    shapes = denoiser_template(DENOISER)
+    with pytest.raises(ValueError, match=f'{name} is an array and holds others') as caught:
+        load_denoiser_and_adapter(tmp_path, 'student.safetensors', shapes)
+    assert '\n' not in str(caught.value)
 
 
 def test_a_student_has_its_share_of_the_adapter_of_the_teacher(tiny_release, tmp_path):

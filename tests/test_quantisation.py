@@ -26,6 +26,16 @@ def test_an_error_is_half_a_step(bits):
     assert (error <= 0.5001 * np.abs(weights).max(axis=0) / most).all() and error.max() > 0
 
 
+@pytest.mark.parametrize('block', [None, 2])
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_what_is_not_finite_has_no_integers(value, block):
+    """They would be zeros, and the sound another one without a word."""
+    weights = np.ones((6, 5), np.float32)
+    weights[2, 3] = value
+    with pytest.raises(ValueError, match='not finite'):
+        quantise(weights, block=block)
+
+
 def test_two_int4_make_a_byte():
     values = np.arange(-7, 8, dtype=np.int8)[RNG.integers(0, 15, (3, 6))]
     packed = quantisation.pack_int4(values)

@@ -23,8 +23,8 @@ from realaudio_jax.models.denoiser import latent_frames
 from realaudio_jax.models.text_encoder import TOKENIZER_NAME
 from realaudio_jax.program_io import CAPACITIES, Bucket, Capacity
 from realaudio_jax.random import pinned_settings
-from realaudio_jax.requests import LOUDNESS_LUFS
-from realaudio_jax.typing import MIN_SECONDS, PyTree
+from realaudio_jax.requests import LOUDNESS_LUFS, SAMPLE_RATES
+from realaudio_jax.typing import MAX_SECONDS, MIN_SECONDS, PyTree
 
 FILES = pathlib.Path(__file__).parent / 'files'
 PROGRAM_NAME, WEIGHTS_NAME, VOCABULARY_NAME = 'program.json', 'weights.npz', 'vocab.txt'
@@ -43,6 +43,25 @@ def capacity_for(events: int) -> Capacity:
         if capacity.events >= events:
             return capacity
     raise ValueError(f'{events} events: choose {CAPACITIES[-1].events} at most')
+
+
+def check(seconds: Sequence[float], sample_rate: int, kinds: Sequence[str]) -> None:
+    """Refuses durations, rates and kinds of which there is no program.
+
+    Raises:
+        ValueError: which, and what to choose.
+    """
+    for duration in seconds:
+        if not MIN_SECONDS <= duration <= MAX_SECONDS:
+            raise ValueError(f'seconds={duration:g}: choose {MIN_SECONDS:g} to {MAX_SECONDS:g}')
+    names = [f'{duration:g}' for duration in seconds]  # of the files
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f'seconds={",".join(names)}: give one or more, each once')
+    if sample_rate not in SAMPLE_RATES:
+        rates = ' or '.join(map(str, SAMPLE_RATES))
+        raise ValueError(f'sample_rate={sample_rate}: choose {rates}')
+    if unknown := set(kinds) - set(KINDS):
+        raise ValueError(f'kinds={",".join(sorted(unknown))}: choose onnx, stablehlo or both')
 
 
 def stablehlo(function: Callable, weights: PyTree, shapes: dict) -> bytes:
@@ -81,13 +100,20 @@ def write(
         log: called with one line for each file.
 
     Raises:
-        ValueError: steps that the student has not, or too many events.
+        ValueError: steps that the student has not, too many events, products in int8 for ONNX, or
+            as `check`.
         OSError: the folder cannot be written.
     """
+    check(seconds, sample_rate, kinds)
     folder, capacity = pathlib.Path(folder), capacity_for(events)
     if steps not in generator.student_steps:
         counts = ', '.join(map(str, generator.student_steps))
         raise ValueError(f'the student has no {steps} steps; choose one of {counts}')
+    if 'onnx' in kinds and generator.precision != 'float32':
+        raise ValueError(
+            f'products of {generator.precision} have no ONNX program: load the release in float32 '
+            '(its weights are stored as int8 all the same), or export stablehlo alone'
+        )
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         'format': FORMAT,

@@ -488,6 +488,9 @@ class _Writer:
     def op_dot_general(self, eqn, a, b):
         (contract_a, contract_b), (batch_a, batch_b) = eqn.params['dimension_numbers']
         a, b = self.whole(a), (self.whole(b) if isinstance(b, Value) else np.asarray(b))
+        if {a.dtype, b.dtype} != {np.dtype(np.float32)}:
+            kinds = f'{a.dtype} and {b.dtype}'
+            raise NotImplementedError(f'a product of {kinds} has no translation to ONNX here')
         shape_a, shape_b = a.shape, b.shape
         free_a = [i for i in range(len(shape_a)) if i not in (*contract_a, *batch_a)]
         free_b = [i for i in range(len(shape_b)) if i not in (*contract_b, *batch_b)]

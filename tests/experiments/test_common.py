@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -11,6 +12,7 @@ from ml_collections import config_flags
 import realaudio_jax
 from experiments import common
 from experiments.common import define_config, parse_flags
+from realaudio_jax import processes
 from realaudio_jax.training.loop import main_guard
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -179,6 +181,25 @@ def test_a_variant_has_a_default_folder_of_its_own(given, folder):
     common.define_workdir(values)
     parse_flags(['x', *given], values)
     assert common.run_workdir(values) == folder
+
+
+def test_a_connection_that_broke_is_a_line_and_other_errors_are_not(monkeypatch):
+    def main(text):
+        raise jax.errors.JaxRuntimeError(text)
+
+    monkeypatch.setattr(processes._Run, 'count', 2)
+    with pytest.raises(processes.OtherProcessError, match='another process of this run has ended'):
+        common._joined(main)('UNKNOWN: Gloo AllGather failed: Connection reset by peer')
+    with pytest.raises(jax.errors.JaxRuntimeError, match='memory'):
+        common._joined(main)('RESOURCE_EXHAUSTED: out of memory')
+
+
+@pytest.mark.parametrize(('given', 'line'), [([], 'None'), (['--out='], 'name a folder')])
+def test_what_is_made_does_not_go_where_the_user_stands(given, line):
+    values = flags.FlagValues()
+    common.define_out('Folder.', values)
+    with pytest.raises(ValueError, match=line):
+        parse_flags(['x', *given], values)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,21 @@ def test_steps_that_the_student_has_not(generator, tmp_path):
         export_folder.write(generator, tmp_path, [1.0], events=17)
 
 
+def test_what_has_no_program_is_refused_before_a_folder_is_made(generator, tmp_path):
+    whole = tmp_path / 'out'
+    for given, line in (
+        ({'seconds': [0.0]}, 'seconds=0: choose 0.5 to 10'),
+        ({'seconds': []}, 'seconds=: give one or more'),
+        ({'sample_rate': 32_000}, 'sample_rate=32000: choose 48000 or 44100'),
+        ({'kinds': ['tflite']}, 'kinds=tflite: choose'),
+        ({'generator': generator.in_precision('int8')}, 'products of int8 have no ONNX program'),
+    ):
+        call = {'generator': generator, 'folder': whole, 'seconds': [1.0], 'steps': 2} | given
+        with pytest.raises(ValueError, match=line):
+            export_folder.write(**call)
+    assert not whole.exists()
+
+
 def test_a_manifest_names_what_is_exported_alone(generator, tmp_path):
     (tmp_path / 'ort').mkdir()
     (tmp_path / 'ort' / 'ort.wasm.min.mjs').write_text('of the user')
@@ -139,11 +154,36 @@ def test_a_mistake_in_the_node_command_is_one_line(files, given, line):
     assert done.stderr.count('\n') == 1 and not done.stdout
 
 
+def test_node_names_a_file_that_is_cut_short(files, tmp_path):
+    node = shutil.which('node')
+    if node is None:
+        pytest.skip('no Node here')
+    shutil.copytree(files, tmp_path / 'cut')
+    (tmp_path / 'cut' / 'program.json').write_text('{"programs": [')
+    command = [node, tmp_path / 'cut' / 'generate.mjs', 'rain']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1
+    assert done.stderr.startswith('error: program.json cannot be read: ')
+
+
 @pytest.mark.parametrize(
     ('field', 'line'),
     [
         ('seed: 1.5', 'seed 1.5: choose a whole number from 0 to 2147483647'),
         ('guidance: 9', 'guidance 9: choose 1 to 4'),
+        ('loudness: 5', 'loudness 5: choose -70 to 0 LUFS'),
+        (
+            "events: lib.parseEvents('dog@0.1-0.2:60')",
+            "event 'dog' at 60 dB: choose -24 to 6 dB",
+        ),
+        (
+            "events: lib.parseEvents('dog@0.1-0.2:-.')",
+            "event 'dog' at NaN dB: choose -24 to 6 dB",
+        ),
+        (
+            "events: lib.parseEvents(' @0.1-0.2')",
+            'an event has no text: say what sounds, such as dog bark',
+        ),
     ],
 )
 def test_javascript_refuses_what_python_does(in_node, field, line):
@@ -182,6 +222,11 @@ def test_the_page_says_what_it_lacks(page, files):
     (files / 'ort' / 'ort.wasm.min.mjs').write_text('export const nothing = 0;')
     text = page().text_content(status, timeout=10_000)
     assert text == 'Error: there is no ONNX file here: export with --kinds=onnx'
+    about = (files / 'program.json').read_text()
+    (files / 'program.json').write_text(about[:100])
+    text = page().text_content(status, timeout=10_000)
+    (files / 'program.json').write_text(about)
+    assert text.startswith('Error: program.json cannot be read: ')
 
 
 def test_javascript_reads_texts_as_python_does(in_node, generator):

@@ -76,6 +76,12 @@ def test_an_operation_gives_what_jax_gives(name):
     np.testing.assert_allclose(found, want, rtol=2e-5, atol=2e-5)
 
 
+def test_a_product_of_integers_is_named():
+    """MatMul takes no int8."""
+    with pytest.raises(NotImplementedError, match='a product of int8 and int8'):
+        in_onnx(lambda x: x @ jnp.ones((5, 5), jnp.int8), np.ones((3, 5), np.int8))
+
+
 def test_an_operation_without_a_translation_is_named():
     with pytest.raises(NotImplementedError, match='sort'):
         in_onnx(jnp.sort, X)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from realaudio_jax import processes
 from realaudio_jax.mesh import make_mesh, param_sharding
 from realaudio_jax.training.sharding import (
     data_mesh,
@@ -94,6 +95,34 @@ def test_an_update_leaves_the_state_where_it_lies():
     state, metrics = jit_update(update, mesh)(state, shard_batch(mesh, np.ones((8, 128))))
     assert {name: leaf.sharding.spec for name, leaf in state.items()} == spread
     assert metrics['y'].sharding.is_fully_replicated and metrics['y'] == 8 * 128 * 256
+
+
+def test_processes_meet_between_compiling_an_update_and_running_it(monkeypatch):
+    """A sum between CPUs ends where one comes to it half a minute after another."""
+    happened, mesh = [], data_mesh(8)
+    monkeypatch.setattr(type(mesh), 'is_multi_process', True)
+    monkeypatch.setattr(processes, 'meet', lambda name: happened.append('meet'))
+
+    def update(state, x, rate, *, factor):
+        happened.append('compile')
+        jax.debug.callback(lambda _: happened.append('run'), x[0, 0])
+        return state + rate * factor * x.sum(), {'y': x.mean()}
+
+    step = jit_update(update, mesh, static_argnames=['factor'])
+    state = jnp.zeros(())
+    first = ['compile', 'meet', 'run']
+    for shape, rate, factor, wanted in (
+        ((8, 3), 0.5, 2, first),
+        ((8, 3), 0.7, 2, ['run']),
+        ((8, 5), 0.5, 2, first),
+        ((8, 5), 0.5, 3, first),
+        ((8, 3), 0.5, 2, ['run']),
+    ):
+        moved, metrics = step(state, jnp.ones(shape), rate, factor=factor)
+        jax.effects_barrier()
+        assert happened == wanted and metrics['y'] == 1
+        assert moved == rate * factor * np.prod(shape)
+        happened.clear()
 
 
 def test_a_mesh_over_as_many_devices_as_divide_every_batch(capsys):

@@ -8,7 +8,17 @@ import { parseArgs } from 'node:util';
 import { Tokenizer, generate, inputs, parseEvents, programFor, wav } from './realaudio.mjs';
 
 const folder = dirname(fileURLToPath(import.meta.url));
-const json = async (name) => JSON.parse(await readFile(join(folder, name), 'utf8'));
+const unreadable = (name, error) => {
+  throw new Error(`${name} cannot be read: ${error.message.split('\n')[0]}; SHA256SUMS tells whether it is whole`);
+};
+const json = async (name) => {
+  const text = await readFile(join(folder, name), 'utf8');
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    return unreadable(name, error);
+  }
+};
 
 async function runtime() {
   try {
@@ -45,7 +55,8 @@ async function main() {
   inputs(about, program, tokenizer, request); // what cannot be is said before anything is loaded
   const ort = await runtime();
   let start = performance.now();
-  const session = await ort.InferenceSession.create(join(folder, program.onnx));
+  const session = await ort.InferenceSession.create(join(folder, program.onnx))
+    .catch((error) => unreadable(program.onnx, error));
   const loaded = performance.now() - start;
   start = performance.now();
   const sound = await generate(ort, session, about, program, tokenizer, request);

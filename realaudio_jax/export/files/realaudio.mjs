@@ -131,11 +131,17 @@ export function inputs(about, program, tokenizer, request) {
   if (!(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 31)) {
     throw new Error(`seed ${seed}: choose a whole number from 0 to ${2 ** 31 - 1}`);
   }
+  const loudness = request.loudness ?? about.loudness;
+  if (!(Number.isNaN(loudness) || (loudness >= -70 && loudness <= 0))) {
+    throw new Error(`loudness ${loudness}: choose -70 to 0 LUFS`);
+  }
   if (events.length > most) throw new Error(`${events.length} events: choose ${most} at most`);
-  for (const { text, onset, offset } of events) {
+  for (const { text, onset, offset, gain = 0 } of events) {
+    if (!text.trim()) throw new Error('an event has no text: say what sounds, such as dog bark');
     if (!(onset >= 0 && onset < offset && offset <= seconds + 1e-6)) {
       throw new Error(`event '${text}' from ${onset} to ${offset} s: not within ${seconds} s`);
     }
+    if (!(gain >= -24 && gain <= 6)) throw new Error(`event '${text}' at ${gain} dB: choose -24 to 6 dB`);
   }
   const ids = prompt.trim() ? tokenizer.encode(prompt, tokens) : Array(tokens).fill(0);
   const eventIds = events.flatMap((event) => tokenizer.encode(event.text, words));
@@ -153,7 +159,7 @@ export function inputs(about, program, tokenizer, request) {
     gain_db: ['float32', floats(column('gain')), [1, most]],
     seconds: ['float32', floats([seconds]), [1]],
     guidance_scale: ['float32', floats([guidance]), [1]],
-    target_lufs: ['float32', floats([request.loudness ?? about.loudness]), [1]],
+    target_lufs: ['float32', floats([loudness]), [1]],
     noise: [
       'float32',
       noise(seed, program.frames, about.latent_channels),
