@@ -261,8 +261,9 @@ class Measurements:
         """
         path = self._folder / f'{re.sub(r"[^a-z0-9]+", "_", name.lower())}.json'
         if not path.is_file():
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(measure(*args)), encoding='utf-8')
+            measured = json.dumps(measure(*args))
+            with atomic_path(path) as temporary:  # what fails in here is said to be the file's
+                temporary.write_text(measured, encoding='utf-8')
         return json.loads(path.read_text(encoding='utf-8'))
 
 

@@ -47,3 +47,11 @@ def test_measurements_are_made_once_and_kept_apart(experiment, tmp_path):
     assert kept('3 s, none', measure, 4) == [4, None] and count.value == 2
     with pytest.raises(ValueError, match='measurements of another seed; name another --workdir'):
         measurements(tmp_path, {'seed': 2})
+
+
+def test_a_measurement_that_lacks_a_file_does_not_blame_its_own(experiment, tmp_path):
+    def measure():
+        raise FileNotFoundError('no weights in DIR')
+
+    with pytest.raises(FileNotFoundError, match='^no weights in DIR$'):
+        experiment('common').Measurements(tmp_path, {})('scenes', measure)
