@@ -144,7 +144,7 @@ def stable_audio_open_system(
     start, fresh = denoise.noises(random_key(0)[None], steps, shape)
     encode_text = jax.jit(networks.text_encoder.apply)
     sample = jax.jit(functools.partial(denoise.sample, networks.predictors))
-    own = {name: params[name] for name in stable_audio_open.PREDICTORS}
+    own = {name: params[name] for name in stable_audio_open.StableAudioOpen.predictors}
 
     def text():
         states = encode_text({'params': params['text_encoder']}, ids, real)
@@ -227,7 +227,7 @@ def stable_audio_3_system(
     start, keys = denoise_3.start(random_key(0)[None], shape)
     encode_text = jax.jit(networks.text_encoder.apply)
     sample = jax.jit(functools.partial(denoise_3.sample, networks.predictors))
-    own = {name: params[name] for name in stable_audio_3.PREDICTORS}
+    own = {name: params[name] for name in stable_audio_3.StableAudio3.predictors}
 
     def text():
         states = encode_text({'params': params['text_encoder']}, ids, real)
