@@ -25,7 +25,6 @@ from realaudio_jax.metrics.edits import EDITS, Edit, has_ffmpeg
 from realaudio_jax.metrics.embedders.registry import load_evaluators
 from realaudio_jax.metrics.evaluation.generate import SamplerConfig, generate_scenes
 from realaudio_jax.metrics.evaluation.scenes import SceneEvaluator, held_out_scenes
-from realaudio_jax.metrics.frechet import frechet_difference
 from realaudio_jax.metrics.rows import (
     FRECHET_DISTANCE,
     ONSET_MEDIAN,
@@ -193,12 +192,6 @@ def quality_rows(generator: Generator, mark: Watermark, count: int, seed: int) -
     wanted = (FRECHET_DISTANCE, ONSET_MEDIAN, ONSETS_NEAR)
     rows = [row for row in rows if row['name'] in wanted]
     rows += [row for row in differences if row['figure'] in wanted]
-    for embedder, real, a, b in zip(
-        evaluator.embedders, evaluator.windows, other.windows, marked.windows, strict=True
-    ):
-        found = frechet_difference(real, a, b, seed=seed)
-        row = difference_row(FRECHET_DISTANCE, 'not marked', found)
-        rows.append(row | {'embedder': embedder.name, 'edit': 'marked'})
     return rows
 
 

@@ -2,8 +2,10 @@ import types
 
 import numpy as np
 import pytest
+from absl import flags
 
 from realaudio_jax.metrics.edits import EDITS
+from realaudio_jax.metrics.evaluation.scenes import SceneMeasurements
 from realaudio_jax.metrics.rows import share_row
 from realaudio_jax.watermark_detection import Detection
 
@@ -47,6 +49,33 @@ def test_measurements_are_made_once_and_kept_apart(experiment, tmp_path):
     assert kept('3 s, none', measure, 4) == [4, None] and count.value == 2
     with pytest.raises(ValueError, match='measurements of another seed; name another --workdir'):
         measurements(tmp_path, {'seed': 2})
+
+
+def test_distances_with_the_mark_and_without_are_told_once(experiment, monkeypatch):
+    run = experiment('evaluate_watermark')
+    rng = np.random.default_rng(0)
+    real, *made = (rng.normal(size=(8, 3, 4)) for _ in range(3))
+    evaluator = run.SceneEvaluator.__new__(run.SceneEvaluator)
+    evaluator.embedders = [types.SimpleNamespace(name='toy')]
+    evaluator.windows, evaluator.seed, evaluator.resamples = [list(real)], 1, 20
+    evaluator.distances = ('fad', 'kad')
+    sets = iter(SceneMeasurements([list(x)], [], None) for x in made)
+    evaluator.measure = lambda sounds: next(sets)
+    evaluator.rows = lambda measured, columns: [
+        {'name': run.FRECHET_DISTANCE, 'value': 1.0} | columns
+    ]
+    monkeypatch.setattr(run, 'held_out_scenes', lambda *_: ([], None))
+    monkeypatch.setattr(run, 'load_evaluators', lambda *_: (None, evaluator.embedders))
+    monkeypatch.setattr(run, 'SceneEvaluator', lambda *_, **__: evaluator)
+    monkeypatch.setattr(
+        run, 'generate_scenes', lambda *_: types.SimpleNamespace(floats=lambda: None)
+    )
+    flags.FLAGS.mark_as_parsed()
+    generator = types.SimpleNamespace(folder=None, with_watermark=lambda mark: None)
+    rows = run.quality_rows(generator, None, 8, 1)
+    names = [(row['name'], row['edit']) for row in rows]
+    assert len(set(names)) == len(names) == 3
+    assert (f'{run.FRECHET_DISTANCE}, minus that of not marked', 'marked') in names
 
 
 def test_a_measurement_that_lacks_a_file_does_not_blame_its_own(experiment, tmp_path):
