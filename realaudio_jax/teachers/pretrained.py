@@ -5,10 +5,11 @@ and step size are further inputs, at first to no effect.
 """
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -83,6 +84,12 @@ class PretrainedTeacher:
     def teacher_params(self) -> PyTree:
         """Parameters of the networks that predict."""
         return {name: self.params[name] for name in self.predictors}
+
+    @functools.cached_property
+    def _sample_student(self) -> Callable[..., Array]:
+        """`sample_student` of this model, compiled for each count of steps."""
+        sample = functools.partial(sample_student, self.student, self.path)
+        return jax.jit(sample, static_argnums=3)
 
     def encode(self, scenes: Iterable[Any], seconds: float) -> Iterator[dict[str, np.ndarray]]:
         """Rows of scenes, four at a time, so that one program serves all; see `encode_scenes`.

@@ -16,7 +16,7 @@ import numpy as np
 
 from realaudio_jax.noise import Denoise, NoisePath
 from realaudio_jax.teachers import t5
-from realaudio_jax.teachers.pretrained import PretrainedTeacher, sample_student, student_networks
+from realaudio_jax.teachers.pretrained import PretrainedTeacher, student_networks
 from realaudio_jax.typing import Array, Bool, Float, PyTree
 
 
@@ -58,9 +58,6 @@ class StableAudio(PretrainedTeacher):
         self._decode = jax.jit(functools.partial(autoencoder.apply, method='decode'))
         self._sample = jax.jit(functools.partial(self.functions.sample, networks))
         self._student_networks = student_networks(networks, 'transformer')
-        self._sample_student = jax.jit(
-            functools.partial(sample_student, self.student, self.path), static_argnums=3
-        )
 
     @property
     def sample_rate(self) -> int:

@@ -5,12 +5,9 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { Tokenizer, generate, inputs, parseEvents, programFor, wav } from './realaudio.mjs';
+import { Tokenizer, generate, inputs, parseEvents, programFor, unreadable, wav } from './realaudio.mjs';
 
 const folder = dirname(fileURLToPath(import.meta.url));
-const unreadable = (name, error) => {
-  throw new Error(`${name} cannot be read: ${error.message.split('\n')[0]}; SHA256SUMS tells whether it is whole`);
-};
 const json = async (name) => {
   const text = await readFile(join(folder, name), 'utf8');
   try {

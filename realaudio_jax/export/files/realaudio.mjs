@@ -187,6 +187,11 @@ export async function generate(ort, session, about, program, tokenizer, request)
   };
 }
 
+/** Throws what is wrong with a file of the folder, in one line. */
+export function unreadable(name, error) {
+  throw new Error(`${name} cannot be read: ${error.message.split('\n')[0]}; SHA256SUMS tells whether it is whole`);
+}
+
 /** A 16-bit stereo WAV file. */
 export function wav({ audio, sampleRate }) {
   const bytes = new DataView(new ArrayBuffer(44 + 2 * audio.length));

@@ -35,7 +35,6 @@ from realaudio_jax.teachers.pretrained import (
     PretrainedTeacher,
     Student,
     padded,
-    sample_student,
     student_networks,
     whole_batch,
 )
@@ -73,9 +72,6 @@ class AudioLDM2(PretrainedTeacher):
         self.networks, self.params = networks, params
         self.tokenizer, self.clap_tokenizer = tokenizer, clap_tokenizer
         self._student_networks = student_networks(networks, 'unet')
-        self._sample_student = jax.jit(
-            functools.partial(sample_student, self.student, self.path), static_argnums=3
-        )
 
     @property
     def sample_rate(self) -> int:
