@@ -230,9 +230,27 @@ class Comparison:
             diversity_prompts=c.diversity_prompts,
             shipped=self._release,
             against=','.join(against),
-            times=(first and c.times) or None,
             keep=one.report_prompts if first else None,
         )
+
+    def times(self) -> Piece:
+        """The time of a sound at every step count: all students are one network."""
+        c = self.config
+        return self._evaluation(
+            self.workdir / 'evaluation' / 'times',
+            [self.start],
+            c.tuning_seed,
+            scenes=c.tuning_scenes,
+            steps=c.steps,
+            metrics='kad',
+            times=True,
+        )
+
+    def measured_times(self) -> list[Row]:
+        """Of the students and the teacher; nothing where they were not wanted."""
+        if not self.config.times:
+            return []
+        return [r for r in results(self.workdir / 'evaluation' / 'times') if r['name'] == TIME]
 
     def _training(
         self, name: str, folder: pathlib.Path, seed: int, settings: Mapping[str, Any]
@@ -432,11 +450,12 @@ def runs_of(comparison: Comparison) -> list[tuple[dict[str, Any], list[Row]]]:
         for name, student in beside.items():
             found.append((about | {'recipe': name}, rows_of(seed, student, about['budget'])))
         shared = [r for r in by_seed[seed] if 'student' not in r]
-        found.append((about | {'recipe': TEACHER}, [r for r in shared if r['name'] != TIME]))
-        if seed == config.seeds[0]:  # of the networks, so the same for all recipes and seeds
-            times = [r for r in shared if r['name'] == TIME]
-            found.append((about | {'recipe': 'any student'}, [r for r in times if _student(r)]))
-            found.append((about | {'recipe': TEACHER}, [r for r in times if not _student(r)]))
+        found.append((about | {'recipe': TEACHER}, shared))
+    times = comparison.measured_times()
+    for budget in config.budgets:
+        about = {'budget': f'equal {budget}'}
+        found.append((about | {'recipe': 'any student'}, [r for r in times if _student(r)]))
+        found.append((about | {'recipe': TEACHER}, [r for r in times if not _student(r)]))
     return found
 
 
@@ -770,6 +789,7 @@ def main(argv):
             forget_checkpoints(pieces)
         if not stopped:  # the best recipes are known
             pieces += [comparison.evaluation(seed) for seed in config.seeds[1:]]
+            pieces += [comparison.times()] if config.times else []
             stopped = run_pieces(pieces, workdir, stop, seconds_left(begin), config.stop_s)
         if stopped:
             say(f'stopped in {stopped!r}: go on with the same command')
