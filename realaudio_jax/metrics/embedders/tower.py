@@ -105,7 +105,7 @@ def load_tower(release: str | os.PathLike) -> Tower:
             embed=lambda audio: embed(jnp.asarray(audio)),
         ),
         lambda windows: _pooled(pool, windows),
-        lambda texts: _sentences(encode_text, texts),
+        _remembered(lambda texts: _sentences(encode_text, texts)),
     )
 
 
@@ -140,6 +140,22 @@ def _pooled(pool, windows):
             x[row, : len(w)], mask[row, : len(w)] = w, True
         out.append(np.asarray(pool(x, mask))[: len(part)])
     return np.concatenate(out)
+
+
+def _remembered(
+    embed: Callable[[Sequence[str]], Float[np.ndarray, 'N D']],
+) -> Callable[[Sequence[str]], Float[np.ndarray, 'N D']]:
+    """`embed`, which sees each text once: every row of a table asks for the same captions."""
+    known: dict[str, np.ndarray] = {}
+
+    def of(texts):
+        texts = list(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, embed(new), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return of
 
 
 def _sentences(encode_text, texts):
