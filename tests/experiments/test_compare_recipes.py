@@ -18,6 +18,7 @@ from realaudio_jax.noise import CosinePath
 from realaudio_jax.packing import save_params
 from realaudio_jax.release import MOMENTS_NAME
 from realaudio_jax.release_config import ReleaseConfig
+from realaudio_jax.report import recipes as recipes_report
 from realaudio_jax.typing import LATENT_CHANNELS
 
 
@@ -195,12 +196,12 @@ def test_the_table_has_the_mean_its_interval_and_the_worst_of_the_seeds(comparis
         runs.append((about, rows))
         of_teacher = {'recipe': comparison.TEACHER, 'budget': about['budget']}
         runs.append((of_teacher, [teacher]))
-    rows = comparison.over_seeds(runs)
+    rows = recipes_report.over_seeds(runs)
     first = rows[0]
     assert (first['value'], first['least'], first['most'], first['n']) == (0.5, 0.25, 0.75, 2)
     # sqrt(3^2 + 4^2) / 2
     np.testing.assert_allclose((first['low'], first['high']), (0.5 - 0.025, 0.5 + 0.05))
-    costs, errors, cosines, differences = comparison.tables(rows)
+    costs, errors, cosines, differences = recipes_report.tables(rows)
     assert costs.lines == (('ctm', '0.001', '9 (9)', '–', '–', '–'),)
     assert errors.lines == (
         ('ctm', '0.5 [0.475, 0.55] (0.75)'),
@@ -218,13 +219,13 @@ def test_the_table_has_the_mean_its_interval_and_the_worst_of_the_seeds(comparis
 def test_a_difference_whose_interval_leaves_out_0_is_said_in_words(comparison, low, high, ends):
     row = {'name': 'x', 'figure': 'latent error', 'against': 'arc', 'model': 'student', 'nfe': 4}
     row |= {'value': (low + high) / 2, 'low': low, 'high': high, 'n': 1, 'recipe': 'ctm'}
-    (_, table) = comparison.tables([row | {'budget': 'equal updates'}])
+    (_, table) = recipes_report.tables([row | {'budget': 'equal updates'}])
     assert table.lines[0][1].endswith(ends)
 
 
 def test_a_point_that_no_other_beats_is_ringed(comparison):
     points = [(1.0, 5.0), (2.0, 3.0), (2.0, 4.0), (3.0, 3.0), (4.0, 1.0)]
-    assert comparison.best_trades(points) == [True, True, False, False, True]
+    assert recipes_report.best_trades(points) == [True, True, False, False, True]
 
 
 @pytest.mark.parametrize('variant', ['', 'hour', 'gpu', 'test'])
@@ -287,9 +288,9 @@ def test_the_report_holds_every_run_of_every_budget(comparison, tmp_path, monkey
     rows.append(time | teacher | {'value': 40.0})
     (folder := made.times().made.parent).mkdir()
     made.times().made.write_text(json.dumps(rows))
-    scales, close = [], comparison.plt.close
+    scales, close = [], recipes_report.plt.close
     monkeypatch.setattr(
-        comparison.plt,
+        recipes_report.plt,
         'close',
         lambda figure: scales.extend(a.get_yscale() for a in figure.axes) or close(figure),
     )
@@ -298,7 +299,7 @@ def test_the_report_holds_every_run_of_every_budget(comparison, tmp_path, monkey
     rows = json.loads((tmp_path / 'results.json').read_text())
     assert scales == ['log', 'log']
     below = [r | {'value': r['value'] - 5, 'least': r['least'] - 5} for r in rows if 'nfe' in r]
-    comparison.plot(below, tmp_path / 'below.png')  # a kernel distance may be below 0
+    recipes_report.plot(below, tmp_path / 'below.png')  # a kernel distance may be below 0
     assert scales[2:] == ['linear', 'linear']
     for recipe in ('dmd', 'arc', 'start', 'shipped student'):
         for budget in ('equal seconds', 'equal updates'):
