@@ -20,7 +20,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.base = 'foley'  # release that gives the text encoder, its tokenizer and the embedder
     config.stop_s = 45.0  # seconds before the end of --budget_s at which a piece is told to save
-    config.autoencoder = piece('configs/foley_autoencoder.py')
+    config.autoencoder = piece('configs/foley_autoencoder.py:wide')
     sought = dict(  # of the teacher, at every size of batch
         dropout=0.1,
         emphasis=dict(weight=2.0),  # t from 0.5 to 0.95 twice as often
@@ -68,7 +68,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
             'configs/foley_autoencoder.py:test',
             adversarial_steps=0,
             eval_every=1_000,
-            model=dict(decoder=dict(width=384, blocks=3, directions=512)),  # as in the base
+            model=dict(channels=72, decoder=dict(width=384, blocks=3, directions=512)),
         )
         config.teacher = piece('configs/foley_teacher.py:test')
         config.distill = piece('configs/foley_distill.py:test')
