@@ -7,7 +7,7 @@ collects them.
 import math
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -123,7 +123,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def _by_metric(
-    rows: Sequence[Row], metrics: Sequence[str]
+    rows: Sequence[Row], metrics: Collection[str]
 ) -> list[tuple[tuple[str, str | None], list[Row]]]:
     """Rows of each of these metrics, or of differences of it, by embedder; in their order."""
     found: dict[tuple, list[Row]] = {}
