@@ -20,7 +20,7 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.base = 'foley'  # release that gives the text encoder, its tokenizer and the embedder
     config.stop_s = 45.0  # seconds before the end of --budget_s at which a piece is told to save
-    config.autoencoder = piece('configs/foley_autoencoder.py:wide')
+    config.autoencoder = piece('configs/foley_autoencoder.py')
     sought = dict(  # of the teacher, at every size of batch
         dropout=0.1,
         emphasis=dict(weight=2.0),  # t from 0.5 to 0.95 twice as often
