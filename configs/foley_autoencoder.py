@@ -8,8 +8,8 @@ Reproduces: the encoder and decoder in `realaudio_jax/releases/foley`.
 Cost: 13 minutes on two CPU cores shared with other work (0.45 s a step where nothing else runs),
 half a minute of it for the levels of 3,840 crops of 2 s.
 
-Variants: `:wide`, 96 numbers a latent frame, nearer to the original by every embedder, but no gain in
-what a teacher makes so far (docs/trials/codec.md); `:test`, seconds.
+Variants: `:wide`, 96 numbers a latent frame: nearer to the original by every embedder, but so far
+no gain in what a teacher makes (docs/trials/codec.md); `:test`, seconds.
 
 Result: docs/results/foley_autoencoder.json, both codes; alternatives docs/trials/codec.md.
 """
