@@ -105,7 +105,7 @@ def load_tower(release: str | os.PathLike) -> Tower:
             embed=lambda audio: embed(jnp.asarray(audio)),
         ),
         lambda windows: _pooled(pool, windows),
-        _remembered(lambda texts: _sentences(encode_text, texts)),
+        remembered(lambda texts: _sentences(encode_text, texts)),
     )
 
 
@@ -142,7 +142,7 @@ def _pooled(pool, windows):
     return np.concatenate(out)
 
 
-def _remembered(
+def remembered(
     embed: Callable[[Sequence[str]], Float[np.ndarray, 'N D']],
 ) -> Callable[[Sequence[str]], Float[np.ndarray, 'N D']]:
     """`embed`, which sees each text once: every row of a table asks for the same captions."""

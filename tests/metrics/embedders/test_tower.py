@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from realaudio_jax.metrics.embedders.base import embed_clips
-from realaudio_jax.metrics.embedders.tower import has_tower, load_tower
+from realaudio_jax.metrics.embedders.tower import has_tower, load_tower, remembered
 
 
 @pytest.fixture(scope='module')
@@ -30,3 +30,16 @@ def test_missing_texts_and_missing_towers_are_named(tower, tiny_release):
     assert not has_tower(tiny_release)
     with pytest.raises(FileNotFoundError, match='train one with'):
         load_tower(tiny_release)
+
+
+def test_each_text_is_read_once():
+    seen = []
+
+    def embed(texts):
+        seen.extend(texts)
+        return np.array([[float(len(text))] for text in texts])
+
+    of = remembered(embed)
+    np.testing.assert_array_equal(of(['rain', 'wind up', 'rain']), [[4.0], [7.0], [4.0]])
+    np.testing.assert_array_equal(of(['a dog', 'wind up']), [[5.0], [7.0]])
+    assert seen == ['rain', 'wind up', 'a dog']
